@@ -1,0 +1,33 @@
+# The torch of a Python environment: headers and libraries by path. Its own CMake package is not
+# used, because that one wants a CUDA toolkit wherever torch was built with CUDA.
+
+set(SEER_PYTHON "" CACHE FILEPATH "Python whose torch is used; default: .venv, then python3")
+if(NOT SEER_PYTHON)
+  if(EXISTS ${PROJECT_SOURCE_DIR}/.venv/bin/python)
+    set(SEER_PYTHON ${PROJECT_SOURCE_DIR}/.venv/bin/python CACHE FILEPATH "" FORCE)
+  else()
+    find_program(SEER_PYTHON3 python3 REQUIRED)
+    set(SEER_PYTHON ${SEER_PYTHON3} CACHE FILEPATH "" FORCE)
+  endif()
+endif()
+execute_process(
+  COMMAND ${SEER_PYTHON} -c "import importlib.util as u; print(u.find_spec('torch').submodule_search_locations[0])"
+  OUTPUT_VARIABLE SEER_TORCH_DIR OUTPUT_STRIP_TRAILING_WHITESPACE RESULT_VARIABLE status ERROR_QUIET)
+if(NOT status EQUAL 0)
+  message(FATAL_ERROR "${SEER_PYTHON} has no torch: ./run installs it, or set SEER_PYTHON")
+endif()
+message(STATUS "torch: ${SEER_TORCH_DIR}")
+
+add_library(seer_torch_headers INTERFACE)
+target_include_directories(seer_torch_headers SYSTEM INTERFACE
+  ${SEER_TORCH_DIR}/include ${SEER_TORCH_DIR}/include/torch/csrc/api/include)
+# libtorch_cuda is there in the CUDA builds of torch; nothing here calls it by name, so it is linked
+# without --as-needed: loading it registers the CUDA backend.
+set(libraries ${SEER_TORCH_DIR}/lib/libtorch_cpu.so ${SEER_TORCH_DIR}/lib/libc10.so)
+if(EXISTS ${SEER_TORCH_DIR}/lib/libtorch_cuda.so)
+  list(APPEND libraries -Wl,--no-as-needed ${SEER_TORCH_DIR}/lib/libtorch_cuda.so
+    ${SEER_TORCH_DIR}/lib/libc10_cuda.so -Wl,--as-needed)
+endif()
+# torch's own OpenMP runtime has the system's soname: one thread pool in the process.
+target_link_libraries(seer_torch_headers INTERFACE ${libraries})
+target_link_options(seer_torch_headers INTERFACE -Wl,-rpath,${SEER_TORCH_DIR}/lib)

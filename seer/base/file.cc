@@ -1,0 +1,95 @@
+#include "seer/base/file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "seer/base/error.h"
+
+namespace seer {
+namespace {
+
+std::string reason() { return std::strerror(errno); }
+
+// A file descriptor that closes itself.
+struct Descriptor {
+  int fd;
+  ~Descriptor() {
+    if (fd >= 0) ::close(fd);
+  }
+};
+
+void write_all(int fd, const char* bytes, size_t size, const std::filesystem::path& path) {
+  while (size > 0) {
+    const ssize_t written = ::write(fd, bytes, size);
+    if (written < 0) {
+      if (errno == EINTR) continue;
+      fail("cannot write ", path.string(), ": ", reason(), "; free some space or choose another folder");
+    }
+    bytes += written;
+    size -= static_cast<size_t>(written);
+  }
+}
+
+}  // namespace
+
+std::string read_file(const std::filesystem::path& path) {
+  const MappedFile file(path);
+  return {reinterpret_cast<const char*>(file.data()), file.size()};
+}
+
+MappedFile::MappedFile(const std::filesystem::path& path) {
+  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  if (file.fd < 0) fail("cannot open ", path.string(), ": ", reason());
+  struct stat info {};
+  if (::fstat(file.fd, &info) != 0) fail("cannot read ", path.string(), ": ", reason());
+  if (!S_ISREG(info.st_mode)) fail("cannot read ", path.string(), ": not a file");
+  size_ = static_cast<size_t>(info.st_size);
+  if (size_ == 0) return;
+  void* at = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.fd, 0);
+  if (at == MAP_FAILED) fail("cannot map ", path.string(), ": ", reason());
+  data_ = static_cast<const std::byte*>(at);
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+
+void write_file_atomic(const std::filesystem::path& path,
+                       const std::function<void(const Sink&)>& write) {
+  const auto folder = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) fail("cannot make the folder ", folder.string(), ": ", error.message());
+
+  std::string temporary = path.string() + ".tmp.XXXXXX";
+  Descriptor file{::mkstemp(temporary.data())};
+  if (file.fd < 0) fail("cannot write in ", folder.string(), ": ", reason());
+  try {
+    write([&](const void* bytes, size_t size) {
+      write_all(file.fd, static_cast<const char*>(bytes), size, path);
+    });
+    ::fchmod(file.fd, 0644);
+    // Some filesystems report a full disk only here.
+    if (::fsync(file.fd) != 0) fail("cannot write ", path.string(), ": ", reason());
+    if (::rename(temporary.c_str(), path.c_str()) != 0) {
+      fail("cannot write ", path.string(), ": ", reason());
+    }
+  } catch (...) {
+    ::unlink(temporary.c_str());
+    throw;
+  }
+  // The rename itself reaches the disk with the folder.
+  const Descriptor dir{::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+  if (dir.fd >= 0) ::fsync(dir.fd);
+}
+
+void write_file_atomic(const std::filesystem::path& path, std::string_view text) {
+  write_file_atomic(path, [&](const Sink& sink) { sink(text.data(), text.size()); });
+}
+
+}  // namespace seer

@@ -1,0 +1,36 @@
+#pragma once
+// Files: whole reads, read-only mappings, atomic writes. Errors name the path and the reason.
+
+#include <cstddef>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <string_view>
+
+namespace seer {
+
+std::string read_file(const std::filesystem::path& path);
+
+// A read-only mapping of a whole file; empty files give an empty view.
+class MappedFile {
+ public:
+  explicit MappedFile(const std::filesystem::path& path);
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  const std::byte* data() const { return data_; }
+  size_t size() const { return size_; }
+
+ private:
+  const std::byte* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+// Calls `write` with a sink for bytes that go to a temporary file beside `path`, then syncs and renames
+// it: a reader sees the old file or the whole new one. On an error nothing is left behind. Folders on
+// the way are made.
+using Sink = std::function<void(const void* bytes, size_t size)>;
+void write_file_atomic(const std::filesystem::path& path, const std::function<void(const Sink&)>& write);
+void write_file_atomic(const std::filesystem::path& path, std::string_view text);
+
+}  // namespace seer

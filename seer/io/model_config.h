@@ -1,0 +1,47 @@
+#pragma once
+// config.json of a Hugging Face model folder, for the families that the one decoder runs: Llama 3.x,
+// Mistral, Qwen2/2.5, Qwen3, Phi-3/4. The differences between families are fields, not code.
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "seer/base/rope_table.h"
+
+namespace seer::io {
+
+struct ModelConfig {
+  std::string model_type;  // llama, mistral, qwen2, qwen3, phi3
+  int hidden_size = 0;
+  int intermediate_size = 0;
+  int num_layers = 0;
+  int num_heads = 0;     // Hq
+  int num_kv_heads = 0;  // Hk
+  int head_dim = 0;      // D
+  int64_t vocab_size = 0;
+  int64_t max_position = 0;
+  double rms_norm_eps = 1e-6;
+  bool tied_embeddings = false;
+  bool qkv_bias = false;     // Qwen2; Llama's attention_bias
+  bool out_bias = false;     // Llama's attention_bias
+  bool mlp_bias = false;     // Llama
+  bool qk_norm = false;      // Qwen3: RMSNorm over head_dim on q and k, before RoPE
+  bool fused_weights = false;  // Phi-3: qkv_proj, gate_up_proj
+  // Tokens a query sees back, itself included; 0: all. One per layer.
+  std::vector<int64_t> sliding_window;
+  RopeConfig rope;
+  std::string dtype = "f32";      // torch_dtype: f32, bf16 (f16 is read as f32 on the CPU)
+  std::vector<int64_t> eos_ids;
+  int64_t bos_id = -1;
+  nlohmann::json raw;             // the whole file
+
+  // Error: file missing or not JSON; architecture unsupported (named, with the list); sizes that do not
+  // fit together; unsupported rope type or activation.
+  static ModelConfig read(const std::filesystem::path& folder);
+  static ModelConfig from_json(const nlohmann::json& json, const std::string& where);
+};
+
+}  // namespace seer::io

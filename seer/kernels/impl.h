@@ -1,0 +1,41 @@
+#pragma once
+// How an op finds its kernel: an ordered list of implementations, each able to say why not.
+
+#include <span>
+#include <string>
+
+#include "seer/base/error.h"
+
+namespace seer::kernels {
+
+// The device a call runs on. `sm` is 0 on the CPU.
+struct Device {
+  int sm = 0;       // 80, 86, 89, 90 ...
+  int num_sms = 0;  // multiprocessors; 0 on the CPU
+};
+
+// One implementation of the op whose parameters are `Params`.
+template <class Params>
+struct Impl {
+  const char* name;                                      // "sm90", "sm80", "cpu"
+  std::string (*why_not)(const Params&, const Device&);  // empty: this call is supported
+  void (*run)(const Params&, void* stream);
+};
+
+// The first implementation that takes the call. There is no silent fallback: when none does, the
+// error carries every implementation's reason.
+template <class Params>
+const Impl<Params>& select(const char* op, std::span<const Impl<Params>> impls, const Params& p,
+                           const Device& dev) {
+  std::string reasons;
+  for (const auto& impl : impls) {
+    const std::string reason = impl.why_not(p, dev);
+    if (reason.empty()) {
+      return impl;
+    }
+    reasons += std::string(reasons.empty() ? "" : "; ") + impl.name + ": " + reason;
+  }
+  fail(op, ": no implementation takes this call (", reasons, ")");
+}
+
+}  // namespace seer::kernels

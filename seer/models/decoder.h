@@ -1,0 +1,73 @@
+#pragma once
+// The decoder of every supported family: embedding, layers of attention and gated MLP with RMSNorm,
+// output head. Functional: weights are plain tensors, so that training, streaming and inference share
+// this code.
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "seer/io/model_config.h"
+#include "seer/models/attention.h"
+#include "seer/models/kv_cache.h"
+
+namespace seer::models {
+
+// Weights as the model file has them: y = x W^T + b. Undefined where the family has none.
+struct LayerWeights {
+  at::Tensor input_norm, post_norm;                    // [hidden]
+  at::Tensor q, k, v, o;                               // [Hq*D, hidden], [Hk*D, hidden] x2, [hidden, Hq*D]
+  at::Tensor q_bias, k_bias, v_bias, o_bias;
+  at::Tensor q_norm, k_norm;                           // [D]
+  at::Tensor gate, up, down;                           // [inter, hidden] x2, [hidden, inter]
+  at::Tensor gate_bias, up_bias, down_bias;
+};
+struct ModelWeights {
+  at::Tensor embedding;  // [vocab, hidden]
+  std::vector<LayerWeights> layers;
+  at::Tensor norm;       // [hidden]
+  at::Tensor head;       // [vocab, hidden]; the embedding itself where tied
+};
+
+// (name in the model file, tensor) of every weight, in the order of the file; tied heads once. Fused
+// families give their parts under the unfused names.
+std::vector<std::pair<std::string, at::Tensor*>> named_weights(ModelWeights& weights);
+
+class Decoder {
+ public:
+  Decoder(io::ModelConfig config, ModelWeights weights);
+
+  // Maps the safetensors of `folder` (single file or sharded with an index). Weights stay on the mapped
+  // pages when dtype and device are the file's. Error: missing or truncated files, a tensor missing,
+  // of the wrong shape (expected and found), NaN or infinite; each names the file and the tensor.
+  static Decoder load(const std::filesystem::path& folder, at::ScalarType dtype,
+                      const at::Device& device);
+
+  const io::ModelConfig& config() const { return config_; }
+  ModelWeights& weights() { return weights_; }
+  at::Device device() const { return weights_.embedding.device(); }
+  at::ScalarType dtype() const { return weights_.embedding.scalar_type(); }
+
+  // ids int64 [T] of all sequences -> hidden states after the last norm [T, hidden].
+  // `cache`: null, or the cache of the (single) sequence: keys and values are appended to it.
+  at::Tensor hidden(const at::Tensor& ids, const Sequences& sequences, const Attention& attention,
+                    KvCache* cache = nullptr) const;
+  // hidden [T, hidden] -> logits [T, vocab]
+  at::Tensor logits(const at::Tensor& hidden) const;
+
+  // cos, sin [n, rotary_dim / 2] f32 at the given positions, for a model that runs at `length` tokens:
+  // what the layers and the gates turn by.
+  std::pair<at::Tensor, at::Tensor> rope(const at::Tensor& positions, int64_t length) const;
+
+ private:
+  io::ModelConfig config_;
+  ModelWeights weights_;
+};
+
+}  // namespace seer::models

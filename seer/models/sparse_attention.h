@@ -1,0 +1,59 @@
+#pragma once
+// Attention over chosen blocks: scores from a gate or from a baseline, one selection, one kernel.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "seer/models/attention.h"
+#include "seer/models/gate.h"
+
+namespace seer::models {
+
+// Where the scores of blocks come from.
+enum class Scorer {
+  gate,       // trained gates
+  untrained,  // gates as they are created, not trained
+  random,     // random blocks (and the diagonal)
+  streaming,  // the first block and the most recent ones (StreamingLLM-like)
+  oracle,     // the model's own max-pooled attention map: the upper limit of what a gate can learn
+};
+Scorer scorer_from_name(const std::string& name);  // UsageError names the list
+const char* name(Scorer scorer);
+
+// What a run of sparse attention did, summed over layers and calls.
+struct SparseStatistics {
+  double kept_blocks = 0;     // blocks computed
+  double causal_blocks = 0;   // blocks that dense causal attention computes
+  double score_seconds = 0, select_seconds = 0, attention_seconds = 0;
+  double density() const { return causal_blocks > 0 ? kept_blocks / causal_blocks : 1; }
+};
+
+struct SparseSettings {
+  Scorer scorer = Scorer::gate;
+  torch_ops::Selection selection;
+  int block = 64;
+  uint64_t seed = 0;  // of random and untrained
+};
+
+// One sparse attention for a model; keeps the gate keys of a chunked prompt and the statistics.
+class SparseAttention {
+ public:
+  // `gates` may be null for scorers that need none; both outlive this object.
+  SparseAttention(const Decoder& model, const Gates* gates, SparseSettings settings);
+  at::Tensor operator()(const AttentionInput& input);
+  // A new prompt begins: gate keys are forgotten.
+  void reset();
+  SparseStatistics statistics;
+
+ private:
+  at::Tensor scores(const AttentionInput& input, const torch_ops::Ragged& ragged);
+  const Decoder& model_;
+  const Gates* gates_;
+  std::unique_ptr<Gates> untrained_;
+  SparseSettings settings_;
+  std::vector<at::Tensor> gate_keys_;
+};
+
+}  // namespace seer::models

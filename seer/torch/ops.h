@@ -1,0 +1,78 @@
+#pragma once
+// The ops on tensors, one function each: torch.ops.seer.<same name> has the same arguments. Shapes,
+// types and devices are checked here and nowhere below; wrong ones raise c10::Error that says what
+// was expected and what came.
+//
+//   B sequences · T query tokens, S key tokens of all sequences together · Hq, Hk query, key heads
+//   D head size · d gate size · R rows = query blocks of all sequences · N key blocks of the longest
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <tuple>
+#include <vector>
+
+namespace seer::torch_ops {
+
+// Prefix sums that describe packed sequences, int32 [B + 1] each, on the device of the data.
+// Where q and k differ in length the queries are the last ones of their sequence.
+struct Ragged {
+  at::Tensor cu_q, cu_k;            // tokens
+  at::Tensor cu_rows, cu_blocks;    // query blocks, key blocks
+  int64_t num_rows = 0;             // R
+  int64_t total_blocks = 0;         // key blocks of all sequences
+  int64_t num_blocks = 0;           // N
+  int block = 64;
+};
+// From host lengths; `block` tokens in a block. Lengths of 0 are allowed.
+Ragged make_ragged(const std::vector<int64_t>& q_lens, const std::vector<int64_t>& k_lens, int block,
+                   const at::Device& device);
+
+struct BlockLists {
+  at::Tensor begin;  // [L, R] int64
+  at::Tensor count;  // [L, R] int32
+  at::Tensor list;   // int32
+};
+
+// q [T, Hq, D], k, v [S, Hk, D] -> o [T, Hq, D], lse [Hq, T] f32. Token and head strides are free.
+// Differentiable once its backward exists; today autograd through it raises an error.
+std::tuple<at::Tensor, at::Tensor> block_sparse_attn(const at::Tensor& q, const at::Tensor& k,
+                                                     const at::Tensor& v, const Ragged& ragged,
+                                                     const BlockLists& lists, double scale,
+                                                     bool causal);
+
+// -> o [T, Hq, D], lse [Hq, T] f32, map [Hq or Hk, R, N] f32
+std::tuple<at::Tensor, at::Tensor, at::Tensor> pooled_attn(const at::Tensor& q, const at::Tensor& k,
+                                                           const at::Tensor& v, const Ragged& ragged,
+                                                           double scale, bool causal, bool group_max,
+                                                           bool normalise);
+
+// x [T, H, D], cu [B + 1], cu_blocks [B + 1] -> [num_blocks, H, P * D] f32. `pools` is PoolBits.
+at::Tensor attn_gate_pool(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_blocks,
+                          int64_t num_blocks, int64_t block, int64_t pools);
+
+// x [R, Hin, F] f32, weight [Hout, F, d] f32 or undefined, cos, sin [R, w / 2] f32 or undefined ->
+// [R, Hout, d] f32. Differentiable in weight.
+at::Tensor attn_gate_project(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& cos,
+                             const at::Tensor& sin);
+
+// q_gate [R, Hq, d], k_gate [K, Hg, d] f32 -> scores [Hq, R, N] f32, -inf where masked, scaled by
+// 1/sqrt(d). Differentiable in both.
+at::Tensor attn_gate_score(const at::Tensor& q_gate, const at::Tensor& k_gate, const Ragged& ragged);
+
+// scores, target [H, R, N] f32 -> loss [] f64. kind: "kl" or "mse". Differentiable in scores.
+at::Tensor gate_loss(const at::Tensor& scores, const at::Tensor& target, const Ragged& ragged,
+                     double skip, const std::string& kind);
+
+// Settings of block_select; kernels/block_select/params.h says what each means.
+struct Selection {
+  std::string rule = "nz_ratio";  // nz_ratio, threshold, top_p, row_budget, head_budget
+  std::vector<double> strength;   // one for all heads, or one per head
+  int64_t sink_blocks = 0, local_blocks = 0, last_dense_rows = 0;
+  int64_t prompt_blocks = 0;  // 0: the sequences are complete
+};
+// scores [L, R, N] f32 -> lists
+BlockLists block_select(const at::Tensor& scores, const Ragged& ragged, const Selection& selection);
+
+}  // namespace seer::torch_ops
