@@ -13,7 +13,9 @@
 namespace seer {
 namespace {
 
-std::string reason() { return std::strerror(errno); }
+std::string reason() {
+  return std::strerror(errno);
+}
 
 // A file descriptor that closes itself.
 struct Descriptor {
@@ -28,7 +30,8 @@ void write_all(int fd, const char* bytes, size_t size, const std::filesystem::pa
     const ssize_t written = ::write(fd, bytes, size);
     if (written < 0) {
       if (errno == EINTR) continue;
-      fail("cannot write ", path.string(), ": ", reason(), "; free some space or choose another folder");
+      fail("cannot write ", path.string(), ": ", reason(),
+           "; free some space or choose another folder");
     }
     bytes += written;
     size -= static_cast<size_t>(written);

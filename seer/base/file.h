@@ -30,7 +30,8 @@ class MappedFile {
 // it: a reader sees the old file or the whole new one. On an error nothing is left behind. Folders on
 // the way are made.
 using Sink = std::function<void(const void* bytes, size_t size)>;
-void write_file_atomic(const std::filesystem::path& path, const std::function<void(const Sink&)>& write);
+void write_file_atomic(const std::filesystem::path& path,
+                       const std::function<void(const Sink&)>& write);
 void write_file_atomic(const std::filesystem::path& path, std::string_view text);
 
 }  // namespace seer

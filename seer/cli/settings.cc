@@ -1,0 +1,122 @@
+#include "seer/cli/settings.h"
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+
+#include "seer/kernels/cpu_features.h"
+
+namespace seer::cli {
+namespace fs = std::filesystem;
+
+std::string embedded_model() {
+  if (const char* assets = std::getenv("SEER_ASSETS")) return std::string(assets) + "/reference";
+  std::error_code error;
+  const fs::path program = fs::read_symlink("/proc/self/exe", error);
+  for (fs::path at = program.parent_path(); at.has_relative_path(); at = at.parent_path()) {
+    if (fs::exists(at / "assets" / "reference" / "config.json")) return at / "assets" / "reference";
+  }
+  return "assets/reference";
+}
+
+void ModelArgs::add(Args& args) {
+  args.group("Model");
+  args.add("model", model, "folder of the model (Hugging Face form)");
+  args.add("device", device, "cpu, cuda, or auto: cuda where every operation needed has a kernel");
+  args.add("dtype", dtype, "f32, bf16, or auto: bf16 where the device multiplies it natively");
+  args.add("threads", threads, "CPU threads; 0: all cores");
+  args.group("");
+}
+
+at::Device ModelArgs::resolved_device() const {
+  if (device == "auto" || device == "cpu") return at::kCPU;
+  if (device == "cuda") {
+    if (!at::hasCUDA()) throw UsageError("--device cuda: no GPU here that torch can use");
+    return at::Device(at::kCUDA, 0);
+  }
+  throw UsageError("--device " + device + ": want cpu, cuda or auto");
+}
+
+at::ScalarType ModelArgs::resolved_dtype() const {
+  if (dtype == "f32") return at::kFloat;
+  if (dtype == "bf16") return at::kBFloat16;
+  if (dtype != "auto") throw UsageError("--dtype " + dtype + ": want f32, bf16 or auto");
+  const bool native = resolved_device().is_cuda() || kernels::cpu_has_bf16_dot();
+  return native ? at::kBFloat16 : at::kFloat;
+}
+
+models::Decoder ModelArgs::load() const {
+  if (threads < 0) throw UsageError("--threads: want 0 or more");
+  if (threads > 0) at::set_num_threads(threads);
+  return models::Decoder::load(model, resolved_dtype(), resolved_device());
+}
+
+io::Tokenizer ModelArgs::tokenizer() const {
+  return io::Tokenizer::load(model);
+}
+
+void GateArgs::add(Args& args) {
+  args.group("Gate");
+  args.add("gate-type", config.type, "poolings of q and k, of max, min, avg");
+  args.add("block", config.block_size, "tokens in a block: 16 ... 128, a multiple of 16");
+  args.add("gate-dim", config.gate_dim, "size of the gate's vectors; 0: the model's head size");
+  args.add("force-double", config.force_double,
+           "a weight for q, too, where the single form would do");
+  args.group("");
+}
+
+void SelectArgs::add(Args& args, std::vector<double> default_sparsity) {
+  sparsity = std::move(default_sparsity);
+  args.group("Selection");
+  args.add(
+      "rule", rule,
+      "nz_ratio, threshold, top_p, row_budget (tokens per row) or head_budget (share per head)");
+  args.add("sparsity", sparsity,
+           "share of causal blocks left out, 0 ... 1; for the rules nz_ratio and head_budget");
+  args.add("strength", strength,
+           "for the others: softmax threshold, kept mass (top_p), tokens (row_budget)");
+  args.add("sink-blocks", forced.sink_blocks, "first blocks always kept");
+  args.add("local-blocks", forced.local_blocks, "blocks before the diagonal always kept");
+  args.add("last-dense-rows", forced.last_dense_rows,
+           "last block rows of the prompt that see everything (published default: 2)");
+  args.group("");
+}
+
+std::vector<torch_ops::Selection> SelectArgs::selections() const {
+  const bool by_share = rule == "nz_ratio" || rule == "head_budget";
+  if (by_share && !strength.empty()) {
+    throw UsageError("--rule " + rule + " takes --sparsity, not --strength");
+  }
+  if (!by_share && strength.empty()) throw UsageError("--rule " + rule + " needs --strength");
+  std::vector<torch_ops::Selection> selections;
+  for (const double value : by_share ? sparsity : strength) {
+    if (by_share && !(value >= 0 && value < 1)) {
+      throw UsageError(message("--sparsity ", value, ": want 0 ... 1, 1 not included"));
+    }
+    torch_ops::Selection one = forced;
+    one.rule = rule;
+    one.strength = {by_share ? 1 - value : value};
+    selections.push_back(one);
+  }
+  return selections;
+}
+
+std::string label(const torch_ops::Selection& selection) {
+  if (selection.rule == "nz_ratio") return message("sparsity ", 1 - selection.strength.at(0));
+  return message(selection.rule, " ", selection.strength.at(0));
+}
+
+void write_json(const std::string& where, const nlohmann::json& json) {
+  if (where.empty()) return;
+  if (where == "-") {
+    std::puts(json.dump(2).c_str());
+  } else {
+    write_file_atomic(where, json.dump(2) + "\n");
+  }
+}
+
+}  // namespace seer::cli

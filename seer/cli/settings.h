@@ -1,0 +1,55 @@
+#pragma once
+// Settings that several verbs share, and what is made from them.
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "seer/cli/args.h"
+#include "seer/io/gate_file.h"
+#include "seer/io/tokenizer/tokenizer.h"
+#include "seer/models/decoder.h"
+#include "seer/models/gate.h"
+#include "seer/models/sparse_attention.h"
+
+namespace seer::cli {
+
+// The embedded model's folder: $SEER_ASSETS, or assets/reference beside the build folder.
+std::string embedded_model();
+
+struct ModelArgs {
+  std::string model = embedded_model();
+  std::string device = "auto", dtype = "auto";
+  int threads = 0;
+  void add(Args& args);
+  // Sets the number of threads, then loads.
+  models::Decoder load() const;
+  io::Tokenizer tokenizer() const;
+  at::Device resolved_device() const;
+  at::ScalarType resolved_dtype() const;
+};
+
+struct GateArgs {
+  io::GateConfig config;
+  void add(Args& args);
+};
+
+struct SelectArgs {
+  std::string rule = "nz_ratio";
+  std::vector<double> sparsity, strength;
+  torch_ops::Selection forced;  // sink, local, last dense rows
+  // `several`: a list of strengths (rows of a table), else one.
+  void add(Args& args, std::vector<double> default_sparsity);
+  // One Selection per asked strength. UsageError where rule and flags do not fit.
+  std::vector<torch_ops::Selection> selections() const;
+};
+
+// "sparsity 0.9" or "threshold 0.005": how a selection is named in tables.
+std::string label(const torch_ops::Selection& selection);
+
+// Writes `json` to standard output ("-") or atomically to a file; "" does nothing.
+void write_json(const std::string& where, const nlohmann::json& json);
+
+}  // namespace seer::cli

@@ -1,0 +1,60 @@
+#pragma once
+// Perplexity of a model under several attention methods on the same texts, with what each method kept
+// and cost. Protocol of the published tables: documents cut to the length, BOS first, exp of the mean
+// over documents of the mean negative log-likelihood.
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "seer/io/tokenizer/tokenizer.h"
+#include "seer/models/decoder.h"
+#include "seer/models/sparse_attention.h"
+
+namespace seer::eval {
+
+// One way to compute attention.
+struct Method {
+  bool dense = true;
+  models::SparseSettings sparse;  // where not dense
+};
+
+struct Row {
+  std::string method;   // "dense", "seer", "random", "streaming", "untrained", "oracle"
+  std::string rule;     // of block_select; empty for dense
+  double strength = 0;  // of the rule
+  int64_t length = 0;   // tokens of each document, BOS included
+  int64_t documents = 0;
+  double perplexity = 0;
+  double density = 1;       // blocks computed over causal blocks, measured
+  double attention_ms = 0;  // median over documents: gate, selection and attention, all layers
+  double score_ms = 0, select_ms = 0;  // of which
+  double prefill_ms = 0;  // median over documents: the whole forward pass but the output head
+};
+
+// Token windows of `length`, each with BOS first where the tokenizer has one.
+struct Windows {
+  int64_t length = 0;
+  std::vector<std::vector<int32_t>> ids;
+};
+// From documents of at least `min_ratio` x length tokens: the first `length` of each, `max_documents` of
+// them. Error, with the longest document found, where none is long enough.
+Windows document_windows(const std::vector<std::vector<int32_t>>& documents, int64_t length,
+                         double min_ratio, int64_t max_documents, int64_t bos_id);
+
+// Mean negative log-likelihood (nats) of ids[1...] given what comes before, from hidden states [T, hidden];
+// logits exist for a few rows at a time only.
+double mean_nll(const models::Decoder& model, const at::Tensor& hidden, const at::Tensor& ids);
+
+// A row per method, all on the same windows. `gates` may be null where no method needs them.
+// `done` is called after each method's each window.
+std::vector<Row> compare(const models::Decoder& model, const models::Gates* gates,
+                         const std::vector<Method>& methods, const Windows& windows,
+                         const std::function<void()>& done = {});
+
+nlohmann::json to_json(const Row& row);
+// The rows as a table for a terminal.
+std::string to_table(const std::vector<Row>& rows);
+
+}  // namespace seer::eval

@@ -1,0 +1,103 @@
+#include "seer/report/image.h"
+
+#include <png.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+
+#include "seer/base/error.h"
+#include "seer/base/file.h"
+#include "seer/report/font.h"
+
+namespace seer::report {
+namespace {
+
+// libpng reports errors by a call that must not return.
+[[noreturn]] void on_png_error(png_structp, png_const_charp what) {
+  fail("cannot make a PNG: ", what);
+}
+
+void on_png_write(png_structp png, png_bytep bytes, size_t size) {
+  (*static_cast<const Sink*>(png_get_io_ptr(png)))(bytes, size);
+}
+
+}  // namespace
+
+Image::Image(int width, int height, Color background)
+    : width_(width), height_(height), rgb_(static_cast<size_t>(width) * height * 3) {
+  fill(0, 0, width, height, background);
+}
+
+Color Image::at(int x, int y) const {
+  const uint8_t* p = &rgb_[(static_cast<size_t>(y) * width_ + x) * 3];
+  return {p[0], p[1], p[2]};
+}
+
+void Image::fill(int x, int y, int width, int height, Color color) {
+  const int right = std::min(x + width, width_), bottom = std::min(y + height, height_);
+  for (int row = std::max(y, 0); row < bottom; ++row) {
+    for (int column = std::max(x, 0); column < right; ++column) {
+      std::copy(color.begin(), color.end(),
+                &rgb_[(static_cast<size_t>(row) * width_ + column) * 3]);
+    }
+  }
+}
+
+void Image::text(int x, int y, std::string_view text, Color color, int scale) {
+  for (const char c : text) {
+    const Glyph glyph = glyph_of(static_cast<char>(std::tolower(static_cast<unsigned char>(c))));
+    for (int row = 0; row < 7; ++row) {
+      for (int column = 0; column < 5; ++column) {
+        if (glyph[row] >> (4 - column) & 1) {
+          fill(x + column * scale, y + row * scale, scale, scale, color);
+        }
+      }
+    }
+    x += 6 * scale;
+  }
+}
+
+int Image::text_width(std::string_view text, int scale) {
+  return static_cast<int>(text.size()) * 6 * scale;
+}
+
+void Image::write_png(const std::filesystem::path& path) const {
+  write_file_atomic(path, [&](const Sink& sink) {
+    png_structp png =
+        png_create_write_struct(PNG_LIBPNG_VER_STRING, nullptr, on_png_error, nullptr);
+    if (png == nullptr) fail("cannot make a PNG: out of memory");
+    png_infop info = png_create_info_struct(png);
+    try {
+      png_set_write_fn(png, const_cast<Sink*>(&sink), on_png_write, [](png_structp) {});
+      png_set_IHDR(png, info, width_, height_, 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
+                   PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+      png_write_info(png, info);
+      for (int row = 0; row < height_; ++row) {
+        png_write_row(png, &rgb_[static_cast<size_t>(row) * width_ * 3]);
+      }
+      png_write_end(png, info);
+    } catch (...) {
+      png_destroy_write_struct(&png, &info);
+      throw;
+    }
+    png_destroy_write_struct(&png, &info);
+  });
+}
+
+Color heat(double value) {
+  if (std::isnan(value)) return {128, 128, 128};
+  // Anchors of a ramp whose lightness grows evenly: navy, violet, orange, cream.
+  constexpr double kAnchors[5][3] = {
+      {10, 8, 40}, {85, 20, 110}, {185, 55, 85}, {245, 140, 40}, {252, 250, 200}};
+  const double at = std::clamp(value, 0.0, 1.0) * 4;
+  const int i = std::min(static_cast<int>(at), 3);
+  Color color;
+  for (int c = 0; c < 3; ++c) {
+    color[c] = static_cast<uint8_t>(
+        std::lround(kAnchors[i][c] + (at - i) * (kAnchors[i + 1][c] - kAnchors[i][c])));
+  }
+  return color;
+}
+
+}  // namespace seer::report

@@ -1,0 +1,36 @@
+#pragma once
+// A small RGB image: rectangles, short labels in a 5x7 font, PNG files.
+
+#include <array>
+#include <cstdint>
+#include <filesystem>
+#include <string_view>
+#include <vector>
+
+namespace seer::report {
+
+using Color = std::array<uint8_t, 3>;
+
+class Image {
+ public:
+  Image(int width, int height, Color background);
+  int width() const { return width_; }
+  int height() const { return height_; }
+  Color at(int x, int y) const;
+  // Parts outside of the image are left out.
+  void fill(int x, int y, int width, int height, Color color);
+  // Letters (upper case is drawn as lower case), digits and . , : - % / ( ) = +; others as a box.
+  // `scale` pixels a dot; a character is 6 dots wide and 7 high.
+  void text(int x, int y, std::string_view text, Color color, int scale = 2);
+  static int text_width(std::string_view text, int scale = 2);
+  void write_png(const std::filesystem::path& path) const;
+
+ private:
+  int width_, height_;
+  std::vector<uint8_t> rgb_;
+};
+
+// A perceptual ramp from dark to light for value in [0, 1]; NaN is grey.
+Color heat(double value);
+
+}  // namespace seer::report

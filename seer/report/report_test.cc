@@ -1,0 +1,53 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+
+#include "seer/base/file.h"
+#include "seer/report/image.h"
+#include "seer/report/table.h"
+
+namespace seer::report {
+namespace {
+
+TEST(Table, AlignsNumbersRight) {
+  Table table({"method", "ppl"});
+  table.add({"dense", "9.5"});
+  table.add({"random", "10.25"});
+  EXPECT_EQ(table.text(), "method    ppl\ndense     9.5\nrandom  10.25\n");
+  EXPECT_EQ(table.markdown(), "| method | ppl |\n|---|---:|\n| dense | 9.5 |\n| random | 10.25 |\n");
+}
+
+TEST(Image, ClipsAndDrawsText) {
+  Image image(20, 10, {255, 255, 255});
+  image.fill(15, 8, 100, 100, {1, 2, 3});
+  image.fill(-5, -5, 6, 6, {4, 5, 6});
+  EXPECT_EQ(image.at(19, 9), (Color{1, 2, 3}));
+  EXPECT_EQ(image.at(0, 0), (Color{4, 5, 6}));
+  EXPECT_EQ(image.at(1, 1), (Color{255, 255, 255}));
+  image.text(2, 1, "L", {0, 0, 0}, 1);  // drawn as l: its second column is set in the first row
+  EXPECT_EQ(image.at(3, 1), (Color{0, 0, 0}));
+  EXPECT_EQ(image.at(2, 1), (Color{255, 255, 255}));
+}
+
+TEST(Image, WritesAPngFile) {
+  const auto path = std::filesystem::path(testing::TempDir()) / "image_test.png";
+  Image(3, 2, {9, 8, 7}).write_png(path);
+  const std::string bytes = read_file(path);
+  EXPECT_EQ(bytes.substr(1, 3), "PNG");
+  EXPECT_THAT(bytes, testing::HasSubstr("IEND"));
+}
+
+TEST(Heat, GrowsLighter) {
+  int before = -1;
+  for (double value : {0.0, 0.2, 0.4, 0.6, 0.8, 1.0}) {
+    const Color c = heat(value);
+    EXPECT_GT(c[0] + c[1] + c[2], before);
+    before = c[0] + c[1] + c[2];
+  }
+  EXPECT_EQ(heat(std::nan("")), (Color{128, 128, 128}));
+}
+
+}  // namespace
+}  // namespace seer::report

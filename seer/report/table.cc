@@ -1,0 +1,75 @@
+#include "seer/report/table.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cstdio>
+
+namespace seer::report {
+namespace {
+
+// Code points, for the width on a terminal.
+size_t width(const std::string& text) {
+  return std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; });
+}
+
+bool is_numeric(const std::string& text) {
+  return !text.empty() && (std::isdigit(static_cast<unsigned char>(text[0])) ||
+                           ((text[0] == '-' || text[0] == 'x') && text.size() > 1 &&
+                            std::isdigit(static_cast<unsigned char>(text[1]))));
+}
+
+}  // namespace
+
+std::string fixed(double value, int digits) {
+  char buffer[64];
+  std::snprintf(buffer, sizeof buffer, "%.*f", digits, value);
+  return buffer;
+}
+
+std::string number(double value, int digits) {
+  char buffer[64];
+  std::snprintf(buffer, sizeof buffer, "%.*g", digits, value);
+  return buffer;
+}
+
+std::string Table::text() const {
+  std::vector<size_t> widths;
+  std::vector<bool> numeric;
+  for (size_t c = 0; c < rows_[0].size(); ++c) {
+    size_t widest = 0;
+    bool right = false;
+    for (const auto& row : rows_) widest = std::max(widest, width(row[c]));
+    for (size_t r = 1; r < rows_.size(); ++r) right = right || is_numeric(rows_[r][c]);
+    widths.push_back(widest);
+    numeric.push_back(right);
+  }
+  std::string out;
+  for (const auto& row : rows_) {
+    std::string line;
+    for (size_t c = 0; c < row.size(); ++c) {
+      const std::string pad(widths[c] - width(row[c]), ' ');
+      line += (c > 0 ? "  " : "") + (numeric[c] ? pad + row[c] : row[c] + pad);
+    }
+    line.erase(line.find_last_not_of(' ') + 1);
+    out += line + "\n";
+  }
+  return out;
+}
+
+std::string Table::markdown() const {
+  std::string out;
+  for (size_t r = 0; r < rows_.size(); ++r) {
+    out += "|";
+    for (const std::string& cell : rows_[r]) out += " " + cell + " |";
+    out += "\n";
+    if (r > 0) continue;
+    out += "|";
+    for (size_t c = 0; c < rows_[0].size(); ++c) {
+      out += rows_.size() > 1 && is_numeric(rows_[1][c]) ? "---:|" : "---|";
+    }
+    out += "\n";
+  }
+  return out;
+}
+
+}  // namespace seer::report
