@@ -6,6 +6,10 @@ include(GoogleTest)
 function(seer_sources out dir)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${dir}/*.cc)
   list(FILTER sources EXCLUDE REGEX "_test\\.cc$")
+  if(NOT sources)  # a layer that is still to be written
+    file(TOUCH ${PROJECT_BINARY_DIR}/empty.cc)
+    set(sources ${PROJECT_BINARY_DIR}/empty.cc)
+  endif()
   set(${out} ${sources} PARENT_SCOPE)
 endfunction()
 
