@@ -17,9 +17,10 @@ MAY = {
     "seer/models": ["seer/base", "seer/io", "seer/torch"],
     "seer/train": ["seer/base", "seer/io", "seer/torch", "seer/models", "seer/report"],
     "seer/eval": ["seer/base", "seer/io", "seer/torch", "seer/models", "seer/report"],
+    "seer/bench": ["seer/base", "seer/kernels", "seer/io", "seer/torch", "seer/models", "seer/report"],
     "seer/cli": ["seer"],
 }
-TORCH = {"seer/torch", "seer/models", "seer/train", "seer/eval", "seer/cli"}
+TORCH = {"seer/torch", "seer/models", "seer/train", "seer/eval", "seer/bench", "seer/cli"}
 LONGEST = {".cu": 300, ".cuh": 300}  # lines; others 400
 SOURCES = {".h", ".cuh", ".cu", ".cc", ".in"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+["<]([^">]+)[">]')

@@ -110,6 +110,38 @@ std::string label(const torch_ops::Selection& selection) {
   return message(selection.rule, " ", selection.strength.at(0));
 }
 
+std::vector<eval::Method> make_methods(const std::vector<std::string>& names,
+                                       const SelectArgs& select, int block, uint64_t seed) {
+  std::vector<eval::Method> methods;
+  for (const std::string& name : names) {
+    if (name == "dense") {
+      methods.push_back({.dense = true, .sparse = {}});
+      continue;
+    }
+    for (const auto& selection : select.selections()) {
+      models::SparseSettings sparse{
+          .scorer = models::scorer_from_name(name == "seer" ? "gate" : name),
+          .selection = selection,
+          .block = block,
+          .seed = seed};
+      methods.push_back({.dense = false, .sparse = sparse});
+    }
+  }
+  return methods;
+}
+
+std::unique_ptr<models::Gates> load_gates(const std::string& folder,
+                                          const std::string& model_folder,
+                                          const models::Decoder& model, bool required) {
+  const fs::path path = folder.empty() ? fs::path(model_folder) / "gates" : fs::path(folder);
+  if (folder.empty() && !fs::exists(path)) {
+    if (!required) return nullptr;
+    fail("no gates in ", path.string(), ": train them with `seer distill --model ", model_folder,
+         " --data TEXT --out FOLDER` and name the folder with --gates");
+  }
+  return std::make_unique<models::Gates>(models::Gates::load(path, model));
+}
+
 void write_json(const std::string& where, const nlohmann::json& json) {
   if (where.empty()) return;
   if (where == "-") {

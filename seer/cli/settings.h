@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "seer/cli/args.h"
+#include "seer/eval/perplexity.h"
 #include "seer/io/gate_file.h"
 #include "seer/io/tokenizer/tokenizer.h"
 #include "seer/models/decoder.h"
@@ -48,6 +49,16 @@ struct SelectArgs {
 
 // "sparsity 0.9" or "threshold 0.005": how a selection is named in tables.
 std::string label(const torch_ops::Selection& selection);
+
+// Named methods ("dense", "seer" or a scorer's name), each sparse one at every asked strength.
+std::vector<eval::Method> make_methods(const std::vector<std::string>& names,
+                                       const SelectArgs& select, int block, uint64_t seed);
+
+// Gates from `folder`, or from `gates` in the model's folder where `folder` is empty. Null where there are
+// none and they are not required; an error that says how to train them where they are.
+std::unique_ptr<models::Gates> load_gates(const std::string& folder,
+                                          const std::string& model_folder,
+                                          const models::Decoder& model, bool required);
 
 // Writes `json` to standard output ("-") or atomically to a file; "" does nothing.
 void write_json(const std::string& where, const nlohmann::json& json);

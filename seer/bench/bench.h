@@ -1,0 +1,43 @@
+#pragma once
+// Benchmarks of single operations beside their rivals, in one process on the same inputs, and the record
+// that is kept of them: results/<chip>/<operation>.json.
+
+#include <cstdint>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+namespace seer::bench {
+
+// One shape to be timed.
+struct Shape {
+  int64_t heads_q = 4, heads_kv = 4, head_dim = 128;
+  int64_t len_q = 8192, len_k = 8192;
+  double density = 0.1;          // of the causal block map
+  std::string lists = "random";  // "random", or "gate": sink, local, vertical and scattered blocks
+  std::string dtype = "bf16";    // f32, bf16
+  int block = 64;
+};
+
+struct Times {
+  double median_ms, min_ms, max_ms;
+  int runs;
+};
+// Times `call` until `min_runs` are done and `seconds` are over, after one warm-up call.
+Times time_calls(const std::function<void()>& call, int min_runs, double seconds);
+
+// Each appends its rows to `rows` (a JSON array): implementation, the shape, the times, kept_tflops:
+// 4 * block^2 * head_dim per computed block over the median time.
+void block_sparse_attn(const Shape& shape, int runs, double seconds, nlohmann::json& rows);
+void pooled_attn(const Shape& shape, int runs, double seconds, nlohmann::json& rows);
+// Pooling, projection, scores and selection, beside block_sparse_attn on the blocks chosen.
+void attn_gate(const Shape& shape, int runs, double seconds, nlohmann::json& rows);
+
+// A short name of the CPU, for a folder, as "amd-epyc-2-threads-avx512bf16".
+std::string chip();
+// Everything around the rows: chip, versions, command, date.
+nlohmann::json record(const std::string& operation, const std::string& command,
+                      nlohmann::json rows);
+
+}  // namespace seer::bench

@@ -1,0 +1,71 @@
+#include <ATen/Parallel.h>
+#include <torch/version.h>
+
+#include <algorithm>
+#include <cctype>
+#include <chrono>
+#include <ctime>
+#include <fstream>
+
+#include "seer/bench/bench.h"
+#include "seer/kernels/cpu_features.h"
+
+namespace seer::bench {
+namespace {
+
+std::string cpu_model() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);) {
+    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+  }
+  return "unknown CPU";
+}
+
+}  // namespace
+
+Times time_calls(const std::function<void()>& call, int min_runs, double seconds) {
+  using Clock = std::chrono::steady_clock;
+  call();
+  std::vector<double> ms;
+  const auto begin = Clock::now();
+  do {
+    const auto start = Clock::now();
+    call();
+    ms.push_back(std::chrono::duration<double, std::milli>(Clock::now() - start).count());
+  } while (static_cast<int>(ms.size()) < min_runs ||
+           std::chrono::duration<double>(Clock::now() - begin).count() < seconds);
+  std::sort(ms.begin(), ms.end());
+  return {ms[ms.size() / 2], ms.front(), ms.back(), static_cast<int>(ms.size())};
+}
+
+std::string chip() {
+  std::string out;
+  for (const char c : cpu_model()) {
+    const auto u = static_cast<unsigned char>(c);
+    if (std::isalnum(u)) {
+      out += static_cast<char>(std::tolower(u));
+    } else if (!out.empty() && out.back() != '-') {
+      out += '-';
+    }
+  }
+  while (!out.empty() && out.back() == '-') out.pop_back();
+  out += "-" + std::to_string(at::get_num_threads()) + "-threads";
+  return kernels::cpu_has_bf16_dot() ? out + "-avx512bf16" : out;
+}
+
+nlohmann::json record(const std::string& operation, const std::string& command,
+                      nlohmann::json rows) {
+  const std::time_t now = std::time(nullptr);
+  char date[32];
+  std::strftime(date, sizeof date, "%Y-%m-%d", std::gmtime(&now));
+  return {{"operation", operation},
+          {"chip", cpu_model()},
+          {"threads", at::get_num_threads()},
+          {"bf16_dot_product", kernels::cpu_has_bf16_dot()},
+          {"versions", {{"torch", TORCH_VERSION}, {"compiler", __VERSION__}}},
+          {"command", command},
+          {"date", date},
+          {"rows", std::move(rows)}};
+}
+
+}  // namespace seer::bench

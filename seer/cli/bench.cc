@@ -1,0 +1,96 @@
+// seer bench: an operation beside its rivals.
+
+#include "seer/bench/bench.h"
+
+#include <ATen/Parallel.h>
+
+#include <cstdio>
+
+#include "seer/cli/settings.h"
+#include "seer/cli/verbs.h"
+#include "seer/report/table.h"
+
+namespace seer::cli {
+namespace {
+
+using BenchCall = void (*)(const bench::Shape&, int, double, nlohmann::json&);
+struct Operation {
+  const char* name;
+  BenchCall run;
+};
+constexpr Operation kOperations[] = {{"block_sparse_attn", bench::block_sparse_attn},
+                                     {"pooled_attn", bench::pooled_attn},
+                                     {"attn_gate", bench::attn_gate}};
+
+std::string table_of(const nlohmann::json& rows) {
+  report::Table table({"implementation", "dtype", "heads", "D", "length", "lists", "density",
+                       "median", "min", "max", "kept GFLOP/s"});
+  for (const auto& r : rows) {
+    table.add({r["implementation"], r["dtype"],
+               message(r["heads_q"].get<int>(), "/", r["heads_kv"].get<int>()),
+               std::to_string(r["head_dim"].get<int>()), std::to_string(r["len_q"].get<int>()),
+               r["lists"], report::fixed(r["density"], 3), report::fixed(r["median_ms"], 1) + " ms",
+               report::fixed(r["min_ms"], 1) + " ms", report::fixed(r["max_ms"], 1) + " ms",
+               report::fixed(r["kept_tflops"].get<double>() * 1e3, 0)});
+  }
+  return table.text();
+}
+
+}  // namespace
+
+int bench(int argc, char** argv, int first) {
+  std::string operation, out = "results";
+  std::vector<int64_t> lengths{8192, 32768}, head_dims{64, 128};
+  std::vector<double> densities{0.1};
+  std::vector<std::string> lists{"random"};
+  bench::Shape shape;
+  int runs = 3, threads = 0;
+  double seconds = 1;
+  Args args("bench", "Times an operation beside its rivals on the same inputs.");
+  args.positional("operation", operation, "block_sparse_attn, pooled_attn or attn_gate")
+      ->required();
+  args.add("lengths", lengths, "tokens");
+  args.add("head-dims", head_dims, "head sizes");
+  args.add("densities", densities, "shares of the causal block map");
+  args.add("lists", lists, "random, or gate: sink, local, vertical and scattered blocks");
+  args.add("heads", shape.heads_q, "query heads");
+  args.add("kv-heads", shape.heads_kv, "key heads");
+  args.add("dtype", shape.dtype, "of the operation: f32 or bf16 (rivals: both)");
+  args.add("block", shape.block, "tokens in a block");
+  args.add("runs", runs, "timed calls, at least");
+  args.add("seconds", seconds, "timed time, at least");
+  args.add("threads", threads, "CPU threads; 0: all cores");
+  args.add("out", out, "folder of results: <out>/<chip>/<operation>.json; empty: none");
+  if (!args.parse(argc, argv, first)) return 0;
+  const auto* op = std::find_if(std::begin(kOperations), std::end(kOperations),
+                                [&](const Operation& o) { return operation == o.name; });
+  if (op == std::end(kOperations)) throw UsageError("bench: no operation \"" + operation + "\"");
+  if (shape.dtype != "f32" && shape.dtype != "bf16") throw UsageError("--dtype: want f32 or bf16");
+  if (threads > 0) at::set_num_threads(threads);
+
+  std::string command = "seer";
+  for (int i = 1; i < argc; ++i) command += std::string(" ") + argv[i];
+  nlohmann::json rows = nlohmann::json::array();
+  for (const int64_t head_dim : head_dims) {
+    for (const int64_t length : lengths) {
+      for (const std::string& list : lists) {
+        for (const double density : densities) {
+          shape.head_dim = head_dim;
+          shape.len_q = shape.len_k = length;
+          shape.lists = list;
+          shape.density = density;
+          op->run(shape, runs, seconds, rows);
+        }
+      }
+    }
+  }
+  std::fputs(table_of(rows).c_str(), stdout);
+  if (!out.empty()) {
+    const std::string path = out + "/" + bench::chip() + "/" + operation + ".json";
+    write_json(path, bench::record(operation, command, rows));
+    std::printf("written: %s\n", path.c_str());
+  }
+  return 0;
+}
+
+}  // namespace seer::cli
