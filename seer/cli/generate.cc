@@ -1,0 +1,140 @@
+// seer generate: a prompt continued, with sparse prefill and dense decoding.
+
+#include "seer/models/generate.h"
+
+#include <ATen/core/grad_mode.h>
+
+#include <chrono>
+#include <cstdio>
+#include <iostream>
+#include <iterator>
+
+#include "seer/cli/settings.h"
+#include "seer/cli/verbs.h"
+#include "seer/io/text.h"
+
+namespace seer::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct GenerateArgs {
+  ModelArgs model;
+  SelectArgs select;
+  models::GenerateSettings settings;
+  std::string gates, prompt, file, system, method = "auto";
+  bool raw = false;
+};
+
+std::string prompt_text(const GenerateArgs& a) {
+  if (a.prompt.empty() == a.file.empty()) {
+    throw UsageError("generate: want one of --prompt, --prompt-file");
+  }
+  std::string text = a.prompt;
+  if (a.file == "-") {
+    text.assign(std::istreambuf_iterator<char>(std::cin), {});
+  } else if (!a.file.empty()) {
+    text = read_file(a.file);
+  }
+  const std::string where = a.file.empty() ? "the prompt" : a.file;
+  SEER_CHECK(!text.empty(), where, " is empty");
+  const size_t bad = io::find_invalid_utf8(text);
+  SEER_CHECK(bad == std::string::npos, where, " is not UTF-8 (byte ", bad, ")");
+  return text;
+}
+
+std::vector<int32_t> prompt_ids(const GenerateArgs& a, const io::Tokenizer& tokenizer) {
+  const std::string text = prompt_text(a);
+  if (a.raw || !tokenizer.has_chat_template()) {
+    if (!a.system.empty()) throw UsageError("--system: this model has no chat template (or --raw)");
+    return tokenizer.encode(text, true);
+  }
+  std::vector<io::Tokenizer::Message> messages;
+  if (!a.system.empty()) messages.push_back({"system", a.system});
+  messages.push_back({"user", text});
+  return tokenizer.encode(tokenizer.apply_chat_template(messages, true), false);
+}
+
+// Streams the text to standard output, then says on standard error what it cost.
+void write_text(const models::Decoder& model, const io::Tokenizer& tokenizer,
+                const std::vector<int32_t>& prompt, const models::Attention& attention,
+                const models::GenerateSettings& settings) {
+  io::StreamDecoder stream(tokenizer, true);
+  const auto put = [](const std::string& text) {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    if (std::fflush(stdout) != 0) fail("cannot write to standard output: is the disk full?");
+  };
+  const auto start = Clock::now();
+  auto first_token = start;
+  int64_t count = 0;
+  models::generate(model, prompt, attention, settings, [&](int32_t id) {
+    if (count++ == 0) first_token = Clock::now();
+    put(stream.push(id));
+  });
+  put(stream.finish() + "\n");
+  const std::chrono::duration<double> prefill = first_token - start,
+                                      decode = Clock::now() - first_token;
+  std::fprintf(stderr, "seer generate: %zu tokens read in %.2f s, %lld written, %.1f tokens/s\n",
+               prompt.size(), prefill.count(), static_cast<long long>(count),
+               count > 1 ? static_cast<double>(count - 1) / decode.count() : 0.0);
+}
+
+}  // namespace
+
+int generate(int argc, char** argv, int first) {
+  GenerateArgs a;
+  Args args("generate", "Continues a prompt: sparse prefill, dense decode with a KV cache.");
+  a.model.add(args);
+  args.add("gates", a.gates, "folder of the gates; default: `gates` in the model's folder");
+  args.add("method", a.method, "seer, dense, or auto: seer where the model has gates");
+  a.select.add(args, {0.9});
+  args.group("Text");
+  args.add("prompt", a.prompt, "the prompt");
+  args.add("prompt-file", a.file, "a file with the prompt; -: standard input");
+  args.add("system", a.system, "system message for the chat template");
+  args.flag("raw", a.raw, "no chat template, though the model has one");
+  args.add("max-new-tokens", a.settings.max_new_tokens, "tokens to write, at most");
+  args.add("chunk", a.settings.chunk,
+           "tokens of the prompt read at a time, a multiple of the block; 0: all");
+  args.group("Sampling");
+  args.add("temperature", a.settings.temperature, "0: always the most likely token");
+  args.add("top-p", a.settings.top_p,
+           "sample from the most likely tokens of this joint probability");
+  args.add("top-k", a.settings.top_k, "sample from this many most likely tokens; 0: all");
+  args.add("seed", a.settings.seed, "the same seed gives the same text");
+  if (!args.parse(argc, argv, first)) return 0;
+  if (a.method != "auto" && a.method != "seer" && a.method != "dense") {
+    throw UsageError("--method " + a.method + ": want seer, dense or auto");
+  }
+  const auto selections = a.select.selections();
+  if (selections.size() != 1) throw UsageError("generate: want one --sparsity or --strength");
+
+  const models::Decoder model = a.model.load();
+  const io::Tokenizer tokenizer = a.model.tokenizer();
+  const std::vector<int32_t> prompt = prompt_ids(a, tokenizer);
+  const auto gates =
+      a.method == "dense" ? nullptr : load_gates(a.gates, a.model.model, model, a.method == "seer");
+  const at::NoGradGuard no_grad;
+  if (!gates) {
+    std::fprintf(stderr, "seer generate: dense attention\n");
+    write_text(model, tokenizer, prompt, models::dense_attention, a.settings);
+    return 0;
+  }
+  const int block = gates->config().block_size;
+  SEER_CHECK(static_cast<int>(prompt.size()) >= block, "the prompt has ", prompt.size(),
+             " tokens, less than a block of ", block,
+             ": there is nothing to leave out; add --method dense");
+  models::SparseSettings sparse{.scorer = models::Scorer::gate,
+                                .selection = selections[0],
+                                .block = block,
+                                .seed = a.settings.seed};
+  models::SparseAttention attention(model, gates.get(), sparse);
+  write_text(
+      model, tokenizer, prompt,
+      [&](const models::AttentionInput& input) { return attention(input); }, a.settings);
+  std::fprintf(stderr, "seer generate: %s, density %.3f\n", label(selections[0]).c_str(),
+               attention.statistics.density());
+  return 0;
+}
+
+}  // namespace seer::cli
