@@ -1,0 +1,29 @@
+"""Where the built programs are, and how tests run them."""
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+BUILD = pathlib.Path(os.environ.get("SEER_BUILD", ROOT / "build"))
+
+
+@pytest.fixture(scope="session")
+def build():
+    return BUILD
+
+
+@pytest.fixture(scope="session")
+def seer():
+    """Runs `seer` with arguments; returns the finished process. `ok=True` wants exit status 0."""
+    program = BUILD / "seer"
+
+    def run(*args, ok=True, timeout=600, **kwargs):
+        result = subprocess.run([program, *map(str, args)], capture_output=True, text=True,
+                                timeout=timeout, **kwargs)
+        if ok:
+            assert result.returncode == 0, result.stderr
+        return result
+
+    return run

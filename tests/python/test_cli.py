@@ -1,0 +1,245 @@
+"""The program as a user runs it: its main jobs on the embedded model, and wrong input."""
+import json
+import pathlib
+import re
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from conftest import ROOT
+
+REFERENCE = ROOT / "assets" / "reference"
+VERBS = ["run", "distill", "eval ppl", "generate", "pretrain", "bench", "tokenize", "logits"]
+# Settings that make every run short.
+QUICK = ["--threads", "2"]
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory, build):
+    """Some 40,000 tokens of the text that `seer run` takes by default."""
+    path = tmp_path_factory.mktemp("text") / "topics.txt"
+    path.write_text((build / "default_text.txt").read_text()[:120_000])
+    return path
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """The embedded model without its gates."""
+    folder = tmp_path_factory.mktemp("models") / "reference"
+    shutil.copytree(REFERENCE, folder, ignore=shutil.ignore_patterns("gates"))
+    return folder
+
+
+def error_of(result, status=1):
+    """The one line of an error."""
+    assert result.returncode == status, (result.returncode, result.stderr)
+    lines = [line for line in result.stderr.splitlines() if line.startswith("seer: error: ")]
+    assert len(lines) == 1 and result.stderr.splitlines()[-1] == lines[0], result.stderr
+    assert "terminate" not in result.stderr and ".cc:" not in lines[0]
+    return lines[0]
+
+
+def test_version_and_help(seer):
+    assert re.fullmatch(r"seer \d+\.\d+\.\d+\n", seer("--version").stdout)
+    overview = seer("--help").stdout
+    for verb in VERBS:
+        assert f"  {verb}" in overview
+        assert "Usage" in seer(*verb.split(), "--help").stdout
+
+
+def test_wrong_usage_is_status_2(seer):
+    assert "unknown verb" in error_of(seer("frobnicate", ok=False), 2)
+    assert "unknown verb \"eval mmlu\"" in error_of(seer("eval", "mmlu", ok=False), 2)
+    assert "--sparsty" in error_of(seer("generate", "--sparsty", "0.5", ok=False), 2)
+    assert "--data" in error_of(seer("eval", "ppl", ok=False), 2)
+    assert "want 0 ... 1" in error_of(
+        seer("generate", "--prompt", "x", "--sparsity", "1.5", ok=False), 2)
+    assert "needs --strength" in error_of(
+        seer("generate", "--prompt", "x", "--rule", "threshold", ok=False), 2)
+
+
+def test_settings_file(seer, tmp_path):
+    config = tmp_path / "settings.json"
+    config.write_text('{"about": "a test", "sparsty": 0.5}')
+    assert "sparsty" in error_of(seer("generate", "--config", config, ok=False), 2)
+    config.write_text('{"sparsity": [1.5], "prompt": "x"}')
+    assert "1.5" in error_of(seer("generate", "--config", config, ok=False), 2)
+    config.write_text("{")
+    assert "settings.json is not valid JSON" in error_of(seer("generate", "--config", config, ok=False))
+
+
+def test_generate_is_deterministic_and_chunks_agree(seer, text):
+    base = ["generate", "--prompt-file", text, "--max-new-tokens", 8, "--sparsity", 0.5, "--dtype", "f32"]
+    whole = seer(*base).stdout
+    assert whole == seer(*base).stdout
+    assert whole == seer(*base, "--chunk", 4096).stdout
+    assert "dense" in seer(*base, "--method", "dense").stderr
+    sampled = [seer(*base[:4], 8, "--temperature", 0.8, "--top-p", 0.9, "--top-k", 50, "--seed",
+                    seed, "--method", "dense", "--prompt-file", text).stdout for seed in (1, 1, 2)]
+    assert sampled[0] == sampled[1] != sampled[2]
+
+
+def test_eval_ppl(seer, text, tmp_path):
+    out = tmp_path / "rows.json"
+    result = seer("eval", "ppl", "--data", text, "--lengths", "1024,2048", "--sparsity", "0,0.7",
+                  "--methods", "dense,seer,random,oracle", "--json", out)
+    rows = json.loads(out.read_text())["rows"]
+    assert len(rows) == 2 * (1 + 3 * 2)
+    for length in (1024, 2048):
+        of = {(r["method"], r["sparsity"]): r for r in rows if r["length"] == length}
+        dense = of["dense", 0.0]
+        # With nothing left out every method is dense attention.
+        for method in ("seer", "random", "oracle"):
+            assert of[method, 0.0]["density"] == 1
+            assert of[method, 0.0]["perplexity"] == pytest.approx(dense["perplexity"], rel=5e-3)
+        assert of["random", 0.7]["perplexity"] > of["seer", 0.7]["perplexity"]
+        assert of["seer", 0.7]["density"] < 0.5
+    assert "perplexity" in result.stdout
+    on_stdout = seer("eval", "ppl", "--data", text, "--lengths", 1024, "--json")
+    assert json.loads(on_stdout.stdout)["rows"]
+
+
+def test_distill_and_use_the_gates(seer, text, model, tmp_path):
+    gates = tmp_path / "gates"
+    seer("distill", "--model", model, "--data", text, "--out", gates, "--steps", 4, "--length", 1024,
+         "--sequences", 1, "--block", 32, "--gate-type", "Qmaxavg_Kmaxmin", "--force-double")
+    config = json.loads((gates / "config.json").read_text())
+    assert config["seerattn_gate_block_size"] == 32
+    assert config["seerattn_gate_type"] == "Qmaxavg_Kmaxmin"
+    weights = load_file(gates / "attn_gate_weights.safetensors")
+    assert "model.layers.0.self_attn.attn_gate.mask_linear_q.weight" in weights
+    seer("generate", "--model", model, "--gates", gates, "--prompt-file", text, "--max-new-tokens", 2)
+    # Gates of another model.
+    other = tmp_path / "other"
+    shutil.copytree(model, other)
+    config = json.loads((other / "config.json").read_text())
+    broken = {k: v.repeat(2, *[1] * (v.dim() - 1)) for k, v in weights.items()}
+    save_file(broken, gates / "attn_gate_weights.safetensors")
+    message = error_of(seer("generate", "--model", model, "--gates", gates, "--prompt-file", text, ok=False))
+    assert "attn_gate_weights.safetensors" in message
+
+
+def test_run(seer, text, tmp_path):
+    out = tmp_path / "run"
+    result = seer("run", "--text", text, "--out", out, "--steps", 3, "--length", 1024)
+    run = json.loads((out / "run.json").read_text())
+    assert {"model", "text", "settings", "rows"} <= run.keys()
+    methods = {row["method"] for row in run["rows"]}
+    assert {"dense", "seer", "random", "streaming", "untrained"} <= methods
+    for row in run["rows"]:
+        assert {"method", "sparsity", "density", "perplexity", "attention_ms", "prefill_ms"} <= row.keys()
+    assert (out / "heads.png").read_bytes()[1:4] == b"PNG"
+    assert "perplexity" in result.stdout
+
+
+@pytest.mark.parametrize("name, damage, expected", [
+    ("no config", lambda f: (f / "config.json").unlink(), "config.json"),
+    ("broken config", lambda f: (f / "config.json").write_text("{"), "config.json"),
+    ("no weights", lambda f: (f / "model.safetensors").unlink(), "model.safetensors"),
+    ("no tokenizer", lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json"),
+])
+def test_damaged_models(seer, model, tmp_path, name, damage, expected):
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    damage(folder)
+    assert expected in error_of(seer("generate", "--model", folder, "--prompt", "x", ok=False))
+
+
+def test_truncated_weights(seer, model, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert "model.safetensors" in error_of(seer("generate", "--model", folder, "--prompt", "x", ok=False))
+
+
+def test_weights_that_are_wrong(seer, model, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    weights = load_file(folder / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj.weight"
+    for change, expected in [
+        (lambda w: w[:-1].contiguous(), name),
+        (lambda w: torch.full_like(w, float("nan")), "NaN"),
+    ]:
+        save_file({**weights, name: change(weights[name])}, folder / "model.safetensors")
+        message = error_of(seer("logits", "--model", folder, "--text", "x", ok=False))
+        assert expected in message and name in message
+
+
+def test_unsupported_models(seer, model, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    for change, expected in [
+        ({"model_type": "mamba", "architectures": ["MambaForCausalLM"]}, "mamba"),
+        ({"rope_scaling": {"rope_type": "spiral"}}, "spiral"),
+        ({"hidden_act": "relu"}, "relu"),
+    ]:
+        (folder / "config.json").write_text(json.dumps({**config, **change}))
+        assert expected in error_of(seer("logits", "--model", folder, "--text", "x", ok=False)).lower()
+
+
+def test_bad_texts(seer, tmp_path):
+    empty, binary, short = (tmp_path / name for name in ("empty.txt", "binary.txt", "short.txt"))
+    empty.write_text("")
+    binary.write_bytes(b"abc\xff\xfe" * 10)
+    short.write_text("too short")
+    for path, words in [(empty, "empty"), (binary, "UTF-8"), (short, "tokens"),
+                        (tmp_path / "nothing.txt", "nothing.txt")]:
+        for verb in (["run", "--text", path, "--out", tmp_path / "out"],
+                     ["distill", "--data", path, "--out", tmp_path / "out"],
+                     ["eval", "ppl", "--data", path]):
+            message = error_of(seer(*verb, ok=False))
+            assert words in message, (verb, message)
+    assert "less than a block" in error_of(seer("generate", "--prompt", "Hi", "--method", "seer", ok=False))
+    assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_full_disk(seer, text, tmp_path):
+    if not pathlib.Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    with open("/dev/full", "w") as full:
+        import subprocess
+        from conftest import BUILD
+        result = subprocess.run([BUILD / "seer", "tokenize", "--text", "x"], stdout=full,
+                                stderr=subprocess.PIPE, text=True)
+    assert result.returncode == 1 and "standard output" in result.stderr
+
+
+def test_converted_gates_are_the_same(seer, build, text, model, tmp_path):
+    import subprocess
+    import sys
+    published, out = tmp_path / "published", tmp_path / "converted"
+    published.mkdir()
+    gates = REFERENCE / "gates"
+    weights = {k: v.to(torch.bfloat16) for k, v in load_file(gates / "attn_gate_weights.safetensors").items()}
+    torch.save(weights, published / "attn_gate_weights.pth")
+    shutil.copy(gates / "config.json", published)
+    # Unconverted, the error names the command.
+    message = error_of(seer("generate", "--model", model, "--gates", published, "--prompt-file", text, ok=False))
+    assert "convert_gates.py" in message
+    subprocess.run([sys.executable, ROOT / "tools" / "convert_gates.py", published, out], check=True)
+    converted = load_file(out / "attn_gate_weights.safetensors")
+    assert converted.keys() == weights.keys()
+    assert all(torch.equal(converted[k], weights[k]) for k in weights)
+    seer("generate", "--model", model, "--gates", out, "--prompt-file", text, "--max-new-tokens", 2)
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path):
+    import os
+    import subprocess
+    import sys
+
+    class Evil:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "owned"),))
+
+    (tmp_path / "config.json").write_text("{}")
+    torch.save({"a": Evil()}, tmp_path / "attn_gate_weights.pth")
+    result = subprocess.run([sys.executable, ROOT / "tools" / "convert_gates.py", tmp_path],
+                            capture_output=True, text=True)
+    assert result.returncode == 1 and "attn_gate_weights.pth" in result.stderr
+    assert not (tmp_path / "owned").exists()
