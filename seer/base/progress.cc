@@ -60,15 +60,15 @@ Progress::~Progress() {
 
 std::string Progress::line(double seconds) const {
   std::string text = label_ + ": " + std::to_string(done_);
-  if (total_ > 0) text += "/" + std::to_string(total_);
-  if (!status_.empty()) text += ", " + status_;
+  if (total_ > 0) text.append("/").append(std::to_string(total_));
+  if (!status_.empty()) text.append(", ").append(status_);
   if (total_ > 0 && done_ > first_ && done_ < total_) {
     const double each = seconds / static_cast<double>(done_ - first_);
-    text += ", " + duration_text(each * static_cast<double>(total_ - done_)) + " left";
-  } else {
-    text += ", " + duration_text(seconds);
+    return text.append(", ")
+        .append(duration_text(each * static_cast<double>(total_ - done_)))
+        .append(" left");
   }
-  return text;
+  return text.append(", ").append(duration_text(seconds));
 }
 
 void Progress::print(bool last) {

@@ -1,0 +1,75 @@
+#pragma once
+// The training loop: steps, accumulation, clipping, schedule, metrics, checkpoints, resume. It knows no
+// task: language models and gates are trained by the same code.
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "seer/train/optimizer.h"
+#include "seer/train/schedule.h"
+
+namespace seer::train {
+
+struct LoopSettings {
+  // Folder of the run: run.json (settings), metrics.jsonl, checkpoints/. A run whose settings are those
+  // of run.json goes on from the last checkpoint.
+  std::filesystem::path out;
+  int64_t steps = 500;
+  double clip = 1.0;         // largest global norm of the gradient; 0: no clipping
+  int64_t save_every = 500;  // steps between checkpoints; the last two are kept
+  int64_t valid_every = 0;   // steps between validations; 0: after the last step only
+  bool restart = false;      // discard the run that lies in `out`
+  bool show_progress = true;
+};
+
+// Parameters that share an optimizer and a schedule.
+struct ParameterGroup {
+  std::string name;  // "gate": appears in metrics as lr or lr_<name>
+  std::vector<std::pair<std::string, at::Tensor>>
+      parameters;  // f32 leaves; names unique in the run
+  Rule rule;
+  double learning_rate = 1e-3;
+  Schedule schedule;
+};
+
+// What is trained. Everything that a step does must follow from its number, the parameters and the
+// settings alone (draws by seer/base/random.h): a resumed run then ends with the same bits.
+class Task {
+ public:
+  virtual ~Task() = default;
+  virtual std::string name() const = 0;  // "pretrain", shown in the progress line
+  virtual std::vector<ParameterGroup> groups() = 0;
+  // All that decides the result, as an object: compared when a run is resumed.
+  virtual nlohmann::json settings() const = 0;
+
+  virtual int64_t micro_batches(int64_t step) const = 0;
+  virtual int64_t tokens(int64_t step) const = 0;  // of all micro-batches
+  virtual void begin_step(int64_t step) { static_cast<void>(step); }
+  // Names of what `backward` returns; the first is "loss".
+  virtual std::vector<std::string> metrics() const { return {"loss"}; }
+  // Adds the gradient of one micro-batch to the parameters' .grad (defined, zero before the first).
+  // Returns its share of the step's metrics, [metrics] on the parameters' device: shares are summed.
+  virtual at::Tensor backward(int64_t step, int64_t micro_batch) = 0;
+  // Named results on held-out data; empty: nothing to validate on.
+  virtual std::map<std::string, double> validate() { return {}; }
+};
+
+struct RunResult {
+  int64_t steps = 0, resumed_from = 0, tokens = 0, skipped_steps = 0;
+  double seconds = 0;                   // of all parts of the run
+  double loss = 0;                      // of the last step
+  std::map<std::string, double> valid;  // after the last step
+};
+
+// Runs or resumes. A step whose loss or gradient is not finite is left out and reported. Error: ten of
+// those in a row; other settings than the run in `out` has; another process writes there; disk full.
+RunResult run(Task& task, const LoopSettings& settings);
+
+}  // namespace seer::train

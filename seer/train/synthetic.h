@@ -1,0 +1,32 @@
+#pragma once
+// Synthetic recall in training windows: facts that come back once, and passages that are pasted again.
+// Without them a small model does not learn to look far back.
+
+#include <cstdint>
+#include <vector>
+
+#include "seer/base/random.h"
+#include "seer/io/tokenizer/tokenizer.h"
+
+namespace seer::train {
+
+// Words of one token each and the frame of a fact: "\nRemember this: k1 k2 v1 v2 v3.\n".
+class Synthetic {
+ public:
+  // Error: the tokenizer has fewer than 100 words of one token.
+  explicit Synthetic(const io::Tokenizer& tokenizer);
+
+  // Overwrites parts of `window` [length]: passages of 32 to 256 tokens appear again later, and facts
+  // are told twice, each at random places that do not overlap; the first token stays. Windows up to
+  // 2,048 tokens get 4 to 16 facts and 1 to 4 passages, longer ones 4 to 63 and 1 to 10, shorter ones
+  // in proportion.
+  void write(Random random, int64_t length, int32_t* window) const;
+
+  int64_t num_words() const { return static_cast<int64_t>(words_.size()); }
+  int64_t fact_len() const { return static_cast<int64_t>(head_.size() + 5 + tail_.size()); }
+
+ private:
+  std::vector<int32_t> words_, head_, tail_;
+};
+
+}  // namespace seer::train

@@ -1,0 +1,193 @@
+#include "seer/train/token_file.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <exception>
+#include <functional>
+#include <mutex>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "seer/base/error.h"
+#include "seer/base/file.h"
+#include "seer/base/progress.h"
+#include "seer/base/random.h"
+#include "seer/io/text.h"
+
+namespace seer::train {
+namespace {
+
+constexpr const char* kForm = "seer tokens 1";
+constexpr int64_t kNarrowVocabulary = 65536;
+constexpr size_t kBatchBytes = 2 << 20;  // of text per thread: enough to keep all threads busy
+
+uint64_t hash_bytes(const void* bytes, size_t size, uint64_t hash) {
+  const auto* at = static_cast<const char*>(bytes);
+  for (; size >= 8; at += 8, size -= 8) {
+    uint64_t word;
+    std::memcpy(&word, at, 8);
+    hash = mix64(hash ^ word);
+  }
+  uint64_t word = size;
+  std::memcpy(&word, at, size);
+  return mix64(hash ^ word ^ (static_cast<uint64_t>(size) << 56));
+}
+
+std::string hex(uint64_t value) {
+  char text[17];
+  std::snprintf(text, sizeof(text), "%016llx", static_cast<unsigned long long>(value));
+  return text;
+}
+
+std::filesystem::path cached_path(const std::filesystem::path& text,
+                                  const std::filesystem::path& tokenizer_folder,
+                                  const std::filesystem::path& cache) {
+  std::error_code error;
+  const auto size = std::filesystem::file_size(text, error);
+  if (error) fail("cannot read the training text ", text.string(), ": ", error.message());
+  const auto changed = std::filesystem::last_write_time(text).time_since_epoch().count();
+  const std::string tokenizer = read_file(tokenizer_folder / "tokenizer.json");
+  const std::string key = message(kForm, '|', std::filesystem::absolute(text).string(), '|', size,
+                                  '|', changed, '|', tokenizer);
+  const std::string name = text.filename().string();
+  return cache / (name.substr(0, name.find('.')) + "-" +
+                  hex(hash_bytes(key.data(), key.size(), 0)) + ".tokens");
+}
+
+// Documents in, their tokens out in the same order; a batch at a time on all threads.
+template <class Token>
+class Tokeniser {
+ public:
+  Tokeniser(const io::Tokenizer& tokenizer, int threads)
+      : tokenizer_(tokenizer), threads_(threads) {}
+
+  void add(std::string&& text) {
+    waiting_bytes_ += text.size();
+    waiting_.push_back(std::move(text));
+    if (waiting_bytes_ >= kBatchBytes * static_cast<size_t>(threads_)) flush();
+  }
+
+  void flush() {
+    std::vector<std::vector<int32_t>> ids(waiting_.size());
+    std::atomic<size_t> next{0};
+    std::exception_ptr error;
+    std::mutex error_lock;
+    const auto work = [&] {
+      try {
+        for (size_t i = next++; i < waiting_.size(); i = next++) {
+          ids[i] = tokenizer_.encode(waiting_[i], /*special=*/false);
+        }
+      } catch (...) {
+        const std::lock_guard lock(error_lock);
+        error = std::current_exception();
+      }
+    };
+    std::vector<std::thread> threads;
+    for (int i = 1; i < threads_; ++i) threads.emplace_back(work);
+    work();
+    for (auto& thread : threads) thread.join();
+    if (error) std::rethrow_exception(error);
+    for (const auto& document : ids) {
+      tokens.insert(tokens.end(), document.begin(), document.end());
+      offsets.push_back(static_cast<int64_t>(tokens.size()));
+    }
+    waiting_.clear();
+    waiting_bytes_ = 0;
+  }
+
+  std::vector<Token> tokens;
+  std::vector<int64_t> offsets{0};
+
+ private:
+  const io::Tokenizer& tokenizer_;
+  int threads_;
+  std::vector<std::string> waiting_;
+  size_t waiting_bytes_ = 0;
+};
+
+template <class T>
+io::TensorRecord record(const char* dtype, const std::vector<T>& values) {
+  return {dtype,
+          {static_cast<int64_t>(values.size())},
+          reinterpret_cast<const std::byte*>(values.data()),
+          values.size() * sizeof(T)};
+}
+
+template <class Token>
+void tokenise(const std::filesystem::path& text, const io::Tokenizer& tokenizer, int threads,
+              const std::filesystem::path& to) {
+  Progress progress("tokenise " + text.filename().string(), 0);
+  Tokeniser<Token> tokeniser(tokenizer, threads);
+  double bytes = 0;
+  io::for_each_document(text, [&](std::string&& document) {
+    bytes += static_cast<double>(document.size());
+    tokeniser.add(std::move(document));
+    progress.advance();
+    progress.update(static_cast<int64_t>(tokeniser.offsets.size()) - 1,
+                    count_text(bytes) + " bytes read");
+  });
+  tokeniser.flush();
+  progress.update(static_cast<int64_t>(tokeniser.offsets.size()) - 1,
+                  count_text(static_cast<double>(tokeniser.tokens.size())) + " tokens");
+  uint64_t hash = hash_bytes(tokeniser.offsets.data(), tokeniser.offsets.size() * 8, 0);
+  hash = hash_bytes(tokeniser.tokens.data(), tokeniser.tokens.size() * sizeof(Token), hash);
+  io::write_safetensors(
+      to,
+      {{"tokens", record(sizeof(Token) == 2 ? "U16" : "U32", tokeniser.tokens)},
+       {"offsets", record("I64", tokeniser.offsets)}},
+      {{"form", kForm}, {"hash", hex(hash)}, {"source", text.filename().string()}});
+}
+
+}  // namespace
+
+TokenFile::TokenFile(const std::filesystem::path& path) : file_(path) {
+  const auto bad = [&](const std::string& what) {
+    fail(path.string(), " is not a token file: ", what, "; delete it, it is then made again");
+  };
+  const auto& metadata = file_.metadata();
+  const auto form = metadata.find("form");
+  if (form == metadata.end() || form->second != kForm)
+    bad("it does not say \"" + std::string(kForm) + "\"");
+  const auto& tokens = file_.at("tokens");
+  const auto& offsets = file_.at("offsets");
+  if (tokens.dtype != "U16" && tokens.dtype != "U32") bad("tokens are " + tokens.dtype);
+  if (offsets.dtype != "I64" || offsets.bytes < 8) bad("offsets are " + offsets.dtype);
+  offsets_ = {reinterpret_cast<const int64_t*>(offsets.data), offsets.bytes / 8};
+  const int64_t width = tokens.dtype == "U16" ? 2 : 4;
+  if (offsets_.front() != 0 || !std::is_sorted(offsets_.begin(), offsets_.end()) ||
+      offsets_.back() * width != static_cast<int64_t>(tokens.bytes)) {
+    bad("its offsets do not fit its tokens");
+  }
+  (width == 2 ? reinterpret_cast<const void*&>(narrow_) : reinterpret_cast<const void*&>(wide_)) =
+      tokens.data;
+  hash_ = metadata.at("hash");
+  source_ = metadata.at("source");
+}
+
+void TokenFile::copy(int64_t begin, int64_t count, int32_t* out) const {
+  if (narrow_ != nullptr) {
+    std::copy_n(narrow_ + begin, count, out);
+  } else {
+    std::copy_n(wide_ + begin, count, out);
+  }
+}
+
+std::shared_ptr<const TokenFile> open_tokens(const std::filesystem::path& text,
+                                             const io::Tokenizer& tokenizer,
+                                             const std::filesystem::path& tokenizer_folder,
+                                             const std::filesystem::path& cache, int threads) {
+  const auto path = cached_path(text, tokenizer_folder, cache);
+  if (!std::filesystem::exists(path)) {
+    if (threads <= 0) threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+    if (tokenizer.vocab_size() <= kNarrowVocabulary) {
+      tokenise<uint16_t>(text, tokenizer, threads, path);
+    } else {
+      tokenise<uint32_t>(text, tokenizer, threads, path);
+    }
+  }
+  return std::make_shared<const TokenFile>(path);
+}
+
+}  // namespace seer::train

@@ -1,0 +1,45 @@
+#pragma once
+// Tokenised text: every document of a file tokenised once, kept as a safetensors file that training
+// maps into memory.
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "seer/io/safetensors.h"
+#include "seer/io/tokenizer/tokenizer.h"
+
+namespace seer::train {
+
+// Tensors of the file: tokens [num_tokens] U16 (vocabularies up to 65,536) or U32, offsets
+// [num_documents + 1] I64. Tokens are the text's alone: no BOS, no EOS.
+class TokenFile {
+ public:
+  // Error: not such a file, offsets that do not fit.
+  explicit TokenFile(const std::filesystem::path& path);
+  int64_t num_tokens() const { return offsets_.back(); }
+  int64_t num_documents() const { return static_cast<int64_t>(offsets_.size()) - 1; }
+  std::span<const int64_t> offsets() const { return offsets_; }
+  void copy(int64_t begin, int64_t count, int32_t* out) const;
+  // Of the tokens and offsets: equal for equal data.
+  const std::string& hash() const { return hash_; }
+  const std::string& source() const { return source_; }  // name of the text file
+
+ private:
+  io::SafetensorsFile file_;
+  std::span<const int64_t> offsets_;
+  const uint16_t* narrow_ = nullptr;  // one of the two
+  const uint32_t* wide_ = nullptr;
+  std::string hash_, source_;
+};
+
+// The token file of `text` in the folder `cache`, made where it is not there for this path, size, time of
+// change and tokenizer.json. Tokenises with `threads` threads (0: all cores), keeps the order.
+std::shared_ptr<const TokenFile> open_tokens(const std::filesystem::path& text,
+                                             const io::Tokenizer& tokenizer,
+                                             const std::filesystem::path& tokenizer_folder,
+                                             const std::filesystem::path& cache, int threads);
+
+}  // namespace seer::train
