@@ -17,6 +17,7 @@ struct Sequences {
   int64_t prompt_len = 0;       // chunked prefill: tokens of the complete prompt; 0: this is all of it
   int64_t num_tokens() const;   // sum of q_lens
   bool equal_lengths() const;   // all q_lens equal and q_lens == k_lens
+  int64_t longest() const;      // tokens of the longest: the length that RoPE scalings go by
 };
 
 // What one layer's attention is computed from. Token and head strides are free; features contiguous.
@@ -34,6 +35,9 @@ struct AttentionInput {
 
 // -> o [T, Hq, D]
 using Attention = std::function<at::Tensor(const AttentionInput&)>;
+
+// True where the layer's sliding window hides keys: some sequence is longer than it.
+bool window_cuts(const AttentionInput& input);
 
 // torch's scaled_dot_product_attention, causal; differentiable. Sliding windows and unequal lengths are
 // computed in pieces, so nothing grows with the square of the length.

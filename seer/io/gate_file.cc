@@ -1,0 +1,127 @@
+#include "seer/io/gate_file.h"
+
+#include <bit>
+#include <string_view>
+
+#include "seer/base/error.h"
+#include "seer/base/file.h"
+#include "seer/io/json_fields.h"
+
+namespace seer::io {
+namespace {
+
+constexpr int kSmallestBlock = 16, kLargestBlock = 128;
+constexpr int kLargestGateDim = 1024;
+
+// "maxminavg" -> 7. The poolings come in the order max, min, avg, each at most once; at least one.
+// 0: not of that form.
+int parse_pools(std::string_view text) {
+  int pools = 0, bit = 1;
+  for (const std::string_view name : {"max", "min", "avg"}) {
+    if (text.substr(0, name.size()) == name) {
+      pools |= bit;
+      text.remove_prefix(name.size());
+    }
+    bit <<= 1;
+  }
+  return text.empty() ? pools : 0;
+}
+
+struct Pools {
+  int q, k;
+};
+Pools parse_type(const std::string& type) {
+  const std::string_view view = type;
+  const size_t split = view.find("_K");
+  Pools pools{0, 0};
+  if (split != view.npos && view[0] == 'Q') {
+    pools = {parse_pools(view.substr(1, split - 1)), parse_pools(view.substr(split + 2))};
+  }
+  SEER_CHECK(
+      pools.q != 0 && pools.k != 0, "gate type \"", type,
+      "\" is not known; expected Q..._K... with poolings in the order max, min, avg, such as "
+      "Qavg_Kmaxminavg");
+  return pools;
+}
+
+}  // namespace
+
+int GateConfig::q_pools() const {
+  return parse_type(type).q;
+}
+int GateConfig::k_pools() const {
+  return parse_type(type).k;
+}
+int GateConfig::count(int pools) {
+  return std::popcount(static_cast<unsigned>(pools));
+}
+
+bool GateConfig::is_double(int head_dim) const {
+  return force_double || (gate_dim != 0 && gate_dim != head_dim) || count(q_pools()) > 1;
+}
+
+void GateConfig::check(int head_dim) const {
+  parse_type(type);
+  SEER_CHECK(block_size >= kSmallestBlock && block_size <= kLargestBlock &&
+                 block_size % kSmallestBlock == 0,
+             "gate block size is ", block_size, ", expected ", kSmallestBlock, " to ",
+             kLargestBlock, " by ", kSmallestBlock);
+  const int size = gate_dim == 0 ? head_dim : gate_dim;
+  SEER_CHECK(size >= 0 && size <= kLargestGateDim && size % 2 == 0, "gate size is ", size,
+             ", expected an even number up to ", kLargestGateDim,
+             " (0 in the file: the model's head size)");
+}
+
+std::string gate_weight_name(int layer, char q_or_k) {
+  return message("model.layers.", layer, ".self_attn.attn_gate.mask_linear_", q_or_k, ".weight");
+}
+
+std::filesystem::path gate_weights_path(const std::filesystem::path& folder) {
+  return folder / "attn_gate_weights.safetensors";
+}
+
+GateConfig read_gate_config(const std::filesystem::path& folder) {
+  std::error_code error;
+  const std::string path = (folder / "config.json").string();
+  SEER_CHECK(std::filesystem::exists(path, error), path,
+             " is missing; a gate's folder holds config.json and attn_gate_weights.safetensors");
+  const auto pickle = folder / "attn_gate_weights.pth";
+  SEER_CHECK(std::filesystem::exists(gate_weights_path(folder), error) ||
+                 !std::filesystem::exists(pickle, error),
+             pickle.string(), " is a pickle, which is not read; convert it: seer convert ",
+             folder.string());
+  const nlohmann::json json = read_json_object(path);
+  const JsonFields fields(json, path);
+  const char* decode_key = "seerattn_k_seq_pooling_type";
+  SEER_CHECK(!fields.has(decode_key), path, ": \"", decode_key,
+             "\" says that these gates are for decoding; expected gates for prefill");
+  const char* type_key = "seerattn_gate_type";
+  SEER_CHECK(fields.has(type_key), path, ": \"", type_key,
+             "\" is missing; this is a model's config.json, not a gate's");
+  GateConfig config;
+  config.base_model = fields.text_or("base_model", "");
+  config.type = fields.text_or(type_key, "");
+  config.block_size =
+      static_cast<int>(fields.integer_or("seerattn_gate_block_size", 1, 1 << 20, 64));
+  config.gate_dim = static_cast<int>(fields.integer_or("seerattn_gate_hidden_size", 0, 1 << 20, 0));
+  config.force_double = fields.boolean_or("seerattn_gate_force_double", false);
+  try {
+    config.check(/*head_dim=*/0);
+  } catch (const Error& wrong) {
+    fail(path, ": ", wrong.what());
+  }
+  return config;
+}
+
+void write_gate_config(const std::filesystem::path& folder, const nlohmann::json& base_config,
+                       const GateConfig& config) {
+  nlohmann::json json = base_config;
+  json["base_model"] = config.base_model;
+  json["seerattn_gate_type"] = config.type;
+  json["seerattn_gate_block_size"] = config.block_size;
+  json["seerattn_gate_hidden_size"] = config.gate_dim;
+  json["seerattn_gate_force_double"] = config.force_double;
+  write_file_atomic(folder / "config.json", json.dump(2) + "\n");
+}
+
+}  // namespace seer::io
