@@ -21,13 +21,13 @@ enum PoolBits : int { kPoolMax = 1, kPoolMin = 2, kPoolAvg = 4 };
 // pooled[r, h, :] = (max | min | avg over the tokens of block r, head h), the last, partial block
 // over its valid tokens only.
 struct GatePoolParams {
-  StridedIn x;                // [T, H, D]
-  const int32_t* cu;          // [B + 1]       where each sequence starts in x
-  const int32_t* cu_blocks;   // [B + 1]       prefix sums of ceil(len / block)
-  float* pooled;              // [R, H, P * D] R blocks of all sequences, P poolings
+  StridedIn x;               // [T, H, D]
+  const int32_t* cu;         // [B + 1]       where each sequence starts in x
+  const int32_t* cu_blocks;  // [B + 1]       prefix sums of ceil(len / block)
+  float* pooled;             // [R, H, P * D] R blocks of all sequences, P poolings
   int num_seqs, num_heads, head_dim, block;
-  int pools;                  // PoolBits
-  DType dtype;                // of x
+  int pools;    // PoolBits
+  DType dtype;  // of x
 };
 
 // y[r, h, :] = rope(x[r, h * Hin / Hout, :] W[h]), rotate-half on the first 2 * rope_half features.
