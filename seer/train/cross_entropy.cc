@@ -27,6 +27,13 @@ int64_t default_rows(const at::Tensor& head) {
   return std::max<int64_t>(elements / head.size(0), 16);
 }
 
+// x head^T in f32, whatever the inputs are.
+at::Tensor logits_of(const at::Tensor& x, const at::Tensor& head) {
+  if (x.scalar_type() == at::kFloat) return at::mm(x, head.t());
+  // Only CUDA has products whose result is wider than their inputs.
+  return x.is_cuda() ? at::mm(x, head.t(), at::kFloat) : at::mm(x, head.t()).to(at::kFloat);
+}
+
 class ChunkedCrossEntropy : public torch::autograd::Function<ChunkedCrossEntropy> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& hidden,
@@ -35,16 +42,16 @@ class ChunkedCrossEntropy : public torch::autograd::Function<ChunkedCrossEntropy
     const at::Tensor dhidden = at::empty_like(hidden);
     const auto f32 = hidden.options().dtype(at::kFloat);
     const at::Tensor dhead = at::zeros(head.sizes(), f32), loss = at::zeros({}, f32);
-    const bool widen = hidden.scalar_type() != at::kFloat;
+    const bool is_narrow = hidden.scalar_type() != at::kFloat;
     for (int64_t begin = 0; begin < total; begin += rows) {
       const int64_t count = std::min(rows, total - begin);
       const at::Tensor x = hidden.narrow(0, begin, count);
       const at::Tensor target = targets.narrow(0, begin, count).unsqueeze(1);
-      at::Tensor log_p = at::_log_softmax(at::mm(x, head.t()), 1, /*half_to_float=*/widen);
+      const at::Tensor log_p = at::_log_softmax(logits_of(x, head), 1, /*half_to_float=*/false);
       const at::Tensor at_target = log_p.gather(1, target);
       loss.sub_(at_target.sum());
       // d loss / d logits = softmax - one hot, in the dtype of the products that follow.
-      at::Tensor dlogits = widen ? at::empty(log_p.sizes(), x.options()) : log_p;
+      at::Tensor dlogits = is_narrow ? at::empty(log_p.sizes(), x.options()) : log_p;
       at::exp_out(dlogits, log_p);
       dlogits.scatter_(1, target, at_target.exp().sub_(1).to(dlogits.scalar_type()));
       at::Tensor dx = dhidden.narrow(0, begin, count);

@@ -1,0 +1,226 @@
+#include "seer/train/loop.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/_foreach_mul.h>
+#include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/_foreach_zero.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <memory>
+
+#include "seer/base/error.h"
+#include "seer/base/progress.h"
+#include "seer/train/run_folder.h"
+
+namespace seer::train {
+namespace {
+
+using nlohmann::json;
+using Clock = std::chrono::steady_clock;
+
+constexpr int64_t kMostRows = 64;     // steps whose metrics wait on the device
+constexpr double kReadSeconds = 1;    // between two reads of them
+constexpr int64_t kMostSkipped = 10;  // steps in a row
+
+json loop_settings(const LoopSettings& settings) {
+  return {{"steps", settings.steps}, {"clip", settings.clip}};
+}
+
+class Loop {
+ public:
+  Loop(Task& task, const LoopSettings& settings)
+      : task_(task),
+        settings_(settings),
+        groups_(task.groups()),
+        names_(task.metrics()),
+        folder_(settings.out, run_settings(), settings.restart) {
+    for (ParameterGroup& group : groups_) {
+      for (auto& [name, tensor] : group.parameters) {
+        tensor.mutable_grad() = at::zeros_like(tensor.detach());
+        gradients_.push_back(tensor.grad());
+        tensors_.emplace_back(name, tensor.detach());
+      }
+      optimizers_.push_back(make_optimizer(group.rule, group.parameters));
+      for (const auto& state : optimizers_.back()->state()) tensors_.push_back(state);
+    }
+    SEER_CHECK(!gradients_.empty(), task.name(), " has no parameters to train");
+    const auto columns = static_cast<int64_t>(names_.size()) + 2;
+    rows_ = at::empty({kMostRows, columns}, gradients_[0].options().dtype(at::kDouble));
+  }
+
+  RunResult run() {
+    if (const auto state = folder_.resume(tensors_)) {
+      step_ = state->at("step");
+      result_.tokens = state->at("tokens");
+      result_.skipped_steps = state->at("skipped");
+      skipped_in_row_ = state->at("skipped_in_row");
+      // JSON has no NaN: null stands for a loss that was not finite.
+      result_.loss = state->at("loss").is_null() ? std::nan("") : state->at("loss").get<double>();
+      seconds_before_ = state->at("seconds");
+      for (const auto& [name, value] : state->at("valid").items()) {
+        result_.valid[name] = value.is_null() ? std::nan("") : value.get<double>();
+      }
+    }
+    result_.resumed_from = step_;
+    begin_ = read_at_ = Clock::now();
+    progress_ =
+        std::make_unique<Progress>(task_.name(), settings_.steps, step_, settings_.show_progress);
+    if (step_ > 0) progress_->note("going on from step " + std::to_string(step_));
+    while (step_ < settings_.steps) {
+      one_step();
+      const bool is_last = step_ == settings_.steps;
+      const bool validates = is_last || is_multiple(settings_.valid_every);
+      const bool saves = is_last || is_multiple(settings_.save_every);
+      const std::chrono::duration<double> unread = Clock::now() - read_at_;
+      if (validates || saves || waiting_ == kMostRows || unread.count() > kReadSeconds) {
+        read_metrics();
+      }
+      if (validates) validate();
+      if (saves) save();
+    }
+    result_.steps = step_;
+    result_.seconds = seconds();
+    return result_;
+  }
+
+ private:
+  json run_settings() const {
+    return {
+        {"task", task_.name()}, {"settings", task_.settings()}, {"loop", loop_settings(settings_)}};
+  }
+  bool is_multiple(int64_t every) const { return every > 0 && step_ % every == 0; }
+  double seconds() const {
+    return seconds_before_ + std::chrono::duration<double>(Clock::now() - begin_).count();
+  }
+
+  // Everything on the device: nothing here waits for a result.
+  void one_step() {
+    at::_foreach_zero_(gradients_);
+    task_.begin_step(step_);
+    at::Tensor metrics;
+    for (int64_t i = 0; i < task_.micro_batches(step_); ++i) {
+      const at::Tensor share = task_.backward(step_, i);
+      metrics = i == 0 ? share.to(at::kDouble) : metrics.add_(share);
+    }
+    const at::Tensor norm = at::linalg_vector_norm(at::stack(at::_foreach_norm(gradients_)), 2);
+    const at::Tensor finite = at::isfinite(metrics[0]).logical_and_(at::isfinite(norm));
+    const at::Tensor skip = finite.logical_not().to(at::kFloat);
+    if (settings_.clip > 0) {
+      const at::Tensor shrink = (settings_.clip / (norm + 1e-6)).clamp_max_(1);
+      at::_foreach_mul_(gradients_, shrink);
+    }
+    for (size_t i = 0; i < groups_.size(); ++i) {
+      optimizers_[i]->step(learning_rate(groups_[i], step_), skip);
+    }
+    rows_[waiting_++].copy_(
+        at::cat({metrics, norm.to(at::kDouble).view(1), skip.to(at::kDouble).view(1)}));
+    ++step_;
+  }
+
+  double learning_rate(const ParameterGroup& group, int64_t step) const {
+    return group.learning_rate * factor(group.schedule, step, settings_.steps);
+  }
+
+  // Waits for the steps so far; writes a line for each, counts those left out.
+  void read_metrics() {
+    const at::Tensor rows = rows_.narrow(0, 0, waiting_).to(at::kCPU);
+    const std::chrono::duration<double> spent = Clock::now() - read_at_;
+    read_at_ = Clock::now();
+    const int64_t first = step_ - waiting_;
+    double tokens = 0;
+    for (int64_t i = 0; i < waiting_; ++i) tokens += static_cast<double>(task_.tokens(first + i));
+    const double rate = tokens / std::max(spent.count(), 1e-9);
+    for (int64_t i = 0; i < waiting_; ++i)
+      write_line(first + i, rows[i].const_data_ptr<double>(), rate);
+    waiting_ = 0;
+    char status[96];
+    std::snprintf(status, sizeof(status), "loss %.4g, lr %.2e, %s tokens/s", result_.loss,
+                  learning_rate(groups_[0], step_ - 1), count_text(rate).c_str());
+    progress_->update(step_, status);
+    SEER_CHECK(skipped_in_row_ < kMostSkipped, "the loss or the gradient was not finite in ",
+               kMostSkipped, " steps in a row, the last is step ", step_, " of ",
+               settings_.out.string(), ": lower the learning rate, or look for broken data");
+  }
+
+  void write_line(int64_t step, const double* row, double rate) {
+    nlohmann::ordered_json line{{"step", step + 1}};
+    for (size_t j = 0; j < names_.size(); ++j) line[names_[j]] = row[j];
+    line["grad_norm"] = row[names_.size()];
+    for (const ParameterGroup& group : groups_) {
+      line[groups_.size() == 1 ? "lr" : "lr_" + group.name] = learning_rate(group, step);
+    }
+    result_.tokens += task_.tokens(step);
+    result_.loss = row[0];
+    line["tokens"] = result_.tokens;
+    const bool was_skipped = row[names_.size() + 1] != 0;
+    skipped_in_row_ = was_skipped ? skipped_in_row_ + 1 : 0;
+    if (was_skipped) {
+      ++result_.skipped_steps;
+      line["skipped"] = true;
+      progress_->note(message("step ", step + 1, " is left out: loss ", row[0], ", gradient norm ",
+                              row[names_.size()], " (", result_.skipped_steps,
+                              " left out so far)"));
+    }
+    line["tokens_per_s"] = std::llround(rate);
+    line["seconds"] = seconds();
+    folder_.add_metrics(line);
+  }
+
+  void validate() {
+    result_.valid = task_.validate();
+    read_at_ = Clock::now();  // its time is not the steps'
+    if (result_.valid.empty()) return;
+    nlohmann::ordered_json line{{"step", step_}};
+    std::string text = "step " + std::to_string(step_) + ":";
+    for (const auto& [name, value] : result_.valid) {
+      line["valid_" + name] = value;
+      text += message(" valid ", name, " ", value);
+    }
+    folder_.add_metrics(line);
+    progress_->note(text);
+  }
+
+  void save() {
+    folder_.save(tensors_, {{"step", step_},
+                            {"tokens", result_.tokens},
+                            {"skipped", result_.skipped_steps},
+                            {"skipped_in_row", skipped_in_row_},
+                            {"loss", result_.loss},
+                            {"seconds", seconds()},
+                            {"valid", result_.valid}});
+    read_at_ = Clock::now();
+  }
+
+  Task& task_;
+  const LoopSettings& settings_;
+  std::vector<ParameterGroup> groups_;
+  std::vector<std::string> names_;
+  RunFolder folder_;
+  std::vector<std::unique_ptr<Optimizer>> optimizers_;
+  std::vector<at::Tensor> gradients_;
+  NamedTensors tensors_;
+  at::Tensor
+      rows_;  // [kMostRows, metrics + 2]: metrics, gradient norm, 1 where the step was left out
+  int64_t waiting_ = 0, step_ = 0, skipped_in_row_ = 0;
+  double seconds_before_ = 0;
+  Clock::time_point begin_, read_at_;
+  std::unique_ptr<Progress> progress_;
+  RunResult result_;
+};
+
+}  // namespace
+
+RunResult run(Task& task, const LoopSettings& settings) {
+  SEER_CHECK(settings.steps > 0, "steps is ", settings.steps, ", want 1 or more");
+  return Loop(task, settings).run();
+}
+
+}  // namespace seer::train

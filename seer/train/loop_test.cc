@@ -1,0 +1,173 @@
+#include "seer/train/loop.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <memory>
+#include <stdexcept>
+
+#include "seer/base/error.h"
+#include "seer/train/quadratic_task.h"
+#include "seer/train/run_fixture.h"
+
+namespace seer::train {
+namespace {
+
+using ::testing::HasSubstr;
+
+class Loop : public RunTest {
+ protected:
+  LoopSettings settings(const std::string& name, int64_t steps = 40) const {
+    LoopSettings settings;
+    settings.out = folder / name;
+    settings.steps = steps;
+    settings.save_every = 7;
+    settings.valid_every = 10;
+    settings.show_progress = false;
+    return settings;
+  }
+  std::string error_of(Task& task, const LoopSettings& settings) {
+    try {
+      run(task, settings);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  }
+};
+
+bool same_bits(const QuadraticTask& a, const QuadraticTask& b) {
+  return at::equal(a.vector(), b.vector()) && at::equal(a.matrix(), b.matrix());
+}
+
+TEST_F(Loop, LossFallsAndMetricsAreComplete) {
+  QuadraticTask task;
+  const RunResult result = run(task, settings("a", 60));
+  EXPECT_EQ(result.steps, 60);
+  EXPECT_EQ(result.tokens, 600);
+  const auto lines = metrics_of(folder / "a");
+  ASSERT_EQ(lines.size(), 66u);  // 60 steps, 6 validations
+  EXPECT_EQ(lines[0]["step"], 1);
+  EXPECT_GT(lines[0]["loss"].get<double>(), 90);
+  EXPECT_LT(result.loss, 40);
+  EXPECT_NEAR(lines[0]["lr_vector"].get<double>(), 0.1 / 3, 1e-9);
+  EXPECT_EQ(lines.back()["valid_square"].get<double>(), result.valid.at("square"));
+}
+
+TEST_F(Loop, MicroBatchesAreSummed) {
+  // The gradient of 1/2 f twice is that of f once, up to the noise: here none, by equal streams.
+  QuadraticTask task(1, 4);
+  int calls = 0;
+  task.before_backward = [&](int64_t, int64_t) { ++calls; };
+  LoopSettings one = settings("a", 1);
+  one.clip = 0;
+  run(task, one);
+  EXPECT_EQ(calls, 4);
+  // d/dx sum of x^2 at 3 is 6, plus the mean noise of a few tenths.
+  EXPECT_NEAR(task.vector().grad().mean().item<double>(), 6, 0.5);
+}
+
+TEST_F(Loop, GradientIsClippedToTheNorm) {
+  QuadraticTask task;
+  LoopSettings one = settings("a", 1);
+  one.clip = 0.25;
+  run(task, one);
+  const double norm = std::sqrt(task.vector().grad().square().sum().item<double>() +
+                                task.matrix().grad().square().sum().item<double>());
+  EXPECT_NEAR(norm, 0.25, 1e-5);
+  EXPECT_GT(metrics_of(folder / "a")[0]["grad_norm"].get<double>(), 10);
+}
+
+TEST_F(Loop, StoppedAnywhereAndResumedEndsWithTheSameBits) {
+  QuadraticTask whole;
+  run(whole, settings("whole"));
+  for (const int64_t stop : {0, 6, 7, 20, 39}) {
+    const auto again = settings("stop-" + std::to_string(stop));
+    QuadraticTask first;
+    first.before_backward = [&](int64_t step, int64_t micro_batch) {
+      if (step == stop && micro_batch == 1) throw std::runtime_error("stop");
+    };
+    EXPECT_THROW(run(first, again), std::runtime_error);
+    QuadraticTask second;
+    const RunResult result = run(second, again);
+    EXPECT_EQ(result.resumed_from, stop / 7 * 7);
+    EXPECT_TRUE(same_bits(whole, second)) << stop;
+    EXPECT_EQ(metrics_of(again.out), metrics_of(folder / "whole")) << stop;
+  }
+}
+
+TEST_F(Loop, AFinishedRunIsNotRunAgain) {
+  QuadraticTask first, second;
+  const RunResult done = run(first, settings("a"));
+  second.before_backward = [](int64_t, int64_t) { FAIL() << "a step was made"; };
+  const RunResult again = run(second, settings("a"));
+  EXPECT_EQ(again.resumed_from, 40);
+  EXPECT_EQ(again.loss, done.loss);
+  EXPECT_EQ(again.valid, done.valid);
+  EXPECT_TRUE(same_bits(first, second));
+}
+
+TEST_F(Loop, OnlyTheLastTwoCheckpointsStay) {
+  QuadraticTask task;
+  run(task, settings("a"));
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(folder / "a" / "checkpoints")) {
+    names.push_back(entry.path().filename().string());
+  }
+  EXPECT_THAT(names, ::testing::UnorderedElementsAre("step-00000035.safetensors",
+                                                     "step-00000040.safetensors"));
+}
+
+TEST_F(Loop, StepsThatAreNotFiniteAreLeftOutAndCounted) {
+  QuadraticTask task;
+  task.broken_steps = [](int64_t step) { return step == 5 || step == 6 || step == 20; };
+  const RunResult result = run(task, settings("a"));
+  EXPECT_EQ(result.skipped_steps, 3);
+  EXPECT_TRUE(at::isfinite(task.vector()).all().item<bool>());
+  const auto lines = metrics_of(folder / "a");
+  EXPECT_TRUE(lines[5]["skipped"].get<bool>());
+  EXPECT_TRUE(lines[5]["loss"].is_null());
+  EXPECT_FALSE(lines[7].contains("skipped"));
+}
+
+TEST_F(Loop, TenBrokenStepsInARowEndTheRun) {
+  QuadraticTask nine, ten;
+  nine.broken_steps = [](int64_t step) { return step >= 5 && step < 14; };
+  EXPECT_EQ(run(nine, settings("nine")).skipped_steps, 9);
+  ten.broken_steps = [](int64_t step) { return step >= 5; };
+  EXPECT_THAT(error_of(ten, settings("ten")), HasSubstr("not finite in 10 steps in a row"));
+}
+
+TEST_F(Loop, OtherSettingsAreRefusedByNameUnlessRestarted) {
+  QuadraticTask task(1), other(2);
+  run(task, settings("a"));
+  EXPECT_THAT(error_of(other, settings("a")), HasSubstr("settings.seed is 2, was 1"));
+  EXPECT_THAT(error_of(task, settings("a", 41)), HasSubstr("loop.steps is 41, was 40"));
+  LoopSettings restart = settings("a");
+  restart.restart = true;
+  QuadraticTask fresh(2), twin(2);
+  EXPECT_EQ(run(fresh, restart).resumed_from, 0);
+  run(twin, settings("b"));
+  EXPECT_TRUE(same_bits(fresh, twin));
+}
+
+TEST_F(Loop, AFolderBelongsToOneProcess) {
+  QuadraticTask outer, inner;
+  outer.before_backward = [&](int64_t step, int64_t) {
+    if (step != 3) return;
+    EXPECT_THAT(error_of(inner, settings("a")), HasSubstr("another process trains"));
+  };
+  run(outer, settings("a"));
+}
+
+TEST_F(Loop, ADamagedCheckpointIsNamed) {
+  QuadraticTask task, again;
+  run(task, settings("a"));
+  const auto path = folder / "a" / "checkpoints" / "step-00000040.safetensors";
+  std::filesystem::resize_file(path, 100);
+  EXPECT_THAT(error_of(again, settings("a")), HasSubstr(path.string()));
+}
+
+}  // namespace
+}  // namespace seer::train

@@ -1,0 +1,74 @@
+#pragma once
+// For tests of training: a folder that goes away with the test, metrics without times, and the same
+// program started again to be killed.
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "seer/base/file.h"
+
+namespace seer::train {
+
+class RunTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = (std::filesystem::temp_directory_path() / "seer-run-XXXXXX").string();
+    ASSERT_NE(::mkdtemp(name.data()), nullptr);
+    folder = name;
+  }
+  void TearDown() override { std::filesystem::remove_all(folder); }
+
+  std::filesystem::path folder;
+};
+
+// The lines of metrics.jsonl without what measures time.
+inline std::vector<nlohmann::ordered_json> metrics_of(const std::filesystem::path& out) {
+  std::istringstream text(read_file(out / "metrics.jsonl"));
+  std::vector<nlohmann::ordered_json> lines;
+  for (std::string line; std::getline(text, line);) {
+    lines.push_back(nlohmann::ordered_json::parse(line));
+    lines.back().erase("seconds");
+    lines.back().erase("tokens_per_s");
+  }
+  return lines;
+}
+
+// Starts this program again with one (disabled) test, which finds `out` in the environment; kills it
+// with SIGKILL after `microseconds` (< 0: never). Returns whether it ended by itself, without failure.
+inline bool run_child(const std::string& test, const std::filesystem::path& out,
+                      int64_t microseconds) {
+  const std::string filter = "--gtest_filter=" + test;
+  std::string program = std::filesystem::read_symlink("/proc/self/exe").string();
+  std::vector<const char*> argv{program.c_str(), filter.c_str(), "--gtest_also_run_disabled_tests",
+                                "--gtest_brief=1", nullptr};
+  ::setenv("SEER_TEST_OUT", out.c_str(), 1);
+  pid_t child = 0;
+  if (::posix_spawn(&child, program.c_str(), nullptr, nullptr, const_cast<char**>(argv.data()),
+                    environ) != 0) {
+    ADD_FAILURE() << "cannot start " << program;
+    return false;
+  }
+  if (microseconds >= 0) {
+    ::usleep(static_cast<useconds_t>(microseconds));
+    ::kill(child, SIGKILL);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+inline std::filesystem::path child_out() {
+  const char* out = std::getenv("SEER_TEST_OUT");
+  return out == nullptr ? "" : out;
+}
+
+}  // namespace seer::train
