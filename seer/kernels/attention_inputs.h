@@ -1,0 +1,76 @@
+#pragma once
+// Random inputs of the attention ops for tests and benchmarks: packed sequences, the same numbers on
+// every device.
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "seer/base/dtype.h"
+#include "seer/base/random.h"
+#include "seer/kernels/simd/element.h"
+#include "seer/kernels/strided.h"
+
+namespace seer::kernels {
+
+// A [tokens, heads, head_dim] tensor that owns its memory. Rows may be padded: what lies between them is
+// NaN, so that reading it shows.
+struct AttentionTensor {
+  DType dtype;
+  int64_t tokens, token_stride, head_stride;
+  int heads, head_dim;
+  std::vector<std::byte> bytes;
+
+  AttentionTensor(DType type, int64_t num_tokens, int num_heads, int dim, int padding = 0)
+      : dtype(type),
+        tokens(num_tokens),
+        token_stride(int64_t{num_heads} * (dim + padding) + padding),
+        head_stride(dim + padding),
+        heads(num_heads),
+        head_dim(dim),
+        bytes(static_cast<size_t>(num_tokens * token_stride) * size_of(type)) {
+    for (int64_t i = 0; i < num_tokens * token_stride; ++i) {
+      store_element(dtype, bytes.data(), i, std::numeric_limits<float>::quiet_NaN());
+    }
+  }
+
+  int64_t index(int64_t token, int head, int d) const {
+    return token * token_stride + head * head_stride + d;
+  }
+  float at(int64_t token, int head, int d) const {
+    return load_element(dtype, bytes.data(), index(token, head, d));
+  }
+  void set(int64_t token, int head, int d, float x) {
+    store_element(dtype, bytes.data(), index(token, head, d), x);
+  }
+  void fill_normal(Random& random) {
+    for (int64_t t = 0; t < tokens; ++t) {
+      for (int h = 0; h < heads; ++h) {
+        for (int d = 0; d < head_dim; ++d) set(t, h, d, static_cast<float>(random.normal()));
+      }
+    }
+  }
+  // The same values as f32, without padding.
+  AttentionTensor widened() const {
+    AttentionTensor wide(DType::f32, tokens, heads, head_dim);
+    for (int64_t t = 0; t < tokens; ++t) {
+      for (int h = 0; h < heads; ++h) {
+        for (int d = 0; d < head_dim; ++d) wide.set(t, h, d, at(t, h, d));
+      }
+    }
+    return wide;
+  }
+  StridedIn in() const { return {bytes.data(), token_stride, head_stride}; }
+  StridedOut out() { return {bytes.data(), token_stride, head_stride}; }
+};
+
+// 0 and the running sums of ceil(lengths / unit).
+inline std::vector<int32_t> prefix_sums(const std::vector<int>& lengths, int unit = 1) {
+  std::vector<int32_t> sums = {0};
+  for (const int n : lengths) sums.push_back(sums.back() + (n + unit - 1) / unit);
+  return sums;
+}
+
+}  // namespace seer::kernels

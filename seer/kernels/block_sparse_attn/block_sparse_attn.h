@@ -1,0 +1,14 @@
+#pragma once
+// Block-sparse attention, prefill: the public call.
+
+#include "seer/kernels/block_sparse_attn/params.h"
+#include "seer/kernels/impl.h"
+
+namespace seer::kernels {
+
+// Checks the parameters and runs the first implementation that takes them; asynchronous on `stream` where
+// `device` is a GPU. Error: what the contract forbids, or every implementation's reason.
+void block_sparse_attn(const BlockSparseAttnParams& p, const Device& device = {},
+                       void* stream = nullptr);
+
+}  // namespace seer::kernels

@@ -1,0 +1,109 @@
+#pragma once
+// Calls of block_sparse_attn for tests and benchmarks: shapes, lists and the inputs they mean.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "seer/base/random.h"
+#include "seer/kernels/attention_inputs.h"
+#include "seer/kernels/block_sparse_attn/params.h"
+
+namespace seer::kernels {
+
+struct BlockSparseAttnCase {
+  const char* name;
+  std::vector<int> q_lens, k_lens;
+  int heads_q = 2, heads_kv = 1, head_dim = 64;
+  int block_q = 64, block_k = 64;
+  double density = 0.5;  // share of the visible blocks that random lists keep
+  bool keep_diagonal = true;
+  bool lists_per_kv_head = false;
+  bool causal = true;
+  int padding = 0;  // elements between rows
+
+  int list_heads() const { return lists_per_kv_head ? heads_kv : heads_q; }
+};
+
+// Owns what a call reads and writes.
+struct BlockSparseAttnCall {
+  AttentionTensor q, k, v, o;
+  std::vector<float> lse;
+  std::vector<int32_t> cu_q, cu_k, cu_rows, count, list;
+  std::vector<int64_t> begin;
+  BlockSparseAttnCase shape;
+
+  BlockSparseAttnCall(const BlockSparseAttnCase& c, DType dtype, uint64_t seed = 1)
+      : q(dtype, prefix_sums(c.q_lens).back(), c.heads_q, c.head_dim, c.padding),
+        k(dtype, prefix_sums(c.k_lens).back(), c.heads_kv, c.head_dim, c.padding),
+        v(dtype, k.tokens, c.heads_kv, c.head_dim, c.padding),
+        o(dtype, q.tokens, c.heads_q, c.head_dim, c.padding),
+        lse(static_cast<size_t>(q.tokens * c.heads_q)),
+        cu_q(prefix_sums(c.q_lens)),
+        cu_k(prefix_sums(c.k_lens)),
+        cu_rows(prefix_sums(c.q_lens, c.block_q)),
+        shape(c) {
+    Random random(seed);
+    q.fill_normal(random);
+    k.fill_normal(random);
+    v.fill_normal(random);
+    make_lists(random);
+  }
+
+  // Each visible block is kept with probability `density`; the row's own last block always, where asked.
+  void make_lists(Random& random) {
+    for (int head = 0; head < shape.list_heads(); ++head) {
+      for (size_t b = 0; b < shape.q_lens.size(); ++b) {
+        const int len_q = shape.q_lens[b], len_k = shape.k_lens[b];
+        for (int row = 0; row * shape.block_q < len_q; ++row) {
+          const int row_end = std::min(len_q, (row + 1) * shape.block_q);
+          const int last_key = shape.causal ? row_end - 1 + len_k - len_q : len_k - 1;
+          begin.push_back(static_cast<int64_t>(list.size()));
+          for (int j = 0; j * shape.block_k <= last_key; ++j) {
+            const bool is_diagonal = (j + 1) * shape.block_k > last_key;
+            if (random.uniform() < shape.density || (is_diagonal && shape.keep_diagonal)) {
+              list.push_back(j);
+            }
+          }
+          count.push_back(static_cast<int32_t>(list.size() - begin.back()));
+        }
+      }
+    }
+  }
+
+  BlockSparseAttnParams params() {
+    return {.q = q.in(),
+            .k = k.in(),
+            .v = v.in(),
+            .o = o.out(),
+            .lse = lse.data(),
+            .cu_q = cu_q.data(),
+            .cu_k = cu_k.data(),
+            .lists = {.begin = begin.data(),
+                      .count = count.data(),
+                      .list = list.data(),
+                      .cu_rows = cu_rows.data(),
+                      .num_heads = shape.list_heads(),
+                      .num_rows = cu_rows.back(),
+                      .block_q = shape.block_q,
+                      .block_k = shape.block_k},
+            .num_seqs = static_cast<int>(shape.q_lens.size()),
+            .num_q_heads = shape.heads_q,
+            .num_kv_heads = shape.heads_kv,
+            .head_dim = shape.head_dim,
+            .total_q = q.tokens,
+            .total_k = k.tokens,
+            .scale = 1.f / std::sqrt(static_cast<float>(shape.head_dim)),
+            .causal = shape.causal,
+            .dtype = q.dtype};
+  }
+
+  // Floating-point operations of the listed blocks, each taken whole.
+  double kept_flops() const {
+    return 4.0 * shape.block_q * shape.block_k * shape.head_dim * double(list.size()) *
+           shape.heads_q / shape.list_heads();
+  }
+};
+
+}  // namespace seer::kernels

@@ -1,0 +1,188 @@
+// Tasks are (list head, row) pairs of one packed kv head; a task's queries, of all heads that share the
+// list, fill the lanes of tiles.
+
+#include "seer/kernels/block_sparse_attn/cpu.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "seer/base/error.h"
+#include "seer/kernels/simd/attention_tile.h"
+#include "seer/kernels/simd/element.h"
+#include "seer/kernels/simd/packed_kv.h"
+
+namespace seer::kernels {
+namespace {
+
+using Params = BlockSparseAttnParams;
+using Unit = PackedKv::Unit;
+
+void check_prefix_sums(const char* name, const int32_t* cu, int n, int64_t total) {
+  SEER_CHECK(cu[0] == 0 && cu[n] == total, "block_sparse_attn: ", name, " goes from ", cu[0],
+             " to ", cu[n], ", want 0 to ", total);
+  for (int b = 0; b < n; ++b) {
+    SEER_CHECK(cu[b] <= cu[b + 1], "block_sparse_attn: ", name, " falls from ", cu[b], " to ",
+               cu[b + 1], " at sequence ", b);
+  }
+}
+
+void check(const Params& p) {
+  const BlockList& lists = p.lists;
+  check_prefix_sums("cu_q", p.cu_q, p.num_seqs, p.total_q);
+  check_prefix_sums("cu_k", p.cu_k, p.num_seqs, p.total_k);
+  check_prefix_sums("cu_rows", lists.cu_rows, p.num_seqs, lists.num_rows);
+  for (int b = 0; b < p.num_seqs; ++b) {
+    const int len = p.cu_q[b + 1] - p.cu_q[b], rows = lists.cu_rows[b + 1] - lists.cu_rows[b];
+    const int want = (len + lists.block_q - 1) / lists.block_q;
+    SEER_CHECK(rows == want, "block_sparse_attn: sequence ", b, " of ", len, " queries has ", rows,
+               " rows, want ", want, " of ", lists.block_q);
+  }
+}
+
+// The work on one packed kv head.
+class UnitTasks {
+ public:
+  UnitTasks(const Params& p, const Unit& unit) : p_(p), unit_(unit) {
+    const BlockList& lists = p.lists;
+    lists_per_unit_ = lists.num_heads / p.num_kv_heads;
+    heads_per_list_ = p.num_q_heads / lists.num_heads;
+    first_row_ = lists.cu_rows[unit.seq];
+    num_rows_ = lists.cu_rows[unit.seq + 1] - first_row_;
+  }
+
+  int64_t size() const { return num_rows_ * lists_per_unit_; }
+  // Marks the blocks that any list names. Error: a list names a block that does not exist, or is not
+  // ascending.
+  void mark_listed(uint8_t* wanted) const;
+  // Late rows come first: they have the longest lists.
+  void run(int64_t task, const PackedKv& kv, AttentionTile& tile,
+           std::vector<KvBlock>& blocks) const;
+
+ private:
+  // Where the list of a (list head of the unit, row) pair is described.
+  int64_t entry(int64_t list_head, int64_t row) const {
+    return (unit_.kv_head * lists_per_unit_ + list_head) * p_.lists.num_rows + first_row_ + row;
+  }
+  TileQuery query(int64_t list_head, int64_t index, int64_t row_begin, int64_t row_len) const;
+
+  const Params& p_;
+  Unit unit_;
+  int64_t lists_per_unit_, heads_per_list_, first_row_, num_rows_;
+};
+
+void UnitTasks::mark_listed(uint8_t* wanted) const {
+  const BlockList& lists = p_.lists;
+  for (int64_t head = 0; head < lists_per_unit_; ++head) {
+    for (int64_t row = 0; row < num_rows_; ++row) {
+      const int64_t at = entry(head, row);
+      const int32_t* list = lists.list + lists.begin[at];
+      for (int n = 0; n < lists.count[at]; ++n) {
+        SEER_CHECK(list[n] >= 0 && list[n] < unit_.num_blocks && (n == 0 || list[n - 1] < list[n]),
+                   "block_sparse_attn: row ", row, " of sequence ", unit_.seq, " lists key block ",
+                   list[n], n ? message(" after ", list[n - 1]) : "",
+                   "; want ascending blocks below ", unit_.num_blocks);
+        wanted[unit_.first_slot + list[n]] = 1;
+      }
+    }
+  }
+}
+
+// Query `index` of a task: the row's queries of the first head that shares the list, then the next head's.
+TileQuery UnitTasks::query(int64_t list_head, int64_t index, int64_t row_begin,
+                           int64_t row_len) const {
+  const Params& p = p_;
+  const int b = unit_.seq;
+  const int64_t head =
+      (unit_.kv_head * lists_per_unit_ + list_head) * heads_per_list_ + index / row_len;
+  const int64_t local = row_begin + index % row_len, token = p.cu_q[b] + local;
+  const int64_t len_q = p.cu_q[b + 1] - p.cu_q[b], len_k = p.cu_k[b + 1] - p.cu_k[b];
+  const int64_t last = p.causal ? std::max<int64_t>(local + len_k - len_q, -1) : len_k - 1;
+  return {element_at(p.dtype, p.q.data, token * p.q.token_stride + head * p.q.head_stride),
+          element_at(p.dtype, p.o.data, token * p.o.token_stride + head * p.o.head_stride),
+          p.lse + head * p.total_q + token, static_cast<int32_t>(last)};
+}
+
+void UnitTasks::run(int64_t task, const PackedKv& kv, AttentionTile& tile,
+                    std::vector<KvBlock>& blocks) const {
+  const BlockList& lists = p_.lists;
+  const int64_t list_head = task % lists_per_unit_, row = num_rows_ - 1 - task / lists_per_unit_;
+  const int64_t row_begin = row * lists.block_q;
+  const int64_t len_q = p_.cu_q[unit_.seq + 1] - p_.cu_q[unit_.seq];
+  const int64_t row_len = std::min<int64_t>(lists.block_q, len_q - row_begin);
+  const int64_t at = entry(list_head, row), num_queries = row_len * heads_per_list_;
+  TileQuery queries[kTileLanes];
+  for (int64_t first = 0; first < num_queries; first += kTileLanes) {
+    const int64_t n = std::min<int64_t>(kTileLanes, num_queries - first);
+    for (int64_t i = 0; i < n; ++i) queries[i] = query(list_head, first + i, row_begin, row_len);
+    tile.begin({queries, static_cast<size_t>(n)});
+    blocks.clear();
+    for (int i = 0; i < lists.count[at]; ++i) {
+      const KvBlock block = kv.block(unit_, lists.list[lists.begin[at] + i]);
+      if (block.first_key > tile.last_key()) break;  // ascending: no query sees the others either
+      blocks.push_back(block);
+    }
+    tile.add(blocks);
+    tile.end();
+  }
+}
+
+// One wave: pack what is listed, then all tasks of all its units.
+void run_wave(const Params& p, PackedKv& kv, std::vector<AttentionTile>& tiles) {
+  std::vector<UnitTasks> units;
+  std::vector<int64_t> task_end;
+  std::vector<uint8_t> wanted(static_cast<size_t>(kv.num_slots()), 0);
+  int64_t num_tasks = 0;
+  for (const Unit& unit : kv.units()) {
+    units.emplace_back(p, unit);
+    units.back().mark_listed(wanted.data());
+    task_end.push_back(num_tasks += units.back().size());
+  }
+  kv.pack(wanted.data());
+#pragma omp parallel num_threads(static_cast <int>(tiles.size()))
+  {
+    std::vector<KvBlock> blocks;
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t task = 0; task < num_tasks; ++task) {
+      const size_t u = std::ranges::upper_bound(task_end, task) - task_end.begin();
+      units[u].run(task - (u ? task_end[u - 1] : 0), kv, tiles[omp_get_thread_num()], blocks);
+    }
+  }
+}
+
+}  // namespace
+
+std::string block_sparse_attn_cpu_why_not(const Params& p) {
+  if (p.lists.block_k % 16 != 0 || p.lists.block_k > kMaxBlockKeys) {
+    return message("block_k is ", p.lists.block_k, ", want a multiple of 16 up to ", kMaxBlockKeys);
+  }
+  if (p.head_dim % 8 != 0 || p.head_dim > kMaxHeadDim) {
+    return message("head_dim is ", p.head_dim, ", want a multiple of 8 up to ", kMaxHeadDim);
+  }
+  return "";
+}
+
+void block_sparse_attn_cpu(const Params& p, const TileEngine& engine) {
+  check(p);
+  PackedKv kv(engine, {.k = p.k.data,
+                       .v = p.v.data,
+                       .k_token_stride = p.k.token_stride,
+                       .k_head_stride = p.k.head_stride,
+                       .v_token_stride = p.v.token_stride,
+                       .v_head_stride = p.v.head_stride,
+                       .cu_q = p.cu_q,
+                       .cu_k = p.cu_k,
+                       .num_seqs = p.num_seqs,
+                       .num_kv_heads = p.num_kv_heads,
+                       .head_dim = p.head_dim,
+                       .block_k = p.lists.block_k,
+                       .dtype = p.dtype});
+  std::vector<AttentionTile> tiles;
+  for (int i = 0; i < omp_get_max_threads(); ++i) {
+    tiles.emplace_back(engine, p.dtype, p.head_dim, p.lists.block_k, p.scale);
+  }
+  while (kv.next()) run_wave(p, kv, tiles);
+}
+
+}  // namespace seer::kernels

@@ -1,0 +1,166 @@
+// How the f32 tile engine reads and writes rows: conversion to and from f32, and the packed layouts.
+// Included once per instruction set.
+
+#if defined(SEER_TILE_PACK_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef SEER_TILE_PACK_INL_H_
+#undef SEER_TILE_PACK_INL_H_
+#else
+#define SEER_TILE_PACK_INL_H_
+#endif
+
+#include <hwy/highway.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "seer/kernels/simd/element.h"
+#include "seer/kernels/simd/tile_engine.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace seer::kernels::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Tiles are padded to 16 lanes, rows to 8 features: no vector may be longer than what it loads.
+using LaneTag = hn::CappedTag<float, 16>;
+using RowTag = hn::CappedTag<float, 8>;
+using Vector = hn::Vec<LaneTag>;
+
+// Highway 1.0.3 converts f16 with the CPU's instructions only from AVX2 on.
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
+constexpr bool kHasF16 = true;
+#else
+constexpr bool kHasF16 = false;
+#endif
+
+// One row of n (a multiple of 8) features as f32; zeros for a null row.
+HWY_INLINE void load_row(DType dtype, const void* row, int n, float* HWY_RESTRICT out) {
+  const RowTag d;
+  const hn::Rebind<uint16_t, RowTag> half;
+  const int width = static_cast<int>(hn::Lanes(d));
+  if (!row) {
+    std::fill_n(out, n, 0.f);
+  } else if (dtype == DType::f32) {
+    std::copy_n(static_cast<const float*>(row), n, out);
+  } else if (dtype == DType::f16 && !kHasF16) {
+    for (int i = 0; i < n; ++i) out[i] = float_from_f16(static_cast<const uint16_t*>(row)[i]);
+  } else {
+    const auto* in = static_cast<const uint16_t*>(row);
+    for (int i = 0; i < n; i += width) {
+      const auto bits = hn::LoadU(half, in + i);
+      if (dtype == DType::bf16) {
+        hn::StoreU(
+            hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(hn::Rebind<uint32_t, RowTag>(), bits))),
+            d, out + i);
+      } else {
+        hn::StoreU(hn::PromoteTo(d, hn::BitCast(hn::Rebind<hwy::float16_t, RowTag>(), bits)), d,
+                   out + i);
+      }
+    }
+  }
+}
+
+inline const void* row_at(DType dtype, const void* rows, int64_t row_stride, int i, int valid) {
+  return i < valid ? element_at(dtype, rows, i * row_stride) : nullptr;
+}
+
+void pack_keys(DType dtype, const void* rows, int64_t row_stride, int valid, int keys, int head_dim,
+               void* packed) {
+  float* out = static_cast<float*>(packed);
+  float row[4][kMaxHeadDim];
+  for (int key = 0; key < keys; key += 4) {
+    for (int r = 0; r < 4; ++r) {
+      load_row(dtype, row_at(dtype, rows, row_stride, key + r, valid), head_dim, row[r]);
+    }
+    for (int i = 0; i < head_dim; ++i, out += 4) {
+      for (int r = 0; r < 4; ++r) out[r] = row[r][i];
+    }
+  }
+}
+
+void pack_values(DType dtype, const void* rows, int64_t row_stride, int valid, int keys,
+                 int head_dim, void* packed) {
+  float* out = static_cast<float*>(packed);
+  float row[kMaxHeadDim];
+  for (int key = 0; key < keys; ++key) {
+    load_row(dtype, row_at(dtype, rows, row_stride, key, valid), head_dim, row);
+    for (int g = 0; g < head_dim / 4; ++g) {
+      std::copy_n(row + 4 * g, 4, out + (g * keys + key) * 4);
+    }
+  }
+}
+
+void pack_queries(DType dtype, const void* const* rows, int lanes, int head_dim, void* packed) {
+  float* out = static_cast<float*>(packed);
+  float row[kMaxHeadDim];
+  for (int lane = 0; lane < lanes; ++lane) {
+    load_row(dtype, rows[lane], head_dim, row);
+    for (int i = 0; i < head_dim; ++i) out[i * lanes + lane] = row[i];
+  }
+}
+
+// One vector rounded to nearest even, as 16-bit elements.
+HWY_INLINE void store_half(DType dtype, Vector x, uint16_t* out) {
+  const LaneTag d;
+  const hn::RebindToUnsigned<LaneTag> bits_tag;
+  const hn::Rebind<uint16_t, LaneTag> half;
+  if (dtype == DType::bf16) {
+    const auto bits = hn::BitCast(bits_tag, x);
+    const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(bits_tag, 1));
+    const auto rounded = hn::Add(hn::Add(bits, hn::Set(bits_tag, 0x7fff)), odd);
+    const auto quiet = hn::Or(bits, hn::Set(bits_tag, 0x400000));
+    const auto is_nan = hn::RebindMask(bits_tag, hn::IsNaN(x));
+    const auto top = hn::ShiftRight<16>(hn::IfThenElse(is_nan, quiet, rounded));
+    hn::StoreU(hn::DemoteTo(half, hn::BitCast(hn::RebindToSigned<LaneTag>(), top)), half, out);
+  } else if (kHasF16) {
+    const hn::Rebind<hwy::float16_t, LaneTag> f16;
+    hn::StoreU(hn::BitCast(half, hn::DemoteTo(f16, x)), half, out);
+  } else {
+    HWY_ALIGN float lanes[HWY_MAX_BYTES / sizeof(float)];
+    hn::Store(x, d, lanes);
+    for (size_t i = 0; i < hn::Lanes(d); ++i) out[i] = f16_from_float(lanes[i]);
+  }
+}
+
+template <class Element>
+HWY_INLINE void scatter(const Element* columns, int valid, int d, void* const* o) {
+  for (int lane = 0; lane < valid; ++lane) {
+    Element* to = static_cast<Element*>(o[lane]) + d;
+    for (int i = 0; i < 8; ++i) to[i] = columns[i * kTileLanes + lane];
+  }
+}
+
+void finish(DType dtype, const float* acc, const float* m, const float* l, int lanes, int valid,
+            int head_dim, void* const* o, float* const* lse) {
+  const LaneTag tag;
+  const int width = static_cast<int>(hn::Lanes(tag));
+  HWY_ALIGN float inverse[kTileLanes];
+  for (int i = 0; i < lanes; ++i) inverse[i] = 1.f / l[i];
+  HWY_ALIGN float wide[8 * kTileLanes];
+  HWY_ALIGN uint16_t narrow[8 * kTileLanes];
+  for (int d = 0; d < head_dim; d += 8) {
+    for (int i = 0; i < 8; ++i) {
+      for (int lane = 0; lane < lanes; lane += width) {
+        // l is 0 only where no key was seen; a NaN stays a NaN.
+        const auto unseen = hn::Eq(hn::Load(tag, l + lane), hn::Zero(tag));
+        const auto x = hn::IfThenZeroElse(
+            unseen,
+            hn::Mul(hn::Load(tag, acc + (d + i) * lanes + lane), hn::Load(tag, inverse + lane)));
+        if (dtype == DType::f32) {
+          hn::Store(x, tag, wide + i * kTileLanes + lane);
+        } else {
+          store_half(dtype, x, narrow + i * kTileLanes + lane);
+        }
+      }
+    }
+    dtype == DType::f32 ? scatter(wide, valid, d, o) : scatter(narrow, valid, d, o);
+  }
+  for (int lane = 0; lane < valid; ++lane) {
+    *lse[lane] =
+        l[lane] == 0 ? -INFINITY : static_cast<float>(M_LN2) * (m[lane] + std::log2(l[lane]));
+  }
+}
+
+}  // namespace seer::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif
