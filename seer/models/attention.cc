@@ -84,9 +84,7 @@ int64_t Sequences::longest() const {
 }
 
 bool window_cuts(const AttentionInput& input) {
-  const auto& lens = input.sequences.k_lens;
-  return input.window > 0 && std::any_of(lens.begin(), lens.end(),
-                                         [&](int64_t length) { return length > input.window; });
+  return input.window > 0 && input.sequences.longest() > input.window;
 }
 
 at::Tensor dense_attention(const AttentionInput& input) {

@@ -36,7 +36,8 @@ struct AttentionInput {
 // -> o [T, Hq, D]
 using Attention = std::function<at::Tensor(const AttentionInput&)>;
 
-// True where the layer's sliding window hides keys: some sequence is longer than it.
+// True where the layer's sliding window hides keys: some sequence is longer than it, or will be once all of
+// its chunks are there.
 bool window_cuts(const AttentionInput& input);
 
 // torch's scaled_dot_product_attention, causal; differentiable. Sliding windows and unequal lengths are

@@ -34,7 +34,8 @@ class Gates {
 
   // Scores [Hq, R, N] of a layer, before the softmax, -inf where masked. Differentiable in the weights,
   // nowhere else. `key_cache` (null, or one tensor per layer) holds the gate keys [blocks, Hg, d] of the
-  // chunks before; this chunk's are appended. Chunks must start at a multiple of the block size.
+  // chunks before; this chunk's are appended, or replace them where it starts at token 0. Chunks must start
+  // at a multiple of the block size. Error: a chunk that does not follow the cached ones.
   at::Tensor scores(const AttentionInput& input, const torch_ops::Ragged& ragged,
                     const Decoder& model, std::vector<at::Tensor>* key_cache = nullptr) const;
 

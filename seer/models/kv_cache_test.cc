@@ -1,0 +1,43 @@
+#include "seer/models/kv_cache.h"
+
+#include <ATen/ops/cat.h>
+#include <gtest/gtest.h>
+
+#include "seer/base/error.h"
+#include "seer/models/test_model.h"
+
+namespace seer::models {
+namespace {
+
+TEST(KvCache, GivesBackWhatWasAppended) {
+  KvCache cache(2);
+  std::vector<at::Tensor> keys[2], values[2];
+  for (const int64_t t : {5, 1, 1, 300, 1, 7}) {
+    for (int layer = 0; layer < 2; ++layer) {
+      const uint64_t seed = static_cast<uint64_t>(cache.length() * 2 + layer);
+      keys[layer].push_back(test::normal({t, 3, 8}, seed));
+      values[layer].push_back(test::normal({t, 3, 8}, seed + 1000));
+      const auto [k, v] = cache.append(layer, keys[layer].back(), values[layer].back());
+      EXPECT_TRUE(k.equal(at::cat(keys[layer], 0)));
+      EXPECT_TRUE(v.equal(at::cat(values[layer], 0)));
+    }
+    cache.advance(t);
+  }
+  EXPECT_EQ(cache.length(), 315);
+}
+
+TEST(KvCache, KeepsNoGradient) {
+  KvCache cache(1);
+  const at::Tensor k = test::normal({2, 1, 4}, 1).requires_grad_(true);
+  EXPECT_FALSE(cache.append(0, k, k).first.requires_grad());
+}
+
+TEST(KvCache, RejectsWrongUse) {
+  KvCache cache(1);
+  const at::Tensor k = test::normal({2, 1, 4}, 1);
+  EXPECT_THROW(cache.append(1, k, k), Error);
+  EXPECT_THROW(cache.append(0, k, k.narrow(0, 0, 1)), Error);
+}
+
+}  // namespace
+}  // namespace seer::models

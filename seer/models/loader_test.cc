@@ -1,0 +1,175 @@
+#include "seer/models/loader.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/tensor.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <limits>
+
+#include "seer/base/error.h"
+#include "seer/base/file.h"
+#include "seer/models/test_model.h"
+
+namespace seer::models {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+Decoder load(const std::filesystem::path& folder, at::ScalarType dtype = at::kFloat) {
+  return Decoder::load(folder, dtype, at::kCPU);
+}
+
+std::string error_of(const std::filesystem::path& folder) {
+  try {
+    load(folder);
+  } catch (const Error& error) {
+    EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos);
+    return error.what();
+  }
+  return "no error";
+}
+
+nlohmann::json family(const std::string& type, const std::string& architecture) {
+  auto config = test::small_config();
+  config["model_type"] = type;
+  config["architectures"] = {architecture};
+  config["tie_word_embeddings"] = false;
+  config["sliding_window"] = nullptr;
+  return config;
+}
+
+TEST(SaveModel, RoundTripKeepsEveryBit) {
+  for (const auto& json : {test::small_config(), family("qwen2", "Qwen2ForCausalLM"),
+                           family("phi3", "Phi3ForCausalLM")}) {
+    SCOPED_TRACE(json["model_type"]);
+    const test::TemporaryFolder folder;
+    Decoder model = test::small_model(json);
+    save_model(folder.path, json, model.weights());
+    Decoder loaded = load(folder.path);
+    const auto expected = named_weights(model.weights()), found = named_weights(loaded.weights());
+    ASSERT_EQ(found.size(), expected.size());
+    for (size_t i = 0; i < found.size(); ++i) {
+      EXPECT_EQ(found[i].first, expected[i].first);
+      EXPECT_TRUE(found[i].second->equal(*expected[i].second)) << found[i].first;
+    }
+    EXPECT_EQ(loaded.config().raw, json);
+  }
+}
+
+TEST(SaveModel, KeepsTheTypeAndOverwrites) {
+  const test::TemporaryFolder folder;
+  Decoder model = test::small_model();
+  save_model(folder.path, test::small_config(), model.weights());
+  for (auto& [name, weight] : named_weights(model.weights())) *weight = weight->to(at::kBFloat16);
+  save_model(folder.path, test::small_config(), model.weights());
+  const io::SafetensorsFile file(folder.path / "model.safetensors");
+  for (const auto& [name, record] : file.tensors()) EXPECT_EQ(record.dtype, "BF16") << name;
+  EXPECT_FALSE(file.contains("lm_head.weight")) << "tied";
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path), {}), 2);
+}
+
+TEST(Load, StaysOnMappedPagesOnlyWhenTheTypeIsTheFiles) {
+  const test::TemporaryFolder folder;
+  Decoder model = test::small_model();
+  save_model(folder.path, test::small_config(), model.weights());
+  const Decoder converted = load(folder.path, at::kBFloat16);
+  EXPECT_EQ(converted.dtype(), at::kBFloat16);
+  const io::SafetensorsFile file(folder.path / "model.safetensors");
+  const at::Tensor mapped = load_tensor(file, "model.norm.weight", {64}, at::kFloat, at::kCPU);
+  EXPECT_EQ(mapped.const_data_ptr(), file.at("model.norm.weight").data);
+}
+
+TEST(Load, MappingOutlivesTheFile) {
+  const test::TemporaryFolder folder;
+  Decoder model = test::small_model();
+  save_model(folder.path, test::small_config(), model.weights());
+  Decoder loaded = load(folder.path);
+  std::filesystem::remove_all(folder.path);
+  EXPECT_TRUE(loaded.weights().norm.equal(model.weights().norm));
+}
+
+TEST(Load, FusedWeightsAreViews) {
+  const test::TemporaryFolder folder;
+  const auto json = family("phi3", "Phi3ForCausalLM");
+  save_model(folder.path, json, test::small_model(json).weights());
+  Decoder loaded = load(folder.path);
+  const LayerWeights& w = loaded.weights().layers[0];
+  EXPECT_TRUE(w.q.is_alias_of(w.k) && w.gate.is_alias_of(w.up));
+  EXPECT_TRUE(w.k.is_contiguous());
+}
+
+// A saved model with its weights changed before it is written.
+std::string error_after(const std::function<void(ModelWeights&)>& change) {
+  const test::TemporaryFolder folder;
+  Decoder model = test::small_model();
+  ModelWeights weights = model.weights();
+  change(weights);
+  save_model(folder.path, test::small_config(), weights);
+  return error_of(folder.path);
+}
+
+TEST(Load, WrongWeightsAreNamed) {
+  EXPECT_EQ(error_after([](ModelWeights&) {}), "no error");
+  EXPECT_THAT(error_after([](ModelWeights& w) { w.layers[1].k = at::Tensor(); }),
+              AllOf(HasSubstr("model.safetensors"),
+                    HasSubstr("model.layers.1.self_attn.k_proj.weight"), HasSubstr("missing")));
+  EXPECT_THAT(error_after([](ModelWeights& w) { w.layers[0].up = w.layers[0].up.t(); }),
+              AllOf(HasSubstr("model.layers.0.mlp.up_proj.weight"), HasSubstr("[64, 96]"),
+                    HasSubstr("expected [96, 64]")));
+  EXPECT_THAT(error_after([](ModelWeights& w) { w.layers[0].q_bias = test::normal({64}, 1); }),
+              AllOf(HasSubstr("q_proj.bias"), HasSubstr("not accounted for")));
+}
+
+TEST(Load, NotFiniteIsFoundWhereverItIs) {
+  const double infinity = std::numeric_limits<double>::infinity();
+  for (const double value : {infinity, -infinity, std::numeric_limits<double>::quiet_NaN()}) {
+    for (const auto type : {at::kFloat, at::kBFloat16, at::kHalf}) {
+      for (const int64_t at : {0, 777, 64 * 96 - 1}) {
+        EXPECT_THAT(error_after([&](ModelWeights& w) {
+                      w.layers[1].down = w.layers[1].down.to(type).clone();
+                      w.layers[1].down.view({-1})[at].fill_(value);
+                    }),
+                    AllOf(HasSubstr("model.layers.1.mlp.down_proj.weight"), HasSubstr("NaN")));
+      }
+    }
+  }
+  EXPECT_EQ(error_after([](ModelWeights& w) {
+              w.norm = at::full({64}, std::numeric_limits<float>::max(), at::kFloat);
+              w.layers[0].input_norm = at::full({64}, -65504.0, at::kHalf);
+            }),
+            "no error")
+      << "the largest finite values";
+}
+
+TEST(Load, WrongFolders) {
+  const test::TemporaryFolder folder;
+  EXPECT_THAT(error_of(folder.path / "nothing"), HasSubstr("not a folder"));
+  EXPECT_THAT(error_of(folder.path), HasSubstr("config.json"));
+  write_file_atomic(folder.path / "config.json", test::small_config().dump());
+  EXPECT_THAT(error_of(folder.path), HasSubstr("model.safetensors.index.json"));
+  const auto index = folder.path / "model.safetensors.index.json";
+  write_file_atomic(index, "{}");
+  EXPECT_THAT(error_of(folder.path), HasSubstr("weight_map"));
+  for (const char* name : {"../x.safetensors", "/etc/x", "", "..", "a/b"}) {
+    write_file_atomic(index, nlohmann::json{{"weight_map", {{"a", name}}}}.dump());
+    EXPECT_THAT(error_of(folder.path), HasSubstr("not the name of a file")) << name;
+  }
+  write_file_atomic(index, nlohmann::json{{"weight_map", {{"a", 3}}}}.dump());
+  EXPECT_THAT(error_of(folder.path), HasSubstr("not a name"));
+  write_file_atomic(index, nlohmann::json{{"weight_map", {{"a", "x.safetensors"}}}}.dump());
+  EXPECT_THAT(error_of(folder.path), HasSubstr("x.safetensors"));
+}
+
+TEST(Load, TruncatedFile) {
+  const test::TemporaryFolder folder;
+  save_model(folder.path, test::small_config(), test::small_model().weights());
+  const auto path = folder.path / "model.safetensors";
+  std::filesystem::resize_file(path, std::filesystem::file_size(path) - 100);
+  EXPECT_THAT(error_of(folder.path), HasSubstr(path.string()));
+}
+
+}  // namespace
+}  // namespace seer::models

@@ -1,0 +1,130 @@
+#include "seer/models/sparse_attention.h"
+
+#include <ATen/core/grad_mode.h>
+
+#include <chrono>
+
+#include "seer/base/error.h"
+#include "seer/models/block_scores.h"
+
+namespace seer::models {
+namespace {
+
+constexpr const char* kNames[] = {"gate", "untrained", "random", "streaming", "oracle"};
+
+// Adds the seconds of its life to a sum.
+class Timer {
+ public:
+  explicit Timer(double& sum) : sum_(sum), begin_(std::chrono::steady_clock::now()) {}
+  ~Timer() {
+    sum_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+  }
+  Timer(const Timer&) = delete;
+  Timer& operator=(const Timer&) = delete;
+
+ private:
+  double& sum_;
+  std::chrono::steady_clock::time_point begin_;
+};
+
+// Rules that read scores as logits mean nothing where scores only give an order.
+void check_rule(const SparseSettings& settings) {
+  const bool order_only = settings.scorer == Scorer::random || settings.scorer == Scorer::streaming;
+  const std::string& rule = settings.selection.rule;
+  if (order_only && rule != "nz_ratio" && rule != "row_budget") {
+    throw UsageError(message("the rule ", rule, " needs scores that are logits, which ",
+                             name(settings.scorer), " has not; choose nz_ratio or row_budget"));
+  }
+}
+
+}  // namespace
+
+Scorer scorer_from_name(const std::string& text) {
+  std::string list;
+  for (int i = 0; i < static_cast<int>(std::size(kNames)); ++i) {
+    if (text == kNames[i]) return static_cast<Scorer>(i);
+    list += std::string(i == 0 ? "" : ", ") + kNames[i];
+  }
+  throw UsageError(message("unknown scorer \"", text, "\"; known: ", list));
+}
+
+const char* name(Scorer scorer) {
+  return kNames[static_cast<int>(scorer)];
+}
+
+SparseAttention::SparseAttention(const Decoder& model, const Gates* gates, SparseSettings settings)
+    : model_(model), gates_(gates), settings_(std::move(settings)) {
+  check_rule(settings_);
+  if (settings_.scorer == Scorer::untrained) {
+    io::GateConfig config = gates != nullptr ? gates->config() : io::GateConfig{};
+    config.block_size = settings_.block;
+    untrained_ = std::make_unique<Gates>(Gates::create(config, model, settings_.seed));
+    gates_ = untrained_.get();
+  }
+  const bool needs_gates =
+      settings_.scorer == Scorer::gate || settings_.scorer == Scorer::untrained;
+  if (!needs_gates) return;
+  SEER_CHECK(gates_ != nullptr, "the scorer gate needs a folder of gates");
+  SEER_CHECK(gates_->config().block_size == settings_.block, "the gates were made for blocks of ",
+             gates_->config().block_size, " tokens, but blocks of ", settings_.block,
+             " are asked for");
+}
+
+void SparseAttention::reset() {
+  gate_keys_.clear();
+}
+
+at::Tensor SparseAttention::scores(const AttentionInput& input, const torch_ops::Ragged& ragged) {
+  switch (settings_.scorer) {
+    case Scorer::gate:
+    case Scorer::untrained: {
+      const bool whole =
+          input.sequences.q_lens == input.sequences.k_lens && input.sequences.prompt_len == 0;
+      return gates_->scores(input, ragged, model_, whole ? nullptr : &gate_keys_);
+    }
+    case Scorer::random:
+      return random_scores(input.sequences, settings_.block, input.q.size(1), input.layer,
+                           settings_.seed)
+          .to(input.q.device());
+    case Scorer::streaming:
+      return streaming_scores(input.sequences, settings_.block, input.q.size(1))
+          .to(input.q.device());
+    case Scorer::oracle: return oracle_scores(input, ragged);
+  }
+  fail("unknown scorer");
+}
+
+at::Tensor SparseAttention::operator()(const AttentionInput& input) {
+  if (window_cuts(input)) return dense_attention(input);
+  const Sequences& sequences = input.sequences;
+  for (size_t b = 0; b < sequences.q_lens.size(); ++b) {
+    const int64_t begin = sequences.k_lens[b] - sequences.q_lens[b];
+    SEER_CHECK(begin % settings_.block == 0, "a chunk starts at token ", begin,
+               ", not a multiple of the block size ", settings_.block,
+               "; choose a chunk length that is");
+  }
+  const auto ragged =
+      torch_ops::make_ragged(sequences.q_lens, sequences.k_lens, settings_.block, input.q.device());
+  at::Tensor scores;
+  {
+    const Timer timer(statistics.score_seconds);
+    const at::NoGradGuard no_grad;  // the choice of blocks has no gradient
+    scores = this->scores(input, ragged);
+  }
+  torch_ops::BlockLists lists;
+  {
+    const Timer timer(statistics.select_seconds);
+    torch_ops::Selection selection = settings_.selection;
+    const int64_t block = settings_.block;
+    selection.prompt_blocks = (sequences.prompt_len + block - 1) / block;
+    lists = torch_ops::block_select(scores, ragged, selection);
+  }
+  statistics.kept_blocks += lists.count.sum().item().toDouble();
+  statistics.causal_blocks +=
+      static_cast<double>(input.q.size(1) * num_visible_blocks(sequences, settings_.block));
+  const Timer timer(statistics.attention_seconds);
+  return std::get<0>(torch_ops::block_sparse_attn(input.q, input.k, input.v, ragged, lists,
+                                                  input.scale, /*causal=*/true));
+}
+
+}  // namespace seer::models
