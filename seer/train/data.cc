@@ -63,12 +63,13 @@ TokenStream TokenStream::shuffled(uint64_t seed, uint64_t epoch) const {
 }
 
 void TokenStream::copy(int64_t begin, int64_t count, int32_t* out) const {
-  SEER_CHECK(begin >= 0 && count >= 0 && begin + count <= size(), "tokens ", begin, " to ",
-             begin + count, " asked of a stream of ", size());
+  SEER_CHECK(begin >= 0 && count >= 0 && begin < size(), "token ", begin, " of ", size(),
+             " asked for");
   const auto after = std::upper_bound(begins_.begin(), begins_.end(), begin);
   for (auto i = static_cast<size_t>(after - begins_.begin()) - 1; count > 0; ++i) {
+    if (i == order_.size()) i = 0, begin = 0;
     const int64_t text_begin = begins_[i] + (bos_ >= 0 ? 1 : 0), text_end = begins_[i + 1] - 1;
-    if (begin < text_begin && count > 0) {
+    if (begin < text_begin) {
       *out++ = bos_;
       ++begin, --count;
     }
@@ -95,6 +96,14 @@ nlohmann::json Mixture::identity() const {
                     {"hash", file.hash()}});
   }
   return json;
+}
+
+Mixture single_mixture(std::shared_ptr<const TokenFile> file, const io::Tokenizer& tokenizer) {
+  Mixture mixture;
+  mixture.streams.emplace_back(std::move(file), tokenizer);
+  mixture.weights.push_back(1);
+  mixture.bos = tokenizer.bos_id().value_or(-1);
+  return mixture;
 }
 
 Mixture open_mixture(const std::vector<DataFile>& files, const DataSettings& settings,
@@ -169,12 +178,14 @@ void PackedWindows::window(uint64_t index, int32_t* out) {
   auto& epoch = epochs_[which];
   if (!epoch || epoch->number != number) {
     const uint64_t seed = mix64(seed_ + which);
-    epoch = std::make_unique<Epoch>(Epoch{
-        number, stream.shuffled(seed, number),
-        permutation(static_cast<int64_t>(windows), Random(seed, stream_of(kWindowOrder, number)))});
+    Random random(seed, stream_of(kWindowOrder, number));
+    const auto begin = static_cast<int64_t>(random.below(static_cast<uint64_t>(stream.size())));
+    epoch = std::make_unique<Epoch>(Epoch{number, stream.shuffled(seed, number), begin,
+                                          permutation(static_cast<int64_t>(windows), random)});
   }
   if (mixture_.bos >= 0) *out++ = mixture_.bos;
-  epoch->stream.copy(epoch->order[nth % windows] * length_, length_, out);
+  const int64_t at = epoch->begin + epoch->order[nth % windows] * length_;
+  epoch->stream.copy(at % stream.size(), length_, out);
 }
 
 }  // namespace seer::train

@@ -36,7 +36,7 @@ class TokenStream {
   // The same documents in the order drawn for (seed, epoch).
   TokenStream shuffled(uint64_t seed, uint64_t epoch) const;
   int64_t size() const { return begins_.back(); }
-  // Copies tokens [begin, begin + count).
+  // Copies tokens [begin, begin + count), 0 <= begin < size; behind the end the stream begins again.
   void copy(int64_t begin, int64_t count, int32_t* out) const;
   const TokenFile& file() const { return *file_; }
 
@@ -56,6 +56,8 @@ struct Mixture {
   // What the tokens are: names, lengths, hashes; part of a run's settings.
   nlohmann::json identity() const;
 };
+// One stream.
+Mixture single_mixture(std::shared_ptr<const TokenFile> file, const io::Tokenizer& tokenizer);
 // Tokenises what is not in the cache. Error: no file, a negative weight, no weight above 0.
 Mixture open_mixture(const std::vector<DataFile>& files, const DataSettings& settings,
                      const io::Tokenizer& tokenizer, const std::filesystem::path& tokenizer_folder);
@@ -72,9 +74,9 @@ class RandomWindows {
   uint64_t seed_;
 };
 
-// Windows of distillation: each epoch of a stream joins its documents in a drawn order, cuts them to
-// `length` tokens (a rest is dropped) and gives the pieces in a drawn order, BOS first. Streams
-// alternate by weight. Every token is seen once before any is seen twice.
+// Windows of distillation: each epoch of a stream joins its documents in a drawn order to a ring, cuts it
+// from a drawn place on to `length` tokens (a rest is left out) and gives the pieces in a drawn order,
+// BOS first. Streams alternate by weight. No token is seen twice in an epoch.
 class PackedWindows {
  public:
   PackedWindows(const Mixture& mixture, uint64_t seed, int64_t length);
@@ -84,7 +86,8 @@ class PackedWindows {
   struct Epoch {
     uint64_t number;
     TokenStream stream;
-    std::vector<int64_t> order;
+    int64_t begin;               // of the first window in the stream
+    std::vector<int64_t> order;  // of the windows
   };
   // Which stream gives window `index`, and how many windows it gave before.
   std::pair<size_t, uint64_t> source(uint64_t index);

@@ -11,7 +11,8 @@ namespace {
 
 constexpr int kTries = 64;        // to find a free place; then the piece is left out
 constexpr int64_t kShort = 2048;  // tokens of a window that counts as short
-constexpr int kWordsOfFact = 5;   // two of the key, three of the value
+constexpr uint64_t kSyntheticSeed = 0x73796e746865;
+constexpr int kWordsOfFact = 5;  // two of the key, three of the value
 
 // Places of a window that are taken.
 class Places {
@@ -90,6 +91,18 @@ void Synthetic::write(Random random, int64_t length, int32_t* window) const {
     std::copy(fact.begin(), fact.end(), window + first);
     std::copy(fact.begin(), fact.end(), window + second);
   }
+}
+
+SyntheticShare::SyntheticShare(double share, uint64_t seed, const io::Tokenizer& tokenizer)
+    : share_(share), seed_(mix64(seed ^ kSyntheticSeed)) {
+  SEER_CHECK(share >= 0 && share <= 1, "the share of synthetic windows is ", share,
+             ", want 0 ... 1");
+  if (share > 0) synthetic_.emplace(tokenizer);
+}
+
+void SyntheticShare::apply(uint64_t index, int64_t length, int32_t* window) const {
+  Random random(seed_, index);
+  if (random.uniform() < share_) synthetic_->write(random, length, window);
 }
 
 }  // namespace seer::train

@@ -3,6 +3,7 @@
 // Without them a small model does not learn to look far back.
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "seer/base/random.h"
@@ -27,6 +28,19 @@ class Synthetic {
 
  private:
   std::vector<int32_t> words_, head_, tail_;
+};
+
+// Synthetic recall in a share of windows, chosen by (seed, index).
+class SyntheticShare {
+ public:
+  // `share` 0 ... 1; at 0 the tokenizer is not looked at.
+  SyntheticShare(double share, uint64_t seed, const io::Tokenizer& tokenizer);
+  void apply(uint64_t index, int64_t length, int32_t* window) const;
+
+ private:
+  double share_;
+  uint64_t seed_;
+  std::optional<Synthetic> synthetic_;
 };
 
 }  // namespace seer::train

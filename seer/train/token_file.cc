@@ -14,6 +14,7 @@
 #include "seer/base/file.h"
 #include "seer/base/progress.h"
 #include "seer/base/random.h"
+#include "seer/io/safetensors.h"
 #include "seer/io/text.h"
 
 namespace seer::train {
@@ -142,16 +143,18 @@ void tokenise(const std::filesystem::path& text, const io::Tokenizer& tokenizer,
 
 }  // namespace
 
-TokenFile::TokenFile(const std::filesystem::path& path) : file_(path) {
+TokenFile::TokenFile(const std::filesystem::path& path) {
+  const io::SafetensorsFile file(path);
+  memory_ = file.mapping();
   const auto bad = [&](const std::string& what) {
     fail(path.string(), " is not a token file: ", what, "; delete it, it is then made again");
   };
-  const auto& metadata = file_.metadata();
+  const auto& metadata = file.metadata();
   const auto form = metadata.find("form");
   if (form == metadata.end() || form->second != kForm)
     bad("it does not say \"" + std::string(kForm) + "\"");
-  const auto& tokens = file_.at("tokens");
-  const auto& offsets = file_.at("offsets");
+  const auto& tokens = file.at("tokens");
+  const auto& offsets = file.at("offsets");
   if (tokens.dtype != "U16" && tokens.dtype != "U32") bad("tokens are " + tokens.dtype);
   if (offsets.dtype != "I64" || offsets.bytes < 8) bad("offsets are " + offsets.dtype);
   offsets_ = {reinterpret_cast<const int64_t*>(offsets.data), offsets.bytes / 8};
@@ -160,10 +163,27 @@ TokenFile::TokenFile(const std::filesystem::path& path) : file_(path) {
       offsets_.back() * width != static_cast<int64_t>(tokens.bytes)) {
     bad("its offsets do not fit its tokens");
   }
-  (width == 2 ? reinterpret_cast<const void*&>(narrow_) : reinterpret_cast<const void*&>(wide_)) =
-      tokens.data;
+  if (width == 2) {
+    narrow_ = reinterpret_cast<const uint16_t*>(tokens.data);
+  } else {
+    wide_ = reinterpret_cast<const uint32_t*>(tokens.data);
+  }
   hash_ = metadata.at("hash");
   source_ = metadata.at("source");
+}
+
+TokenFile::TokenFile(std::vector<int32_t> document, std::string source)
+    : source_(std::move(source)) {
+  struct Memory {
+    std::vector<int32_t> tokens;
+    std::vector<int64_t> offsets;
+  };
+  const auto size = static_cast<int64_t>(document.size());
+  hash_ = hex(hash_bytes(document.data(), document.size() * sizeof(int32_t), 0));
+  const auto memory = std::make_shared<const Memory>(Memory{std::move(document), {0, size}});
+  offsets_ = memory->offsets;
+  wide_ = reinterpret_cast<const uint32_t*>(memory->tokens.data());
+  memory_ = memory;
 }
 
 void TokenFile::copy(int64_t begin, int64_t count, int32_t* out) const {

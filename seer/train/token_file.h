@@ -7,8 +7,8 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
-#include "seer/io/safetensors.h"
 #include "seer/io/tokenizer/tokenizer.h"
 
 namespace seer::train {
@@ -19,6 +19,10 @@ class TokenFile {
  public:
   // Error: not such a file, offsets that do not fit.
   explicit TokenFile(const std::filesystem::path& path);
+  // One document that is in memory; `source` names it in errors.
+  TokenFile(std::vector<int32_t> document, std::string source);
+  TokenFile(const TokenFile&) = delete;
+  TokenFile& operator=(const TokenFile&) = delete;
   int64_t num_tokens() const { return offsets_.back(); }
   int64_t num_documents() const { return static_cast<int64_t>(offsets_.size()) - 1; }
   std::span<const int64_t> offsets() const { return offsets_; }
@@ -28,7 +32,7 @@ class TokenFile {
   const std::string& source() const { return source_; }  // name of the text file
 
  private:
-  io::SafetensorsFile file_;
+  std::shared_ptr<const void> memory_;  // what the pointers below point into
   std::span<const int64_t> offsets_;
   const uint16_t* narrow_ = nullptr;  // one of the two
   const uint32_t* wide_ = nullptr;

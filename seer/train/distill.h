@@ -1,0 +1,46 @@
+#pragma once
+// Distillation of gates from a frozen model's own attention maps (arXiv 2410.13276 v4, section 3.2).
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "seer/io/gate_file.h"
+#include "seer/io/tokenizer/tokenizer.h"
+#include "seer/models/decoder.h"
+#include "seer/train/data.h"
+#include "seer/train/loop.h"
+
+namespace seer::train {
+
+struct DistillSettings {
+  DistillSettings() { loop.save_every = 50; }
+  LoopSettings loop;  // 500 steps, clip 1; loop.out also gets the gates
+  DataSettings data;
+  std::filesystem::path tokenizer;  // folder with tokenizer.json: token files are kept for it
+  io::GateConfig gate;
+  int64_t sequences = 16;       // of a step
+  int64_t length = 65536;       // tokens of a sequence
+  int64_t micro_batch = 1;      // sequences that are run at once
+  int64_t valid_sequences = 4;  // of each held-out file
+  std::string loss = "kl";      // "kl", or "mse" as in version 1 of the paper
+  double skip = -1;        // share of the first block rows without loss; -1: 1/4 for kl, 0 for mse
+  double loss_scale = 10;  // of the sum over layers
+  double learning_rate = 1e-3;
+  AdamW adamw;
+  Schedule schedule{Schedule::Form::cosine, 20, 0, 0};
+  uint64_t seed = 1;  // of the gates' first weights and of the order of the data
+};
+
+// Trains new gates for `model`, resumes, and writes them into loop.out. Metrics: loss (scaled, as
+// published); kl_per_row (nats; mean over layers, heads and rows: comparable between lengths), for "kl"
+// only; valid_<metric>_<file> on held-out text. Layers whose sliding window hides keys have no gate loss.
+// Error: as run(); data with fewer tokens than a sequence; a loss that is not known.
+RunResult distill(const models::Decoder& model, const io::Tokenizer& tokenizer,
+                  const DistillSettings& settings);
+// The same on one text that is in memory; data.train is not looked at.
+RunResult distill(const models::Decoder& model, std::vector<int32_t> tokens,
+                  const io::Tokenizer& tokenizer, const DistillSettings& settings);
+
+}  // namespace seer::train
