@@ -14,12 +14,12 @@ enum class GateLoss {
 // sequence, averaged over sequences. Rows m < floor(skip * M_b) of a sequence are left out (published:
 // skip = 1/4 for kl, 0 for mse). Softmax and logarithm in f32, sums in f64.
 struct GateLossParams {
-  const float* scores;     // [H, R, N]  -inf where masked
-  const float* target;     // [H, R, N]  row-normalised pooled map
-  const int32_t* cu_rows;  // [B + 1]
+  const float* scores;            // [H, R, N]  -inf where masked
+  const float* target;            // [H, R, N]  row-normalised pooled map
+  const int32_t* cu_rows;         // [B + 1]
   const int32_t* num_key_blocks;  // [B]  N_b
-  float* dscores;          // [H, R, N]  d loss / d scores; 0 where masked or left out
-  double* loss;            // one number
+  float* dscores;                 // [H, R, N]  d loss / d scores; 0 where masked or left out
+  double* loss;                   // one number
   int num_seqs, num_heads;
   int64_t num_rows, num_blocks;  // R, N
   double skip;
