@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "seer/base/error.h"
+#include "seer/kernels/simd/attention_access.h"
 #include "seer/kernels/simd/attention_tile.h"
-#include "seer/kernels/simd/element.h"
 #include "seer/kernels/simd/packed_kv.h"
 
 namespace seer::kernels {
@@ -18,28 +18,6 @@ namespace {
 
 using Params = BlockSparseAttnParams;
 using Unit = PackedKv::Unit;
-
-void check_prefix_sums(const char* name, const int32_t* cu, int n, int64_t total) {
-  SEER_CHECK(cu[0] == 0 && cu[n] == total, "block_sparse_attn: ", name, " goes from ", cu[0],
-             " to ", cu[n], ", want 0 to ", total);
-  for (int b = 0; b < n; ++b) {
-    SEER_CHECK(cu[b] <= cu[b + 1], "block_sparse_attn: ", name, " falls from ", cu[b], " to ",
-               cu[b + 1], " at sequence ", b);
-  }
-}
-
-void check(const Params& p) {
-  const BlockList& lists = p.lists;
-  check_prefix_sums("cu_q", p.cu_q, p.num_seqs, p.total_q);
-  check_prefix_sums("cu_k", p.cu_k, p.num_seqs, p.total_k);
-  check_prefix_sums("cu_rows", lists.cu_rows, p.num_seqs, lists.num_rows);
-  for (int b = 0; b < p.num_seqs; ++b) {
-    const int len = p.cu_q[b + 1] - p.cu_q[b], rows = lists.cu_rows[b + 1] - lists.cu_rows[b];
-    const int want = (len + lists.block_q - 1) / lists.block_q;
-    SEER_CHECK(rows == want, "block_sparse_attn: sequence ", b, " of ", len, " queries has ", rows,
-               " rows, want ", want, " of ", lists.block_q);
-  }
-}
 
 // The work on one packed kv head.
 class UnitTasks {
@@ -65,7 +43,12 @@ class UnitTasks {
   int64_t entry(int64_t list_head, int64_t row) const {
     return (unit_.kv_head * lists_per_unit_ + list_head) * p_.lists.num_rows + first_row_ + row;
   }
-  TileQuery query(int64_t list_head, int64_t index, int64_t row_begin, int64_t row_len) const;
+  // Query `index` of a task: the row's queries of the first head that shares the list, then the next
+  // head's.
+  TileQuery query(int64_t list_head, int64_t index, int64_t row_begin, int64_t row_len) const {
+    const int64_t first_head = (unit_.kv_head * lists_per_unit_ + list_head) * heads_per_list_;
+    return tile_query(p_, unit_.seq, first_head + index / row_len, row_begin + index % row_len);
+  }
 
   const Params& p_;
   Unit unit_;
@@ -87,21 +70,6 @@ void UnitTasks::mark_listed(uint8_t* wanted) const {
       }
     }
   }
-}
-
-// Query `index` of a task: the row's queries of the first head that shares the list, then the next head's.
-TileQuery UnitTasks::query(int64_t list_head, int64_t index, int64_t row_begin,
-                           int64_t row_len) const {
-  const Params& p = p_;
-  const int b = unit_.seq;
-  const int64_t head =
-      (unit_.kv_head * lists_per_unit_ + list_head) * heads_per_list_ + index / row_len;
-  const int64_t local = row_begin + index % row_len, token = p.cu_q[b] + local;
-  const int64_t len_q = p.cu_q[b + 1] - p.cu_q[b], len_k = p.cu_k[b + 1] - p.cu_k[b];
-  const int64_t last = p.causal ? std::max<int64_t>(local + len_k - len_q, -1) : len_k - 1;
-  return {element_at(p.dtype, p.q.data, token * p.q.token_stride + head * p.q.head_stride),
-          element_at(p.dtype, p.o.data, token * p.o.token_stride + head * p.o.head_stride),
-          p.lse + head * p.total_q + token, static_cast<int32_t>(last)};
 }
 
 void UnitTasks::run(int64_t task, const PackedKv& kv, AttentionTile& tile,
@@ -164,20 +132,8 @@ std::string block_sparse_attn_cpu_why_not(const Params& p) {
 }
 
 void block_sparse_attn_cpu(const Params& p, const TileEngine& engine) {
-  check(p);
-  PackedKv kv(engine, {.k = p.k.data,
-                       .v = p.v.data,
-                       .k_token_stride = p.k.token_stride,
-                       .k_head_stride = p.k.head_stride,
-                       .v_token_stride = p.v.token_stride,
-                       .v_head_stride = p.v.head_stride,
-                       .cu_q = p.cu_q,
-                       .cu_k = p.cu_k,
-                       .num_seqs = p.num_seqs,
-                       .num_kv_heads = p.num_kv_heads,
-                       .head_dim = p.head_dim,
-                       .block_k = p.lists.block_k,
-                       .dtype = p.dtype});
+  check_sequences("block_sparse_attn", p, p.lists.cu_rows, p.lists.num_rows, p.lists.block_q);
+  PackedKv kv(engine, kv_source(p, p.lists.block_k));
   std::vector<AttentionTile> tiles;
   for (int i = 0; i < omp_get_max_threads(); ++i) {
     tiles.emplace_back(engine, p.dtype, p.head_dim, p.lists.block_k, p.scale);
