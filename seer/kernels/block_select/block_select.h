@@ -1,0 +1,22 @@
+#pragma once
+// From scores to block lists; params.h says how blocks are chosen. Errors: a strength outside of its
+// rule's range, NaN among the scores, or a device without an implementation.
+
+#include <string>
+
+#include "seer/kernels/block_select/params.h"
+#include "seer/kernels/impl.h"
+
+namespace seer::kernels {
+
+void block_select(const BlockSelectParams& p, const Device& device, void* stream = nullptr);
+
+// Entries that `list` must have. Reads sizes, rule, strength and forced blocks only: what the host
+// knows without the prefix sums. Each row has a place of its own in `list`, so that rows can be
+// written in parallel; places are as large as the row can become and not filled up.
+int64_t block_select_capacity(const BlockSelectParams& p);
+
+// "nz_ratio", "threshold", "top_p", "row_budget", "head_budget". Error names the list.
+SelectRule select_rule_from_name(const std::string& name);
+
+}  // namespace seer::kernels

@@ -1,0 +1,94 @@
+// Masks of the published code, with the diagonal added; and its k over a table of ratios and lengths.
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "seer/io/golden.h"
+#include "seer/kernels/block_select/block_select.h"
+#include "seer/kernels/block_select/row_rule.h"
+
+namespace seer::kernels {
+namespace {
+
+constexpr int kBlock = 16;
+
+// "nz_ratio_0.1/last_dense_1" of a case.
+void check_mask(const io::Golden& golden, const std::string& name, const std::string& rule,
+                const std::string& strength, int last_dense) {
+  const std::string tensor =
+      name + "/" + rule + "_" + strength + "/last_dense_" + std::to_string(last_dense);
+  SCOPED_TRACE(tensor);
+  const auto shape = golden.shape(tensor);  // [b, H, n, n]
+  const int64_t seqs = shape[0], heads = shape[1], n = shape[2];
+  const auto scores = golden.floats(name + "/scores");
+  const auto mask = golden.bytes(tensor);
+  for (int64_t b = 0; b < seqs; ++b) {
+    const std::vector<int32_t> cu{0, static_cast<int32_t>(n * kBlock)};
+    const std::vector<int32_t> cu_rows{0, static_cast<int32_t>(n)};
+    const std::vector<double> strengths(heads, std::stod(strength));
+    std::vector<int64_t> begin(heads * n);
+    std::vector<int32_t> count(heads * n);
+    BlockSelectParams p{};
+    p.scores = scores.data() + b * heads * n * n;
+    p.cu_q = p.cu_k = cu.data();
+    p.cu_rows = cu_rows.data();
+    p.strength = strengths.data();
+    p.begin = begin.data();
+    p.count = count.data();
+    p.num_seqs = 1;
+    p.num_heads = static_cast<int>(heads);
+    p.num_rows = p.num_blocks = n;
+    p.block = kBlock;
+    p.rule = select_rule_from_name(rule);
+    p.forced.last_dense_rows = last_dense ? 2 : 0;
+    p.capacity = block_select_capacity(p);
+    std::vector<int32_t> list(p.capacity);
+    p.list = list.data();
+    block_select(p, {});
+    for (int64_t row = 0; row < heads * n; ++row) {
+      std::vector<uint8_t> got(n), want(n);
+      for (int32_t i = 0; i < count[row]; ++i) got[list[begin[row] + i]] = 1;
+      std::memcpy(want.data(), mask.data() + (b * heads * n + row) * n, n);
+      want[row % n] = 1;
+      ASSERT_EQ(got, want) << "sequence " << b << ", row " << row;
+    }
+  }
+}
+
+TEST(BlockSelectGolden, Masks) {
+  const auto golden = io::Golden::open("select");
+  if (!golden) GTEST_SKIP() << io::kNoGolden;
+  for (const std::string& name : golden->cases("scores")) {
+    for (const int last_dense : {0, 1}) {
+      for (const char* ratio : {"0.1", "0.3", "0.5"}) {
+        check_mask(*golden, name, "nz_ratio", ratio, last_dense);
+      }
+      for (const char* limit : {"0.0005", "0.005", "0.05"}) {
+        check_mask(*golden, name, "threshold", limit, last_dense);
+      }
+    }
+  }
+}
+
+TEST(BlockSelectGolden, TopK) {
+  const auto golden = io::Golden::open("select");
+  if (!golden) GTEST_SKIP() << io::kNoGolden;
+  const auto k = golden->ints("topk/k"), n = golden->ints("topk/n");
+  const auto bits = golden->ints("topk/nz_ratio");
+  for (size_t i = 0; i < bits.size() / 2; ++i) {
+    double ratio = 0;
+    std::memcpy(&ratio, &bits[2 * i], sizeof ratio);
+    BlockSelectParams p{};
+    p.rule = SelectRule::nz_ratio;
+    p.strength = &ratio;
+    for (size_t j = 0; j < n.size(); ++j) {
+      ASSERT_EQ(best_of_row(p, 0, n[j]), k[i * n.size() + j]) << ratio << " " << n[j];
+    }
+  }
+}
+
+}  // namespace
+}  // namespace seer::kernels

@@ -1,0 +1,62 @@
+#pragma once
+// What a rule asks of one row, and how large a row's list can become: shared by the size of the list
+// and the kernels that fill it.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "seer/kernels/block_select/params.h"
+#include "seer/kernels/row_blocks.h"
+
+namespace seer::kernels {
+
+// The k of a rule that takes the k best of a row; `n` is the number of key blocks of the complete
+// sequence. The order of operations, in double, is that of the published code.
+inline int64_t best_of_row(const BlockSelectParams& p, int head, int64_t n) {
+  const double strength = p.strength[head];
+  if (p.rule == SelectRule::nz_ratio) {
+    const double ratio = 1 - std::sqrt(1 - strength);
+    return std::max<int64_t>(1, static_cast<int64_t>(ratio * static_cast<double>(n)));
+  }
+  return std::max<int64_t>(1, static_cast<int64_t>(std::floor(strength / p.block)));
+}
+
+inline bool takes_best_of_row(SelectRule rule) {
+  return rule == SelectRule::nz_ratio || rule == SelectRule::row_budget;
+}
+
+// Entries that a row of any sequence can need, if it is not one of the last dense ones. The diagonal
+// is at most two blocks.
+inline int64_t row_bound(const BlockSelectParams& p, int head) {
+  if (!takes_best_of_row(p.rule)) return p.num_blocks;
+  const int64_t n = p.prompt_blocks > 0 ? p.prompt_blocks : p.num_blocks;
+  const int64_t forced = int64_t{2} + p.forced.sink_blocks + p.forced.local_blocks;
+  return std::min(p.num_blocks, best_of_row(p, head, n) + forced);
+}
+
+// One row: which of its blocks are forced, and whether it sees everything.
+struct SelectRow {
+  RowBlocks blocks;
+  bool dense;
+  int64_t num_key_blocks;  // of the complete sequence
+
+  bool forced(const BlockSelectParams& p, int64_t n) const {
+    return dense || n < p.forced.sink_blocks || n >= blocks.diagonal - p.forced.local_blocks;
+  }
+};
+
+inline SelectRow select_row(const BlockSelectParams& p, int seq, int64_t row) {
+  const int64_t len_q = p.cu_q[seq + 1] - p.cu_q[seq], len_k = p.cu_k[seq + 1] - p.cu_k[seq];
+  SelectRow out{row_blocks(len_q, len_k, p.block, row), false, 0};
+  if (p.prompt_blocks > 0) {
+    out.num_key_blocks = p.prompt_blocks;
+    out.dense = out.blocks.end > p.prompt_blocks - p.forced.last_dense_rows;
+  } else {
+    out.num_key_blocks = (len_k + p.block - 1) / p.block;
+    out.dense = row >= p.cu_rows[seq + 1] - p.cu_rows[seq] - p.forced.last_dense_rows;
+  }
+  return out;
+}
+
+}  // namespace seer::kernels
