@@ -1,0 +1,233 @@
+#include "seer/train/distill.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "seer/base/error.h"
+#include "seer/base/random.h"
+#include "seer/models/attention.h"
+#include "seer/models/gate.h"
+#include "seer/torch/ops.h"
+#include "seer/train/synthetic.h"
+
+namespace seer::train {
+namespace {
+
+using nlohmann::json;
+
+std::string hash_of_weights(const models::Decoder& model) {
+  // The head of every weight: enough to tell models apart, nothing beside a step even for large ones.
+  constexpr int64_t kElements = 1024;
+  models::ModelWeights weights = const_cast<models::Decoder&>(model).weights();
+  uint64_t hash = 0;
+  for (const auto& [name, weight] : models::named_weights(weights)) {
+    const at::Tensor head = weight->detach()
+                                .reshape(-1)
+                                .narrow(0, 0, std::min(kElements, weight->numel()))
+                                .to(at::kCPU, at::kFloat)
+                                .contiguous();
+    const auto* bytes = static_cast<const char*>(head.const_data_ptr());
+    for (size_t i = 0; i < head.nbytes(); i += 4) {
+      uint32_t word;
+      std::memcpy(&word, bytes + i, 4);
+      hash = mix64(hash ^ word);
+    }
+  }
+  return std::to_string(hash);
+}
+
+class Distillation : public Task {
+ public:
+  Distillation(const models::Decoder& model, const io::Tokenizer& tokenizer, Mixture train,
+               Mixture valid, const DistillSettings& settings)
+      : model_(model),
+        settings_(settings),
+        train_(std::move(train)),
+        valid_(std::move(valid)),
+        windows_(train_, settings.seed, settings.length),
+        synthetic_(settings.data.synthetic_share, settings.seed, tokenizer),
+        gates_(models::Gates::create(settings.gate, model, settings.seed)) {
+    SEER_CHECK(settings.loss == "kl" || settings.loss == "mse", "the loss is \"", settings.loss,
+               "\", want \"kl\" or \"mse\"");
+    SEER_CHECK(settings.sequences > 0 && settings.micro_batch > 0,
+               "sequences per step and at once ", "are ", settings.sequences, " and ",
+               settings.micro_batch, ", want 1 or more");
+    skip_ = settings.skip >= 0 ? settings.skip : settings.loss == "kl" ? 0.25 : 0;
+    for (auto& layer : gates_.layers()) {
+      if (layer.q.defined()) layer.q.requires_grad_();
+      layer.k.requires_grad_();
+    }
+  }
+
+  std::string name() const override { return "distill"; }
+
+  std::vector<ParameterGroup> groups() override {
+    ParameterGroup group{"gates", {}, settings_.adamw, settings_.learning_rate, settings_.schedule};
+    int layer = 0;
+    for (const auto& weights : gates_.layers()) {
+      if (weights.q.defined()) {
+        group.parameters.emplace_back(io::gate_weight_name(layer, 'q'), weights.q);
+      }
+      group.parameters.emplace_back(io::gate_weight_name(layer, 'k'), weights.k);
+      ++layer;
+    }
+    return {group};
+  }
+
+  json settings() const override {
+    const auto& [beta1, beta2, eps, decay] = settings_.adamw;
+    const auto& [form, warmup, constant_share, floor] = settings_.schedule;
+    const auto& gate = settings_.gate;
+    return {{"model", model_.config().raw},
+            {"weights", hash_of_weights(model_)},
+            {"data", train_.identity()},
+            {"valid", valid_.identity()},
+            {"synthetic_share", settings_.data.synthetic_share},
+            {"gate", {gate.type, gate.block_size, gate.gate_dim, gate.force_double}},
+            {"sequences", settings_.sequences},
+            {"length", settings_.length},
+            {"micro_batch", settings_.micro_batch},
+            {"valid_sequences", settings_.valid_sequences},
+            {"loss", settings_.loss},
+            {"skip", skip_},
+            {"loss_scale", settings_.loss_scale},
+            {"learning_rate", settings_.learning_rate},
+            {"adamw", {beta1, beta2, eps, decay}},
+            {"schedule", {static_cast<int>(form), warmup, constant_share, floor}},
+            {"seed", settings_.seed},
+            {"dtype", c10::toString(model_.dtype())},
+            {"device", model_.device().is_cuda() ? "cuda" : "cpu"}};
+  }
+
+  int64_t micro_batches(int64_t) const override {
+    return (settings_.sequences + settings_.micro_batch - 1) / settings_.micro_batch;
+  }
+  int64_t tokens(int64_t) const override { return settings_.sequences * settings_.length; }
+  std::vector<std::string> metrics() const override {
+    if (settings_.loss == "kl") return {"loss", "kl_per_row"};
+    return {"loss"};
+  }
+
+  at::Tensor backward(int64_t step, int64_t micro_batch) override {
+    const int64_t first = micro_batch * settings_.micro_batch;
+    const int64_t count = std::min(settings_.micro_batch, settings_.sequences - first);
+    const at::Tensor ids = at::empty({count * settings_.length}, at::kLong);
+    std::vector<int32_t> window(static_cast<size_t>(settings_.length));
+    for (int64_t i = 0; i < count; ++i) {
+      const auto index = static_cast<uint64_t>(step * settings_.sequences + first + i);
+      windows_.window(index, window.data());
+      synthetic_.apply(index, settings_.length, window.data());
+      std::copy(window.begin(), window.end(),
+                ids.mutable_data_ptr<int64_t>() + i * settings_.length);
+    }
+    const double share = static_cast<double>(count) / static_cast<double>(settings_.sequences);
+    return run_model(ids, count, /*trains=*/true, share);
+  }
+
+  std::map<std::string, double> validate() override {
+    std::map<std::string, double> results;
+    if (valid_.streams.empty()) return results;
+    for (const TokenStream& stream : valid_.streams) {
+      const int64_t body = settings_.length - (valid_.bos >= 0 ? 1 : 0);
+      const int64_t count = std::min(settings_.valid_sequences, stream.size() / body);
+      if (count < 1) continue;
+      const at::Tensor ids = at::empty({settings_.length}, at::kLong);
+      std::vector<int32_t> window(static_cast<size_t>(settings_.length), valid_.bos);
+      at::Tensor sum;
+      for (int64_t i = 0; i < count; ++i) {
+        stream.copy(i * body, body, window.data() + settings_.length - body);
+        std::copy(window.begin(), window.end(), ids.mutable_data_ptr<int64_t>());
+        const at::Tensor one =
+            run_model(ids, 1, /*trains=*/false, 1.0 / static_cast<double>(count));
+        sum = sum.defined() ? sum + one : one;
+      }
+      const std::string source = stream.file().source();
+      for (size_t j = 0; j < metrics().size(); ++j) {
+        results[metrics()[j] + "_" + source.substr(0, source.find('.'))] =
+            sum[static_cast<int64_t>(j)].item<double>();
+      }
+    }
+    return results;
+  }
+
+  void save(const std::filesystem::path& folder) const { gates_.save(folder, model_); }
+
+ private:
+  // One forward pass of the frozen model. Each layer's gate gets its loss (and gradient) as soon as the
+  // layer's attention is there; nothing of a layer is kept. Returns the metrics times `share`.
+  at::Tensor run_model(const at::Tensor& ids, int64_t count, bool trains, double share) {
+    const at::NoGradGuard frozen;
+    models::Sequences sequences;
+    sequences.q_lens.assign(static_cast<size_t>(count), settings_.length);
+    sequences.k_lens = sequences.q_lens;
+    const torch_ops::Ragged ragged = torch_ops::make_ragged(
+        sequences.q_lens, sequences.k_lens, settings_.gate.block_size, model_.device());
+    at::Tensor sum = at::zeros({}, at::TensorOptions(model_.device()).dtype(at::kDouble));
+    int64_t layers = 0;
+    const models::Attention attention = [&](const models::AttentionInput& input) {
+      if (models::window_cuts(input)) return models::dense_attention(input);
+      const auto [o, lse, target] =
+          torch_ops::pooled_attn(input.q, input.k, input.v, ragged, input.scale, /*causal=*/true,
+                                 /*group_max=*/false, /*normalise=*/true);
+      const at::AutoGradMode grad(trains);
+      const at::Tensor scores = gates_.scores(input, ragged, model_);
+      const at::Tensor loss = torch_ops::gate_loss(scores, target, ragged, skip_, settings_.loss);
+      if (trains) (loss * (settings_.loss_scale * share)).backward();
+      sum.add_(loss.detach());
+      ++layers;
+      return o;
+    };
+    model_.hidden(ids.to(model_.device()), sequences, attention);
+    SEER_CHECK(layers > 0, "every layer of the model has a sliding window shorter than ",
+               settings_.length, " tokens: there is no gate to train");
+    const at::Tensor loss = sum * (settings_.loss_scale * share);
+    if (settings_.loss != "kl") return loss.view(1);
+    // The loss is a mean over all elements: times the blocks of a row, it is the mean over rows.
+    const double rows =
+        share * static_cast<double>(ragged.num_blocks) / static_cast<double>(layers);
+    return at::stack({loss, sum * rows});
+  }
+
+  const models::Decoder& model_;
+  const DistillSettings& settings_;
+  Mixture train_, valid_;
+  PackedWindows windows_;
+  SyntheticShare synthetic_;
+  models::Gates gates_;
+  double skip_ = 0;
+};
+
+RunResult distill_on(const models::Decoder& model, const io::Tokenizer& tokenizer, Mixture train,
+                     const DistillSettings& settings) {
+  Mixture valid;
+  if (!settings.data.valid.empty()) {
+    valid = open_mixture(settings.data.valid, settings.data, tokenizer, settings.tokenizer);
+  }
+  Distillation task(model, tokenizer, std::move(train), std::move(valid), settings);
+  const RunResult result = run(task, settings.loop);
+  task.save(settings.loop.out);
+  return result;
+}
+
+}  // namespace
+
+RunResult distill(const models::Decoder& model, const io::Tokenizer& tokenizer,
+                  const DistillSettings& settings) {
+  return distill_on(model, tokenizer,
+                    open_mixture(settings.data.train, settings.data, tokenizer, settings.tokenizer),
+                    settings);
+}
+
+RunResult distill(const models::Decoder& model, std::vector<int32_t> tokens,
+                  const io::Tokenizer& tokenizer, const DistillSettings& settings) {
+  auto file = std::make_shared<const TokenFile>(std::move(tokens), "the text");
+  return distill_on(model, tokenizer, single_mixture(std::move(file), tokenizer), settings);
+}
+
+}  // namespace seer::train
