@@ -14,8 +14,9 @@ namespace seer::io {
 
 class Tokenizer {
  public:
-  // From a folder with tokenizer.json (and tokenizer_config.json, where there is one). Error: missing
-  // file, not JSON, a model, normalizer or pre-tokenizer that is not supported (named, with the list).
+  // From a folder with tokenizer.json and, where they are there, tokenizer_config.json and
+  // chat_template.jinja. Truncation and padding in tokenizer.json are not applied. Error: missing file,
+  // not JSON, a model, normalizer or pre-tokenizer that is not supported (named, with the list).
   static Tokenizer load(const std::filesystem::path& folder);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
@@ -25,6 +26,7 @@ class Tokenizer {
   // recognised. Bytes that are not UTF-8 are read as U+FFFD, one for each maximal subpart. Thread-safe.
   std::vector<int32_t> encode(std::string_view text, bool special) const;
   // Text of ids; `skip_special` leaves special tokens out. Bytes that do not form UTF-8 become U+FFFD.
+  // Ids that no token has are left out (models round their vocabulary up).
   std::string decode(const std::vector<int32_t>& ids, bool skip_special) const;
 
   int64_t vocab_size() const;  // added tokens included
@@ -36,28 +38,34 @@ class Tokenizer {
   struct Message {
     std::string role, content;
   };
-  // The prompt of a conversation by the folder's chat template, to be encoded without specials.
+  // The prompt of a conversation by the folder's chat template, to be encoded without specials. Error:
+  // no template, a construct in it that is not supported (named), or one that it raises itself.
   std::string apply_chat_template(const std::vector<Message>& messages,
                                   bool add_generation_prompt) const;
 
  private:
+  friend class StreamDecoder;
   struct State;
   explicit Tokenizer(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
 };
 
 // Text that comes id by id: gives back what is complete, keeps the bytes of a character that is not.
+// All pieces joined are decode() of all ids, but for one case: of byte tokens (<0xE2>) that form a
+// character and then broken bytes, the character stays here, where decode() replaces the whole run.
 class StreamDecoder {
  public:
+  // `tokenizer` must outlive it.
   StreamDecoder(const Tokenizer& tokenizer, bool skip_special);
+  ~StreamDecoder();
+  StreamDecoder(StreamDecoder&&) noexcept;
+  StreamDecoder& operator=(StreamDecoder&&) noexcept;
   std::string push(int32_t id);  // may be empty
-  std::string finish();          // what was kept
+  std::string finish();          // what was kept; the next push begins a new text
 
  private:
-  const Tokenizer& tokenizer_;
-  bool skip_special_;
-  std::vector<int32_t> ids_;
-  size_t prefix_ = 0, read_ = 0;
+  struct State;
+  std::unique_ptr<State> state_;
 };
 
 }  // namespace seer::io

@@ -1,0 +1,19 @@
+#pragma once
+// Settings of Metaspace, which is a pre-tokenizer and a decoder: SentencePiece's sign for a space.
+
+#include <string>
+
+#include "seer/io/tokenizer/json_node.h"
+
+namespace seer::io {
+
+struct MetaspaceSettings {
+  enum class Prepend { always, never, first };
+  std::string replacement;  // one character
+  Prepend prepend = Prepend::always;
+  bool split = true;
+};
+
+MetaspaceSettings read_metaspace(const JsonNode& field);
+
+}  // namespace seer::io

@@ -1,0 +1,18 @@
+#pragma once
+// `post_processor` of tokenizer.json: what stands before and after the ids of one text.
+
+#include <cstdint>
+#include <vector>
+
+#include "seer/io/tokenizer/json_node.h"
+
+namespace seer::io {
+
+struct PostProcessor {
+  std::vector<int32_t> before, after;
+};
+
+// Error: a kind that is not supported (named, with the list).
+PostProcessor read_post_processor(const JsonNode& field);
+
+}  // namespace seer::io

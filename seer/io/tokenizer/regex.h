@@ -1,0 +1,60 @@
+#pragma once
+// Regular expressions as tokenizer.json has them (Oniguruma's dialect), run by PCRE2 with JIT.
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace seer::io {
+
+struct Match {
+  size_t begin, end;  // bytes
+};
+
+class Regex {
+ public:
+  // Error names `where`, the pattern and what is wrong with it or not supported.
+  Regex(std::string_view pattern, const std::string& where);
+  // Matches of a plain text.
+  static Regex literal(std::string_view text);
+
+  // First match at or after `begin` of `text`, which must be valid UTF-8. Thread-safe. Error: a limit
+  // of the matcher was reached.
+  std::optional<Match> find(std::string_view text, size_t begin) const;
+
+  // Calls take(Match) for all matches from left to right; an empty one directly behind a match is left
+  // out (as the `tokenizers` library does).
+  template <class Take>
+  void for_each(std::string_view text, const Take& take) const;
+
+ private:
+  struct Code;
+  Regex(std::string_view pattern, const std::string& where, bool is_literal);
+  std::shared_ptr<const Code> code_;
+};
+
+// The pattern in PCRE2's dialect; exposed for its test. Error: a construct whose meaning differs.
+std::string translate_regex(std::string_view pattern, const std::string& where);
+
+template <class Take>
+void Regex::for_each(std::string_view text, const Take& take) const {
+  size_t from = 0;
+  std::optional<size_t> last_end;
+  while (from <= text.size()) {
+    const std::optional<Match> match = find(text, from);
+    if (!match) return;
+    if (match->begin == match->end && last_end == match->end) {
+      // Step over one character, or the same empty match would come for ever.
+      ++from;
+      while (from < text.size() && (static_cast<unsigned char>(text[from]) & 0xC0) == 0x80) ++from;
+      continue;
+    }
+    from = match->end;
+    last_end = match->end;
+    take(*match);
+  }
+}
+
+}  // namespace seer::io

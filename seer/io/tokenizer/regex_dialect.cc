@@ -1,0 +1,138 @@
+// Oniguruma's regular expressions rewritten for PCRE2. Only what means something else there changes:
+// white space and word characters are spelled out, and constructs that differ beyond that are errors.
+#include <string>
+#include <string_view>
+
+#include "seer/base/error.h"
+#include "seer/io/tokenizer/json_node.h"
+#include "seer/io/tokenizer/regex.h"
+
+namespace seer::io {
+
+namespace {
+
+// Unicode's White_Space, and its complement, as the inside of a class. PCRE2's own \s has U+180E, too.
+constexpr std::string_view kSpace =
+    R"(\t-\r \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
+constexpr std::string_view kNotSpace =
+    R"(\x{0}-\x{8}\x{e}-\x{1f}\x{21}-\x{84}\x{86}-\x{9f}\x{a1}-\x{167f}\x{1681}-\x{1fff})"
+    R"(\x{200b}-\x{2027}\x{202a}-\x{202e}\x{2030}-\x{205e}\x{2060}-\x{2fff}\x{3001}-\x{10ffff})";
+constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+
+class Translator {
+ public:
+  Translator(std::string_view pattern, const std::string& where)
+      : pattern_(pattern), where_(where) {}
+
+  std::string run() {
+    while (pos_ < pattern_.size()) {
+      if (pattern_[pos_] == '\\') {
+        escape(false);
+      } else if (pattern_[pos_] == '[') {
+        character_class();
+      } else {
+        group();
+      }
+    }
+    return std::move(out_);
+  }
+
+ private:
+  [[noreturn]] void refuse(std::string_view construct) const {
+    fail(where_, ": the regular expression ", quoted(pattern_), " uses ", construct,
+         ", which is not supported");
+  }
+
+  void copy(size_t count) {
+    out_.append(pattern_.substr(pos_, count));
+    pos_ += count;
+  }
+
+  // One character outside of classes; groups are checked for kinds that PCRE2 reads in another way.
+  void group() {
+    if (pattern_.substr(pos_, 2) == "(?") {
+      const std::string_view rest = pattern_.substr(pos_ + 2);
+      constexpr std::string_view kKnown = ":=!>#<i";
+      if (rest.empty() || kKnown.find(rest[0]) == std::string_view::npos ||
+          (rest[0] == 'i' && rest.substr(0, 2) != "i:")) {
+        refuse(message("the group (?", rest.substr(0, 1)));
+      }
+    }
+    copy(1);
+  }
+
+  void escape(bool in_class) {
+    if (pos_ + 1 == pattern_.size()) refuse("a lone backslash at its end");
+    const char kind = pattern_[pos_ + 1];
+    const auto put = [&](std::string_view inside) {
+      out_.append(in_class ? "" : "[").append(inside).append(in_class ? "" : "]");
+      pos_ += 2;
+    };
+    switch (kind) {
+      case 's': return put(kSpace);
+      case 'S': return put(kNotSpace);
+      case 'w': return put(kWord);
+      case 'W':
+        if (in_class) refuse("\\W in a class");
+        out_.append("[^").append(kWord).append("]");
+        pos_ += 2;
+        return;
+      case 'b':
+      case 'B':
+      case 'h':
+      case 'H':
+      case 'X':
+      case 'y':
+      case 'Y':
+      case 'K':
+      case 'k':
+      case 'g':
+      case 'Q':
+      case 'E':
+      case 'C':
+      case 'c':
+      case 'M':
+      case 'N':
+      case 'O':
+      case 'R':
+      case 'G':
+      case 'o':
+      case 'u':
+      case 'L':
+      case 'U':
+      case 'l': refuse(message("\\", kind));
+      default: copy(2);
+    }
+  }
+
+  void character_class() {
+    copy(1);
+    if (pos_ < pattern_.size() && pattern_[pos_] == '^') copy(1);
+    for (bool is_first = true;; is_first = false) {
+      if (pos_ >= pattern_.size()) refuse("a class without its ]");
+      const char c = pattern_[pos_];
+      if (c == ']' && !is_first) return copy(1);
+      if (c == ']') refuse("a class that begins with ]");
+      if (c == '[') refuse("a class within a class");
+      if (pattern_.substr(pos_, 2) == "&&") refuse("an intersection (&&) of classes");
+      if (c == '\\') {
+        escape(true);
+      } else {
+        copy(1);
+      }
+    }
+  }
+
+  std::string_view pattern_;
+  const std::string& where_;
+  size_t pos_ = 0;
+  std::string out_;
+};
+
+}  // namespace
+
+std::string translate_regex(std::string_view pattern, const std::string& where) {
+  return Translator(pattern, where).run();
+}
+
+}  // namespace seer::io

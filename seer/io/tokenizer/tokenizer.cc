@@ -1,0 +1,190 @@
+// From text to ids: added tokens are cut out, the rest is normalized, cut into words and encoded.
+#include "seer/io/tokenizer/tokenizer.h"
+
+#include "seer/base/error.h"
+#include "seer/base/file.h"
+#include "seer/io/jinja/template.h"
+#include "seer/io/text.h"
+#include "seer/io/tokenizer/tokenizer_state.h"
+#include "seer/io/utf8.h"
+
+namespace seer::io {
+
+namespace {
+
+std::unique_ptr<const Normalizer> normalizer_of(const JsonNode& root) {
+  const auto node = root.find("normalizer");
+  return node ? read_normalizer(*node) : nullptr;
+}
+
+PreTokenizerPlan pre_tokenizer_of(const JsonNode& root) {
+  const auto node = root.find("pre_tokenizer");
+  return node ? read_pre_tokenizer(*node) : PreTokenizerPlan{};
+}
+
+PostProcessor post_processor_of(const JsonNode& root) {
+  const auto node = root.find("post_processor");
+  return node ? read_post_processor(*node) : PostProcessor{};
+}
+
+}  // namespace
+
+Tokenizer::State::State(const JsonNode& root, TokenizerConfig config_read)
+    : config(std::move(config_read)),
+      normalizer(normalizer_of(root)),
+      pre_tokenizer(pre_tokenizer_of(root)),
+      bpe(root.at("model"), pre_tokenizer.is_byte_level),
+      added(root.find("added_tokens"), bpe.vocabulary(), normalizer.get()),
+      post_processor(post_processor_of(root)),
+      decoder(root.find("decoder")) {
+  const auto id_of = [&](const char* key) -> std::optional<int32_t> {
+    const auto it = config.special.find(key);
+    if (it == config.special.end()) return std::nullopt;
+    const auto id = token_id(it->second);
+    SEER_CHECK(id, "tokenizer_config.json names the ", key, " ", quoted(it->second), ", which ",
+               root.where(), " does not have");
+    return id;
+  };
+  bos = id_of("bos_token");
+  eos = id_of("eos_token");
+}
+
+std::optional<int32_t> Tokenizer::State::token_id(std::string_view token) const {
+  if (const AddedToken* found = added.find(token)) return found->id;
+  return bpe.vocabulary().id(token);
+}
+
+const std::string* Tokenizer::State::token_text(int32_t id, bool skip_special) const {
+  const AddedToken* token = added.find(int64_t{id});
+  const std::string* text = token ? &token->content : bpe.vocabulary().token(id);
+  return text && skip_special && added.is_special(*text) ? nullptr : text;
+}
+
+Tokenizer Tokenizer::load(const std::filesystem::path& folder) {
+  const std::string path = (folder / "tokenizer.json").string();
+  const nlohmann::json json = parse_json_file(path, read_file(path));
+  return Tokenizer(std::make_unique<State>(JsonNode(json, path), TokenizerConfig::read(folder)));
+}
+
+Tokenizer::Tokenizer(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Tokenizer::~Tokenizer() = default;
+Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
+Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
+
+std::vector<int32_t> Tokenizer::encode(std::string_view text, bool special) const {
+  const State& s = *state_;
+  std::string repaired;
+  if (find_invalid_utf8(text) != std::string_view::npos) {
+    repaired = replace_invalid_utf8(text);
+    text = repaired;
+  }
+  std::vector<int32_t> ids;
+  if (special) ids = s.post_processor.before;
+  const PreTokenizer::Take take_word = [&](std::string_view word, bool) {
+    s.bpe.encode(word, ids);
+  };
+  const auto encode_part = [&](std::string_view part, bool at_start) {
+    s.pre_tokenizer.split ? s.pre_tokenizer.split->split(part, at_start, take_word)
+                          : take_word(part, at_start);
+  };
+  s.added.split(text, false, [&](std::string_view raw, const AddedToken* token) {
+    if (token) return ids.push_back(token->id);
+    std::string normalized;
+    std::string_view part = raw;
+    if (s.normalizer) {
+      normalized = raw;
+      s.normalizer->normalize(normalized);
+      part = normalized;
+    }
+    s.added.split(part, true, [&](std::string_view words, const AddedToken* inner) {
+      if (inner) return ids.push_back(inner->id);
+      encode_part(words, raw.data() == text.data() && words.data() == part.data());
+    });
+  });
+  if (special) {
+    const auto& after = s.post_processor.after;
+    ids.insert(ids.end(), after.begin(), after.end());
+  }
+  return ids;
+}
+
+std::string Tokenizer::decode(const std::vector<int32_t>& ids, bool skip_special) const {
+  Decoder::Run run(state_->decoder, false);
+  for (const int32_t id : ids) {
+    if (const std::string* text = state_->token_text(id, skip_special)) run.push(*text);
+  }
+  run.finish();
+  return run.take();
+}
+
+int64_t Tokenizer::vocab_size() const {
+  return static_cast<int64_t>(state_->bpe.vocabulary().size()) +
+         state_->added.num_beyond_vocabulary();
+}
+
+std::optional<int32_t> Tokenizer::token_id(std::string_view token) const {
+  return state_->token_id(token);
+}
+
+std::optional<int32_t> Tokenizer::bos_id() const {
+  return state_->bos;
+}
+std::optional<int32_t> Tokenizer::eos_id() const {
+  return state_->eos;
+}
+
+bool Tokenizer::has_chat_template() const {
+  return state_->config.chat_template.has_value();
+}
+
+std::string Tokenizer::apply_chat_template(const std::vector<Message>& messages,
+                                           bool add_generation_prompt) const {
+  const TokenizerConfig& config = state_->config;
+  SEER_CHECK(
+      config.chat_template,
+      "the tokenizer has no chat template; put one into "
+      "tokenizer_config.json (chat_template) or chat_template.jinja, or give a plain prompt");
+  jinja::Context context;
+  std::vector<jinja::Value> list;
+  for (const Message& message : messages) {
+    list.push_back(jinja::Value::dict({{"role", message.role}, {"content", message.content}}));
+  }
+  context["messages"] = jinja::Value::list(std::move(list));
+  context["tools"] = jinja::Value::none();
+  context["documents"] = jinja::Value::none();
+  context["add_generation_prompt"] = add_generation_prompt;
+  for (const auto& [key, token] : config.special) context[key] = token;
+  if (!config.additional.empty()) {
+    context["additional_special_tokens"] = jinja::Value::list(
+        std::vector<jinja::Value>(config.additional.begin(), config.additional.end()));
+  }
+  return jinja::render(*config.chat_template, config.chat_template_name, context);
+}
+
+struct StreamDecoder::State {
+  const Tokenizer::State& tokenizer;
+  bool skip_special;
+  Decoder::Run run;
+};
+
+StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, bool skip_special)
+    : state_(new State{*tokenizer.state_, skip_special,
+                       Decoder::Run(tokenizer.state_->decoder, true)}) {}
+StreamDecoder::~StreamDecoder() = default;
+StreamDecoder::StreamDecoder(StreamDecoder&&) noexcept = default;
+StreamDecoder& StreamDecoder::operator=(StreamDecoder&&) noexcept = default;
+
+std::string StreamDecoder::push(int32_t id) {
+  const std::string* text = state_->tokenizer.token_text(id, state_->skip_special);
+  if (text) state_->run.push(*text);
+  return state_->run.take();
+}
+
+std::string StreamDecoder::finish() {
+  state_->run.finish();
+  std::string rest = state_->run.take();
+  state_->run = Decoder::Run(state_->tokenizer.decoder, true);
+  return rest;
+}
+
+}  // namespace seer::io
