@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cmath>
 
+#include "seer/base/error.h"
 #include "seer/report/table.h"
 
 namespace seer::eval {

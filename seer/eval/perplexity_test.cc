@@ -1,0 +1,78 @@
+#include "seer/eval/perplexity.h"
+
+#include <ATen/ATen.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "seer/base/error.h"
+
+namespace seer::eval {
+namespace {
+
+TEST(DocumentWindows, CutsLongDocumentsAndPutsBosFirst) {
+  const std::vector<std::vector<int32_t>> documents = {{5, 6, 7},
+                                                       std::vector<int32_t>(16, 9),
+                                                       std::vector<int32_t>(15, 8),
+                                                       std::vector<int32_t>(40, 7)};
+  const Windows windows = document_windows(documents, 4, 4, 8, 1);
+  ASSERT_EQ(windows.ids.size(), 2u);  // the third is one token short of four lengths
+  EXPECT_EQ(windows.ids[0], (std::vector<int32_t>{1, 9, 9, 9}));
+  EXPECT_EQ(windows.ids[1], (std::vector<int32_t>{1, 7, 7, 7}));
+  EXPECT_EQ(document_windows(documents, 4, 4, 1, 1).ids.size(), 1u);
+  EXPECT_EQ(document_windows(documents, 4, 4, 8, -1).ids[0], (std::vector<int32_t>{9, 9, 9, 9}));
+}
+
+TEST(DocumentWindows, SaysHowLongTheLongestIs) {
+  try {
+    document_windows({{1, 2, 3}}, 100, 4, 8, 1);
+    FAIL() << "no error";
+  } catch (const Error& e) {
+    EXPECT_THAT(e.what(), testing::HasSubstr("the longest has 3"));
+  }
+}
+
+// A model whose logits are known: the embedding is the identity, so that hidden states are logits.
+models::Decoder identity_model(int64_t vocabulary) {
+  io::ModelConfig config;
+  config.vocab_size = vocabulary;
+  config.hidden_size = static_cast<int>(vocabulary);
+  models::ModelWeights weights;
+  weights.embedding = at::eye(vocabulary);
+  weights.head = weights.embedding;
+  weights.norm = at::ones({vocabulary});
+  return models::Decoder(config, weights);
+}
+
+TEST(MeanNll, IsTheCrossEntropyOfTheNextToken) {
+  at::manual_seed(1);
+  const models::Decoder model = identity_model(11);
+  // More rows than one piece of logits.
+  const int64_t length = 1500;
+  const at::Tensor hidden = at::randn({length, 11}), ids = at::randint(11, {length}, at::kLong);
+  const double expected =
+      at::cross_entropy_loss(hidden.narrow(0, 0, length - 1), ids.narrow(0, 1, length - 1))
+          .item<double>();
+  EXPECT_NEAR(mean_nll(model, hidden, ids), expected, 1e-5);
+}
+
+TEST(Table, ShowsRowsBesideDense) {
+  Row dense, sparse;
+  dense.method = "dense";
+  dense.length = sparse.length = 1024;
+  dense.perplexity = 10;
+  sparse.method = "seer";
+  sparse.rule = "nz_ratio";
+  sparse.strength = 0.1;
+  sparse.perplexity = 11;
+  sparse.density = 0.0987;
+  const std::string table = to_table({dense, sparse});
+  EXPECT_THAT(table, testing::HasSubstr("x1.1000"));
+  EXPECT_THAT(table, testing::HasSubstr("0.099"));
+  EXPECT_EQ(to_json(sparse)["sparsity"], 0.9);
+  EXPECT_EQ(to_json(dense)["sparsity"], 0.0);
+  sparse.rule = "threshold";
+  EXPECT_TRUE(to_json(sparse)["sparsity"].is_null());
+}
+
+}  // namespace
+}  // namespace seer::eval
