@@ -1,0 +1,56 @@
+#include "seer/cli/data_args.h"
+
+#include <cstdio>
+
+#include "seer/base/progress.h"
+
+namespace seer::cli {
+
+void DataArgs::add(Args& args, train::DataSettings& settings) {
+  args.group("Data");
+  args.add("data", data, "texts to train on: .txt, .jsonl, .jsonl.zst")->required();
+  args.add("weights", weights, "share of the windows from each text; default: equal");
+  args.add("valid", valid, "held-out texts");
+  args.add("synthetic", settings.synthetic_share,
+           "share of windows with inserted facts and copies, 0 ... 1");
+  args.add("cache", cache_, "folder of token files");
+  args.group("");
+}
+
+void DataArgs::fill(train::DataSettings& settings) const {
+  if (!weights.empty() && weights.size() != data.size()) {
+    throw UsageError(
+        message("--weights: ", weights.size(), " for ", data.size(), " texts in --data"));
+  }
+  for (size_t i = 0; i < data.size(); ++i) {
+    settings.train.push_back({data[i], weights.empty() ? 1 : weights[i]});
+  }
+  for (const std::string& path : valid) settings.valid.push_back({path, 1});
+  if (!cache_.empty()) settings.cache = cache_;
+}
+
+void LoopArgs::add(Args& args, train::LoopSettings& settings) {
+  args.group("Run");
+  args.add("out", out, "folder of the run and its result; the same folder again resumes it")
+      ->required();
+  args.add("steps", settings.steps, "optimizer steps");
+  args.add("clip", settings.clip, "largest norm of the gradient; 0: no clipping");
+  args.add("save-every", settings.save_every, "steps between checkpoints");
+  args.add("valid-every", settings.valid_every, "steps between validations; 0: at the end");
+  args.flag("restart", settings.restart, "discard the run that lies in --out");
+  args.group("");
+}
+
+void print_result(const char* verb, const train::RunResult& result, const std::string& out) {
+  std::printf("seer %s: %lld steps, %s tokens in %s, loss %.4f", verb,
+              static_cast<long long>(result.steps),
+              count_text(static_cast<double>(result.tokens)).c_str(),
+              duration_text(result.seconds).c_str(), result.loss);
+  for (const auto& [name, value] : result.valid) std::printf(", %s %.4f", name.c_str(), value);
+  if (result.skipped_steps > 0) {
+    std::printf(", %lld steps skipped", static_cast<long long>(result.skipped_steps));
+  }
+  std::printf("\nwritten: %s\n", out.c_str());
+}
+
+}  // namespace seer::cli

@@ -1,0 +1,32 @@
+#pragma once
+// Settings of training that pretrain and distill share.
+
+#include <string>
+#include <vector>
+
+#include "seer/cli/args.h"
+#include "seer/train/data.h"
+#include "seer/train/loop.h"
+
+namespace seer::cli {
+
+struct DataArgs {
+  std::vector<std::string> data, valid;
+  std::vector<double> weights;
+  void add(Args& args, train::DataSettings& settings);
+  // Fills the files of `settings`. UsageError: not one weight for each file.
+  void fill(train::DataSettings& settings) const;
+
+ private:
+  std::string cache_ = ".cache/seer";
+};
+
+struct LoopArgs {
+  std::string out;
+  void add(Args& args, train::LoopSettings& settings);
+};
+
+// The last line of a training verb.
+void print_result(const char* verb, const train::RunResult& result, const std::string& out);
+
+}  // namespace seer::cli
