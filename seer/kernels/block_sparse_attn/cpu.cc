@@ -135,7 +135,9 @@ void block_sparse_attn_cpu(const Params& p, const TileEngine& engine) {
   check_sequences("block_sparse_attn", p, p.lists.cu_rows, p.lists.num_rows, p.lists.block_q);
   PackedKv kv(engine, kv_source(p, p.lists.block_k));
   std::vector<AttentionTile> tiles;
-  for (int i = 0; i < omp_get_max_threads(); ++i) {
+  const int64_t num_threads =
+      std::min<int64_t>(omp_get_max_threads(), p.lists.num_rows * p.lists.num_heads);
+  for (int64_t i = 0; i < num_threads; ++i) {
     tiles.emplace_back(engine, p.dtype, p.head_dim, p.lists.block_k, p.scale);
   }
   while (kv.next()) run_wave(p, kv, tiles);

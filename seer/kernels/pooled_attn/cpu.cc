@@ -168,7 +168,9 @@ void pooled_attn_cpu(const Params& p, const TileEngine& engine) {
   }
   PackedKv kv(engine, kv_source(p, p.block_k));
   std::vector<Scratch> scratch;
-  for (int i = 0; i < omp_get_max_threads(); ++i) scratch.emplace_back(p, engine);
+  const int64_t num_threads =
+      std::min<int64_t>(omp_get_max_threads(), p.num_rows * p.num_map_heads);
+  for (int64_t i = 0; i < num_threads; ++i) scratch.emplace_back(p, engine);
   while (kv.next()) {
     kv.pack(nullptr);
     run_wave(p, kv, scratch);

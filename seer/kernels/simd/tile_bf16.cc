@@ -63,13 +63,18 @@ void pack_values(DType, const void* rows, int64_t row_stride, int valid, int key
   }
 }
 
+// Four lanes at a time, as pack_keys does with keys.
 void pack_queries(DType, const void* const* rows, int lanes, int head_dim, void* packed) {
-  uint32_t* out = static_cast<uint32_t*>(packed);
-  for (int lane = 0; lane < lanes; ++lane) {
-    for (int pair = 0; pair < head_dim / 2; ++pair) {
-      uint32_t word = 0;
-      if (rows[lane]) std::memcpy(&word, static_cast<const uint32_t*>(rows[lane]) + pair, 4);
-      out[pair * lanes + lane] = word;
+  float* out = static_cast<float*>(packed);
+  for (int lane = 0; lane < lanes; lane += 4) {
+    for (int d = 0; d < head_dim; d += 8) {
+      __m128 r[4];
+      for (int i = 0; i < 4; ++i) {
+        const auto* row = static_cast<const uint16_t*>(rows[lane + i]);
+        r[i] = row ? _mm_loadu_ps((const float*)(row + d)) : _mm_setzero_ps();
+      }
+      _MM_TRANSPOSE4_PS(r[0], r[1], r[2], r[3]);
+      for (int i = 0; i < 4; ++i) _mm_store_ps(out + (d / 2 + i) * lanes + lane, r[i]);
     }
   }
 }

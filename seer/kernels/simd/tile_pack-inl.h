@@ -32,69 +32,79 @@ constexpr bool kHasF16 = true;
 constexpr bool kHasF16 = false;
 #endif
 
-// One row of n (a multiple of 8) features as f32; zeros for a null row.
-HWY_INLINE void load_row(DType dtype, const void* row, int n, float* HWY_RESTRICT out) {
+// One row of n (a multiple of 8) features as f32: the row itself where it is f32, `buffer` otherwise;
+// zeros for a null row.
+HWY_INLINE const float* load_row(DType dtype, const void* row, int n, float* HWY_RESTRICT buffer) {
   const RowTag d;
   const hn::Rebind<uint16_t, RowTag> half;
   const int width = static_cast<int>(hn::Lanes(d));
+  if (row && dtype == DType::f32) return static_cast<const float*>(row);
   if (!row) {
-    std::fill_n(out, n, 0.f);
-  } else if (dtype == DType::f32) {
-    std::copy_n(static_cast<const float*>(row), n, out);
+    std::fill_n(buffer, n, 0.f);
   } else if (dtype == DType::f16 && !kHasF16) {
-    for (int i = 0; i < n; ++i) out[i] = float_from_f16(static_cast<const uint16_t*>(row)[i]);
+    for (int i = 0; i < n; ++i) buffer[i] = float_from_f16(static_cast<const uint16_t*>(row)[i]);
   } else {
     const auto* in = static_cast<const uint16_t*>(row);
     for (int i = 0; i < n; i += width) {
       const auto bits = hn::LoadU(half, in + i);
       if (dtype == DType::bf16) {
-        hn::StoreU(
-            hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(hn::Rebind<uint32_t, RowTag>(), bits))),
-            d, out + i);
+        const auto wide = hn::PromoteTo(hn::Rebind<uint32_t, RowTag>(), bits);
+        hn::StoreU(hn::BitCast(d, hn::ShiftLeft<16>(wide)), d, buffer + i);
       } else {
-        hn::StoreU(hn::PromoteTo(d, hn::BitCast(hn::Rebind<hwy::float16_t, RowTag>(), bits)), d,
-                   out + i);
+        const hn::Rebind<hwy::float16_t, RowTag> f16;
+        hn::StoreU(hn::PromoteTo(d, hn::BitCast(f16, bits)), d, buffer + i);
       }
     }
   }
+  return buffer;
 }
 
 inline const void* row_at(DType dtype, const void* rows, int64_t row_stride, int i, int valid) {
   return i < valid ? element_at(dtype, rows, i * row_stride) : nullptr;
 }
 
+// Feature i of four rows goes, side by side, to out[i * stride].
+HWY_INLINE void interleave(const float* const row[4], int n, int64_t stride,
+                           float* HWY_RESTRICT out) {
+  for (int i = 0; i < n; ++i) {
+    for (int r = 0; r < 4; ++r) out[i * stride + r] = row[r][i];
+  }
+}
+
 void pack_keys(DType dtype, const void* rows, int64_t row_stride, int valid, int keys, int head_dim,
                void* packed) {
   float* out = static_cast<float*>(packed);
-  float row[4][kMaxHeadDim];
-  for (int key = 0; key < keys; key += 4) {
+  float buffer[4][kMaxHeadDim];
+  for (int key = 0; key < keys; key += 4, out += 4 * head_dim) {
+    const float* row[4];
     for (int r = 0; r < 4; ++r) {
-      load_row(dtype, row_at(dtype, rows, row_stride, key + r, valid), head_dim, row[r]);
+      row[r] =
+          load_row(dtype, row_at(dtype, rows, row_stride, key + r, valid), head_dim, buffer[r]);
     }
-    for (int i = 0; i < head_dim; ++i, out += 4) {
-      for (int r = 0; r < 4; ++r) out[r] = row[r][i];
-    }
+    interleave(row, head_dim, 4, out);
   }
 }
 
 void pack_values(DType dtype, const void* rows, int64_t row_stride, int valid, int keys,
                  int head_dim, void* packed) {
   float* out = static_cast<float*>(packed);
-  float row[kMaxHeadDim];
+  float buffer[kMaxHeadDim];
   for (int key = 0; key < keys; ++key) {
-    load_row(dtype, row_at(dtype, rows, row_stride, key, valid), head_dim, row);
+    const float* row =
+        load_row(dtype, row_at(dtype, rows, row_stride, key, valid), head_dim, buffer);
     for (int g = 0; g < head_dim / 4; ++g) {
-      std::copy_n(row + 4 * g, 4, out + (g * keys + key) * 4);
+      for (int i = 0; i < 4; ++i) out[(g * keys + key) * 4 + i] = row[4 * g + i];
     }
   }
 }
 
 void pack_queries(DType dtype, const void* const* rows, int lanes, int head_dim, void* packed) {
   float* out = static_cast<float*>(packed);
-  float row[kMaxHeadDim];
-  for (int lane = 0; lane < lanes; ++lane) {
-    load_row(dtype, rows[lane], head_dim, row);
-    for (int i = 0; i < head_dim; ++i) out[i * lanes + lane] = row[i];
+  float buffer[4][kMaxHeadDim];
+  for (int lane = 0; lane < lanes; lane += 4) {
+    const float* row[4];
+    for (int r = 0; r < 4; ++r) row[r] = load_row(dtype, rows[lane + r], head_dim, buffer[r]);
+    interleave(row, head_dim, lanes, out + lane);
   }
 }
 
