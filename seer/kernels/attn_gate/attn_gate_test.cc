@@ -282,6 +282,9 @@ TEST_P(GateScore, GradientAgreesWithFiniteDifferences) {
     out.insert(out.end(), dk.begin(), dk.end());
     return out;
   });
+  Floats dk_alone(dk.size(), NAN);
+  attn_gate_score_grad({in.p, masked.data(), nullptr, dk_alone.data()}, kCpu);
+  EXPECT_EQ(dk_alone, dk);
   const auto of_q = [&](const Doubles& q) {
     return reference::attn_gate_score(in.p, q, widen(in.k));
   };

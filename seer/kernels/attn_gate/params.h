@@ -74,7 +74,7 @@ struct GateScoreParams {
 struct GateScoreGradParams {
   GateScoreParams forward;  // `scores` is not read
   const float* dscores;     // [Hq, R, N]
-  float* dq_gate;           // [R, Hq, d]
+  float* dq_gate;           // [R, Hq, d]    null: not wanted
   float* dk_gate;           // [K, Hg, d]
 };
 

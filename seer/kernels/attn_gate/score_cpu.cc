@@ -169,7 +169,7 @@ void attn_gate_score_grad(const GateScoreGradParams& g) {
   const GateScoreParams& p = g.forward;
   const std::vector<Task> q_tasks = tasks(p.num_seqs, p.cu_rows, kRowTile);
   const std::vector<Task> k_tasks = tasks(p.num_seqs, p.cu_blocks, kKeyTile);
-  const int64_t num_q = static_cast<int64_t>(q_tasks.size());
+  const int64_t num_q = g.dq_gate ? static_cast<int64_t>(q_tasks.size()) : 0;
   const int64_t num_k = static_cast<int64_t>(k_tasks.size());
 #pragma omp parallel
   {

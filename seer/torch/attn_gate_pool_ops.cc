@@ -1,0 +1,90 @@
+// seer::attn_gate_pool. No gradient: a gate reads its model's q and k detached.
+
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#include "seer/kernels/attn_gate/attn_gate.h"
+#include "seer/torch/checks.h"
+#include "seer/torch/ops.h"
+
+namespace seer::torch_ops {
+namespace {
+
+constexpr const char* kOp = "seer::attn_gate_pool";
+
+void check_pools(int64_t pools) {
+  TORCH_CHECK(pools >= 1 && pools <= 7, kOp, ": pools is ", pools,
+              ", want the sum of some of max (1), min (2), avg (4)");
+}
+
+at::Tensor pool_cpu(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_blocks,
+                    int64_t num_blocks, int64_t block, int64_t pools) {
+  check_heads(kOp, {"x", x});
+  check_block(kOp, block);
+  check_pools(pools);
+  check_prefix(kOp, {"cu", cu}, x.size(0));
+  check_block_prefix(kOp, {"cu_blocks", cu_blocks}, cu, block, num_blocks);
+  const int pool_bits = static_cast<int>(pools);
+  at::Tensor pooled =
+      at::empty({num_blocks, x.size(1), kernels::count_pools(pool_bits) * x.size(2)},
+                x.options().dtype(at::kFloat));
+  kernels::GatePoolParams p{};
+  p.x = strided_in(x);
+  p.cu = int_data(cu);
+  p.cu_blocks = int_data(cu_blocks);
+  p.pooled = pooled.mutable_data_ptr<float>();
+  p.num_seqs = static_cast<int>(cu.size(0) - 1);
+  p.num_heads = static_cast<int>(x.size(1));
+  p.head_dim = static_cast<int>(x.size(2));
+  p.block = static_cast<int>(block);
+  p.pools = pool_bits;
+  p.dtype = dtype_of(x);
+  kernels::attn_gate_pool(p, {});
+  return pooled;
+}
+
+at::Tensor pool_meta(const at::Tensor& x, const at::Tensor&, const at::Tensor&,
+                     const c10::SymInt& num_blocks, int64_t block, int64_t pools) {
+  check_block(kOp, block);
+  check_pools(pools);
+  const int count = kernels::count_pools(static_cast<int>(pools));
+  return at::empty_symint({num_blocks, x.sym_size(1), x.sym_size(2) * count},
+                          x.options().dtype(at::kFloat));
+}
+
+at::Tensor call(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_blocks,
+                const c10::SymInt& num_blocks, int64_t block, int64_t pools) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow(kOp, "")
+                             .typed<at::Tensor(const at::Tensor&, const at::Tensor&,
+                                               const at::Tensor&, c10::SymInt, int64_t, int64_t)>();
+  return op.call(x, cu, cu_blocks, num_blocks, block, pools);
+}
+
+at::Tensor pool_autograd(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_blocks,
+                         const c10::SymInt& num_blocks, int64_t block, int64_t pools) {
+  refuse_gradient(kOp, "detach it, as gates do not train their model", {{"x", x}});
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  return call(x, cu, cu_blocks, num_blocks, block, pools);
+}
+
+}  // namespace
+
+at::Tensor attn_gate_pool(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_blocks,
+                          int64_t num_blocks, int64_t block, int64_t pools) {
+  return call(x, cu, cu_blocks, num_blocks, block, pools);
+}
+
+}  // namespace seer::torch_ops
+
+TORCH_LIBRARY_IMPL(seer, CPU, m) {
+  m.impl("attn_gate_pool", seer::torch_ops::pool_cpu);
+}
+TORCH_LIBRARY_IMPL(seer, Meta, m) {
+  m.impl("attn_gate_pool", seer::torch_ops::pool_meta);
+}
+TORCH_LIBRARY_IMPL(seer, Autograd, m) {
+  m.impl("attn_gate_pool", seer::torch_ops::pool_autograd);
+}

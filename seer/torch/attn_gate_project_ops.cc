@@ -1,0 +1,195 @@
+// seer::attn_gate_project and its gradient with respect to the weight.
+
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include "seer/kernels/attn_gate/attn_gate.h"
+#include "seer/torch/checks.h"
+#include "seer/torch/ops.h"
+
+namespace seer::torch_ops {
+namespace {
+
+using OptionalTensor = std::optional<at::Tensor>;
+
+constexpr const char* kOp = "seer::attn_gate_project";
+constexpr const char* kGradOp = "seer::attn_gate_project_grad";
+
+// cos and sin, f32 [R, w / 2], contiguous; both undefined without RoPE.
+struct Rope {
+  at::Tensor cos, sin;
+  int half = 0;
+  const float* cos_data() const { return cos.defined() ? cos.const_data_ptr<float>() : nullptr; }
+  const float* sin_data() const { return sin.defined() ? sin.const_data_ptr<float>() : nullptr; }
+};
+
+Rope check_rope(const char* op, const OptionalTensor& cos, const OptionalTensor& sin,
+                int64_t num_blocks, int64_t out_dim) {
+  Rope rope{given(cos), given(sin)};
+  TORCH_CHECK(rope.cos.defined() == rope.sin.defined(), op, ": give cos and sin together");
+  if (!rope.cos.defined()) return rope;
+  check_f32(op, {"cos", rope.cos}, 2);
+  check_f32(op, {"sin", rope.sin}, 2);
+  TORCH_CHECK(rope.cos.sizes() == rope.sin.sizes(), op, ": cos is ", rope.cos.sizes(), " and sin ",
+              rope.sin.sizes(), ", want the same");
+  TORCH_CHECK(rope.cos.size(0) == num_blocks, op, ": cos has ", rope.cos.size(0), " rows, want ",
+              num_blocks, " as x");
+  TORCH_CHECK(2 * rope.cos.size(1) <= out_dim, op, ": ", 2 * rope.cos.size(1),
+              " features turn, want at most ", out_dim);
+  rope.half = static_cast<int>(rope.cos.size(1));
+  rope.cos = rope.cos.contiguous();
+  rope.sin = rope.sin.contiguous();
+  return rope;
+}
+
+void check_weight(const at::Tensor& x, const at::Tensor& weight) {
+  check_f32(kOp, {"weight", weight}, 3);
+  TORCH_CHECK(weight.size(1) == x.size(2), kOp, ": weight takes ", weight.size(1),
+              " features, x has ", x.size(2));
+  TORCH_CHECK(x.size(1) > 0 && weight.size(0) % x.size(1) == 0, kOp, ": weight has ",
+              weight.size(0), " heads, want a multiple of the ", x.size(1), " of x");
+}
+
+at::Tensor project_cpu(const at::Tensor& x_in, const OptionalTensor& weight_in,
+                       const OptionalTensor& cos, const OptionalTensor& sin) {
+  check_f32(kOp, {"x", x_in}, 3);
+  const at::Tensor x = x_in.contiguous();
+  at::Tensor weight = given(weight_in);
+  if (weight.defined()) {
+    check_weight(x, weight);
+    weight = weight.contiguous();
+  }
+  const int64_t heads = weight.defined() ? weight.size(0) : x.size(1);
+  const int64_t out_dim = weight.defined() ? weight.size(2) : x.size(2);
+  const Rope rope = check_rope(kOp, cos, sin, x.size(0), out_dim);
+  at::Tensor y = at::empty({x.size(0), heads, out_dim}, x.options());
+  kernels::GateProjectParams p{};
+  p.x = x.const_data_ptr<float>();
+  p.weight = weight.defined() ? weight.const_data_ptr<float>() : nullptr;
+  p.cos = rope.cos_data();
+  p.sin = rope.sin_data();
+  p.y = y.mutable_data_ptr<float>();
+  p.num_blocks = x.size(0);
+  p.num_in_heads = static_cast<int>(x.size(1));
+  p.num_out_heads = static_cast<int>(heads);
+  p.in_dim = static_cast<int>(x.size(2));
+  p.out_dim = static_cast<int>(out_dim);
+  p.rope_half = rope.half;
+  kernels::attn_gate_project(p, {});
+  return y;
+}
+
+at::Tensor project_grad_cpu(const at::Tensor& dy_in, const at::Tensor& x_in,
+                            const OptionalTensor& cos, const OptionalTensor& sin) {
+  check_f32(kGradOp, {"dy", dy_in}, 3);
+  check_f32(kGradOp, {"x", x_in}, 3);
+  TORCH_CHECK(dy_in.size(0) == x_in.size(0), kGradOp, ": dy has ", dy_in.size(0), " rows, x has ",
+              x_in.size(0));
+  const at::Tensor dy = dy_in.contiguous(), x = x_in.contiguous();
+  const Rope rope = check_rope(kGradOp, cos, sin, x.size(0), dy.size(2));
+  at::Tensor dweight = at::zeros({dy.size(1), x.size(2), dy.size(2)}, x.options());
+  kernels::GateProjectGradParams p{};
+  p.x = x.const_data_ptr<float>();
+  p.cos = rope.cos_data();
+  p.sin = rope.sin_data();
+  p.dy = dy.const_data_ptr<float>();
+  p.dweight = dweight.mutable_data_ptr<float>();
+  p.num_blocks = x.size(0);
+  p.num_in_heads = static_cast<int>(x.size(1));
+  p.num_out_heads = static_cast<int>(dy.size(1));
+  p.in_dim = static_cast<int>(x.size(2));
+  p.out_dim = static_cast<int>(dy.size(2));
+  p.rope_half = rope.half;
+  kernels::attn_gate_project_grad(p, {});
+  return dweight;
+}
+
+at::Tensor project_meta(const at::Tensor& x, const OptionalTensor& weight, const OptionalTensor&,
+                        const OptionalTensor&) {
+  const bool has_weight = weight.has_value() && weight->defined();
+  return at::empty_symint({x.sym_size(0), has_weight ? weight->sym_size(0) : x.sym_size(1),
+                           has_weight ? weight->sym_size(2) : x.sym_size(2)},
+                          x.options());
+}
+
+at::Tensor project_grad_meta(const at::Tensor& dy, const at::Tensor& x, const OptionalTensor&,
+                             const OptionalTensor&) {
+  return at::empty_symint({dy.sym_size(1), x.sym_size(2), dy.sym_size(2)}, x.options());
+}
+
+at::Tensor call(const at::Tensor& x, const OptionalTensor& weight, const OptionalTensor& cos,
+                const OptionalTensor& sin) {
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow(kOp, "").typed<decltype(project_cpu)>();
+  return op.call(x, weight, cos, sin);
+}
+
+at::Tensor call_grad(const at::Tensor& dy, const at::Tensor& x, const OptionalTensor& cos,
+                     const OptionalTensor& sin) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow(kGradOp, "")
+                             .typed<decltype(project_grad_cpu)>();
+  return op.call(dy, x, cos, sin);
+}
+
+struct Project : torch::autograd::Function<Project> {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
+                            const at::Tensor& weight, const OptionalTensor& cos,
+                            const OptionalTensor& sin) {
+    const at::AutoDispatchBelowADInplaceOrView guard;
+    context->save_for_backward({x, given(cos), given(sin)});
+    return call(x, weight, cos, sin);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& grads) {
+    const auto saved = context->get_saved_variables();
+    const at::Tensor dweight =
+        call_grad(grads[0], saved[0], optional(saved[1]), optional(saved[2]));
+    return {at::Tensor(), dweight, at::Tensor(), at::Tensor()};
+  }
+};
+
+at::Tensor project_autograd(const at::Tensor& x, const OptionalTensor& weight,
+                            const OptionalTensor& cos, const OptionalTensor& sin) {
+  refuse_gradient(kOp, "detach it, as gates do not train their model",
+                  {{"x", x}, {"cos", given(cos)}, {"sin", given(sin)}});
+  if (weight.has_value() && weight->defined() && weight->requires_grad()) {
+    return Project::apply(x, *weight, cos, sin);
+  }
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  return call(x, weight, cos, sin);
+}
+
+at::Tensor project_grad_autograd(const at::Tensor& dy, const at::Tensor& x,
+                                 const OptionalTensor& cos, const OptionalTensor& sin) {
+  refuse_gradient(kGradOp, "it can be differentiated once only", {{"dy", dy}, {"x", x}});
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  return call_grad(dy, x, cos, sin);
+}
+
+}  // namespace
+
+at::Tensor attn_gate_project(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& cos,
+                             const at::Tensor& sin) {
+  return call(x, optional(weight), optional(cos), optional(sin));
+}
+
+}  // namespace seer::torch_ops
+
+TORCH_LIBRARY_IMPL(seer, CPU, m) {
+  m.impl("attn_gate_project", seer::torch_ops::project_cpu);
+  m.impl("attn_gate_project_grad", seer::torch_ops::project_grad_cpu);
+}
+TORCH_LIBRARY_IMPL(seer, Meta, m) {
+  m.impl("attn_gate_project", seer::torch_ops::project_meta);
+  m.impl("attn_gate_project_grad", seer::torch_ops::project_grad_meta);
+}
+TORCH_LIBRARY_IMPL(seer, Autograd, m) {
+  m.impl("attn_gate_project", seer::torch_ops::project_autograd);
+  m.impl("attn_gate_project_grad", seer::torch_ops::project_grad_autograd);
+}

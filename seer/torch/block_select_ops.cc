@@ -1,0 +1,151 @@
+// seer::block_select. Its outputs are integers: there is nothing to differentiate.
+
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#include <string>
+#include <vector>
+
+#include "seer/kernels/block_select/block_select.h"
+#include "seer/torch/checks.h"
+#include "seer/torch/ops.h"
+
+namespace seer::torch_ops {
+namespace {
+
+using Lists = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+
+constexpr const char* kOp = "seer::block_select";
+
+// The settings of a call as its schema has them.
+struct Settings {
+  int64_t block;
+  c10::string_view rule;
+  at::ArrayRef<double> strength;
+  int64_t sink_blocks, local_blocks, last_dense_rows, prompt_blocks;
+};
+
+// What the host knows without the prefix sums. `strength` gets a value per head and must outlive p.
+kernels::BlockSelectParams host_params(const Settings& s, int64_t heads, int64_t rows,
+                                       int64_t blocks, int64_t seqs,
+                                       std::vector<double>& strength) {
+  check_block(kOp, s.block);
+  TORCH_CHECK(s.strength.size() == 1 || static_cast<int64_t>(s.strength.size()) == heads, kOp, ": ",
+              s.strength.size(), " strengths, want 1 or one for each of ", heads, " heads");
+  for (const int64_t count : {s.sink_blocks, s.local_blocks, s.last_dense_rows}) {
+    TORCH_CHECK(count >= 0 && count <= 1 << 24, kOp, ": ", count,
+                " forced blocks or rows, want 0 to 16777216");
+  }
+  strength.assign(heads, s.strength[0]);
+  if (s.strength.size() > 1) strength = s.strength.vec();
+  kernels::BlockSelectParams p{};
+  p.strength = strength.data();
+  p.num_seqs = static_cast<int>(seqs);
+  p.num_heads = static_cast<int>(heads);
+  p.num_rows = rows;
+  p.num_blocks = blocks;
+  p.block = static_cast<int>(s.block);
+  p.prompt_blocks = s.prompt_blocks;
+  p.rule = kernels::select_rule_from_name(std::string(s.rule));
+  p.forced = {static_cast<int>(s.sink_blocks), static_cast<int>(s.local_blocks),
+              static_cast<int>(s.last_dense_rows)};
+  p.capacity = kernels::block_select_capacity(p);
+  return p;
+}
+
+Lists empty_lists(const kernels::BlockSelectParams& p, const at::Tensor& scores) {
+  const std::vector<int64_t> rows{p.num_heads, p.num_rows};
+  return {at::empty(rows, scores.options().dtype(at::kLong)),
+          at::empty(rows, scores.options().dtype(at::kInt)),
+          at::empty({p.capacity}, scores.options().dtype(at::kInt))};
+}
+
+Lists select_cpu(const at::Tensor& scores_in, const at::Tensor& cu_q, const at::Tensor& cu_k,
+                 const at::Tensor& cu_rows, int64_t block, c10::string_view rule,
+                 at::ArrayRef<double> strength, int64_t sink_blocks, int64_t local_blocks,
+                 int64_t last_dense_rows, int64_t prompt_blocks) {
+  check_f32(kOp, {"scores", scores_in}, 3);
+  const at::Tensor scores = scores_in.contiguous();
+  check_prefix(kOp, {"cu_q", cu_q}, -1);
+  check_prefix(kOp, {"cu_k", cu_k}, -1, &cu_q);
+  std::vector<double> strengths;
+  auto p = host_params(
+      {block, rule, strength, sink_blocks, local_blocks, last_dense_rows, prompt_blocks},
+      scores.size(0), scores.size(1), scores.size(2), cu_q.size(0) - 1, strengths);
+  check_block_prefix(kOp, {"cu_rows", cu_rows}, cu_q, block, scores.size(1));
+  const int32_t* keys = int_data(cu_k);
+  for (int b = 0; b < p.num_seqs; ++b) {
+    TORCH_CHECK((keys[b + 1] - keys[b] + block - 1) / block <= scores.size(2), kOp, ": sequence ",
+                b, " has ", keys[b + 1] - keys[b], " keys, the scores ", scores.size(2),
+                " blocks of ", block);
+  }
+  auto [begin, count, list] = empty_lists(p, scores);
+  p.scores = scores.const_data_ptr<float>();
+  p.cu_q = int_data(cu_q);
+  p.cu_k = keys;
+  p.cu_rows = int_data(cu_rows);
+  p.begin = begin.mutable_data_ptr<int64_t>();
+  p.count = count.mutable_data_ptr<int32_t>();
+  p.list = list.mutable_data_ptr<int32_t>();
+  kernels::block_select(p, {});
+  return {begin, count, list};
+}
+
+// The length of the list depends on the sizes and settings alone. It is not a formula of symbolic
+// sizes, so a compiled graph is specialised on them.
+Lists select_meta(const at::Tensor& scores, const at::Tensor& cu_q, const at::Tensor&,
+                  const at::Tensor&, int64_t block, c10::string_view rule,
+                  at::ArrayRef<double> strength, int64_t sink_blocks, int64_t local_blocks,
+                  int64_t last_dense_rows, int64_t prompt_blocks) {
+  std::vector<double> strengths;
+  const auto size = [](const c10::SymInt& x) { return x.guard_int(__FILE__, __LINE__); };
+  const auto p = host_params(
+      {block, rule, strength, sink_blocks, local_blocks, last_dense_rows, prompt_blocks},
+      size(scores.sym_size(0)), size(scores.sym_size(1)), size(scores.sym_size(2)),
+      size(cu_q.sym_size(0)) - 1, strengths);
+  return empty_lists(p, scores);
+}
+
+Lists call(const at::Tensor& scores, const at::Tensor& cu_q, const at::Tensor& cu_k,
+           const at::Tensor& cu_rows, int64_t block, c10::string_view rule,
+           at::ArrayRef<double> strength, int64_t sink_blocks, int64_t local_blocks,
+           int64_t last_dense_rows, int64_t prompt_blocks) {
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow(kOp, "").typed<decltype(select_cpu)>();
+  return op.call(scores, cu_q, cu_k, cu_rows, block, rule, strength, sink_blocks, local_blocks,
+                 last_dense_rows, prompt_blocks);
+}
+
+Lists select_autograd(const at::Tensor& scores, const at::Tensor& cu_q, const at::Tensor& cu_k,
+                      const at::Tensor& cu_rows, int64_t block, c10::string_view rule,
+                      at::ArrayRef<double> strength, int64_t sink_blocks, int64_t local_blocks,
+                      int64_t last_dense_rows, int64_t prompt_blocks) {
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  return call(scores, cu_q, cu_k, cu_rows, block, rule, strength, sink_blocks, local_blocks,
+              last_dense_rows, prompt_blocks);
+}
+
+}  // namespace
+
+BlockLists block_select(const at::Tensor& scores, const Ragged& ragged,
+                        const Selection& selection) {
+  auto [begin, count, list] =
+      call(scores, ragged.cu_q, ragged.cu_k, ragged.cu_rows, ragged.block, selection.rule,
+           selection.strength, selection.sink_blocks, selection.local_blocks,
+           selection.last_dense_rows, selection.prompt_blocks);
+  return {begin, count, list};
+}
+
+}  // namespace seer::torch_ops
+
+TORCH_LIBRARY_IMPL(seer, CPU, m) {
+  m.impl("block_select", seer::torch_ops::select_cpu);
+}
+TORCH_LIBRARY_IMPL(seer, Meta, m) {
+  m.impl("block_select", seer::torch_ops::select_meta);
+}
+TORCH_LIBRARY_IMPL(seer, Autograd, m) {
+  m.impl("block_select", seer::torch_ops::select_autograd);
+}

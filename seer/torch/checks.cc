@@ -1,0 +1,95 @@
+#include "seer/torch/checks.h"
+
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+
+namespace seer::torch_ops {
+
+void check_heads(const char* op, const Named& x) {
+  TORCH_CHECK(x.tensor.dim() == 3, op, ": ", x.name, " has ", x.tensor.dim(),
+              " axes, want [tokens, heads, features]");
+  TORCH_CHECK(x.tensor.size(2) <= 1 || x.tensor.stride(2) == 1, op, ": the features of ", x.name,
+              " have stride ", x.tensor.stride(2), ", want 1; call contiguous()");
+  const auto type = x.tensor.scalar_type();
+  TORCH_CHECK(type == at::kFloat || type == at::kHalf || type == at::kBFloat16, op, ": ", x.name,
+              " is ", type, ", want float32, float16 or bfloat16");
+}
+
+void check_same_dtype(const char* op, std::initializer_list<Named> tensors) {
+  const Named& first = *tensors.begin();
+  for (const Named& x : tensors) {
+    TORCH_CHECK(x.tensor.scalar_type() == first.tensor.scalar_type(), op, ": ", x.name, " is ",
+                x.tensor.scalar_type(), ", want ", first.tensor.scalar_type(), " as ", first.name);
+  }
+}
+
+void check_f32(const char* op, const Named& x, int64_t dim) {
+  TORCH_CHECK(x.tensor.dim() == dim, op, ": ", x.name, " has ", x.tensor.dim(), " axes, want ",
+              dim);
+  TORCH_CHECK(x.tensor.scalar_type() == at::kFloat, op, ": ", x.name, " is ",
+              x.tensor.scalar_type(), ", want float32");
+}
+
+void check_block(const char* op, int64_t block) {
+  TORCH_CHECK(block >= 16 && block <= 128 && block % 16 == 0, op, ": block is ", block,
+              ", want a multiple of 16 from 16 to 128");
+}
+
+int64_t check_prefix(const char* op, const Named& cu, int64_t total, const at::Tensor* like) {
+  const at::Tensor& x = cu.tensor;
+  TORCH_CHECK(x.dim() == 1 && x.size(0) >= 1 && x.scalar_type() == at::kInt && x.is_contiguous(),
+              op, ": ", cu.name, " must be int32 [sequences + 1], contiguous");
+  TORCH_CHECK(!like || x.size(0) == like->size(0), op, ": ", cu.name, " has ", x.size(0),
+              " entries, want ", like ? like->size(0) : 0, " as the other prefix sums");
+  const int32_t* at = int_data(x);
+  TORCH_CHECK(at[0] == 0, op, ": ", cu.name, " begins with ", at[0], ", want 0");
+  for (int64_t b = 1; b < x.size(0); ++b) {
+    TORCH_CHECK(at[b] >= at[b - 1], op, ": ", cu.name, " falls from ", at[b - 1], " to ", at[b],
+                " at entry ", b);
+  }
+  const int64_t last = at[x.size(0) - 1];
+  TORCH_CHECK(total < 0 || last == total, op, ": ", cu.name, " ends with ", last, ", want ", total);
+  return last;
+}
+
+int64_t check_block_prefix(const char* op, const Named& cu_blocks, const at::Tensor& cu,
+                           int64_t block, int64_t total) {
+  check_prefix(op, cu_blocks, total, &cu);
+  const int32_t *blocks = int_data(cu_blocks.tensor), *tokens = int_data(cu);
+  int64_t longest = 0;
+  for (int64_t b = 1; b < cu.size(0); ++b) {
+    const int64_t found = blocks[b] - blocks[b - 1];
+    const int64_t want = (tokens[b] - tokens[b - 1] + block - 1) / block;
+    TORCH_CHECK(found == want, op, ": ", cu_blocks.name, " gives sequence ", b - 1, " ", found,
+                " blocks, want ", want);
+    longest = std::max(longest, found);
+  }
+  return longest;
+}
+
+void refuse_gradient(const char* op, const char* advice, std::initializer_list<Named> tensors) {
+  for (const Named& x : tensors) {
+    TORCH_CHECK(!c10::GradMode::is_enabled() || !x.tensor.defined() || !x.tensor.requires_grad(),
+                op, ": no gradient with respect to ", x.name, "; ", advice);
+  }
+}
+
+DType dtype_of(const at::Tensor& x) {
+  if (x.scalar_type() == at::kHalf) return DType::f16;
+  return x.scalar_type() == at::kBFloat16 ? DType::bf16 : DType::f32;
+}
+
+kernels::StridedIn strided_in(const at::Tensor& x) {
+  return {x.const_data_ptr(), x.stride(0), x.stride(1)};
+}
+
+kernels::StridedOut strided_out(const at::Tensor& x) {
+  return {x.mutable_data_ptr(), x.stride(0), x.stride(1)};
+}
+
+const int32_t* int_data(const at::Tensor& x) {
+  return x.const_data_ptr<int32_t>();
+}
+
+}  // namespace seer::torch_ops

@@ -1,0 +1,53 @@
+#pragma once
+// Checks of arguments that the ops share. `op` is the op's name in the message.
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>
+
+#include <cstdint>
+#include <initializer_list>
+#include <optional>
+
+#include "seer/base/dtype.h"
+#include "seer/kernels/strided.h"
+
+namespace seer::torch_ops {
+
+// A tensor with the name that it has in the op's schema.
+struct Named {
+  const char* name;
+  const at::Tensor& tensor;
+};
+
+// [tokens, heads, features], features contiguous, f32, f16 or bf16.
+void check_heads(const char* op, const Named& x);
+// The same dtype for all of them.
+void check_same_dtype(const char* op, std::initializer_list<Named> tensors);
+// f32 with `dim` axes.
+void check_f32(const char* op, const Named& x, int64_t dim);
+void check_block(const char* op, int64_t block);
+
+// int32 [B + 1], contiguous, 0 first, never falling; B as in `like` where that is given. Returns the
+// last entry, which must be `total` where that is not negative.
+int64_t check_prefix(const char* op, const Named& cu, int64_t total,
+                     const at::Tensor* like = nullptr);
+// That, and cu_blocks[b + 1] - cu_blocks[b] = ceil(len / block). Returns the longest difference.
+int64_t check_block_prefix(const char* op, const Named& cu_blocks, const at::Tensor& cu,
+                           int64_t block, int64_t total);
+
+// Under the Autograd key: fails when a gradient would have to flow through one of the tensors.
+void refuse_gradient(const char* op, const char* advice, std::initializer_list<Named> tensors);
+
+DType dtype_of(const at::Tensor& x);
+kernels::StridedIn strided_in(const at::Tensor& x);
+kernels::StridedOut strided_out(const at::Tensor& x);
+const int32_t* int_data(const at::Tensor& x);
+// Undefined where not given.
+inline at::Tensor given(const std::optional<at::Tensor>& x) {
+  return x.value_or(at::Tensor());
+}
+inline std::optional<at::Tensor> optional(const at::Tensor& x) {
+  return x.defined() ? std::optional<at::Tensor>(x) : std::nullopt;
+}
+
+}  // namespace seer::torch_ops

@@ -1,0 +1,127 @@
+// seer::pooled_attn.
+
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#include "seer/kernels/pooled_attn/pooled_attn.h"
+#include "seer/torch/checks.h"
+#include "seer/torch/ops.h"
+
+namespace seer::torch_ops {
+namespace {
+
+using Output = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+
+constexpr const char* kOp = "seer::pooled_attn";
+
+Output attn_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                const at::Tensor& cu_q, const at::Tensor& cu_k, const at::Tensor& cu_rows,
+                int64_t num_rows, int64_t num_blocks, int64_t block, double scale, bool causal,
+                bool group_max, bool normalise) {
+  check_heads(kOp, {"q", q});
+  check_heads(kOp, {"k", k});
+  check_heads(kOp, {"v", v});
+  check_same_dtype(kOp, {{"q", q}, {"k", k}, {"v", v}});
+  check_block(kOp, block);
+  TORCH_CHECK(k.sizes() == v.sizes() && k.size(2) == q.size(2), kOp, ": q is ", q.sizes(), ", k ",
+              k.sizes(), ", v ", v.sizes(), ", want one head size, k and v alike");
+  check_prefix(kOp, {"cu_q", cu_q}, q.size(0));
+  check_prefix(kOp, {"cu_k", cu_k}, k.size(0), &cu_q);
+  check_block_prefix(kOp, {"cu_rows", cu_rows}, cu_q, block, num_rows);
+  const int seqs = static_cast<int>(cu_q.size(0) - 1);
+  const int32_t* keys = int_data(cu_k);
+  for (int b = 0; b < seqs; ++b) {
+    TORCH_CHECK((keys[b + 1] - keys[b] + block - 1) / block <= num_blocks, kOp, ": sequence ", b,
+                " has ", keys[b + 1] - keys[b], " keys, the map ", num_blocks, " blocks of ",
+                block);
+  }
+  const int64_t map_heads = group_max ? k.size(1) : q.size(1);
+  const auto f32 = q.options().dtype(at::kFloat);
+  at::Tensor o = at::empty(q.sizes(), q.options());
+  at::Tensor lse = at::empty({q.size(1), q.size(0)}, f32);
+  at::Tensor map = at::empty({map_heads, num_rows, num_blocks}, f32);
+  kernels::PooledAttnParams p{};
+  p.q = strided_in(q);
+  p.k = strided_in(k);
+  p.v = strided_in(v);
+  p.o = strided_out(o);
+  p.lse = lse.mutable_data_ptr<float>();
+  p.map = map.mutable_data_ptr<float>();
+  p.cu_q = int_data(cu_q);
+  p.cu_k = keys;
+  p.cu_rows = int_data(cu_rows);
+  p.num_seqs = seqs;
+  p.num_q_heads = static_cast<int>(q.size(1));
+  p.num_kv_heads = static_cast<int>(k.size(1));
+  p.num_map_heads = static_cast<int>(map_heads);
+  p.head_dim = static_cast<int>(q.size(2));
+  p.total_q = q.size(0);
+  p.total_k = k.size(0);
+  p.num_rows = num_rows;
+  p.num_blocks = num_blocks;
+  p.block_q = p.block_k = static_cast<int>(block);
+  p.scale = static_cast<float>(scale);
+  p.causal = causal;
+  p.normalise = normalise;
+  p.dtype = dtype_of(q);
+  kernels::pooled_attn(p, {});
+  return {o, lse, map};
+}
+
+Output attn_meta(const at::Tensor& q, const at::Tensor& k, const at::Tensor&, const at::Tensor&,
+                 const at::Tensor&, const at::Tensor&, const c10::SymInt& num_rows,
+                 const c10::SymInt& num_blocks, int64_t block, double, bool, bool group_max, bool) {
+  check_block(kOp, block);
+  const auto f32 = q.options().dtype(at::kFloat);
+  return {at::empty_symint(q.sym_sizes(), q.options()),
+          at::empty_symint({q.sym_size(1), q.sym_size(0)}, f32),
+          at::empty_symint({group_max ? k.sym_size(1) : q.sym_size(1), num_rows, num_blocks}, f32)};
+}
+
+Output call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& cu_q,
+            const at::Tensor& cu_k, const at::Tensor& cu_rows, const c10::SymInt& num_rows,
+            const c10::SymInt& num_blocks, int64_t block, double scale, bool causal, bool group_max,
+            bool normalise) {
+  using Tensor = const at::Tensor&;
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow(kOp, "")
+          .typed<Output(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, c10::SymInt, c10::SymInt,
+                        int64_t, double, bool, bool, bool)>();
+  return op.call(q, k, v, cu_q, cu_k, cu_rows, num_rows, num_blocks, block, scale, causal,
+                 group_max, normalise);
+}
+
+Output attn_autograd(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                     const at::Tensor& cu_q, const at::Tensor& cu_k, const at::Tensor& cu_rows,
+                     const c10::SymInt& num_rows, const c10::SymInt& num_blocks, int64_t block,
+                     double scale, bool causal, bool group_max, bool normalise) {
+  refuse_gradient(kOp, "it has no backward: call it under no_grad or detach q, k, v",
+                  {{"q", q}, {"k", k}, {"v", v}});
+  const at::AutoDispatchBelowADInplaceOrView guard;
+  return call(q, k, v, cu_q, cu_k, cu_rows, num_rows, num_blocks, block, scale, causal, group_max,
+              normalise);
+}
+
+}  // namespace
+
+Output pooled_attn(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                   const Ragged& ragged, double scale, bool causal, bool group_max,
+                   bool normalise) {
+  return call(q, k, v, ragged.cu_q, ragged.cu_k, ragged.cu_rows, ragged.num_rows, ragged.num_blocks,
+              ragged.block, scale, causal, group_max, normalise);
+}
+
+}  // namespace seer::torch_ops
+
+TORCH_LIBRARY_IMPL(seer, CPU, m) {
+  m.impl("pooled_attn", seer::torch_ops::attn_cpu);
+}
+TORCH_LIBRARY_IMPL(seer, Meta, m) {
+  m.impl("pooled_attn", seer::torch_ops::attn_meta);
+}
+TORCH_LIBRARY_IMPL(seer, Autograd, m) {
+  m.impl("pooled_attn", seer::torch_ops::attn_autograd);
+}

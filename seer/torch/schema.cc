@@ -1,0 +1,58 @@
+// Every op of torch.ops.seer, on one screen. ops.h says what each computes; here the packed sequences
+// of `Ragged` are spelled out: cu_q, cu_k in tokens, cu_rows, cu_blocks in query and key blocks.
+
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <c10/util/Exception.h>
+#include <torch/library.h>
+
+namespace {
+
+// CUDA kernels are added op by op; until then the error says what to do.
+void no_cuda(const c10::OperatorHandle& op, c10::Stack*) {
+  TORCH_CHECK_NOT_IMPLEMENTED(false, op.schema().operator_name().name,
+                              ": no implementation for CUDA tensors yet; move them to the CPU");
+}
+
+constexpr const char* kOps[] = {
+    "block_sparse_attn",      "pooled_attn",     "attn_gate_pool",       "attn_gate_project",
+    "attn_gate_project_grad", "attn_gate_score", "attn_gate_score_grad", "gate_loss",
+    "gate_loss_with_grad",    "block_select"};
+
+}  // namespace
+
+TORCH_LIBRARY(seer, m) {
+  m.def(
+      "block_sparse_attn(Tensor q, Tensor k, Tensor v, Tensor cu_q, Tensor cu_k, Tensor cu_rows, "
+      "Tensor list_begin, Tensor list_count, Tensor list, int block, float scale, bool causal) "
+      "-> (Tensor o, Tensor lse)");
+  m.def(
+      "pooled_attn(Tensor q, Tensor k, Tensor v, Tensor cu_q, Tensor cu_k, Tensor cu_rows, "
+      "SymInt num_rows, SymInt num_blocks, int block, float scale, bool causal, bool group_max, "
+      "bool normalise) -> (Tensor o, Tensor lse, Tensor map)");
+  m.def(
+      "attn_gate_pool(Tensor x, Tensor cu, Tensor cu_blocks, SymInt num_blocks, int block, "
+      "int pools) -> Tensor");
+  m.def("attn_gate_project(Tensor x, Tensor? weight, Tensor? cos, Tensor? sin) -> Tensor");
+  m.def("attn_gate_project_grad(Tensor dy, Tensor x, Tensor? cos, Tensor? sin) -> Tensor dweight");
+  m.def(
+      "attn_gate_score(Tensor q_gate, Tensor k_gate, Tensor cu_q, Tensor cu_k, Tensor cu_rows, "
+      "Tensor cu_blocks, SymInt num_blocks, int block) -> Tensor");
+  m.def(
+      "attn_gate_score_grad(Tensor dscores, Tensor q_gate, Tensor k_gate, Tensor cu_q, "
+      "Tensor cu_k, Tensor cu_rows, Tensor cu_blocks, int block, bool want_q) "
+      "-> (Tensor dq_gate, Tensor dk_gate)");  // dq_gate is empty where it is not wanted
+  m.def(
+      "gate_loss(Tensor scores, Tensor target, Tensor cu_rows, Tensor cu_blocks, float skip, "
+      "str kind) -> Tensor");
+  m.def(
+      "gate_loss_with_grad(Tensor scores, Tensor target, Tensor cu_rows, Tensor cu_blocks, "
+      "float skip, str kind) -> (Tensor loss, Tensor dscores)");
+  m.def(
+      "block_select(Tensor scores, Tensor cu_q, Tensor cu_k, Tensor cu_rows, int block, str rule, "
+      "float[] strength, int sink_blocks=0, int local_blocks=0, int last_dense_rows=0, "
+      "int prompt_blocks=0) -> (Tensor begin, Tensor count, Tensor list)");
+}
+
+TORCH_LIBRARY_IMPL(seer, CUDA, m) {
+  for (const char* op : kOps) m.impl(op, torch::CppFunction::makeFromBoxedFunction<&no_cuda>());
+}
