@@ -53,6 +53,10 @@ at::Tensor mlp_in_pieces(const at::Tensor& x, const LayerWeights& w) {
 // Position of every query: the last q_len of its sequence's k_len tokens.
 at::Tensor query_positions(const Sequences& sequences, const at::Device& device) {
   const auto options = at::TensorOptions(at::kLong).device(device);
+  if (sequences.equal_lengths()) {  // the case of training: one launch, however many sequences
+    return at::arange(sequences.q_lens[0], options)
+        .repeat({static_cast<int64_t>(sequences.q_lens.size())});
+  }
   std::vector<at::Tensor> parts;
   for (size_t b = 0; b < sequences.q_lens.size(); ++b) {
     const int64_t end = sequences.k_lens[b];

@@ -51,6 +51,7 @@ class Decoder {
 
   const io::ModelConfig& config() const { return config_; }
   ModelWeights& weights() { return weights_; }
+  const ModelWeights& weights() const { return weights_; }
   at::Device device() const { return weights_.embedding.device(); }
   at::ScalarType dtype() const { return weights_.embedding.scalar_type(); }
 

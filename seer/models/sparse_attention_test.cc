@@ -1,0 +1,202 @@
+#include "seer/models/sparse_attention.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "seer/base/error.h"
+#include "seer/models/block_scores.h"
+#include "seer/models/generate.h"
+#include "seer/models/test_model.h"
+
+namespace seer::models {
+namespace {
+
+constexpr int kBlock = 16;
+constexpr Scorer kScorers[] = {Scorer::gate, Scorer::untrained, Scorer::random, Scorer::streaming,
+                               Scorer::oracle};
+
+Gates strong_gates(const Decoder& model) {
+  io::GateConfig config;
+  config.block_size = kBlock;
+  Gates gates = Gates::create(config, model, 11);
+  for (GateWeights& w : gates.layers()) w.k = w.k.mul(20);  // scores clear of one another
+  return gates;
+}
+
+SparseSettings settings_of(Scorer scorer, double strength, const std::string& rule = "nz_ratio") {
+  SparseSettings settings;
+  settings.scorer = scorer;
+  settings.block = kBlock;
+  settings.selection.rule = rule;
+  settings.selection.strength = {strength};
+  settings.seed = 3;
+  return settings;
+}
+
+struct Inputs {
+  Sequences sequences;
+  at::Tensor q_plain, k_plain, q, k, v;
+  int64_t window = 0;
+  AttentionInput get() const {
+    return {0, sequences, q_plain, k_plain, q, k, v, 1 / std::sqrt(16.0), window};
+  }
+};
+Inputs inputs_of(const std::vector<int64_t>& lens) {
+  const Sequences sequences{lens, lens, 0};
+  const int64_t t = sequences.num_tokens();
+  return {sequences,
+          test::normal({t, 4, 16}, 1),
+          test::normal({t, 2, 16}, 2),
+          test::normal({t, 4, 16}, 3).mul(2),
+          test::normal({t, 2, 16}, 4),
+          test::normal({t, 2, 16}, 5)};
+}
+
+class EveryScorer : public testing::TestWithParam<Scorer> {};
+INSTANTIATE_TEST_SUITE_P(Scorers, EveryScorer, testing::ValuesIn(kScorers),
+                         [](const auto& info) { return std::string(name(info.param)); });
+
+TEST_P(EveryScorer, DensityOneEqualsDense) {
+  const Decoder model = test::small_model();
+  const Gates gates = strong_gates(model);
+  SparseAttention sparse(model, &gates, settings_of(GetParam(), 1));
+  for (const std::vector<int64_t>& lens :
+       {std::vector<int64_t>{1}, {16}, {100}, {64, 64}, {33, 5, 80}}) {
+    const Inputs inputs = inputs_of(lens);
+    EXPECT_LE(test::largest_difference(sparse(inputs.get()), dense_attention(inputs.get())), 1e-5);
+  }
+  EXPECT_EQ(sparse.statistics.density(), 1);
+}
+
+TEST_P(EveryScorer, PromptInChunksEqualsWhole) {
+  const at::NoGradGuard no_grad;
+  const Decoder model = test::small_model();
+  const Gates gates = strong_gates(model);
+  SparseAttention sparse(model, &gates, settings_of(GetParam(), 0.4));
+  const auto ids = test::some_ids(150);
+  const auto run = [&](int64_t chunk) {
+    sparse.statistics = {};
+    KvCache cache(2);
+    std::vector<at::Tensor> parts;
+    prefill(model, ids, std::ref(sparse), chunk, cache,
+            [&](const at::Tensor& hidden) { parts.push_back(hidden); });
+    return at::cat(parts, 0);
+  };
+  const at::Tensor whole = run(0);
+  const double density = sparse.statistics.density();
+  EXPECT_GT(density, 0.3);
+  EXPECT_LT(density, 0.6);
+  for (const int64_t chunk : {16, 48, 128}) {
+    EXPECT_LE(test::largest_difference(run(chunk), whole), 2e-4) << chunk;
+    EXPECT_DOUBLE_EQ(sparse.statistics.density(), density) << chunk;
+  }
+  EXPECT_THROW(run(40), Error) << "not a multiple of the block size";
+}
+
+TEST_P(EveryScorer, SparseDiffersFromDense) {
+  const Decoder model = test::small_model();
+  const Gates gates = strong_gates(model);
+  SparseAttention sparse(model, &gates, settings_of(GetParam(), 0.3));
+  const Inputs inputs = inputs_of({200});
+  EXPECT_GT(test::largest_difference(sparse(inputs.get()), dense_attention(inputs.get())), 0.01);
+}
+
+TEST(SparseAttention, OracleIsCloserToDenseThanRandom) {
+  const Decoder model = test::small_model();
+  Inputs inputs = inputs_of({400});
+  inputs.q = inputs.q.mul(3);  // attention that is on few keys
+  const auto error = [&](Scorer scorer) {
+    SparseAttention sparse(model, nullptr, settings_of(scorer, 0.3));
+    return sparse(inputs.get()).sub(dense_attention(inputs.get())).pow(2).mean().item().toDouble();
+  };
+  EXPECT_LT(error(Scorer::oracle), 0.6 * error(Scorer::random));
+}
+
+TEST(SparseAttention, BudgetDecidesDensity) {
+  const Decoder model = test::small_model();
+  SparseAttention sparse(model, nullptr, settings_of(Scorer::streaming, 3 * kBlock, "row_budget"));
+  const Inputs inputs = inputs_of({10 * kBlock});
+  sparse(inputs.get());
+  EXPECT_EQ(sparse.statistics.causal_blocks, 4 * 55);
+  EXPECT_EQ(sparse.statistics.kept_blocks, 4 * (1 + 2 + 8 * 3));
+  EXPECT_GT(sparse.statistics.attention_seconds, 0);
+}
+
+TEST(SparseAttention, StreamingSeesTheFirstAndTheRecentBlocks) {
+  const Decoder model = test::small_model();
+  SparseAttention sparse(model, nullptr, settings_of(Scorer::streaming, 3 * kBlock, "row_budget"));
+  const Inputs inputs = inputs_of({10 * kBlock});
+  const at::Tensor o = sparse(inputs.get());
+  // Block row 7 sees block 0 and, with itself, 6 and 7.
+  const auto keys = [&](const at::Tensor& x) {
+    return at::cat({x.narrow(0, 0, kBlock), x.narrow(0, 6 * kBlock, 2 * kBlock)}, 0);
+  };
+  const at::Tensor wanted =
+      test::plain_attention(inputs.q.narrow(0, 7 * kBlock, kBlock), keys(inputs.k), keys(inputs.v),
+                            inputs.get().scale, 0);
+  EXPECT_LE(test::largest_difference(o.narrow(0, 7 * kBlock, kBlock), wanted), 1e-5);
+}
+
+TEST(SparseAttention, WindowedLayersStayDenseAndAreNotCounted) {
+  const Decoder model = test::small_model();
+  SparseAttention sparse(model, nullptr, settings_of(Scorer::random, 0.3));
+  Inputs inputs = inputs_of({100});
+  inputs.window = 50;
+  EXPECT_TRUE(sparse(inputs.get()).equal(dense_attention(inputs.get())));
+  EXPECT_EQ(sparse.statistics.causal_blocks, 0);
+  inputs.window = 100;
+  sparse(inputs.get());
+  EXPECT_GT(sparse.statistics.causal_blocks, 0);
+}
+
+TEST(SparseAttention, GradientThroughItIsAnError) {
+  const Decoder model = test::small_model();
+  SparseAttention sparse(model, nullptr, settings_of(Scorer::random, 0.3));
+  Inputs inputs = inputs_of({100});
+  inputs.q.requires_grad_(true);
+  EXPECT_ANY_THROW(sparse(inputs.get()).sum().backward());
+}
+
+TEST(SparseAttention, WrongSettings) {
+  const Decoder model = test::small_model();
+  EXPECT_THROW(SparseAttention(model, nullptr, settings_of(Scorer::gate, 0.5)), Error);
+  EXPECT_THROW(SparseAttention(model, nullptr, settings_of(Scorer::random, 0.5, "threshold")),
+               UsageError);
+  EXPECT_THROW(SparseAttention(model, nullptr, settings_of(Scorer::streaming, 0.5, "top_p")),
+               UsageError);
+  const Gates gates = strong_gates(model);
+  SparseSettings other = settings_of(Scorer::gate, 0.5);
+  other.block = 32;
+  EXPECT_THROW(SparseAttention(model, &gates, other), Error);
+}
+
+TEST(Scorer, Names) {
+  for (const Scorer scorer : kScorers) EXPECT_EQ(scorer_from_name(name(scorer)), scorer);
+  try {
+    scorer_from_name("magic");
+    FAIL() << "no error";
+  } catch (const UsageError& error) {
+    EXPECT_THAT(error.what(),
+                testing::AllOf(testing::HasSubstr("magic"), testing::HasSubstr("oracle")));
+  }
+}
+
+TEST(RandomScores, UniformAndIndependentOfChunks) {
+  const Sequences whole{{800}, {800}, 0}, chunk{{320}, {800}, 800};
+  const at::Tensor all = random_scores(whole, kBlock, 3, 5, 9);
+  EXPECT_TRUE(random_scores(chunk, kBlock, 3, 5, 9).equal(all.slice(1, 30)));
+  const at::Tensor visible = all.masked_select(all.ge(0));
+  EXPECT_EQ(visible.numel(), 3 * num_visible_blocks(whole, kBlock));
+  EXPECT_EQ(num_visible_blocks(whole, kBlock), 50 * 51 / 2);
+  EXPECT_NEAR(visible.mean().item().toDouble(), 0.5, 0.02);
+  EXPECT_NEAR(visible.var().item().toDouble(), 1.0 / 12, 0.005);
+  EXPECT_FALSE(all.equal(random_scores(whole, kBlock, 3, 6, 9)));
+  EXPECT_FALSE(all.equal(random_scores(whole, kBlock, 3, 5, 10)));
+}
+
+}  // namespace
+}  // namespace seer::models
