@@ -14,11 +14,11 @@ namespace seer::io {
 
 // What a gate is: its form, poolings and sizes. Keys of config.json in brackets.
 struct GateConfig {
-  std::string base_model;                 // [base_model]  informative
-  std::string type = "Qavg_Kmaxminavg";   // [seerattn_gate_type]  poolings of q and k
-  int block_size = 64;                    // [seerattn_gate_block_size]  tokens, 16 ... 128, by 16
-  int gate_dim = 0;                       // [seerattn_gate_hidden_size]  0: the model's head size
-  bool force_double = false;              // [seerattn_gate_force_double]  a weight for q, too
+  std::string base_model;                // [base_model]  informative
+  std::string type = "Qavg_Kmaxminavg";  // [seerattn_gate_type]  poolings of q and k
+  int block_size = 64;                   // [seerattn_gate_block_size]  tokens, 16 ... 128, by 16
+  int gate_dim = 0;                      // [seerattn_gate_hidden_size]  0: the model's head size
+  bool force_double = false;             // [seerattn_gate_force_double]  a weight for q, too
 
   // Poolings as bits (max 1, min 2, avg 4); Error names a `type` that is not of the form above.
   int q_pools() const;

@@ -25,18 +25,18 @@ struct ModelConfig {
   int64_t max_position = 0;
   double rms_norm_eps = 1e-6;
   bool tied_embeddings = false;
-  bool qkv_bias = false;     // Qwen2; attention_bias of Llama and Qwen3
-  bool out_bias = false;     // attention_bias of Llama and Qwen3
-  bool mlp_bias = false;     // Llama
-  bool qk_norm = false;      // Qwen3: RMSNorm over head_dim on q and k, before RoPE
+  bool qkv_bias = false;       // Qwen2; attention_bias of Llama and Qwen3
+  bool out_bias = false;       // attention_bias of Llama and Qwen3
+  bool mlp_bias = false;       // Llama
+  bool qk_norm = false;        // Qwen3: RMSNorm over head_dim on q and k, before RoPE
   bool fused_weights = false;  // Phi-3: qkv_proj, gate_up_proj
   // Tokens a query sees back, itself included; 0: all. One per layer.
   std::vector<int64_t> sliding_window;
   RopeConfig rope;
-  std::string dtype = "f32";      // torch_dtype: f32, bf16 or f16 (f16 is read as f32 on the CPU)
-  std::vector<int64_t> eos_ids;   // generation ends at any of them
-  int64_t bos_id = -1;            // -1: none
-  nlohmann::json raw;             // the whole file
+  std::string dtype = "f32";     // torch_dtype: f32, bf16 or f16 (f16 is read as f32 on the CPU)
+  std::vector<int64_t> eos_ids;  // generation ends at any of them
+  int64_t bos_id = -1;           // -1: none
+  nlohmann::json raw;            // the whole file
 
   // What is left out takes the family's default of transformers 4.51; the sizes (hidden_size,
   // intermediate_size, num_hidden_layers, num_attention_heads, vocab_size) must be there. `read` takes

@@ -14,10 +14,10 @@ namespace seer::models {
 struct Sequences {
   std::vector<int64_t> q_lens;  // tokens given now
   std::vector<int64_t> k_lens;  // tokens with keys: the cached ones and the ones given now
-  int64_t prompt_len = 0;       // chunked prefill: tokens of the complete prompt; 0: this is all of it
-  int64_t num_tokens() const;   // sum of q_lens
-  bool equal_lengths() const;   // all q_lens equal and q_lens == k_lens
-  int64_t longest() const;      // tokens of the longest: the length that RoPE scalings go by
+  int64_t prompt_len = 0;  // chunked prefill: tokens of the complete prompt; 0: this is all of it
+  int64_t num_tokens() const;  // sum of q_lens
+  bool equal_lengths() const;  // all q_lens equal and q_lens == k_lens
+  int64_t longest() const;     // tokens of the longest: the length that RoPE scalings go by
 };
 
 // What one layer's attention is computed from. Token and head strides are free; features contiguous.

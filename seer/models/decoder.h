@@ -21,18 +21,18 @@ namespace seer::models {
 
 // Weights as the model file has them: y = x W^T + b. Undefined where the family has none.
 struct LayerWeights {
-  at::Tensor input_norm, post_norm;                    // [hidden]
-  at::Tensor q, k, v, o;                               // [Hq*D, hidden], [Hk*D, hidden] x2, [hidden, Hq*D]
+  at::Tensor input_norm, post_norm;  // [hidden]
+  at::Tensor q, k, v, o;             // [Hq*D, hidden], [Hk*D, hidden] x2, [hidden, Hq*D]
   at::Tensor q_bias, k_bias, v_bias, o_bias;
-  at::Tensor q_norm, k_norm;                           // [D]
-  at::Tensor gate, up, down;                           // [inter, hidden] x2, [hidden, inter]
+  at::Tensor q_norm, k_norm;  // [D]
+  at::Tensor gate, up, down;  // [inter, hidden] x2, [hidden, inter]
   at::Tensor gate_bias, up_bias, down_bias;
 };
 struct ModelWeights {
   at::Tensor embedding;  // [vocab, hidden]
   std::vector<LayerWeights> layers;
-  at::Tensor norm;       // [hidden]
-  at::Tensor head;       // [vocab, hidden]; the embedding itself where tied
+  at::Tensor norm;  // [hidden]
+  at::Tensor head;  // [vocab, hidden]; the embedding itself where tied
 };
 
 // (name in the model file, tensor) of every weight, in the order of the file; tied heads once. Fused

@@ -24,8 +24,8 @@ const char* name(Scorer scorer);
 
 // What a run of sparse attention did, summed over layers and calls.
 struct SparseStatistics {
-  double kept_blocks = 0;     // blocks computed
-  double causal_blocks = 0;   // blocks that dense causal attention computes
+  double kept_blocks = 0;    // blocks computed
+  double causal_blocks = 0;  // blocks that dense causal attention computes
   double score_seconds = 0, select_seconds = 0, attention_seconds = 0;  // by the host's clock
   double density() const { return causal_blocks > 0 ? kept_blocks / causal_blocks : 1; }
 };
