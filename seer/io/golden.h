@@ -1,11 +1,11 @@
 #pragma once
-// For tests only: the files of golden vectors that lie beside the repository, where they are there.
+// For tests only: files of golden vectors, inputs and outputs of an op.
 
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
-#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "seer/base/error.h"
@@ -13,19 +13,22 @@
 
 namespace seer::io {
 
-inline constexpr const char* kNoGolden =
-    "no golden vectors: set SEER_GOLDEN to their folder, or put it at ../shared/golden";
-
 class Golden {
  public:
-  // Null where the folder is not there: the test skips with kNoGolden.
-  static std::unique_ptr<Golden> open(const std::string& name) {
+  // The file `name` of every set there is: the repository's own (tests/golden) and, where they are
+  // there, vectors of the published code (SEER_GOLDEN, or shared/golden beside the repository).
+  static std::vector<Golden> sets(const std::string& name) {
+    const std::filesystem::path repository(SEER_SOURCE_DIR);
     const char* given = std::getenv("SEER_GOLDEN");
-    const std::filesystem::path folder =
-        given != nullptr ? given : SEER_SOURCE_DIR "/../shared/golden";
-    if (!std::filesystem::is_directory(folder)) return nullptr;
-    return std::unique_ptr<Golden>(new Golden(folder / (name + ".safetensors")));
+    const auto published = given ? std::filesystem::path(given) : repository / "../shared/golden";
+    std::vector<Golden> out;
+    out.push_back(Golden(repository / "tests" / "golden" / (name + ".safetensors")));
+    if (given || std::filesystem::is_directory(published)) {
+      out.push_back(Golden(published / (name + ".safetensors")));
+    }
+    return out;
   }
+  const std::string path() const { return file_.path().string(); }
 
   // Names before the first '/' that have the tensor `name`: the cases.
   std::vector<std::string> cases(const std::string& tensor) const {

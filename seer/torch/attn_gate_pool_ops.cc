@@ -46,7 +46,7 @@ at::Tensor pool_cpu(const at::Tensor& x, const at::Tensor& cu, const at::Tensor&
 }
 
 at::Tensor pool_meta(const at::Tensor& x, const at::Tensor&, const at::Tensor&,
-                     const c10::SymInt& num_blocks, int64_t block, int64_t pools) {
+                     c10::SymInt num_blocks, int64_t block, int64_t pools) {
   check_block(kOp, block);
   check_pools(pools);
   const int count = kernels::count_pools(static_cast<int>(pools));
@@ -55,7 +55,7 @@ at::Tensor pool_meta(const at::Tensor& x, const at::Tensor&, const at::Tensor&,
 }
 
 at::Tensor call(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_blocks,
-                const c10::SymInt& num_blocks, int64_t block, int64_t pools) {
+                c10::SymInt num_blocks, int64_t block, int64_t pools) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow(kOp, "")
                              .typed<at::Tensor(const at::Tensor&, const at::Tensor&,
@@ -64,7 +64,7 @@ at::Tensor call(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_
 }
 
 at::Tensor pool_autograd(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_blocks,
-                         const c10::SymInt& num_blocks, int64_t block, int64_t pools) {
+                         c10::SymInt num_blocks, int64_t block, int64_t pools) {
   refuse_gradient(kOp, "detach it, as gates do not train their model", {{"x", x}});
   const at::AutoDispatchBelowADInplaceOrView guard;
   return call(x, cu, cu_blocks, num_blocks, block, pools);

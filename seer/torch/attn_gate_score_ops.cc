@@ -97,7 +97,7 @@ std::tuple<at::Tensor, at::Tensor> score_grad_cpu(const at::Tensor& dscores_in,
 
 at::Tensor score_meta(const at::Tensor& q_gate, const at::Tensor&, const at::Tensor&,
                       const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                      const c10::SymInt& num_blocks, int64_t block) {
+                      c10::SymInt num_blocks, int64_t block) {
   check_block(kOp, block);
   return at::empty_symint({q_gate.sym_size(1), q_gate.sym_size(0), num_blocks}, q_gate.options());
 }
@@ -113,7 +113,7 @@ std::tuple<at::Tensor, at::Tensor> score_grad_meta(const at::Tensor&, const at::
 
 at::Tensor call(const at::Tensor& q_gate, const at::Tensor& k_gate, const at::Tensor& cu_q,
                 const at::Tensor& cu_k, const at::Tensor& cu_rows, const at::Tensor& cu_blocks,
-                const c10::SymInt& num_blocks, int64_t block) {
+                c10::SymInt num_blocks, int64_t block) {
   static const auto op =
       c10::Dispatcher::singleton()
           .findSchemaOrThrow(kOp, "")
@@ -137,8 +137,7 @@ struct Score : torch::autograd::Function<Score> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& q_gate,
                             const at::Tensor& k_gate, const at::Tensor& cu_q,
                             const at::Tensor& cu_k, const at::Tensor& cu_rows,
-                            const at::Tensor& cu_blocks, const c10::SymInt& num_blocks,
-                            int64_t block) {
+                            const at::Tensor& cu_blocks, c10::SymInt num_blocks, int64_t block) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     context->save_for_backward({q_gate, k_gate, cu_q, cu_k, cu_rows, cu_blocks});
     context->saved_data["block"] = block;
@@ -158,8 +157,7 @@ struct Score : torch::autograd::Function<Score> {
 
 at::Tensor score_autograd(const at::Tensor& q_gate, const at::Tensor& k_gate,
                           const at::Tensor& cu_q, const at::Tensor& cu_k, const at::Tensor& cu_rows,
-                          const at::Tensor& cu_blocks, const c10::SymInt& num_blocks,
-                          int64_t block) {
+                          const at::Tensor& cu_blocks, c10::SymInt num_blocks, int64_t block) {
   return Score::apply(q_gate, k_gate, cu_q, cu_k, cu_rows, cu_blocks, num_blocks, block);
 }
 

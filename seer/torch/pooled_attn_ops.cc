@@ -71,8 +71,8 @@ Output attn_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
 }
 
 Output attn_meta(const at::Tensor& q, const at::Tensor& k, const at::Tensor&, const at::Tensor&,
-                 const at::Tensor&, const at::Tensor&, const c10::SymInt& num_rows,
-                 const c10::SymInt& num_blocks, int64_t block, double, bool, bool group_max, bool) {
+                 const at::Tensor&, const at::Tensor&, c10::SymInt num_rows, c10::SymInt num_blocks,
+                 int64_t block, double, bool, bool group_max, bool) {
   check_block(kOp, block);
   const auto f32 = q.options().dtype(at::kFloat);
   return {at::empty_symint(q.sym_sizes(), q.options()),
@@ -81,8 +81,8 @@ Output attn_meta(const at::Tensor& q, const at::Tensor& k, const at::Tensor&, co
 }
 
 Output call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& cu_q,
-            const at::Tensor& cu_k, const at::Tensor& cu_rows, const c10::SymInt& num_rows,
-            const c10::SymInt& num_blocks, int64_t block, double scale, bool causal, bool group_max,
+            const at::Tensor& cu_k, const at::Tensor& cu_rows, c10::SymInt num_rows,
+            c10::SymInt num_blocks, int64_t block, double scale, bool causal, bool group_max,
             bool normalise) {
   using Tensor = const at::Tensor&;
   static const auto op =
@@ -96,8 +96,8 @@ Output call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const
 
 Output attn_autograd(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                      const at::Tensor& cu_q, const at::Tensor& cu_k, const at::Tensor& cu_rows,
-                     const c10::SymInt& num_rows, const c10::SymInt& num_blocks, int64_t block,
-                     double scale, bool causal, bool group_max, bool normalise) {
+                     c10::SymInt num_rows, c10::SymInt num_blocks, int64_t block, double scale,
+                     bool causal, bool group_max, bool normalise) {
   refuse_gradient(kOp, "it has no backward: call it under no_grad or detach q, k, v",
                   {{"q", q}, {"k", k}, {"v", v}});
   const at::AutoDispatchBelowADInplaceOrView guard;

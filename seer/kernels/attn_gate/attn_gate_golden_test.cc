@@ -152,21 +152,21 @@ class GoldenGate {
 };
 
 TEST(AttnGateGolden, Single) {
-  const auto golden = io::Golden::open("gate_single");
-  if (!golden) GTEST_SKIP() << io::kNoGolden;
-  for (const std::string& name : golden->cases("q")) {
-    SCOPED_TRACE(name);
-    GoldenGate(*golden, name).check(kPoolAvg, kPoolMax | kPoolMin | kPoolAvg);
+  for (const io::Golden& golden : io::Golden::sets("gate_single")) {
+    for (const std::string& name : golden.cases("q")) {
+      SCOPED_TRACE(golden.path() + " " + name);
+      GoldenGate(golden, name).check(kPoolAvg, kPoolMax | kPoolMin | kPoolAvg);
+    }
   }
 }
 
 TEST(AttnGateGolden, Double) {
-  const auto golden = io::Golden::open("gate_double");
-  if (!golden) GTEST_SKIP() << io::kNoGolden;
-  for (const std::string& name : golden->cases("q")) {
-    SCOPED_TRACE(name);
-    const std::string type = golden->text(name + ".type");
-    GoldenGate(*golden, name).check(pools_of(type, 'Q'), pools_of(type, 'K'));
+  for (const io::Golden& golden : io::Golden::sets("gate_double")) {
+    for (const std::string& name : golden.cases("q")) {
+      SCOPED_TRACE(golden.path() + " " + name);
+      const std::string type = golden.text(name + ".type");
+      GoldenGate(golden, name).check(pools_of(type, 'Q'), pools_of(type, 'K'));
+    }
   }
 }
 

@@ -146,23 +146,28 @@ class GoldenDistillation {
   Floats cos_, sin_, k_pooled_, weight_, q_gate_, k_gate_, scores_;
 };
 
-TEST(GateLossGolden, Distillation) {
-  const auto golden = io::Golden::open("distill_loss");
-  if (!golden) GTEST_SKIP() << io::kNoGolden;
-  ASSERT_EQ(golden->number("a.rows_left_out"), 2);  // floor(9 / 4)
-  GoldenDistillation run(*golden);
+void check(const io::Golden& golden) {
+  ASSERT_EQ(golden.number("a.rows_left_out"), 2);  // floor(9 / 4)
+  GoldenDistillation run(golden);
   run.forward();
   Floats dscores;
   const double kl = run.loss(GateLoss::kl, 0.25, &dscores);
-  const float want = golden->floats("a/loss")[0];
+  const float want = golden.floats("a/loss")[0];
   EXPECT_NEAR(kl, want, 1e-5 * want);
-  expect_gradient(dscores, golden->floats("a/scores_grad"), "scores");
-  expect_gradient(run.weight_gradient(dscores), golden->floats("a/weight_k_grad"), "weight_k");
+  expect_gradient(dscores, golden.floats("a/scores_grad"), "scores");
+  expect_gradient(run.weight_gradient(dscores), golden.floats("a/weight_k_grad"), "weight_k");
 
   const double mse = run.loss(GateLoss::mse, 0, &dscores);
-  const float want_mse = golden->floats("a/loss_mse")[0];
+  const float want_mse = golden.floats("a/loss_mse")[0];
   EXPECT_NEAR(mse, want_mse, 1e-5 * want_mse);
-  expect_gradient(dscores, golden->floats("a/scores_grad_mse"), "scores, mse");
+  expect_gradient(dscores, golden.floats("a/scores_grad_mse"), "scores, mse");
+}
+
+TEST(GateLossGolden, Distillation) {
+  for (const io::Golden& golden : io::Golden::sets("distill_loss")) {
+    SCOPED_TRACE(golden.path());
+    check(golden);
+  }
 }
 
 }  // namespace

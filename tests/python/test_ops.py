@@ -1,0 +1,484 @@
+"""torch.ops.seer: opcheck of every op, gradients and attention against plain torch formulas, and
+torch.compile. The library is <SEER_BUILD>/libseer.so; SEER_BUILD is <repository>/build where not given.
+"""
+
+import math
+import os
+import pathlib
+
+import pytest
+import torch
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+LIBRARY = pathlib.Path(os.environ.get("SEER_BUILD", REPOSITORY / "build")) / "libseer.so"
+torch.ops.load_library(str(LIBRARY))
+ops = torch.ops.seer
+
+
+def prefix(lens, unit=1):
+    sums = [0]
+    for n in lens:
+        sums.append(sums[-1] + -(-n // unit))
+    return torch.tensor(sums, dtype=torch.int32)
+
+
+class Pack:
+    """Packed sequences: the queries of each are its last positions."""
+
+    def __init__(self, q_lens, k_lens=None, block=16):
+        self.q_lens, self.k_lens, self.block = q_lens, k_lens or q_lens, block
+        self.cu_q, self.cu_k = prefix(self.q_lens), prefix(self.k_lens)
+        self.cu_rows, self.cu_blocks = prefix(self.q_lens, block), prefix(self.k_lens, block)
+        self.num_rows, self.total_blocks = int(self.cu_rows[-1]), int(self.cu_blocks[-1])
+        self.num_blocks = max(-(-n // block) for n in self.k_lens)
+
+    def cu(self):
+        return self.cu_q, self.cu_k, self.cu_rows, self.cu_blocks
+
+    def visible(self):
+        """[R, N]: some query of the row sees some key of the block."""
+        out = torch.zeros(self.num_rows, self.num_blocks, dtype=torch.bool)
+        for b, (nq, nk) in enumerate(zip(self.q_lens, self.k_lens)):
+            for i in range(nq):
+                row = int(self.cu_rows[b]) + i // self.block
+                out[row, : max(0, (i + nk - nq) // self.block + 1)] = True
+        return out
+
+
+PACKS = {
+    "whole": Pack([64]),
+    "odd_tail": Pack([75]),
+    "packed": Pack([40, 1, 70]),
+    "chunk": Pack([32, 20], [96, 20]),
+    "empty_sequence": Pack([0, 33], [20, 33]),
+}
+
+
+@pytest.fixture(params=PACKS.values(), ids=PACKS.keys())
+def pack(request):
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def attention_inputs(pack, dtype=torch.float32, heads=4, kv_heads=2, dim=32):
+    make = lambda tokens, h: torch.randn(tokens, h, dim).to(dtype)
+    return make(sum(pack.q_lens), heads), make(sum(pack.k_lens), kv_heads), make(
+        sum(pack.k_lens), kv_heads
+    )
+
+
+def lists_of(mask):
+    """Lists [L, R] of a mask [L, R, N]."""
+    count = mask.sum(-1, dtype=torch.int32)
+    begin = torch.cumsum(count.flatten().long(), 0).sub(count.flatten()).view(count.shape)
+    return begin, count, mask.nonzero()[:, -1].to(torch.int32)
+
+
+def random_mask(pack, heads):
+    visible = pack.visible()
+    mask = (torch.rand(heads, *visible.shape) < 0.4) & visible
+    for r in range(pack.num_rows):  # the last visible block holds the row's own positions
+        last = int(visible[r].sum()) - 1
+        mask[:, r, last] = True
+    return mask
+
+
+def masked_attention(q, k, v, pack, mask, scale, causal=True):
+    """Plain torch in f64: o [T, Hq, D], lse [Hq, T]."""
+    q, k, v = q.double(), k.double(), v.double()
+    outs, lses = [], []
+    for b, (nq, nk) in enumerate(zip(pack.q_lens, pack.k_lens)):
+        qs = q[pack.cu_q[b] : pack.cu_q[b + 1]].transpose(0, 1)
+        group = q.shape[1] // k.shape[1]
+        ks, vs = (
+            x[pack.cu_k[b] : pack.cu_k[b + 1]].transpose(0, 1).repeat_interleave(group, 0)
+            for x in (k, v)
+        )
+        i, j = torch.arange(nq), torch.arange(nk)
+        keep = mask[:, int(pack.cu_rows[b]) + i // pack.block][:, :, j // pack.block]
+        keep = keep.repeat_interleave(q.shape[1] // mask.shape[0], 0)
+        if causal:
+            keep = keep & (j <= i[:, None] + nk - nq)
+        s = (qs @ ks.transpose(1, 2) * scale).masked_fill(~keep, -math.inf)
+        lses.append(s.logsumexp(-1))
+        outs.append((s.softmax(-1) @ vs).transpose(0, 1))
+    return torch.cat(outs), torch.cat(lses, 1)
+
+
+def gate_inputs(pack, heads=4, gate_heads=2, dim=24):
+    q = torch.randn(pack.num_rows, heads, dim)
+    k = torch.randn(pack.total_blocks, gate_heads, dim)
+    return q, k
+
+
+def project_inputs(rows=6, in_heads=2, out_heads=4, features=48, dim=16, rope=16):
+    x = torch.randn(rows, in_heads, features)
+    weight = torch.randn(out_heads, features, dim)
+    cos, sin = torch.randn(rows, rope // 2), torch.randn(rows, rope // 2)
+    return x, weight, cos, sin
+
+
+def project_formula(x, weight, cos, sin):
+    x = x.repeat_interleave(weight.shape[0] // x.shape[1], 1)
+    y = torch.einsum("rhf,hfd->rhd", x, weight)
+    half = cos.shape[1]
+    a, b, rest = y[..., :half], y[..., half : 2 * half], y[..., 2 * half :]
+    cos, sin = cos[:, None], sin[:, None]
+    return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], -1)
+
+
+def score_formula(q, k, pack):
+    group = q.shape[1] // k.shape[1]
+    out = q.new_full((q.shape[1], pack.num_rows, pack.num_blocks), -math.inf)
+    for b in range(len(pack.q_lens)):
+        rows = slice(pack.cu_rows[b], pack.cu_rows[b + 1])
+        blocks = slice(pack.cu_blocks[b], pack.cu_blocks[b + 1])
+        keys = k[blocks].repeat_interleave(group, 1)
+        part = torch.einsum("rhd,nhd->hrn", q[rows], keys) / math.sqrt(q.shape[2])
+        out = out.clone()
+        out[:, rows, : part.shape[2]] = part
+    return out.masked_fill(~pack.visible(), -math.inf)
+
+
+def loss_formula(scores, target, pack, skip, kind):
+    losses = []
+    for b, rows in enumerate((pack.cu_rows[1:] - pack.cu_rows[:-1]).tolist()):
+        if rows == 0:
+            continue
+        first, blocks = int(skip * rows), int(pack.cu_blocks[b + 1] - pack.cu_blocks[b])
+        part = slice(int(pack.cu_rows[b]) + first, int(pack.cu_rows[b]) + rows)
+        s, t = scores[:, part, :blocks], target[:, part, :blocks]
+        if kind == "mse":
+            losses.append((s.softmax(-1) - t).square().mean())
+        else:
+            s = s.masked_fill(s == -math.inf, -1e30)
+            losses.append((torch.xlogy(t, t) - t * s.log_softmax(-1)).mean())
+    return torch.stack(losses).mean()
+
+
+def loss_inputs(pack, heads=3):
+    visible = pack.visible()
+    scores = torch.randn(heads, *visible.shape).masked_fill(~visible, -math.inf)
+    target = torch.rand(heads, *visible.shape) * visible
+    return scores, target / target.sum(-1, keepdim=True)
+
+
+def grad(values, *inputs):
+    return torch.autograd.grad(values, inputs)
+
+
+def close(got, want, limit=1e-5):
+    torch.testing.assert_close(got.double(), want.double(), rtol=limit, atol=limit)
+
+
+# ---- Values and gradients ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_pool(pack, dtype):
+    x = torch.randn(sum(pack.k_lens), 3, 40).to(dtype)
+    got = ops.attn_gate_pool(x, pack.cu_k, pack.cu_blocks, pack.total_blocks, pack.block, 7)
+    want = []
+    for b, n in enumerate(pack.k_lens):
+        for begin in range(0, n, pack.block):
+            at = int(pack.cu_k[b]) + begin
+            part = x[at : at + min(pack.block, n - begin)].float()
+            want.append(torch.cat([part.amax(0), part.amin(0), part.mean(0)], -1))
+    close(got, torch.stack(want), 1e-6)
+
+
+def test_pool_of_a_slice(pack):
+    x = torch.randn(sum(pack.k_lens), 5, 100)[:, 1:4, 7:71]
+    args = pack.cu_k, pack.cu_blocks, pack.total_blocks, pack.block, 5
+    close(ops.attn_gate_pool(x, *args), ops.attn_gate_pool(x.contiguous(), *args), 0)
+
+
+@pytest.mark.parametrize("rope", [16, 8])
+def test_project_and_gradient(rope):
+    x, weight, cos, sin = project_inputs(rope=rope)
+    weight.requires_grad_()
+    exact = weight.detach().double().requires_grad_()
+    got = ops.attn_gate_project(x, weight, cos, sin)
+    want = project_formula(x.double(), exact, cos.double(), sin.double())
+    close(got, want)
+    dy = torch.randn_like(got)
+    (found,), (expected,) = grad((got * dy).sum(), weight), grad((want * dy).sum(), exact)
+    close(found, expected)
+
+
+def test_project_without_weight():
+    x, _, cos, sin = project_inputs(features=16)
+    eye = torch.eye(16).expand(2, 16, 16)
+    close(ops.attn_gate_project(x, None, cos, sin), project_formula(x, eye, cos, sin))
+    close(ops.attn_gate_project(x, None, None, None), x, 0)
+
+
+def test_score_and_gradients(pack):
+    q, k = gate_inputs(pack)
+    q.requires_grad_(), k.requires_grad_()
+    exact_q, exact_k = (x.detach().double().requires_grad_() for x in (q, k))
+    got = ops.attn_gate_score(q, k, *pack.cu(), pack.num_blocks, pack.block)
+    want = score_formula(exact_q, exact_k, pack)
+    assert torch.equal(got == -math.inf, want == -math.inf)
+    close(got, want)
+    weight = torch.randn_like(got)
+    seen = got > -math.inf
+    got_grads = grad((got[seen] * weight[seen]).sum(), q, k)
+    want_grads = grad((want[seen] * weight[seen]).sum(), exact_q, exact_k)
+    for found, expected in zip(got_grads, want_grads):
+        close(found, expected)
+    (only_k,) = grad((ops.attn_gate_score(q.detach(), k, *pack.cu(), pack.num_blocks, pack.block)[
+        seen] * weight[seen]).sum(), k)
+    close(only_k, want_grads[1])
+
+
+@pytest.mark.parametrize("kind,skip", [("kl", 0.25), ("mse", 0.0)])
+def test_loss_and_gradient(pack, kind, skip):
+    scores, target = loss_inputs(pack)
+    scores.requires_grad_()
+    exact = scores.detach().double().requires_grad_()
+    got = ops.gate_loss(scores, target, pack.cu_rows, pack.cu_blocks, skip, kind)
+    want = loss_formula(exact, target.double(), pack, skip, kind)
+    assert got.dtype == torch.float64 and got.shape == ()
+    close(got, want, 1e-6)
+    close(*(x[0] for x in (grad(10 * got, scores), grad(10 * want, exact))), 1e-6)
+
+
+def test_whole_gate_gradient(pack):
+    """pool -> project -> score -> loss: the weight's gradient against f64 torch."""
+    x = torch.randn(sum(pack.k_lens), 2, 16)
+    pooled = ops.attn_gate_pool(x, pack.cu_k, pack.cu_blocks, pack.total_blocks, pack.block, 7)
+    weight = (0.2 * torch.randn(4, 48, 16)).requires_grad_()
+    cos, sin = torch.randn(pack.total_blocks, 8), torch.randn(pack.total_blocks, 8)
+    q, _ = gate_inputs(pack, dim=16)
+    _, target = loss_inputs(pack, heads=4)
+    k_gate = ops.attn_gate_project(pooled, weight, cos, sin)
+    scores = ops.attn_gate_score(q, k_gate, *pack.cu(), pack.num_blocks, pack.block)
+    loss = ops.gate_loss(scores, target, pack.cu_rows, pack.cu_blocks, 0.25, "kl")
+
+    exact = weight.detach().double().requires_grad_()
+    k_exact = project_formula(pooled.double(), exact, cos.double(), sin.double())
+    want = loss_formula(score_formula(q.double(), k_exact, pack), target.double(), pack, 0.25, "kl")
+    close(loss, want, 1e-6)
+    found, expected = grad(loss, weight)[0], grad(want, exact)[0]
+    close(found / expected.abs().max(), expected / expected.abs().max())
+
+
+@pytest.mark.parametrize("list_heads", [4, 2])
+@pytest.mark.parametrize("dtype,limit", [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_block_sparse_attn(pack, list_heads, dtype, limit):
+    q, k, v = attention_inputs(pack, dtype)
+    mask = random_mask(pack, list_heads)
+    o, lse = ops.block_sparse_attn(
+        q, k, v, *pack.cu()[:3], *lists_of(mask), pack.block, 0.2, True
+    )
+    want_o, want_lse = masked_attention(q, k, v, pack, mask, 0.2)
+    assert o.dtype == dtype and lse.dtype == torch.float32
+    close(o, want_o, limit)
+    close(lse, want_lse, limit)
+
+
+@pytest.mark.parametrize("group_max,normalise", [(False, False), (True, True)])
+def test_pooled_attn(pack, group_max, normalise):
+    q, k, v = attention_inputs(pack)
+    o, lse, found = ops.pooled_attn(
+        q, k, v, *pack.cu()[:3], pack.num_rows, pack.num_blocks, pack.block, 0.2, True,
+        group_max, normalise,
+    )
+    full = pack.visible()[None].expand(4, -1, -1)
+    want_o, want_lse = masked_attention(q, k, v, pack, full, 0.2)
+    close(o, want_o)
+    close(lse, want_lse)
+    want = torch.zeros(4, pack.num_rows, pack.num_blocks, dtype=torch.float64)
+    for b, (nq, nk) in enumerate(zip(pack.q_lens, pack.k_lens)):
+        for i in range(nq):
+            row, t = int(pack.cu_rows[b]) + i // pack.block, int(pack.cu_q[b]) + i
+            keys = k[pack.cu_k[b] : pack.cu_k[b] + i + nk - nq + 1].double()
+            s = torch.einsum("hd,jhd->hj", q[t].double(), keys.repeat_interleave(2, 1)) * 0.2
+            for n, p in enumerate(s.softmax(-1).split(pack.block, -1)):
+                want[:, row, n] = torch.maximum(want[:, row, n], p.amax(-1))
+    if group_max:
+        want = want.view(2, 2, *want.shape[1:]).amax(1)
+    if normalise:
+        want = want / want.sum(-1, keepdim=True)
+    close(found, want)
+
+
+def test_block_select(pack):
+    scores = torch.randn(2, pack.num_rows, pack.num_blocks)
+    begin, count, chosen = ops.block_select(scores, *pack.cu()[:3], pack.block, "row_budget", [32])
+    for h in range(2):
+        for b, (nq, nk) in enumerate(zip(pack.q_lens, pack.k_lens)):
+            for m in range(-(-nq // pack.block)):
+                r = int(pack.cu_rows[b]) + m
+                first = m * pack.block + nk - nq
+                last = min((m + 1) * pack.block, nq) - 1 + nk - nq
+                end = last // pack.block + 1
+                want = set(scores[h, r, :end].topk(min(2, end)).indices.tolist())
+                want |= set(range(first // pack.block, end))
+                at = int(begin[h, r])
+                assert chosen[at : at + int(count[h, r])].tolist() == sorted(want)
+
+
+def test_selected_blocks_run(pack):
+    """What block_select gives is what block_sparse_attn takes."""
+    q, k, v = attention_inputs(pack)
+    scores = torch.randn(4, pack.num_rows, pack.num_blocks)
+    lists = ops.block_select(scores, *pack.cu()[:3], pack.block, "nz_ratio", [1.0])
+    o, _ = ops.block_sparse_attn(q, k, v, *pack.cu()[:3], *lists, pack.block, 0.2, True)
+    want, _ = masked_attention(q, k, v, pack, pack.visible()[None].expand(4, -1, -1), 0.2)
+    close(o, want)
+
+
+# ---- The dispatcher ------------------------------------------------------------------------------
+
+
+def calls(pack):
+    """One call of every op: name -> (arguments, which of them get gradients)."""
+    q, k, v = attention_inputs(pack)
+    q_gate, k_gate = gate_inputs(pack)
+    scores, target = loss_inputs(pack, heads=4)
+    x, weight, cos, sin = project_inputs()
+    cu, three, block = pack.cu(), pack.cu()[:3], pack.block
+    lists = lists_of(random_mask(pack, 4))
+    y = ops.attn_gate_project(x, weight, cos, sin)
+    return {
+        "attn_gate_pool": ((k, pack.cu_k, pack.cu_blocks, pack.total_blocks, block, 7), ()),
+        "attn_gate_project": ((x, weight, cos, sin), (1,)),
+        "attn_gate_project_grad": ((y, x, cos, sin), ()),
+        "attn_gate_score": ((q_gate, k_gate, *cu, pack.num_blocks, block), (0, 1)),
+        "attn_gate_score_grad": ((target, q_gate, k_gate, *cu, block, True), ()),
+        "gate_loss": ((scores, target, pack.cu_rows, pack.cu_blocks, 0.25, "kl"), (0,)),
+        "gate_loss_with_grad": ((scores, target, pack.cu_rows, pack.cu_blocks, 0.0, "mse"), ()),
+        "block_select": ((scores, *three, block, "nz_ratio", [0.3], 1, 1, 2), ()),
+        "block_sparse_attn": ((q, k, v, *three, *lists, block, 0.2, True), ()),
+        "pooled_attn": (
+            (q, k, v, *three, pack.num_rows, pack.num_blocks, block, 0.2, True, True, True),
+            (),
+        ),
+    }
+
+
+OPS = sorted(calls(PACKS["whole"]))
+
+
+def test_every_op_is_checked():
+    names = {s.name for s in torch._C._jit_get_all_schemas() if s.name.startswith("seer::")}
+    assert names == {"seer::" + name for name in OPS}
+
+
+@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("which", ["whole", "packed"])
+def test_opcheck(name, which):
+    args, differentiable = calls(PACKS[which])[name]
+    args = [a.detach().requires_grad_() if i in differentiable else a for i, a in enumerate(args)]
+    # The list of block_select is filled in part: what lies between the rows has no value.
+    tests = ["test_schema", "test_autograd_registration", "test_faketensor"]
+    if name != "block_select":
+        tests.append("test_aot_dispatch_dynamic")
+    torch.library.opcheck(getattr(ops, name).default, tuple(args), test_utils=tests)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_no_cuda_implementation(name):
+    cuda = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
+    with pytest.raises(NotImplementedError, match=f"seer::{name}: no implementation for CUDA"):
+        getattr(ops, name).default.redispatch(cuda, *calls(PACKS["whole"])[name][0])
+
+
+@pytest.mark.parametrize("name,which", [("block_sparse_attn", 0), ("pooled_attn", 2),
+                                        ("attn_gate_pool", 0), ("attn_gate_project", 0)])
+def test_gradients_that_do_not_exist(name, which):
+    args = list(calls(PACKS["whole"])[name][0])
+    args[which] = args[which].detach().requires_grad_()
+    with pytest.raises(RuntimeError, match=f"seer::{name}: no gradient with respect to"):
+        getattr(ops, name)(*args)
+    with torch.no_grad():
+        getattr(ops, name)(*args)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compile(backend):
+    pack = PACKS["packed"]
+    q, k, v = attention_inputs(pack)
+    x = torch.randn(sum(pack.k_lens), 2, 32)
+    weight = (0.2 * torch.randn(4, 96, 32)).requires_grad_()
+    q_gate, _ = gate_inputs(pack, dim=32)
+    _, target = loss_inputs(pack, heads=4)
+    cos, sin = torch.randn(pack.total_blocks, 16), torch.randn(pack.total_blocks, 16)
+
+    def run(x, weight):
+        pooled = ops.attn_gate_pool(x, pack.cu_k, pack.cu_blocks, pack.total_blocks, 16, 7)
+        k_gate = ops.attn_gate_project(pooled, weight, cos, sin)
+        scores = ops.attn_gate_score(q_gate, k_gate, *pack.cu(), pack.num_blocks, 16)
+        lists = ops.block_select(scores, *pack.cu()[:3], 16, "nz_ratio", [0.5])
+        o, _ = ops.block_sparse_attn(q, k, v, *pack.cu()[:3], *lists, 16, 0.2, True)
+        return ops.gate_loss(scores, target, pack.cu_rows, pack.cu_blocks, 0.25, "kl"), o
+
+    want_loss, want_o = run(x, weight)
+    (want_grad,) = grad(want_loss, weight)
+    loss, o = torch.compile(run, fullgraph=True, backend=backend)(x, weight)
+    close(loss.detach(), want_loss.detach(), 0)
+    close(o, want_o, 0)
+    close(grad(loss, weight)[0], want_grad, 0)
+
+
+# ---- Wrong arguments -----------------------------------------------------------------------------
+
+
+def change(name, index, value):
+    args = list(calls(PACKS["packed"])[name][0])
+    args[index] = value(args[index]) if callable(value) else value
+    return getattr(ops, name), args
+
+
+WRONG = [
+    ("block_sparse_attn", 0, lambda q: q[0], "q has 2 axes"),
+    ("block_sparse_attn", 0, lambda q: q.double(), "want float32, float16 or bfloat16"),
+    ("block_sparse_attn", 1, lambda k: k.half(), "k is .*as q"),
+    ("block_sparse_attn", 1, lambda k: k[:-1], "k and v alike"),
+    ("block_sparse_attn", 0, lambda q: q.transpose(1, 2).contiguous().transpose(1, 2), "stride"),
+    ("block_sparse_attn", 3, lambda c: c.long(), "cu_q must be int32"),
+    ("block_sparse_attn", 3, lambda c: c[:-1], "cu_q ends with 41, want 111"),
+    ("block_sparse_attn", 3, lambda c: c.flip(0), "cu_q begins with 111"),
+    ("block_sparse_attn", 3, torch.tensor([0, 50, 41, 111], dtype=torch.int32), "falls from 50"),
+    ("block_sparse_attn", 5, lambda c: c + torch.tensor([0, 1, 1, 1]).int(), "sequence 0 4 blocks"),
+    ("block_sparse_attn", 8, lambda l: l + 7, "names block"),
+    ("block_sparse_attn", 8, lambda l: l - 1, "names block -1"),
+    ("block_sparse_attn", 8, lambda l: l[:-1], "takes entries"),
+    ("block_sparse_attn", 6, lambda b: b - 1, "takes entries -1"),
+    ("block_sparse_attn", 6, lambda b: b + 2**62, "takes entries"),
+    ("block_sparse_attn", 7, lambda c: c - 100, "takes entries"),
+    ("block_sparse_attn", 9, 17, "block is 17, want a multiple of 16"),
+    ("block_sparse_attn", 9, 256, "block is 256"),
+    ("pooled_attn", 6, 5, "cu_rows ends with 9, want 5"),
+    ("pooled_attn", 7, 2, "the map 2 blocks"),
+    ("attn_gate_pool", 5, 8, "pools is 8"),
+    ("attn_gate_pool", 3, 4, "cu_blocks ends with 9, want 4"),
+    ("attn_gate_project", 1, lambda w: w[:3], "want a multiple of the 2 of x"),
+    ("attn_gate_project", 1, lambda w: w[:, :-1], "weight takes 47 features, x has 48"),
+    ("attn_gate_project", 2, None, "cos and sin together"),
+    ("attn_gate_score", 1, lambda k: k[..., :-1], "q_gate has 24 features, k_gate 23"),
+    ("attn_gate_score", 6, 2, "scores of 2 key blocks, but a sequence has 5"),
+    ("gate_loss", 5, "huber", 'kind is "huber", want kl or mse'),
+    ("gate_loss", 4, 1.0, "skip is 1"),
+    ("gate_loss", 1, lambda t: t[1:], "want the same"),
+    ("block_select", 5, "best", 'unknown rule "best", want one of nz_ratio'),
+    ("block_select", 6, [0.1, 0.2, 0.3], "3 strengths, want 1 or one for each of 4 heads"),
+    ("block_select", 6, [], "0 strengths"),
+    ("block_select", 6, [1.5], "strength of nz_ratio is 1.5"),
+    ("block_select", 0, lambda s: s * math.nan, "hold NaN"),
+    ("block_select", 0, lambda s: s[..., :2], "the scores 2 blocks"),
+]
+
+
+@pytest.mark.parametrize("name,index,value,want", WRONG, ids=[f"{w[0]}-{w[3]}" for w in WRONG])
+def test_wrong_arguments(name, index, value, want):
+    op, args = change(name, index, value)
+    with pytest.raises(RuntimeError, match=want) as error:
+        op(*args)
+    assert "\n" not in str(error.value)
