@@ -9,7 +9,7 @@ namespace seer::io {
 
 namespace {
 
-constexpr const char* kWord = R"([\w\x{200c}\x{200d}])";
+constexpr const char* kWord = R"([\p{Alphabetic}\p{L}\p{M}\p{Nd}\p{Pc}\x{200c}\x{200d}])";
 
 AddedToken read_token(const JsonNode& field) {
   AddedToken token;

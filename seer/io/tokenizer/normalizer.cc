@@ -10,9 +10,7 @@ namespace seer::io {
 
 namespace {
 
-constexpr const char* kKinds =
-    "Sequence, NFC, NFD, NFKC, NFKD, Prepend, Replace, Strip, "
-    "StripAccents, Lowercase";
+constexpr const char* kKinds = "Sequence, NFC, NFD, NFKC, NFKD, Prepend, Replace, Strip";
 
 class SequenceNormalizer : public Normalizer {
  public:
@@ -77,15 +75,6 @@ class StripNormalizer : public Normalizer {
   bool left_, right_;
 };
 
-class FunctionNormalizer : public Normalizer {
- public:
-  explicit FunctionNormalizer(void (*function)(std::string&)) : function_(function) {}
-  void normalize(std::string& text) const override { function_(text); }
-
- private:
-  void (*function_)(std::string&);
-};
-
 }  // namespace
 
 std::unique_ptr<const Normalizer> read_normalizer(const JsonNode& field) {
@@ -101,8 +90,6 @@ std::unique_ptr<const Normalizer> read_normalizer(const JsonNode& field) {
     return std::make_unique<StripNormalizer>(field.at("strip_left").boolean(),
                                              field.at("strip_right").boolean());
   }
-  if (type == "StripAccents") return std::make_unique<FunctionNormalizer>(&strip_marks);
-  if (type == "Lowercase") return std::make_unique<FunctionNormalizer>(&to_lower_case);
   field.unsupported("normalizer", type, kKinds);
 }
 

@@ -13,13 +13,11 @@ namespace seer::io {
 
 namespace {
 
-constexpr const char* kKinds = "Sequence, Split, ByteLevel, Metaspace, Digits, Punctuation";
+constexpr const char* kKinds = "Sequence, Split, ByteLevel, Metaspace, Digits";
 
 // What ByteLevel splits by where its use_regex is on (GPT-2).
 constexpr const char* kByteLevelRegex =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-// The ASCII signs that are not letters, digits, space or controls count as punctuation.
-constexpr const char* kPunctuation = R"([\p{P}$+<=>^`|~])";
 
 class CutPreTokenizer : public PreTokenizer {
  public:
@@ -140,11 +138,6 @@ void append_steps(const JsonNode& field, std::vector<std::unique_ptr<const PreTo
     steps.push_back(std::make_unique<CutPreTokenizer>(
         Regex(R"(\p{N})", field.where()),
         individual ? DelimiterBehavior::isolated : DelimiterBehavior::contiguous, false));
-  } else if (type == "Punctuation") {
-    const auto behavior = field.find("behavior");
-    steps.push_back(std::make_unique<CutPreTokenizer>(
-        Regex(kPunctuation, field.where()),
-        behavior ? read_delimiter_behavior(*behavior) : DelimiterBehavior::isolated, false));
   } else {
     field.unsupported("pre-tokenizer", type, kKinds);
   }

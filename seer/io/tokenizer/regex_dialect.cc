@@ -6,6 +6,7 @@
 #include "seer/base/error.h"
 #include "seer/io/tokenizer/json_node.h"
 #include "seer/io/tokenizer/regex.h"
+#include "seer/io/tokenizer/unicode_age.h"
 
 namespace seer::io {
 
@@ -17,7 +18,9 @@ constexpr std::string_view kSpace =
 constexpr std::string_view kNotSpace =
     R"(\x{0}-\x{8}\x{e}-\x{1f}\x{21}-\x{84}\x{86}-\x{9f}\x{a1}-\x{167f}\x{1681}-\x{1fff})"
     R"(\x{200b}-\x{2027}\x{202a}-\x{202e}\x{2030}-\x{205e}\x{2060}-\x{2fff}\x{3001}-\x{10ffff})";
-constexpr std::string_view kWord = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+constexpr std::string_view kWord = R"(\p{Alphabetic}\p{L}\p{M}\p{Nd}\p{Pc})";
+// Latin-1's raised numbers and fractions, which Oniguruma counts as word characters outside of classes.
+constexpr std::string_view kWordNumbers = R"(\x{b2}\x{b3}\x{b9}\x{bc}-\x{be})";
 
 class Translator {
  public:
@@ -71,12 +74,15 @@ class Translator {
     switch (kind) {
       case 's': return put(kSpace);
       case 'S': return put(kNotSpace);
-      case 'w': return put(kWord);
+      case 'w': return put(in_class ? word() : word().append(kWordNumbers));
       case 'W':
         if (in_class) refuse("\\W in a class");
-        out_.append("[^").append(kWord).append("]");
+        out_.append("[^").append(word()).append(kWordNumbers).append("]");
         pos_ += 2;
         return;
+      case 'd': return category("Nd", false, in_class);
+      case 'p':
+      case 'P': return property(in_class);
       case 'b':
       case 'B':
       case 'h':
@@ -103,6 +109,33 @@ class Translator {
       case 'l': refuse(message("\\", kind));
       default: copy(2);
     }
+  }
+
+  // \\p{L} and the like. Names that are no general category are PCRE2's alone.
+  void property(bool in_class) {
+    const size_t end = pattern_.find('}', pos_);
+    if (pattern_.substr(pos_ + 2, 1) != "{" || end == std::string_view::npos) {
+      refuse(message("\\", pattern_[pos_ + 1], " without braces"));
+    }
+    const std::string_view name = pattern_.substr(pos_ + 3, end - pos_ - 3);
+    const bool negative = pattern_[pos_ + 1] == 'P';
+    if (negative && in_class) return copy(end + 1 - pos_);
+    const size_t next = end + 1;
+    category(name, negative, in_class);
+    pos_ = next;
+  }
+
+  void category(std::string_view name, bool negative, bool in_class) {
+    if (!in_class) out_.append(negative ? "[^" : "[");
+    out_.append("\\p{").append(name).append("}").append(recent_members(name));
+    if (!in_class) out_.append("]");
+    pos_ += 2;
+  }
+
+  static std::string word() {
+    std::string out(kWord);
+    for (const char* name : {"L", "M", "Nd"}) out += recent_members(name);
+    return out;
   }
 
   void character_class() {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "seer/base/error.h"
+#include "seer/io/tokenizer/unicode_age.h"
 #include "seer/io/utf8.h"
 
 namespace seer::io {
@@ -47,6 +48,19 @@ void append_form(std::string& out, std::string_view text, utf8proc_option_t opti
   }
 }
 
+// A run of characters, cut at those that stay as they are.
+void append_run(std::string& out, std::string_view text, utf8proc_option_t options) {
+  size_t done = 0;
+  for (size_t pos = 0; pos < text.size();) {
+    const size_t begin = pos;
+    if (!is_inert(next_code_point(text, pos))) continue;
+    if (begin > done) append_form(out, text.substr(done, begin - done), options);
+    out.append(text.substr(begin, pos - begin));
+    done = pos;
+  }
+  if (done < text.size()) append_form(out, text.substr(done), options);
+}
+
 }  // namespace
 
 void to_unicode_form(std::string& text, UnicodeForm form) {
@@ -63,7 +77,7 @@ void to_unicode_form(std::string& text, UnicodeForm form) {
     const size_t begin = pos > done ? pos - 1 : pos;
     out.append(text, done, begin - done);
     while (pos < text.size() && !is_ascii(text[pos])) ++pos;
-    append_form(out, std::string_view(text).substr(begin, pos - begin), options);
+    append_run(out, std::string_view(text).substr(begin, pos - begin), options);
     done = pos;
     while (pos < text.size() && is_ascii(text[pos])) ++pos;
   }
@@ -95,17 +109,6 @@ void to_upper_case(std::string& text) {
     } else {
       append_utf8(out, static_cast<char32_t>(utf8proc_toupper(static_cast<utf8proc_int32_t>(c))));
     }
-  }
-  text = std::move(out);
-}
-
-void strip_marks(std::string& text) {
-  std::string out;
-  out.reserve(text.size());
-  for (size_t pos = 0; pos < text.size();) {
-    const char32_t c = next_code_point(text, pos);
-    const auto category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
-    if (category < UTF8PROC_CATEGORY_MN || category > UTF8PROC_CATEGORY_ME) append_utf8(out, c);
   }
   text = std::move(out);
 }
