@@ -33,8 +33,8 @@ struct GateConfig {
 // model.layers.{layer}.self_attn.attn_gate.mask_linear_{q or k}.weight
 std::string gate_weight_name(int layer, char q_or_k);
 
-// Reads `folder`/config.json. Where only attn_gate_weights.pth lies there, the error names the command
-// that converts it.
+// Reads `folder`/config.json. Where only attn_gate_weights.pth lies there, the error names the
+// command that converts it.
 GateConfig read_gate_config(const std::filesystem::path& folder);
 // `folder`/attn_gate_weights.safetensors
 std::filesystem::path gate_weights_path(const std::filesystem::path& folder);

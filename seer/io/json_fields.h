@@ -1,6 +1,6 @@
 #pragma once
-// Checked reading of the fields of one JSON object that comes from outside. An error names the file, the
-// key, what was expected and what is there.
+// Checked reading of the fields of one JSON object that comes from outside. An error names the
+// file, the key, what was expected and what is there.
 
 #include <cstdint>
 #include <string>
@@ -11,7 +11,8 @@ namespace seer::io {
 
 class JsonFields {
  public:
-  // `where` is what errors name: a path, or a path and the key of an inner object. Both outlive this.
+  // `where` is what errors name: a path, or a path and the key of an inner object. Both outlive
+  // this.
   JsonFields(const nlohmann::json& object, const std::string& where);
 
   // There, and not null.

@@ -1,6 +1,6 @@
 #pragma once
-// config.json of a Hugging Face model folder, for the families that the one decoder runs: Llama 3.x,
-// Mistral, Qwen2/2.5, Qwen3, Phi-3/4. The differences between families are fields, not code.
+// config.json of a Hugging Face model folder, for the families that the one decoder runs: Llama
+// 3.x, Mistral, Qwen2/2.5, Qwen3, Phi-3/4. The differences between families are fields, not code.
 
 #include <cstdint>
 #include <filesystem>
@@ -39,10 +39,10 @@ struct ModelConfig {
   nlohmann::json raw;            // the whole file
 
   // What is left out takes the family's default of transformers 4.51; the sizes (hidden_size,
-  // intermediate_size, num_hidden_layers, num_attention_heads, vocab_size) must be there. `read` takes
-  // the eos ids of generation_config.json where that file has some.
-  // Error: file missing or not JSON; architecture unsupported (named, with the list); sizes that do not
-  // fit together; unsupported rope type or activation; quantized weights.
+  // intermediate_size, num_hidden_layers, num_attention_heads, vocab_size) must be there. `read`
+  // takes the eos ids of generation_config.json where that file has some.
+  // Error: file missing or not JSON; architecture unsupported (named, with the list); sizes that do
+  // not fit together; unsupported rope type or activation; quantized weights.
   static ModelConfig read(const std::filesystem::path& folder);
   static ModelConfig from_json(const nlohmann::json& json, const std::string& where);
 };

@@ -29,8 +29,8 @@ at::Tensor heads_first(const at::Tensor& x, int64_t begin, int64_t end) {
   return x.slice(0, begin, end).transpose(0, 1).unsqueeze(0);
 }
 
-// One sequence whose queries are its last tokens, a piece of queries at a time: torch's own causal flag
-// would align the first query with the first key.
+// One sequence whose queries are its last tokens, a piece of queries at a time: torch's own causal
+// flag would align the first query with the first key.
 at::Tensor attend_in_pieces(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             double scale, int64_t window) {
   const int64_t q_len = q.size(0), k_len = k.size(0), offset = k_len - q_len;

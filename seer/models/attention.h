@@ -20,7 +20,8 @@ struct Sequences {
   int64_t longest() const;     // tokens of the longest: the length that RoPE scalings go by
 };
 
-// What one layer's attention is computed from. Token and head strides are free; features contiguous.
+// What one layer's attention is computed from. Token and head strides are free; features
+// contiguous.
 struct AttentionInput {
   int layer;
   const Sequences& sequences;
@@ -36,12 +37,12 @@ struct AttentionInput {
 // -> o [T, Hq, D]
 using Attention = std::function<at::Tensor(const AttentionInput&)>;
 
-// True where the layer's sliding window hides keys: some sequence is longer than it, or will be once all of
-// its chunks are there.
+// True where the layer's sliding window hides keys: some sequence is longer than it, or will be
+// once all of its chunks are there.
 bool window_cuts(const AttentionInput& input);
 
-// torch's scaled_dot_product_attention, causal; differentiable. Sliding windows and unequal lengths are
-// computed in pieces, so nothing grows with the square of the length.
+// torch's scaled_dot_product_attention, causal; differentiable. Sliding windows and unequal lengths
+// are computed in pieces, so nothing grows with the square of the length.
 at::Tensor dense_attention(const AttentionInput& input);
 
 }  // namespace seer::models

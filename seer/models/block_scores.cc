@@ -88,8 +88,8 @@ at::Tensor oracle_scores(const AttentionInput& input, const torch_ops::Ragged& r
   const auto map = std::get<2>(torch_ops::pooled_attn(input.q, input.k, input.v, ragged,
                                                       input.scale, /*causal=*/true,
                                                       /*group_max=*/false, /*normalise=*/false));
-  // A visible block may have a probability that rounds to 0: the smallest normal number keeps it apart
-  // from a masked one, which must be -inf.
+  // A visible block may have a probability that rounds to 0: the smallest normal number keeps it
+  // apart from a masked one, which must be -inf.
   const at::Tensor logarithm = map.clamp_min(std::numeric_limits<float>::min()).log();
   const auto mask =
       fill(input.sequences, ragged.block, 1, [](int64_t, const Row&, int64_t) { return 0.0f; });

@@ -1,6 +1,7 @@
 #pragma once
-// Scores of key blocks without gates: the baselines that gates are measured against, and the oracle.
-// All are [H, R, N] f32 as Gates::scores gives them: -inf where no key of the block is visible.
+// Scores of key blocks without gates: the baselines that gates are measured against, and the
+// oracle. All are [H, R, N] f32 as Gates::scores gives them: -inf where no key of the block is
+// visible.
 
 #include <ATen/core/Tensor.h>
 
@@ -14,8 +15,8 @@ namespace seer::models {
 // Pairs of a query block and a key block of which some query sees some key, over all sequences.
 int64_t num_visible_blocks(const Sequences& sequences, int block);
 
-// Uniform in [0, 1) by (seed, layer, sequence, head, query block, key block), blocks counted from the
-// start of the sequence: a prompt in chunks draws what the whole prompt draws. On the CPU.
+// Uniform in [0, 1) by (seed, layer, sequence, head, query block, key block), blocks counted from
+// the start of the sequence: a prompt in chunks draws what the whole prompt draws. On the CPU.
 at::Tensor random_scores(const Sequences& sequences, int block, int64_t num_heads, int layer,
                          uint64_t seed);
 

@@ -17,8 +17,8 @@
 namespace seer::models {
 namespace {
 
-// Without gradients the MLP runs this many tokens at a time: its inner activations would otherwise be the
-// largest tensors of a long prompt.
+// Without gradients the MLP runs this many tokens at a time: its inner activations would otherwise
+// be the largest tensors of a long prompt.
 constexpr int64_t kMlpTokens = 8192;
 
 std::optional<at::Tensor> optional(const at::Tensor& t) {

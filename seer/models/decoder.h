@@ -1,7 +1,7 @@
 #pragma once
 // The decoder of every supported family: embedding, layers of attention and gated MLP with RMSNorm,
-// output head. Functional: weights are plain tensors, so that training, streaming and inference share
-// this code.
+// output head. Functional: weights are plain tensors, so that training, streaming and inference
+// share this code.
 
 #include <ATen/core/Tensor.h>
 
@@ -35,17 +35,18 @@ struct ModelWeights {
   at::Tensor head;  // [vocab, hidden]; the embedding itself where tied
 };
 
-// (name in the model file, tensor) of every weight, in the order of the file; tied heads once. Fused
-// families give their parts under the unfused names.
+// (name in the model file, tensor) of every weight, in the order of the file; tied heads once.
+// Fused families give their parts under the unfused names.
 std::vector<std::pair<std::string, at::Tensor*>> named_weights(ModelWeights& weights);
 
 class Decoder {
  public:
   Decoder(io::ModelConfig config, ModelWeights weights);
 
-  // Maps the safetensors of `folder` (single file or sharded with an index). Weights stay on the mapped
-  // pages when dtype and device are the file's. Error: missing or truncated files, a tensor missing,
-  // of the wrong shape (expected and found), NaN or infinite; each names the file and the tensor.
+  // Maps the safetensors of `folder` (single file or sharded with an index). Weights stay on the
+  // mapped pages when dtype and device are the file's. Error: missing or truncated files, a tensor
+  // missing, of the wrong shape (expected and found), NaN or infinite; each names the file and the
+  // tensor.
   static Decoder load(const std::filesystem::path& folder, at::ScalarType dtype,
                       const at::Device& device);
 
@@ -62,8 +63,8 @@ class Decoder {
   // hidden [T, hidden] -> logits [T, vocab]
   at::Tensor logits(const at::Tensor& hidden) const;
 
-  // cos, sin [n, rotary_dim / 2] f32 at the given positions, for a model that runs at `length` tokens:
-  // what the layers and the gates turn by.
+  // cos, sin [n, rotary_dim / 2] f32 at the given positions, for a model that runs at `length`
+  // tokens: what the layers and the gates turn by.
   std::pair<at::Tensor, at::Tensor> rope(const at::Tensor& positions, int64_t length) const;
 
  private:

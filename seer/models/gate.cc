@@ -33,9 +33,10 @@ GateShapes gate_shapes(const io::GateConfig& config, const io::ModelConfig& mode
   return {{model.num_heads, q_in, d}, {model.num_kv_heads, k_in, d}};
 }
 
-// How gate vectors of size d turn. Where d is the head size: as the model's own q and k. Where it is not,
-// the published code turns all d features with Qwen2, and as many as the model turns with Llama, which
-// needs d to be at least that; the other families, which it does not have, go with Llama.
+// How gate vectors of size d turn. Where d is the head size: as the model's own q and k. Where it
+// is not, the published code turns all d features with Qwen2, and as many as the model turns with
+// Llama, which needs d to be at least that; the other families, which it does not have, go with
+// Llama.
 RopeConfig gate_rope(const io::GateConfig& config, const io::ModelConfig& model) {
   RopeConfig rope = model.rope;
   const int d = gate_dim(config, model);

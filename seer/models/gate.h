@@ -23,8 +23,8 @@ class Gates {
  public:
   // New gates, N(0, 0.02) from `seed` (the published initialisation), for `model`.
   static Gates create(const io::GateConfig& config, const Decoder& model, uint64_t seed);
-  // From a gate's folder. Error: gates of another model (layers, heads or sizes differ: expected and
-  // found), missing tensors, NaN or infinite weights.
+  // From a gate's folder. Error: gates of another model (layers, heads or sizes differ: expected
+  // and found), missing tensors, NaN or infinite weights.
   static Gates load(const std::filesystem::path& folder, const Decoder& model);
   void save(const std::filesystem::path& folder, const Decoder& model) const;
 
@@ -32,10 +32,11 @@ class Gates {
   std::vector<GateWeights>& layers() { return layers_; }
   const std::vector<GateWeights>& layers() const { return layers_; }
 
-  // Scores [Hq, R, N] of a layer, before the softmax, -inf where masked. Differentiable in the weights,
-  // nowhere else. `key_cache` (null, or one tensor per layer) holds the gate keys [blocks, Hg, d] of the
-  // chunks before; this chunk's are appended, or replace them where it starts at token 0. Chunks must start
-  // at a multiple of the block size. Error: a chunk that does not follow the cached ones.
+  // Scores [Hq, R, N] of a layer, before the softmax, -inf where masked. Differentiable in the
+  // weights, nowhere else. `key_cache` (null, or one tensor per layer) holds the gate keys [blocks,
+  // Hg, d] of the chunks before; this chunk's are appended, or replace them where it starts at
+  // token 0. Chunks must start at a multiple of the block size. Error: a chunk that does not follow
+  // the cached ones.
   at::Tensor scores(const AttentionInput& input, const torch_ops::Ragged& ragged,
                     const Decoder& model, std::vector<at::Tensor>* key_cache = nullptr) const;
 

@@ -38,8 +38,8 @@ void check(const GenerateSettings& s) {
   SEER_CHECK(s.top_k >= 0, "top_k is ", s.top_k, ", expected 0 or more");
 }
 
-// Longrope has one set of frequencies up to a length and another beyond it: keys cached under the first
-// are of no use under the second.
+// Longrope has one set of frequencies up to a length and another beyond it: keys cached under the
+// first are of no use under the second.
 bool frequencies_change(const RopeConfig& rope, int64_t before, int64_t after) {
   const int64_t limit =
       rope.original_max_position > 0 ? rope.original_max_position : rope.max_position;

@@ -1,6 +1,6 @@
 #pragma once
-// Text generation: a prompt is read whole or in chunks through any attention method, then tokens are
-// made one at a time with dense attention over the KV cache.
+// Text generation: a prompt is read whole or in chunks through any attention method, then tokens
+// are made one at a time with dense attention over the KV cache.
 
 #include <cstdint>
 #include <functional>
@@ -12,8 +12,9 @@
 
 namespace seer::models {
 
-// Reads a prompt into an empty cache, `chunk` tokens at a time (0: all at once; a multiple of the block
-// size where `attention` is sparse), and gives each chunk's hidden states [tokens, hidden] to `take`.
+// Reads a prompt into an empty cache, `chunk` tokens at a time (0: all at once; a multiple of the
+// block size where `attention` is sparse), and gives each chunk's hidden states [tokens, hidden] to
+// `take`.
 // Error: no ids, an id outside of the vocabulary, a negative chunk.
 void prefill(const Decoder& model, const std::vector<int32_t>& ids, const Attention& attention,
              int64_t chunk, KvCache& cache, const std::function<void(const at::Tensor&)>& take);
@@ -27,9 +28,9 @@ struct GenerateSettings {
   uint64_t seed = 0;  // the same seed gives the same text
 };
 
-// The new ids, without the prompt; an end-of-text id (ModelConfig::eos_ids) is the last one if it comes.
-// `attention` is used for the prompt; `on_token`, if given, gets every id as soon as it is known.
-// Draws depend on seed and position alone. Error: as prefill; settings out of range.
+// The new ids, without the prompt; an end-of-text id (ModelConfig::eos_ids) is the last one if it
+// comes. `attention` is used for the prompt; `on_token`, if given, gets every id as soon as it is
+// known. Draws depend on seed and position alone. Error: as prefill; settings out of range.
 std::vector<int32_t> generate(const Decoder& model, const std::vector<int32_t>& prompt,
                               const Attention& attention, const GenerateSettings& settings,
                               const std::function<void(int32_t)>& on_token = {});

@@ -9,8 +9,8 @@
 namespace seer::models {
 namespace {
 
-// Room for `needed` tokens: what is there is kept, and the capacity doubles so that appending one token
-// at a time copies each token a bounded number of times.
+// Room for `needed` tokens: what is there is kept, and the capacity doubles so that appending one
+// token at a time copies each token a bounded number of times.
 void reserve(at::Tensor& store, const at::Tensor& like, int64_t length, int64_t needed) {
   const int64_t capacity = store.defined() ? store.size(0) : 0;
   if (needed <= capacity) return;

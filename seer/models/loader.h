@@ -14,23 +14,25 @@
 
 namespace seer::models {
 
-// The weights that `config` describes, from model.safetensors or, where there is none, from the files of
-// model.safetensors.index.json. A weight stays on the mapped pages, read-only, when `dtype` and `device`
-// are the file's (fused ones as views of the fused tensor); otherwise it is converted one at a time.
-// Error, with file and tensor: missing or truncated files, a tensor missing, of another shape or not of
-// f32, bf16, f16, a NaN or infinite value, a tensor that config.json does not account for.
+// The weights that `config` describes, from model.safetensors or, where there is none, from the
+// files of model.safetensors.index.json. A weight stays on the mapped pages, read-only, when
+// `dtype` and `device` are the file's (fused ones as views of the fused tensor); otherwise it is
+// converted one at a time.
+// Error, with file and tensor: missing or truncated files, a tensor missing, of another shape or
+// not of f32, bf16, f16, a NaN or infinite value, a tensor that config.json does not account for.
 ModelWeights load_weights(const std::filesystem::path& folder, const io::ModelConfig& config,
                           at::ScalarType dtype, const at::Device& device);
 
-// Writes folder/model.safetensors in the weights' own type, then folder/config.json = `config`, each
-// atomically: a folder with a config.json is complete. `config` must describe the weights; families with
-// fused weights are written fused.
+// Writes folder/model.safetensors in the weights' own type, then folder/config.json = `config`,
+// each atomically: a folder with a config.json is complete. `config` must describe the weights;
+// families with fused weights are written fused.
 void save_model(const std::filesystem::path& folder, const nlohmann::json& config,
                 const ModelWeights& weights);
 
-// A tensor on the memory of a file: mapped where type and device are the file's, converted otherwise.
-// Error: the tensor is missing, of another shape (expected and found), of a type that is not f32, bf16 or
-// f16, or holds a NaN or an infinite value.
+// A tensor on the memory of a file: mapped where type and device are the file's, converted
+// otherwise.
+// Error: the tensor is missing, of another shape (expected and found), of a type that is not f32,
+// bf16 or f16, or holds a NaN or an infinite value.
 at::Tensor load_tensor(const io::SafetensorsFile& file, const std::string& name,
                        at::IntArrayRef shape, at::ScalarType dtype, const at::Device& device);
 

@@ -1,5 +1,6 @@
 #pragma once
-// Rotary position embedding on tensors: tables at given positions, and their application (rotate-half).
+// Rotary position embedding on tensors: tables at given positions, and how q and k are turned by
+// them (rotate-half).
 
 #include <ATen/core/Tensor.h>
 
@@ -10,13 +11,14 @@
 
 namespace seer::models {
 
-// positions int64 [n] -> cos, sin [n, rotary_dim / 2] f32, attention factor included, on the device of
-// the positions, for a model that runs at `length` tokens. Angles are f32 products, as in transformers.
+// positions int64 [n] -> cos, sin [n, rotary_dim / 2] f32, attention factor included, on the device
+// of the positions, for a model that runs at `length` tokens. Angles are f32 products, as in
+// transformers.
 std::pair<at::Tensor, at::Tensor> rope_tables(const RopeConfig& config, const at::Tensor& positions,
                                               int64_t length);
 
-// x [T, H, D]; cos, sin [T, w / 2] in the type of x. Feature i turns with feature i + w / 2; those from w
-// on pass. Differentiable in x.
+// x [T, H, D]; cos, sin [T, w / 2] in the type of x. Feature i turns with feature i + w / 2; those
+// from w on pass. Differentiable in x.
 at::Tensor apply_rope(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
 
 }  // namespace seer::models

@@ -37,17 +37,19 @@ struct SparseSettings {
   uint64_t seed = 0;  // of random and untrained
 };
 
-// One sparse attention for a model; keeps the gate keys of a chunked prompt and the statistics. It is for
-// prompts, whole or in chunks that start at a multiple of the block size. Layers whose sliding window hides
-// keys stay dense within their window, and the statistics leave them out.
+// One sparse attention for a model; keeps the gate keys of a chunked prompt and the statistics. It
+// is for prompts, whole or in chunks that start at a multiple of the block size. Layers whose
+// sliding window hides keys stay dense within their window, and the statistics leave them out.
 class SparseAttention {
  public:
-  // `gates` may be null for scorers that need none; both outlive this object. `untrained` makes gates of
-  // the same form as `gates`, or of the default one. UsageError: a rule that reads scores as logits with a
-  // scorer that only orders blocks. Error: no gates, or gates of another block size.
+  // `gates` may be null for scorers that need none; both outlive this object. `untrained` makes
+  // gates of the same form as `gates`, or of the default one. UsageError: a rule that reads scores
+  // as logits with a scorer that only orders blocks. Error: no gates, or gates of another block
+  // size.
   SparseAttention(const Decoder& model, const Gates* gates, SparseSettings settings);
   at::Tensor operator()(const AttentionInput& input);
-  // Forgets the gate keys, to free their memory; a prompt that starts at token 0 begins anew without it.
+  // Forgets the gate keys, to free their memory; a prompt that starts at token 0 begins anew
+  // without it.
   void reset();
   SparseStatistics statistics;
 

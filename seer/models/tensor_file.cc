@@ -22,8 +22,8 @@ constexpr FloatType kFloatTypes[] = {
 
 constexpr int64_t kGrain = 1 << 20;  // elements that one task looks at
 
-// True where some value has all bits of its exponent set: NaN or infinite. Adding the lowest bit of the
-// exponent then carries into the sign; no branch, so the loop runs at the speed of memory.
+// True where some value has all bits of its exponent set: NaN or infinite. Adding the lowest bit of
+// the exponent then carries into the sign; no branch, so the loop runs at the speed of memory.
 template <class Bits>
 bool any_not_finite(const void* data, int64_t count, Bits lowest_exponent_bit) {
   constexpr Bits kSign = static_cast<Bits>(Bits{1} << (8 * sizeof(Bits) - 1));

@@ -79,7 +79,8 @@ inline std::vector<int32_t> some_ids(int64_t count, uint64_t seed = 3) {
   return ids;
 }
 
-// Masked softmax with a full matrix: o [T, Hq, D] of one sequence whose queries are its last tokens.
+// Masked softmax with a full matrix: o [T, Hq, D] of one sequence whose queries are its last
+// tokens.
 inline at::Tensor plain_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                   double scale, int64_t window) {
   const int64_t group = q.size(1) / k.size(1);

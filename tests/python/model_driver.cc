@@ -1,7 +1,8 @@
 // Runs a model folder on given token ids, for the parity tests:
-//   model_driver logits   --model DIR --ids FILE.json --out FILE.safetensors [--dtype f32|bf16] [--chunk N]
+//   model_driver logits   --model DIR --ids FILE.json --out FILE.safetensors [--chunk N]
 //   model_driver generate --model DIR --ids FILE.json --out FILE.json --tokens N [--chunk N]
-//   model_driver save     --model DIR --out DIR [--dtype f32|bf16]
+//   model_driver save     --model DIR --out DIR
+// each with [--dtype f32|bf16].
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
