@@ -97,6 +97,7 @@ class Pretraining : public Task {
             {"schedule", {static_cast<int>(form), warmup, constant_share, floor}},
             {"seed", settings_.seed},
             {"device", settings_.device.is_cuda() ? "cuda" : "cpu"},
+            {"dtype", c10::toString(dtype())},
             {"deterministic", settings_.deterministic}};
   }
 
@@ -179,6 +180,10 @@ class Pretraining : public Task {
 
  private:
   bool has_copies() const { return !copies_.empty(); }
+  at::ScalarType dtype() const {
+    if (settings_.dtype != at::ScalarType::Undefined) return settings_.dtype;
+    return settings_.device.is_cuda() ? at::kBFloat16 : at::kFloat;
+  }
 
   int64_t length_of(int64_t step) const {
     const auto steps = static_cast<double>(settings_.loop.steps);
@@ -213,7 +218,7 @@ class Pretraining : public Task {
     }
   }
 
-  // f32 masters on the device; on CUDA bf16 copies of them, which the model computes with.
+  // f32 masters on the device, and copies of them where the model computes in another type.
   void make_weights() {
     masters_ = new_weights(config_, settings_.seed);
     models::ModelWeights used = masters_;
@@ -223,8 +228,8 @@ class Pretraining : public Task {
       at::Tensor& original = *originals[i].second;
       original = original.to(settings_.device).requires_grad_();
       *computing[i].second = original;
-      if (!settings_.device.is_cuda()) continue;
-      *computing[i].second = original.detach().to(at::kBFloat16).requires_grad_();
+      if (dtype() == at::kFloat) continue;
+      *computing[i].second = original.detach().to(dtype()).requires_grad_();
       copies_.push_back(*computing[i].second);
       originals_.push_back(original);
     }
@@ -258,7 +263,7 @@ class Pretraining : public Task {
   RandomWindows windows_;
   SyntheticShare synthetic_;
   models::ModelWeights masters_;
-  std::vector<at::Tensor> originals_, copies_;  // CUDA: f32 masters and their bf16 copies
+  std::vector<at::Tensor> originals_, copies_;  // f32 masters and their copies in dtype()
   std::optional<models::Decoder> model_;
   int64_t length_ = 0;  // tokens of a window in the current step
 };

@@ -49,7 +49,9 @@ struct PretrainSettings {
   AdamW adamw{0.9, 0.95, 1e-8, 0};
   Schedule schedule{Schedule::Form::linear, 100, 0.5, 0.02};
   uint64_t seed = 1;
-  at::Device device = at::kCPU;  // CUDA: bf16 with f32 master weights; CPU: f32
+  at::Device device = at::kCPU;
+  // Type of weights and activations; bf16 keeps f32 master weights. Undefined: bf16 on CUDA, else f32.
+  at::ScalarType dtype = at::ScalarType::Undefined;
   // CUDA: an attention backward with fixed order of its sums. Slower; without it a resumed run differs
   // from an uninterrupted one by rounding. The CPU is always deterministic.
   bool deterministic = false;

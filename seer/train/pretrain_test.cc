@@ -1,6 +1,7 @@
 #include "seer/train/pretrain.h"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -40,6 +41,7 @@ class Pretrain : public RunTest {
  protected:
   void SetUp() override {
     RunTest::SetUp();
+    at::set_num_threads(1);  // too little work for more
     write_documents(folder / "train.jsonl", 30, 60, 1);
     write_documents(folder / "valid.jsonl", 3, 60, 900);
   }
@@ -99,6 +101,17 @@ TEST_F(Pretrain, MicroBatchesChangeOnlyTheRounding) {
               metrics_of(folder / "b")[0]["grad_norm"].get<double>(), 1e-4);
 }
 
+TEST_F(Pretrain, Bf16WithMasterWeightsFollowsF32) {
+  PretrainSettings wide = settings(folder, "a"), narrow = settings(folder, "b");
+  narrow.dtype = at::kBFloat16;
+  const double want = pretrain(wide).valid.at("valid"), got = pretrain(narrow).valid.at("valid");
+  EXPECT_NEAR(got, want, 0.1);
+  const auto a = metrics_of(folder / "a"), b = metrics_of(folder / "b");
+  EXPECT_NE(a.back(), b.back()) << "bf16 was not used";
+  EXPECT_NEAR(b[0]["grad_norm"].get<double>(), a[0]["grad_norm"].get<double>(),
+              0.02 * a[0]["grad_norm"].get<double>());
+}
+
 TEST_F(Pretrain, WrongSettingsAreNamed) {
   const auto error_of = [](const PretrainSettings& wrong) -> std::string {
     try {
@@ -137,6 +150,7 @@ TEST_F(Pretrain, KilledAndResumedEndsWithTheSameBits) {
 
 TEST(PretrainChild, DISABLED_Run) {
   ASSERT_FALSE(child_out().empty());
+  at::set_num_threads(1);
   pretrain(settings(child_out().parent_path(), child_out().filename()));
 }
 
