@@ -20,8 +20,8 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Rows of logits at a time. CUDA: a few hundred MB of a usual vocabulary, so that kernels stay large;
-// CPU: what stays near the caches.
+// Rows of logits at a time. CUDA: a few hundred MB of a usual vocabulary, so that kernels stay
+// large; CPU: what stays near the caches.
 int64_t default_rows(const at::Tensor& head) {
   const int64_t elements = head.is_cuda() ? int64_t{1} << 27 : int64_t{1} << 22;
   return std::max<int64_t>(elements / head.size(0), 16);

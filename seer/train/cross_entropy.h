@@ -9,8 +9,8 @@
 namespace seer::train {
 
 // hidden [T, hidden], head [vocab, hidden] of one dtype, targets int64 [T] -> mean negative
-// log-likelihood [] f32 (nats). Differentiable in hidden and head; softmax in f32. `rows`: rows of logits
-// at a time; 0: a number that suits the device.
+// log-likelihood [] f32 (nats). Differentiable in hidden and head; softmax in f32. `rows`: rows of
+// logits at a time; 0: a number that suits the device.
 at::Tensor chunked_cross_entropy(const at::Tensor& hidden, const at::Tensor& head,
                                  const at::Tensor& targets, int64_t rows = 0);
 

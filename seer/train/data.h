@@ -27,8 +27,9 @@ struct DataSettings {
   int threads = 0;  // that tokenise; 0: all cores
 };
 
-// A file's documents as one stream of tokens, [BOS] text EOS for each, in the order of the file or in
-// one drawn for an epoch. BOS where the tokenizer has one; no text is copied until it is asked for.
+// A file's documents as one stream of tokens, [BOS] text EOS for each, in the order of the file or
+// in one drawn for an epoch. BOS where the tokenizer has one; no text is copied until it is asked
+// for.
 class TokenStream {
  public:
   // Error: no EOS in the tokenizer, to keep documents apart.
@@ -36,7 +37,8 @@ class TokenStream {
   // The same documents in the order drawn for (seed, epoch).
   TokenStream shuffled(uint64_t seed, uint64_t epoch) const;
   int64_t size() const { return begins_.back(); }
-  // Copies tokens [begin, begin + count), 0 <= begin < size; behind the end the stream begins again.
+  // Copies tokens [begin, begin + count), 0 <= begin < size; behind the end the stream begins
+  // again.
   void copy(int64_t begin, int64_t count, int32_t* out) const;
   const TokenFile& file() const { return *file_; }
 
@@ -62,8 +64,8 @@ Mixture single_mixture(std::shared_ptr<const TokenFile> file, const io::Tokenize
 Mixture open_mixture(const std::vector<DataFile>& files, const DataSettings& settings,
                      const io::Tokenizer& tokenizer, const std::filesystem::path& tokenizer_folder);
 
-// Window `index` of pretraining, `length` tokens: BOS, then a random place of a stream drawn by weight.
-// A function of (seed, index) alone. Error: a stream is shorter than the window.
+// Window `index` of pretraining, `length` tokens: BOS, then a random place of a stream drawn by
+// weight. A function of (seed, index) alone. Error: a stream is shorter than the window.
 class RandomWindows {
  public:
   RandomWindows(const Mixture& mixture, uint64_t seed) : mixture_(mixture), seed_(seed) {}
@@ -74,9 +76,9 @@ class RandomWindows {
   uint64_t seed_;
 };
 
-// Windows of distillation: each epoch of a stream joins its documents in a drawn order to a ring, cuts it
-// from a drawn place on to `length` tokens (a rest is left out) and gives the pieces in a drawn order,
-// BOS first. Streams alternate by weight. No token is seen twice in an epoch.
+// Windows of distillation: each epoch of a stream joins its documents in a drawn order to a ring,
+// cuts it from a drawn place on to `length` tokens (a rest is left out) and gives the pieces in a
+// drawn order, BOS first. Streams alternate by weight. No token is seen twice in an epoch.
 class PackedWindows {
  public:
   PackedWindows(const Mixture& mixture, uint64_t seed, int64_t length);

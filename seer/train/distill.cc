@@ -22,7 +22,8 @@ namespace {
 using nlohmann::json;
 
 std::string hash_of_weights(const models::Decoder& model) {
-  // The head of every weight: enough to tell models apart, nothing beside a step even for large ones.
+  // The head of every weight: enough to tell models apart, nothing beside a step even for large
+  // ones.
   constexpr int64_t kElements = 1024;
   models::ModelWeights weights = const_cast<models::Decoder&>(model).weights();
   uint64_t hash = 0;
@@ -159,8 +160,8 @@ class Distillation : public Task {
   void save(const std::filesystem::path& folder) const { gates_.save(folder, model_); }
 
  private:
-  // One forward pass of the frozen model. Each layer's gate gets its loss (and gradient) as soon as the
-  // layer's attention is there; nothing of a layer is kept. Returns the metrics times `share`.
+  // One forward pass of the frozen model. Each layer's gate gets its loss (and gradient) as soon as
+  // the layer's attention is there; nothing of a layer is kept. Returns the metrics times `share`.
   at::Tensor run_model(const at::Tensor& ids, int64_t count, bool trains, double share) {
     const at::NoGradGuard frozen;
     models::Sequences sequences;

@@ -1,5 +1,6 @@
 #pragma once
-// Distillation of gates from a frozen model's own attention maps (arXiv 2410.13276 v4, section 3.2).
+// Distillation of gates from a frozen model's own attention maps (arXiv 2410.13276 v4, section
+// 3.2).
 
 #include <cstdint>
 #include <filesystem>
@@ -34,9 +35,9 @@ struct DistillSettings {
 };
 
 // Trains new gates for `model`, resumes, and writes them into loop.out. Metrics: loss (scaled, as
-// published); kl_per_row (nats; mean over layers, heads and rows: comparable between lengths), for "kl"
-// only; valid_<metric>_<file> on held-out text. Layers whose sliding window hides keys have no gate loss.
-// Error: as run(); data with fewer tokens than a sequence; a loss that is not known.
+// published); kl_per_row (nats; mean over layers, heads and rows: comparable between lengths), for
+// "kl" only; valid_<metric>_<file> on held-out text. Layers whose sliding window hides keys have no
+// gate loss. Error: as run(); data with fewer tokens than a sequence; a loss that is not known.
 RunResult distill(const models::Decoder& model, const io::Tokenizer& tokenizer,
                   const DistillSettings& settings);
 // The same on one text that is in memory; data.train is not looked at.

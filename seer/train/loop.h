@@ -1,6 +1,6 @@
 #pragma once
-// The training loop: steps, accumulation, clipping, schedule, metrics, checkpoints, resume. It knows no
-// task: language models and gates are trained by the same code.
+// The training loop: steps, accumulation, clipping, schedule, metrics, checkpoints, resume. It
+// knows no task: language models and gates are trained by the same code.
 
 #include <ATen/core/Tensor.h>
 
@@ -18,8 +18,8 @@
 namespace seer::train {
 
 struct LoopSettings {
-  // Folder of the run: run.json (settings), metrics.jsonl, checkpoints/. A run whose settings are those
-  // of run.json goes on from the last checkpoint.
+  // Folder of the run: run.json (settings), metrics.jsonl, checkpoints/. A run whose settings are
+  // those of run.json goes on from the last checkpoint.
   std::filesystem::path out;
   int64_t steps = 500;
   double clip = 1.0;         // largest global norm of the gradient; 0: no clipping
@@ -55,7 +55,8 @@ class Task {
   // Names of what `backward` returns; the first is "loss".
   virtual std::vector<std::string> metrics() const { return {"loss"}; }
   // Adds the gradient of one micro-batch to the parameters' .grad (defined, zero before the first).
-  // Returns its share of the step's metrics, [metrics] on the parameters' device: shares are summed.
+  // Returns its share of the step's metrics, [metrics] on the parameters' device: shares are
+  // summed.
   virtual at::Tensor backward(int64_t step, int64_t micro_batch) = 0;
   // Named results on held-out data; empty: nothing to validate on.
   virtual std::map<std::string, double> validate() { return {}; }
@@ -68,8 +69,9 @@ struct RunResult {
   std::map<std::string, double> valid;  // after the last step
 };
 
-// Runs or resumes. A step whose loss or gradient is not finite is left out and reported. Error: ten of
-// those in a row; other settings than the run in `out` has; another process writes there; disk full.
+// Runs or resumes. A step whose loss or gradient is not finite is left out and reported. Error: ten
+// of those in a row; other settings than the run in `out` has; another process writes there; disk
+// full.
 RunResult run(Task& task, const LoopSettings& settings);
 
 }  // namespace seer::train

@@ -18,8 +18,8 @@ struct AdamW {
   double weight_decay = 0;
 };
 
-// Momentum, orthogonalised by Newton-Schulz steps (Jordan et al., 2024), for matrices [out, in]. The
-// update is scaled by sqrt(max(1, out / in)).
+// Momentum, orthogonalised by Newton-Schulz steps (Jordan et al., 2024), for matrices [out, in].
+// The update is scaled by sqrt(max(1, out / in)).
 struct Muon {
   double momentum = 0.95;  // Nesterov
   int iterations = 5;
@@ -38,13 +38,13 @@ class Optimizer {
   virtual std::vector<std::pair<std::string, at::Tensor>> state() const = 0;
 };
 
-// `parameters`: (name, f32 leaf with a defined gradient tensor that stays the same). Error: a parameter
-// of Muon that is not a matrix.
+// `parameters`: (name, f32 leaf with a defined gradient tensor that stays the same). Error: a
+// parameter of Muon that is not a matrix.
 std::unique_ptr<Optimizer> make_optimizer(
     const Rule& rule, const std::vector<std::pair<std::string, at::Tensor>>& parameters);
 
-// X [n, r, c] -> the nearest semi-orthogonal matrices, about: singular values come within 0.7 ... 1.2.
-// Quintic Newton-Schulz; bf16 on CUDA, f32 on the CPU.
+// X [n, r, c] -> the nearest semi-orthogonal matrices, about: singular values come within 0.7 ...
+// 1.2. Quintic Newton-Schulz; bf16 on CUDA, f32 on the CPU.
 at::Tensor orthogonalise(const at::Tensor& x, int iterations);
 
 }  // namespace seer::train

@@ -36,8 +36,8 @@ void order_attention_kernels(bool deterministic) {
                 flash = id(at::SDPBackend::flash_attention),
                 efficient = id(at::SDPBackend::efficient_attention),
                 math = id(at::SDPBackend::math), other = id(at::SDPBackend::overrideable);
-  // At head size 64 cuDNN takes 0.63 of FlashAttention-2's time, forward and backward (H200, torch 2.11,
-  // 8k tokens); only the latter has a deterministic backward.
+  // At head size 64 cuDNN takes 0.63 of FlashAttention-2's time, forward and backward (H200, torch
+  // 2.11, 8k tokens); only the latter has a deterministic backward.
   at::globalContext().setDeterministicAlgorithms(deterministic, /*warn_only=*/true);
   if (deterministic) {
     at::globalContext().setSDPPriorityOrder({flash, math, efficient, cudnn, other});

@@ -50,16 +50,17 @@ struct PretrainSettings {
   Schedule schedule{Schedule::Form::linear, 100, 0.5, 0.02};
   uint64_t seed = 1;
   at::Device device = at::kCPU;
-  // Type of weights and activations; bf16 keeps f32 master weights. Undefined: bf16 on CUDA, else f32.
+  // Type of weights and activations; bf16 keeps f32 master weights. Undefined: bf16 on CUDA, else
+  // f32.
   at::ScalarType dtype = at::ScalarType::Undefined;
-  // CUDA: an attention backward with fixed order of its sums. Slower; without it a resumed run differs
-  // from an uninterrupted one by rounding. The CPU is always deterministic.
+  // CUDA: an attention backward with fixed order of its sums. Slower; without it a resumed run
+  // differs from an uninterrupted one by rounding. The CPU is always deterministic.
   bool deterministic = false;
 };
 
-// Trains, resumes, and writes the model (weights bf16) into loop.out. Metrics: loss (nats per token);
-// valid_<file>: the same on held-out text, in windows of the current stage. Error: as run(); data with
-// fewer tokens than a window; sizes that do not fit.
+// Trains, resumes, and writes the model (weights bf16) into loop.out. Metrics: loss (nats per
+// token); valid_<file>: the same on held-out text, in windows of the current stage. Error: as
+// run(); data with fewer tokens than a window; sizes that do not fit.
 RunResult pretrain(const PretrainSettings& settings);
 
 }  // namespace seer::train

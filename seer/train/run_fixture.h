@@ -42,8 +42,9 @@ inline std::vector<nlohmann::ordered_json> metrics_of(const std::filesystem::pat
   return lines;
 }
 
-// Starts this program again with one (disabled) test, which finds `out` in the environment; kills it
-// with SIGKILL after `microseconds` (< 0: never). Returns whether it ended by itself, without failure.
+// Starts this program again with one (disabled) test, which finds `out` in the environment; kills
+// it with SIGKILL after `microseconds` (< 0: never). Returns whether it ended by itself, without
+// failure.
 inline bool run_child(const std::string& test, const std::filesystem::path& out,
                       int64_t microseconds) {
   const std::string filter = "--gtest_filter=" + test;

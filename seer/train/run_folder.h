@@ -1,6 +1,6 @@
 #pragma once
-// The folder of a training run: which settings it has, its metrics, its checkpoints. All that happens
-// there survives a kill at any moment.
+// The folder of a training run: which settings it has, its metrics, its checkpoints. All that
+// happens there survives a kill at any moment.
 
 #include <ATen/core/Tensor.h>
 
@@ -18,18 +18,19 @@ using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
 class RunFolder {
  public:
-  // Makes the folder or opens that of a run with the same settings, for this process alone. Error: a
-  // run with other settings lies there (names the first difference), another process has it open.
+  // Makes the folder or opens that of a run with the same settings, for this process alone. Error:
+  // a run with other settings lies there (names the first difference), another process has it open.
   // `restart`: discards the run that lies there.
   RunFolder(const std::filesystem::path& out, const nlohmann::json& settings, bool restart);
   RunFolder(const RunFolder&) = delete;
   RunFolder& operator=(const RunFolder&) = delete;
 
-  // Copies the last checkpoint into `tensors` and gives its state; none: a new run. Metrics of later
-  // steps are cut. Error: tensors of other names or shapes, a damaged file.
+  // Copies the last checkpoint into `tensors` and gives its state; none: a new run. Metrics of
+  // later steps are cut. Error: tensors of other names or shapes, a damaged file.
   std::optional<nlohmann::json> resume(const NamedTensors& tensors);
 
-  // `state` must hold "step". Metrics are on the disk before the checkpoint is; the last two are kept.
+  // `state` must hold "step". Metrics are on the disk before the checkpoint is; the last two are
+  // kept.
   void save(const NamedTensors& tensors, const nlohmann::json& state);
 
   // Appends one line to metrics.jsonl.

@@ -1,6 +1,6 @@
 #pragma once
-// Synthetic recall in training windows: facts that come back once, and passages that are pasted again.
-// Without them a small model does not learn to look far back.
+// Synthetic recall in training windows: facts that come back once, and passages that are pasted
+// again. Without them a small model does not learn to look far back.
 
 #include <cstdint>
 #include <optional>
@@ -17,10 +17,10 @@ class Synthetic {
   // Error: the tokenizer has fewer than 100 words of one token.
   explicit Synthetic(const io::Tokenizer& tokenizer);
 
-  // Overwrites parts of `window` [length]: passages of 32 to 256 tokens appear again later, and facts
-  // are told twice, each at random places that do not overlap; the first token stays. Windows up to
-  // 2,048 tokens get 4 to 16 facts and 1 to 4 passages, longer ones 4 to 63 and 1 to 10, shorter ones
-  // in proportion.
+  // Overwrites parts of `window` [length]: passages of 32 to 256 tokens appear again later, and
+  // facts are told twice, each at random places that do not overlap; the first token stays. Windows
+  // up to 2,048 tokens get 4 to 16 facts and 1 to 4 passages, longer ones 4 to 63 and 1 to 10,
+  // shorter ones in proportion.
   void write(Random random, int64_t length, int32_t* window) const;
 
   int64_t num_words() const { return static_cast<int64_t>(words_.size()); }

@@ -39,8 +39,9 @@ class TokenFile {
   std::string hash_, source_;
 };
 
-// The token file of `text` in the folder `cache`, made where it is not there for this path, size, time of
-// change and tokenizer.json. Tokenises with `threads` threads (0: all cores), keeps the order.
+// The token file of `text` in the folder `cache`, made where it is not there for this path, size,
+// time of change and tokenizer.json. Tokenises with `threads` threads (0: all cores), keeps the
+// order.
 std::shared_ptr<const TokenFile> open_tokens(const std::filesystem::path& text,
                                              const io::Tokenizer& tokenizer,
                                              const std::filesystem::path& tokenizer_folder,
