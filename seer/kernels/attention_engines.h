@@ -11,7 +11,8 @@
 
 namespace seer::kernels {
 
-// Calls `visit` with the f32 engine of each instruction set, then with the bf16 engine where `dtype` may use it.
+// Calls `visit` with the f32 engine of each instruction set, then with the bf16 engine where
+// `dtype` may use it.
 template <class Visit>
 void for_each_engine(DType dtype, const Visit& visit) {
   const int64_t supported = hwy::SupportedTargets();

@@ -1,6 +1,6 @@
 #pragma once
-// Random inputs of the attention ops for tests and benchmarks: packed sequences, the same numbers on
-// every device.
+// Random inputs of the attention ops for tests and benchmarks: packed sequences, the same numbers
+// on every device.
 
 #include <cmath>
 #include <cstddef>
@@ -15,8 +15,8 @@
 
 namespace seer::kernels {
 
-// A [tokens, heads, head_dim] tensor that owns its memory. Rows may be padded: what lies between them is
-// NaN, so that reading it shows.
+// A [tokens, heads, head_dim] tensor that owns its memory. Rows may be padded: what lies between
+// them is NaN, so that reading it shows.
 struct AttentionTensor {
   DType dtype;
   int64_t tokens, token_stride, head_stride;

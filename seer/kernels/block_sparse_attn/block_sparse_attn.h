@@ -6,8 +6,8 @@
 
 namespace seer::kernels {
 
-// Checks the parameters and runs the first implementation that takes them; asynchronous on `stream` where
-// `device` is a GPU. Error: what the contract forbids, or every implementation's reason.
+// Checks the parameters and runs the first implementation that takes them; asynchronous on `stream`
+// where `device` is a GPU. Error: what the contract forbids, or every implementation's reason.
 void block_sparse_attn(const BlockSparseAttnParams& p, const Device& device = {},
                        void* stream = nullptr);
 

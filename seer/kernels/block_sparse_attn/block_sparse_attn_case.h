@@ -51,7 +51,8 @@ struct BlockSparseAttnCall {
     make_lists(random);
   }
 
-  // Each visible block is kept with probability `density`; the row's own last block always, where asked.
+  // Each visible block is kept with probability `density`; the row's own last block always, where
+  // asked.
   void make_lists(Random& random) {
     for (int head = 0; head < shape.list_heads(); ++head) {
       for (size_t b = 0; b < shape.q_lens.size(); ++b) {

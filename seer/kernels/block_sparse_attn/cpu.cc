@@ -1,5 +1,5 @@
-// Tasks are (list head, row) pairs of one packed kv head; a task's queries, of all heads that share the
-// list, fill the lanes of tiles.
+// Tasks are (list head, row) pairs of one packed kv head; a task's queries, of all heads that share
+// the list, fill the lanes of tiles.
 
 #include "seer/kernels/block_sparse_attn/cpu.h"
 
@@ -31,8 +31,8 @@ class UnitTasks {
   }
 
   int64_t size() const { return num_rows_ * lists_per_unit_; }
-  // Marks the blocks that any list names. Error: a list names a block that does not exist, or is not
-  // ascending.
+  // Marks the blocks that any list names. Error: a list names a block that does not exist, or is
+  // not ascending.
   void mark_listed(uint8_t* wanted) const;
   // Late rows come first: they have the longest lists.
   void run(int64_t task, const PackedKv& kv, AttentionTile& tile,
@@ -43,8 +43,8 @@ class UnitTasks {
   int64_t entry(int64_t list_head, int64_t row) const {
     return (unit_.kv_head * lists_per_unit_ + list_head) * p_.lists.num_rows + first_row_ + row;
   }
-  // Query `index` of a task: the row's queries of the first head that shares the list, then the next
-  // head's.
+  // Query `index` of a task: the row's queries of the first head that shares the list, then the
+  // next head's.
   TileQuery query(int64_t list_head, int64_t index, int64_t row_begin, int64_t row_len) const {
     const int64_t first_head = (unit_.kv_head * lists_per_unit_ + list_head) * heads_per_list_;
     return tile_query(p_, unit_.seq, first_head + index / row_len, row_begin + index % row_len);

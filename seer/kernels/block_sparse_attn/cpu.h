@@ -11,8 +11,8 @@ namespace seer::kernels {
 // Empty, or why the CPU does not take this call.
 std::string block_sparse_attn_cpu_why_not(const BlockSparseAttnParams& p);
 
-// The same bits in every run and for every number of threads. Error: lists or prefix sums that are out of
-// range or in disorder.
+// The same bits in every run and for every number of threads. Error: lists or prefix sums that are
+// out of range or in disorder.
 void block_sparse_attn_cpu(const BlockSparseAttnParams& p, const TileEngine& engine);
 
 }  // namespace seer::kernels

@@ -1,5 +1,5 @@
-// Tasks are (map head, a few rows) pairs of one packed kv head, so that one thread alone writes a map
-// row; with a map per group, the group's query heads follow each other in a task.
+// Tasks are (map head, a few rows) pairs of one packed kv head, so that one thread alone writes a
+// map row; with a map per group, the group's query heads follow each other in a task.
 
 #include "seer/kernels/pooled_attn/cpu.h"
 
@@ -19,8 +19,8 @@ namespace {
 using Params = PooledAttnParams;
 using Unit = PackedKv::Unit;
 
-// Per thread: a tile, the key blocks of the unit, and the largest score of each query of the tile in each
-// block (O(S)).
+// Per thread: a tile, the key blocks of the unit, and the largest score of each query of the tile
+// in each block (O(S)).
 struct Scratch {
   Scratch(const Params& p, const TileEngine& engine)
       : tile(engine, p.dtype, p.head_dim, p.block_k, p.scale),
@@ -36,8 +36,8 @@ struct RowLanes {
   int64_t begin, end;
 };
 
-// map[j] = max(map[j], x [n, lanes] over the row's lanes). Sixteen blocks at a time: a map row is written
-// in whole cache lines also where each query has a row of its own.
+// map[j] = max(map[j], x [n, lanes] over the row's lanes). Sixteen blocks at a time: a map row is
+// written in whole cache lines also where each query has a row of its own.
 void pool(const std::vector<RowLanes>& rows, const float* x, int64_t n, int lanes) {
   for (int64_t first = 0; first < n; first += 16) {
     const int64_t last = std::min(first + 16, n);

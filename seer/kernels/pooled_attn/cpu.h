@@ -11,8 +11,8 @@ namespace seer::kernels {
 // Empty, or why the CPU does not take this call.
 std::string pooled_attn_cpu_why_not(const PooledAttnParams& p);
 
-// The same bits in every run and for every number of threads. Error: prefix sums that are out of range or
-// in disorder.
+// The same bits in every run and for every number of threads. Error: prefix sums that are out of
+// range or in disorder.
 void pooled_attn_cpu(const PooledAttnParams& p, const TileEngine& engine);
 
 }  // namespace seer::kernels

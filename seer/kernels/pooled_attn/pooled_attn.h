@@ -6,8 +6,8 @@
 
 namespace seer::kernels {
 
-// Checks the parameters and runs the first implementation that takes them; asynchronous on `stream` where
-// `device` is a GPU. Error: what the contract forbids, or every implementation's reason.
+// Checks the parameters and runs the first implementation that takes them; asynchronous on `stream`
+// where `device` is a GPU. Error: what the contract forbids, or every implementation's reason.
 void pooled_attn(const PooledAttnParams& p, const Device& device = {}, void* stream = nullptr);
 
 }  // namespace seer::kernels

@@ -1,5 +1,6 @@
 #pragma once
-// From the parameters of an attention op (both name their fields alike) to what the tile code reads.
+// From the parameters of an attention op (both name their fields alike) to what the tile code
+// reads.
 
 #include <algorithm>
 #include <cstdint>

@@ -6,7 +6,8 @@
 namespace seer::kernels {
 namespace {
 
-// Blocks that share one softmax step and one pass over the output: small blocks are cheaper together.
+// Blocks that share one softmax step and one pass over the output: small blocks are cheaper
+// together.
 constexpr int kStepKeys = 64;
 
 constexpr int round_up(int n, int unit) {

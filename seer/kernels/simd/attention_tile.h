@@ -1,6 +1,6 @@
 #pragma once
-// Attention of up to kTileLanes queries to key blocks that come one after another: the online softmax
-// over a tile engine, with its scratch memory. One per thread.
+// Attention of up to kTileLanes queries to key blocks that come one after another: the online
+// softmax over a tile engine, with its scratch memory. One per thread.
 
 #include <cstdint>
 #include <span>
@@ -35,12 +35,13 @@ class AttentionTile {
   void begin(std::span<const TileQuery> queries);
   int lanes() const { return lanes_; }          // queries, padded to a multiple of 16
   int32_t last_key() const { return latest_; }  // the last key that any query of the tile sees
-  // Adds blocks. row_max [blocks, lanes], where given, receives the largest unscaled score of each query
-  // in each block, -inf where the query sees no key of it.
+  // Adds blocks. row_max [blocks, lanes], where given, receives the largest unscaled score of each
+  // query in each block, -inf where the query sees no key of it.
   void add(std::span<const KvBlock> blocks, float* row_max = nullptr);
   // Writes o and lse of the tile's queries.
   void end();
-  // After end(): x [rows, lanes], unscaled scores, become softmax weights; 0 where a query saw no key.
+  // After end(): x [rows, lanes], unscaled scores, become softmax weights; 0 where a query saw no
+  // key.
   void weights(int64_t rows, float* x) const;
 
  private:

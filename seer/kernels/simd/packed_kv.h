@@ -24,8 +24,8 @@ struct KvSource {
   DType dtype;
 };
 
-// Walks over (sequence, kv head) pairs in waves: as many pairs as fit a fixed amount of memory, one at
-// least, so that short sequences are not packed one by one.
+// Walks over (sequence, kv head) pairs in waves: as many pairs as fit a fixed amount of memory, one
+// at least, so that short sequences are not packed one by one.
 class PackedKv {
  public:
   struct Unit {

@@ -1,4 +1,5 @@
-// The tile engine on bf16 dot products: vdpbf16ps multiplies 32 pairs of bf16 and adds to 16 f32 sums.
+// The tile engine on bf16 dot products: vdpbf16ps multiplies 32 pairs of bf16 and adds to 16 f32
+// sums.
 
 #include "seer/kernels/simd/tile_engine.h"
 
@@ -129,8 +130,8 @@ void scores(const void* q, const void* k, int lanes, int keys, int head_dim, flo
   }
 }
 
-// 2^x: the whole part by scalef, 2^[0, 1) by a polynomial of degree 4 (minimax, relative error 3e-6);
-// 0 for -inf.
+// 2^x: the whole part by scalef, 2^[0, 1) by a polynomial of degree 4 (minimax, relative error
+// 3e-6); 0 for -inf.
 inline __m512 exp2(__m512 x) {
   const __m512 f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
   __m512 y = _mm512_set1_ps(0.01342668513f);
@@ -141,7 +142,8 @@ inline __m512 exp2(__m512 x) {
   return _mm512_scalef_ps(y, x);
 }
 
-// Moves m where row_max has grown beyond it by more than 8: until then 2^(s - m) <= 2^8 loses nothing.
+// Moves m where row_max has grown beyond it by more than 8: until then 2^(s - m) <= 2^8 loses
+// nothing.
 inline bool move_max(float scale_log2, const float* row_max, int lanes, float* m, float* l,
                      float* alpha) {
   bool moved = false;

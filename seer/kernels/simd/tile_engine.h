@@ -26,8 +26,8 @@ struct TileEngine {
   const char* name;
   int element_bytes;  // of packed queries, keys and values
 
-  // keys rows of D features -> [keys / 4][D / e][4][e], e = 4 / element_bytes: four keys side by side,
-  // one 32-bit word each. Rows from `valid` on are not read and become zeros.
+  // keys rows of D features -> [keys / 4][D / e][4][e], e = 4 / element_bytes: four keys side by
+  // side, one 32-bit word each. Rows from `valid` on are not read and become zeros.
   void (*pack_keys)(DType dtype, const void* rows, int64_t row_stride, int valid, int keys,
                     int head_dim, void* packed);
   // keys rows of D features -> [D / 4][keys / e][4][e]: four features side by side.
@@ -42,9 +42,9 @@ struct TileEngine {
   // Lane i keeps keys 0 .. limit[i]; the others become -inf. Finds row_max again.
   void (*mask)(const int32_t* limit, int lanes, int keys, float* s, float* row_max);
   // One step of the online softmax over s [keys][lanes] in base 2: turns s, in place, into the
-  // engine's form of p = 2^(scale_log2 * s - m), and adds to l. m moves only when a score exceeds it by
-  // more than 2^8 would show; then alpha holds the factor of what was summed before, and the result
-  // is true.
+  // engine's form of p = 2^(scale_log2 * s - m), and adds to l. m moves only when a score exceeds
+  // it by more than 2^8 would show; then alpha holds the factor of what was summed before, and the
+  // result is true.
   bool (*softmax)(float scale_log2, const float* row_max, int lanes, int keys, float* s, float* m,
                   float* l, float* alpha);
   // acc [D][lanes] gets sum over blocks of v^T p; p holds the blocks' keys one after another.

@@ -16,8 +16,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace seer::kernels::HWY_NAMESPACE {
 
-// Vectors of queries times groups of four keys (or features) whose sums stay in registers. 16 sums with
-// 32 registers, 12 with 16.
+// Vectors of queries times groups of four keys (or features) whose sums stay in registers. 16 sums
+// with 32 registers, 12 with 16.
 #if HWY_TARGET == HWY_AVX3
 constexpr int kMostVectors = 4;
 #else

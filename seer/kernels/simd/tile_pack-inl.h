@@ -1,5 +1,5 @@
-// How the f32 tile engine reads and writes rows: conversion to and from f32, and the packed layouts.
-// Included once per instruction set.
+// How the f32 tile engine reads and writes rows: conversion to and from f32, and the packed
+// layouts. Included once per instruction set.
 
 #if defined(SEER_TILE_PACK_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef SEER_TILE_PACK_INL_H_
@@ -32,8 +32,8 @@ constexpr bool kHasF16 = true;
 constexpr bool kHasF16 = false;
 #endif
 
-// One row of n (a multiple of 8) features as f32: the row itself where it is f32, `buffer` otherwise;
-// zeros for a null row.
+// One row of n (a multiple of 8) features as f32: the row itself where it is f32, `buffer`
+// otherwise; zeros for a null row.
 HWY_INLINE const float* load_row(DType dtype, const void* row, int n, float* HWY_RESTRICT buffer) {
   const RowTag d;
   const hn::Rebind<uint16_t, RowTag> half;

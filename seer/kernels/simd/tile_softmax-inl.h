@@ -18,8 +18,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace seer::kernels::HWY_NAMESPACE {
 
-// 2^x for x <= 127: the whole part through the exponent bits, 2^[-1/2, 1/2] by a polynomial of degree 5
-// (minimax, relative error 1e-7). Exactly 0 for x <= -127, NaN for NaN.
+// 2^x for x <= 127: the whole part through the exponent bits, 2^[-1/2, 1/2] by a polynomial of
+// degree 5 (minimax, relative error 1e-7). Exactly 0 for x <= -127, NaN for NaN.
 HWY_INLINE Vector exp2(Vector x) {
   const LaneTag d;
   const hn::RebindToSigned<LaneTag> di;
@@ -56,7 +56,8 @@ void mask(const int32_t* limit, int lanes, int keys, float* s, float* row_max) {
   }
 }
 
-// Moves m where row_max has grown beyond it by more than 8: until then 2^(s - m) <= 2^8 loses nothing.
+// Moves m where row_max has grown beyond it by more than 8: until then 2^(s - m) <= 2^8 loses
+// nothing.
 HWY_INLINE bool move_max(float scale_log2, const float* row_max, int lanes, float* m, float* l,
                          float* alpha) {
   const LaneTag d;
