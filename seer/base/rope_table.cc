@@ -9,8 +9,8 @@
 namespace seer {
 namespace {
 
-// Arithmetic is f32 where torch's tensors are f32, and double where transformers uses Python floats:
-// the frequencies agree with it to a unit in the last place or two.
+// Arithmetic is f32 where torch's tensors are f32, and double where transformers uses Python
+// floats: the frequencies agree with it to a unit in the last place or two.
 
 void check_common(const RopeConfig& c) {
   SEER_CHECK(c.rotary_dim >= 2 && c.rotary_dim % 2 == 0, "rope: rotary_dim is ", c.rotary_dim,
@@ -141,7 +141,8 @@ RopeFrequencies yarn(const RopeConfig& c) {
   return out;
 }
 
-// LongRoPE (arXiv 2402.13753): a factor per feature, one list up to the trained context, one beyond.
+// LongRoPE (arXiv 2402.13753): a factor per feature, one list up to the trained context, one
+// beyond.
 RopeFrequencies longrope(const RopeConfig& c, int64_t length) {
   check_positive(c, static_cast<double>(c.max_position), "max_position_embeddings");
   const bool has_original = c.original_max_position > 0;

@@ -1,5 +1,5 @@
-// RoPE scalings that need few numbers to check, and settings that must be refused. Numbers are those
-// of transformers 4.51 for 8 features and theta 10000.
+// RoPE scalings that need few numbers to check, and settings that must be refused. Numbers are
+// those of transformers 4.51 for 8 features and theta 10000.
 
 #include "seer/base/rope_table.h"
 

@@ -1,6 +1,6 @@
 #pragma once
-// safetensors files: mapped for reading, written atomically. Headers come from outside: every length
-// is checked before it is used.
+// safetensors files: mapped for reading, written atomically. Headers come from outside: every
+// length is checked before it is used.
 
 #include <cstddef>
 #include <cstdint>
@@ -12,9 +12,10 @@
 
 namespace seer::io {
 
-// One tensor of a file. `data` points into the mapping and lives as long as the file object.
+// One tensor of a file. `data` points into the mapping and lives as long as the file object. It has
+// the alignment that the file gives it: files written here begin their data at a multiple of 8.
 struct TensorRecord {
-  std::string dtype;           // "F32", "F16", "BF16", "F64", "I64", "I32", "U8", "BOOL" ...
+  std::string dtype;  // "F32", "F16", "BF16", "F64", "I64", "I32", "U8", "BOOL" ...
   std::vector<int64_t> shape;
   const std::byte* data = nullptr;
   size_t bytes = 0;
@@ -22,8 +23,8 @@ struct TensorRecord {
 
 class SafetensorsFile {
  public:
-  // Error names the path: not there, truncated, header not valid JSON, offsets that overlap or leave
-  // the file, sizes that do not match shape and dtype.
+  // Error names the path: not there, truncated, header not valid JSON, offsets that overlap or
+  // leave the file, sizes that do not match shape and dtype.
   explicit SafetensorsFile(const std::filesystem::path& path);
   const std::map<std::string, TensorRecord>& tensors() const { return tensors_; }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
@@ -42,7 +43,8 @@ class SafetensorsFile {
 };
 
 // Tensors in the order given; a temporary file beside `path` that is synced and renamed, so that a
-// reader sees the old file or the new one. Error: what failed (a full disk, too), nothing left behind.
+// reader sees the old file or the new one. Error: what failed (a full disk, too), nothing left
+// behind.
 struct NamedTensor {
   std::string name;
   TensorRecord tensor;

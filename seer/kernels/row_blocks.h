@@ -7,8 +7,8 @@
 namespace seer::kernels {
 
 // A row is a block of queries; the queries are the last len_q of the sequence's len_k positions.
-// Its queries see key blocks 0 .. end - 1 (the last one perhaps in part); blocks diagonal .. end - 1
-// hold the positions of the row's own queries. They are two where the chunk does not start at a
+// Its queries see key blocks 0 .. end - 1 (the last one perhaps in part); blocks diagonal .. end -
+// 1 hold the positions of the row's own queries. They are two where the chunk does not start at a
 // multiple of the block.
 struct RowBlocks {
   int64_t diagonal;

@@ -27,8 +27,8 @@ void check_same_dtype(const char* op, std::initializer_list<Named> tensors);
 void check_f32(const char* op, const Named& x, int64_t dim);
 void check_block(const char* op, int64_t block);
 
-// int32 [B + 1], contiguous, 0 first, never falling; B as in `like` where that is given. Returns the
-// last entry, which must be `total` where that is not negative.
+// int32 [B + 1], contiguous, 0 first, never falling; B as in `like` where that is given. Returns
+// the last entry, which must be `total` where that is not negative.
 int64_t check_prefix(const char* op, const Named& cu, int64_t total,
                      const at::Tensor* like = nullptr);
 // That, and cu_blocks[b + 1] - cu_blocks[b] = ceil(len / block). Returns the longest difference.

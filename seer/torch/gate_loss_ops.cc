@@ -1,4 +1,5 @@
-// seer::gate_loss. The kernel gives the loss and its gradient at once; the backward pass only scales it.
+// seer::gate_loss. The kernel gives the loss and its gradient at once; the backward pass only
+// scales it.
 
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>

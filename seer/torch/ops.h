@@ -18,17 +18,18 @@ namespace seer::torch_ops {
 // Prefix sums that describe packed sequences, int32 [B + 1] each, on the device of the data.
 // Where q and k differ in length the queries are the last ones of their sequence.
 struct Ragged {
-  at::Tensor cu_q, cu_k;            // tokens
-  at::Tensor cu_rows, cu_blocks;    // query blocks, key blocks
-  int64_t num_rows = 0;             // R
-  int64_t total_blocks = 0;         // key blocks of all sequences
-  int64_t num_blocks = 0;           // N
+  at::Tensor cu_q, cu_k;          // tokens
+  at::Tensor cu_rows, cu_blocks;  // query blocks, key blocks
+  int64_t num_rows = 0;           // R
+  int64_t total_blocks = 0;       // key blocks of all sequences
+  int64_t num_blocks = 0;         // N
   int block = 64;
 };
 // From host lengths; `block` tokens in a block. Lengths of 0 are allowed.
-Ragged make_ragged(const std::vector<int64_t>& q_lens, const std::vector<int64_t>& k_lens, int block,
-                   const at::Device& device);
+Ragged make_ragged(const std::vector<int64_t>& q_lens, const std::vector<int64_t>& k_lens,
+                   int block, const at::Device& device);
 
+// What a row attends to: list[begin .. begin + count), ascending. Checked before it is used.
 struct BlockLists {
   at::Tensor begin;  // [L, R] int64
   at::Tensor count;  // [L, R] int32
@@ -44,22 +45,25 @@ std::tuple<at::Tensor, at::Tensor> block_sparse_attn(const at::Tensor& q, const 
 
 // -> o [T, Hq, D], lse [Hq, T] f32, map [Hq or Hk, R, N] f32
 std::tuple<at::Tensor, at::Tensor, at::Tensor> pooled_attn(const at::Tensor& q, const at::Tensor& k,
-                                                           const at::Tensor& v, const Ragged& ragged,
-                                                           double scale, bool causal, bool group_max,
+                                                           const at::Tensor& v,
+                                                           const Ragged& ragged, double scale,
+                                                           bool causal, bool group_max,
                                                            bool normalise);
 
 // x [T, H, D], cu [B + 1], cu_blocks [B + 1] -> [num_blocks, H, P * D] f32. `pools` is PoolBits.
+// Error where x needs a gradient: gates do not train their model, so x is detached by the caller.
 at::Tensor attn_gate_pool(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_blocks,
                           int64_t num_blocks, int64_t block, int64_t pools);
 
 // x [R, Hin, F] f32, weight [Hout, F, d] f32 or undefined, cos, sin [R, w / 2] f32 or undefined ->
-// [R, Hout, d] f32. Differentiable in weight.
+// [R, Hout, d] f32. Differentiable in weight; error where x, cos or sin needs a gradient.
 at::Tensor attn_gate_project(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& cos,
                              const at::Tensor& sin);
 
 // q_gate [R, Hq, d], k_gate [K, Hg, d] f32 -> scores [Hq, R, N] f32, -inf where masked, scaled by
 // 1/sqrt(d). Differentiable in both.
-at::Tensor attn_gate_score(const at::Tensor& q_gate, const at::Tensor& k_gate, const Ragged& ragged);
+at::Tensor attn_gate_score(const at::Tensor& q_gate, const at::Tensor& k_gate,
+                           const Ragged& ragged);
 
 // scores, target [H, R, N] f32 -> loss [] f64. kind: "kl" or "mse". Differentiable in scores.
 at::Tensor gate_loss(const at::Tensor& scores, const at::Tensor& target, const Ragged& ragged,
@@ -72,7 +76,8 @@ struct Selection {
   int64_t sink_blocks = 0, local_blocks = 0, last_dense_rows = 0;
   int64_t prompt_blocks = 0;  // 0: the sequences are complete
 };
-// scores [L, R, N] f32 -> lists
+// scores [L, R, N] f32 -> lists. Rows have places of their own in `list`, with gaps between: the
+// kept blocks are count.sum(). Not differentiable, and does not ask for detached scores.
 BlockLists block_select(const at::Tensor& scores, const Ragged& ragged, const Selection& selection);
 
 }  // namespace seer::torch_ops

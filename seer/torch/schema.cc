@@ -1,5 +1,6 @@
-// Every op of torch.ops.seer, on one screen. ops.h says what each computes; here the packed sequences
-// of `Ragged` are spelled out: cu_q, cu_k in tokens, cu_rows, cu_blocks in query and key blocks.
+// Every op of torch.ops.seer, on one screen. ops.h says what each computes; here the packed
+// sequences of `Ragged` are spelled out: cu_q, cu_k in tokens, cu_rows, cu_blocks in query and key
+// blocks.
 
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/util/Exception.h>

@@ -1,5 +1,6 @@
 """torch.ops.seer: opcheck of every op, gradients and attention against plain torch formulas, and
-torch.compile. The library is <SEER_BUILD>/libseer.so; SEER_BUILD is <repository>/build where not given.
+torch.compile. The library is <SEER_BUILD>/libseer.so; SEER_BUILD is <repository>/build
+where not given.
 """
 
 import math

@@ -1,6 +1,6 @@
 #pragma once
-// AttnGate, the learned scorer of blocks: its three steps and their gradients. params.h says what each
-// computes. Errors: sizes that do not fit together, or a device without an implementation.
+// AttnGate, the learned scorer of blocks: its three steps and their gradients. params.h says what
+// each computes. Errors: sizes that do not fit together, or a device without an implementation.
 
 #include "seer/kernels/attn_gate/params.h"
 #include "seer/kernels/impl.h"

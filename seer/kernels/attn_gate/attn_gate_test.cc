@@ -51,8 +51,8 @@ void expect_near(const Floats& got, const Doubles& want, double limit) {
   }
 }
 
-// Both ways of the derivative of sum(weight * f(x)) along x[i]; f is linear in x, so that the step may
-// be large.
+// Both ways of the derivative of sum(weight * f(x)) along x[i]; f is linear in x, so that the step
+// may be large.
 double difference(const std::function<Doubles(const Doubles&)>& f, Doubles x, size_t i,
                   const Floats& weight) {
   const auto value = [&](double step) {

@@ -1,5 +1,6 @@
 #pragma once
-// The CPU's entries of each step: all threads of OpenMP, results that do not depend on their number.
+// The CPU's entries of each step: all threads of OpenMP, results that do not depend on their
+// number.
 
 #include "seer/kernels/attn_gate/params.h"
 

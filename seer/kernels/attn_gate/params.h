@@ -52,8 +52,8 @@ struct GateProjectGradParams {
   int num_in_heads, num_out_heads, in_dim, out_dim, rope_half;
 };
 
-// scores[h, r, n] = scale * q_gate[r, h, :] . k_gate[n, h * Hg / Hq, :], -inf where no key of block n
-// is visible to any query of row r (causal with offset len_k - len_q) or n is not a block of r's
+// scores[h, r, n] = scale * q_gate[r, h, :] . k_gate[n, h * Hg / Hq, :], -inf where no key of block
+// n is visible to any query of row r (causal with offset len_k - len_q) or n is not a block of r's
 // sequence.
 struct GateScoreParams {
   const float* q_gate;       // [R, Hq, d]
@@ -69,8 +69,9 @@ struct GateScoreParams {
   float scale;  // 1 / sqrt(d)
 };
 
-// dq_gate[r, h] = scale * sum over n of dscores[h, r, n] k_gate[n, ...]; dk_gate likewise, summed over
-// the query heads that share a gate head. Masked scores give nothing, whatever dscores holds there.
+// dq_gate[r, h] = scale * sum over n of dscores[h, r, n] k_gate[n, ...]; dk_gate likewise, summed
+// over the query heads that share a gate head. Masked scores give nothing, whatever dscores holds
+// there.
 struct GateScoreGradParams {
   GateScoreParams forward;  // `scores` is not read
   const float* dscores;     // [Hq, R, N]

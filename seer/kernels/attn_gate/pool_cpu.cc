@@ -1,5 +1,5 @@
-// Pooling of tokens into blocks. Memory-bound: tokens are read once, in the order in which they lie,
-// a few rows side by side; the sums of a block stay in the cache.
+// Pooling of tokens into blocks. Memory-bound: tokens are read once, in the order in which they
+// lie, a few rows side by side; the sums of a block stay in the cache.
 
 #include "seer/kernels/attn_gate/cpu.h"
 

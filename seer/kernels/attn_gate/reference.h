@@ -1,7 +1,7 @@
 #pragma once
 // The gate's steps as plain loops in double: what the implementations are compared with, and what
-// finite differences are taken of. Sizes, prefix sums and tables come from the params; tensors that a
-// finite difference moves come beside them (those in the params are not read).
+// finite differences are taken of. Sizes, prefix sums and tables come from the params; tensors that
+// a finite difference moves come beside them (those in the params are not read).
 
 #include <vector>
 

@@ -1,5 +1,5 @@
-// Scores of key blocks from gate vectors, and their gradients: causal matrix products, a tile of rows
-// or of key blocks per task.
+// Scores of key blocks from gate vectors, and their gradients: causal matrix products, a tile of
+// rows or of key blocks per task.
 
 #include "seer/kernels/attn_gate/cpu.h"
 

@@ -1,6 +1,6 @@
 #pragma once
-// From scores to block lists; params.h says how blocks are chosen. Errors: a strength outside of its
-// rule's range, NaN among the scores, or a device without an implementation.
+// From scores to block lists; params.h says how blocks are chosen. Errors: a strength outside of
+// its rule's range, NaN among the scores, or a device without an implementation.
 
 #include <string>
 

@@ -1,4 +1,5 @@
-// Masks of the published code, with the diagonal added; and its k over a table of ratios and lengths.
+// Masks of the published code, with the diagonal added; and its k over a table of ratios and
+// lengths.
 
 #include <gtest/gtest.h>
 

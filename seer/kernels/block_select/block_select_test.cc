@@ -134,8 +134,9 @@ TEST_P(BlockSelect, AgreesWithDefinition) {
   });
 }
 
-// Few values, so that nearly every cut goes through a tie; and masked blocks among the visible ones.
-// A budget of a head compares softmax values of different rows: there equal scores are not equal.
+// Few values, so that nearly every cut goes through a tie; and masked blocks among the visible
+// ones. A budget of a head compares softmax values of different rows: there equal scores are not
+// equal.
 TEST_P(BlockSelect, TiesAndMaskedBlocks) {
   for_each_rule([](Inputs in) {
     if (in.p.rule == SelectRule::head_budget) return;

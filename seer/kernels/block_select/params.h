@@ -11,20 +11,21 @@ enum class SelectRule {
   threshold,    // softmax of the row's scores > strength (strict)
   top_p,        // the fewest best blocks whose softmax mass is at least strength
   row_budget,   // the floor(strength / block) best, at least one; strength in tokens
-  head_budget,  // per head: strength * (causal blocks of all rows) best softmax values over all rows
+  head_budget,  // per head and sequence: the int(strength * causal blocks of all rows) best softmax
+                // values over all of its rows
 };
 
-// What is added to the rule's choice, whatever the scores: the diagonal (every key block that holds a
-// position of the row's own queries) always; besides it
+// What is added to the rule's choice, whatever the scores: the diagonal (every key block that holds
+// a position of the row's own queries) always; besides it
 struct SelectForced {
   int sink_blocks;      // the first key blocks of the sequence
   int local_blocks;     // the last key blocks before the diagonal
   int last_dense_rows;  // the last rows of the sequence see everything (published: 2 or 0)
 };
 
-// Ties go to the lower index. A -inf score is a masked block and is never chosen.
-// nz_ratio and row_budget count forced blocks within k where they are among the best, as the published
-// rule does; forced blocks beyond that come on top.
+// Ties go to the lower row, then to the lower index. A -inf score is a masked block and is never
+// chosen. nz_ratio and row_budget count forced blocks within k where they are among the best, as
+// the published rule does; forced blocks beyond that come on top.
 struct BlockSelectParams {
   const float* scores;     // [L, R, N]
   const int32_t* cu_q;     // [B + 1] tokens
@@ -33,13 +34,13 @@ struct BlockSelectParams {
   const double* strength;  // [L] one per head
   int64_t* begin;          // [L, R]  out
   int32_t* count;          // [L, R]  out
-  int32_t* list;           // [capacity] out
+  int32_t* list;           // [capacity] out; each row has a place of its own, gaps have no value
   int64_t capacity;        // entries in `list`: at least block_select_capacity()
   int num_seqs, num_heads;
   int64_t num_rows, num_blocks;  // R, N
   int block;
-  // Key blocks of the complete prompt: n of the nz_ratio rule while a prompt comes in chunks; the last
-  // dense rows are the complete prompt's, too. 0: every sequence is complete.
+  // Key blocks of the complete prompt: n of the nz_ratio rule while a prompt comes in chunks; the
+  // last dense rows are the complete prompt's, too. 0: every sequence is complete.
   int64_t prompt_blocks;
   SelectRule rule;
   SelectForced forced;

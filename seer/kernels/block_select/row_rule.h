@@ -1,6 +1,6 @@
 #pragma once
-// What a rule asks of one row, and how large a row's list can become: shared by the size of the list
-// and the kernels that fill it.
+// What a rule asks of one row, and how large a row's list can become: shared by the size of the
+// list and the kernels that fill it.
 
 #include <algorithm>
 #include <cmath>
@@ -26,8 +26,8 @@ inline bool takes_best_of_row(SelectRule rule) {
   return rule == SelectRule::nz_ratio || rule == SelectRule::row_budget;
 }
 
-// Entries that a row of any sequence can need, if it is not one of the last dense ones. The diagonal
-// is at most two blocks.
+// Entries that a row of any sequence can need, if it is not one of the last dense ones. The
+// diagonal is at most two blocks.
 inline int64_t row_bound(const BlockSelectParams& p, int head) {
   if (!takes_best_of_row(p.rule)) return p.num_blocks;
   const int64_t n = p.prompt_blocks > 0 ? p.prompt_blocks : p.num_blocks;

@@ -11,8 +11,9 @@ enum class GateLoss {
 };
 
 // loss = (1 / elements) * sum over the counted rows; elements = Hq * (counted rows) * N_b of each
-// sequence, averaged over sequences. Rows m < floor(skip * M_b) of a sequence are left out (published:
-// skip = 1/4 for kl, 0 for mse). Softmax and logarithm in f32, sums in f64.
+// sequence, averaged over the sequences that have any. Rows m < floor(skip * M_b) of a sequence are
+// left out (published: skip = 1/4 for kl, 0 for mse); rows whose target is all zero add nothing.
+// Softmax and logarithm in f32, sums in f64.
 struct GateLossParams {
   const float* scores;            // [H, R, N]  -inf where masked
   const float* target;            // [H, R, N]  row-normalised pooled map
