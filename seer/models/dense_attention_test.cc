@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <ostream>
 
 #include "seer/base/error.h"
 #include "seer/models/attention.h"
@@ -16,6 +17,7 @@ struct Case {
   const char* name;
   std::vector<int64_t> q_lens, k_lens;
   int64_t window;
+  friend void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
 };
 const Case kCases[] = {
     {"one_token", {1}, {1}, 0},
