@@ -87,8 +87,8 @@ void read_sizes(const JsonFields& fields, const Family& family, ModelConfig& con
   }
 }
 
-// Which layers slide: all of them in Mistral and Phi-3; in Qwen only where use_sliding_window says so,
-// from layer max_window_layers on. A list layer_types (newer files) says it layer by layer.
+// Which layers slide: all of them in Mistral and Phi-3; in Qwen only where use_sliding_window says
+// so, from layer max_window_layers on. A list layer_types (newer files) says it layer by layer.
 std::vector<int64_t> read_sliding_window(const JsonFields& fields, const Family& family,
                                          const ModelConfig& config) {
   const bool qwen = config.model_type == "qwen2" || config.model_type == "qwen3";
