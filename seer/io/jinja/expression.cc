@@ -55,6 +55,14 @@ Value value_or_none(const ExpressionPtr& expression, const ScopePtr& scope) {
   return expression ? (*expression)(scope) : Value::none();
 }
 
+// A value that was made, its size counted.
+Value counted(const ScopePtr& scope, Value value) {
+  constexpr size_t kBytesPerStep = 256;
+  if (value.is(Value::Kind::list)) scope->step(value.list().items.size());
+  if (value.is_string()) scope->step(value.string().size() / kBytesPerStep);
+  return value;
+}
+
 }  // namespace
 
 Arguments CallArguments::evaluate(const ScopePtr& scope) const {
@@ -113,8 +121,8 @@ ExpressionPtr make_slice(ExpressionPtr object, ExpressionPtr begin, ExpressionPt
                          ExpressionPtr step) {
   return make([object = std::move(object), begin = std::move(begin), end = std::move(end),
                step = std::move(step)](const ScopePtr& scope) {
-    return slice_of((*object)(scope), value_or_none(begin, scope), value_or_none(end, scope),
-                    value_or_none(step, scope));
+    return counted(scope, slice_of((*object)(scope), value_or_none(begin, scope),
+                                   value_or_none(end, scope), value_or_none(step, scope)));
   });
 }
 
@@ -124,7 +132,7 @@ ExpressionPtr make_call(ExpressionPtr function, CallArguments arguments) {
         const Value callee = (*function)(scope);
         const Arguments values = arguments.evaluate(scope);
         const CallDepth depth(scope->limits());
-        return callee.function().call(values);
+        return counted(scope, callee.function().call(values));
       });
 }
 
@@ -132,7 +140,7 @@ ExpressionPtr make_filter(ExpressionPtr value, std::string name, CallArguments a
   return make([value = std::move(value), name = std::move(name),
                arguments = std::move(arguments)](const ScopePtr& scope) {
     const Value input = (*value)(scope);
-    return apply_filter(name, input, arguments.evaluate(scope));
+    return counted(scope, apply_filter(name, input, arguments.evaluate(scope)));
   });
 }
 
@@ -168,7 +176,7 @@ ExpressionPtr make_binary(std::string sign, ExpressionPtr left, ExpressionPtr ri
   return make([sign = std::move(sign), left = std::move(left),
                right = std::move(right)](const ScopePtr& scope) {
     const Value first = (*left)(scope);
-    return apply_operator(sign, first, (*right)(scope));
+    return counted(scope, apply_operator(sign, first, (*right)(scope)));
   });
 }
 

@@ -12,7 +12,7 @@ namespace seer::io::jinja {
 
 // Of one rendering.
 struct Limits {
-  size_t steps = 20'000'000;  // expressions and statements that may run
+  size_t steps = 20'000'000;  // expressions, statements and list elements that may be worked on
   int depth = 200;            // calls within calls
 };
 
@@ -34,8 +34,10 @@ class Scope : public std::enable_shared_from_this<Scope> {
   void set(const std::string& name, Value value) { variables_[name] = std::move(value); }
   Limits& limits() const { return *limits_; }
 
-  void step() const {
-    if (limits_->steps-- == 0) throw Failure("the template runs for too long");
+  // Counts what was done: one for an expression, more for one that makes a long value.
+  void step(size_t count = 1) const {
+    if (limits_->steps < count) throw Failure("the template runs for too long");
+    limits_->steps -= count;
   }
 
  private:

@@ -32,6 +32,7 @@ void print(const std::string& text, std::string& out) {
 
 std::vector<Value> loop_values(const ForParts& parts, const ScopePtr& scope) {
   std::vector<Value> values = elements((*parts.values)(scope));
+  scope->step(values.size());
   if (!parts.test) return values;
   std::vector<Value> kept;
   for (Value& value : values) {
