@@ -20,7 +20,7 @@ int logits(int argc, char** argv, int first) {
   model_args.add(args);
   args.add("text", text, "the text; special tokens are added as the tokenizer says");
   args.add("ids", ids_file, "a file with token ids as a JSON list, instead of a text");
-  args.add("out", out, "safetensors file with `logits` and `ids`");
+  args.add("out", out, "safetensors file with `logits`");
   if (!args.parse(argc, argv, first)) return 0;
   if (text.empty() == ids_file.empty()) throw UsageError("logits: want one of --text, --ids");
 
@@ -47,8 +47,7 @@ int logits(int argc, char** argv, int first) {
                                          {.q_lens = {count}, .k_lens = {count}, .prompt_len = 0},
                                          models::dense_attention);
   const at::Tensor result = model.logits(hidden).to(at::kFloat).cpu().contiguous();
-  io::write_safetensors(
-      out, {models::tensor_record("logits", result), models::tensor_record("ids", input)});
+  io::write_safetensors(out, {models::tensor_record("logits", result)});
   std::printf("%s: logits of %zu tokens\n", out.c_str(), ids.size());
   return 0;
 }

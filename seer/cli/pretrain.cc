@@ -15,12 +15,13 @@ namespace {
 // Lengths and the shares of steps at which they end, as two lists.
 std::vector<train::LengthStage> stages_of(const std::vector<int64_t>& lengths,
                                           const std::vector<double>& until) {
-  if (until.size() + 1 != lengths.size()) {
+  // One length needs no end, whatever the default list says.
+  if (lengths.size() > 1 && until.size() + 1 != lengths.size()) {
     throw UsageError("--stage-ends: want one less than --lengths");
   }
   std::vector<train::LengthStage> stages;
   for (size_t i = 0; i < lengths.size(); ++i) {
-    stages.push_back({i < until.size() ? until[i] : 1.0, lengths[i]});
+    stages.push_back({i + 1 < lengths.size() ? until[i] : 1.0, lengths[i]});
   }
   return stages;
 }
