@@ -58,8 +58,8 @@ TEST(Regex, WhatMeansSomethingElseIsRefused) {
 }
 
 TEST(Regex, RunsForEverOnNoText) {
-  const std::string text(200'000, 'a');
-  EXPECT_THROW(Regex("(a+)+b", "test").find(text, 0), Error);
+  const std::string text(200, 'a');
+  EXPECT_THROW(Regex("(?:a+)+[bc]", "test").find(text, 0), Error);
 }
 
 TEST(Regex, LongRunsOfOneKind) {

@@ -5,8 +5,10 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <nlohmann/json.hpp>
+#include <fstream>
 #include <thread>
+
+#include <nlohmann/json.hpp>
 
 #include "seer/base/error.h"
 #include "seer/base/file.h"
@@ -249,7 +251,7 @@ TEST_F(TokenizerTest, DamagedFilesNeverCrash) {
         default: text.insert(at, text.substr(random.below(text.size()), random.below(20)));
       }
     }
-    write_file_atomic(folder_ / "tokenizer.json", text);
+    std::ofstream(folder_ / "tokenizer.json", std::ios::binary) << text;  // 3000 syncs take long
     try {
       const Tokenizer tokenizer = Tokenizer::load(folder_);
       const Ids ids = tokenizer.encode("abc <s> \xE2\x82\xAC zz \xFF", true);
