@@ -26,7 +26,7 @@ struct RunArgs {
   SelectArgs select;
   std::string text, out, gates;
   std::vector<std::string> methods{"dense", "seer", "untrained", "streaming", "random"};
-  int64_t steps = 40, length = 8192, windows = 2;
+  int64_t steps = 120, length = 8192, windows = 2;
   double learning_rate = 1e-2;
   uint64_t seed = 1;
 };

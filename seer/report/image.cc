@@ -46,11 +46,13 @@ void Image::fill(int x, int y, int width, int height, Color color) {
 
 void Image::text(int x, int y, std::string_view text, Color color, int scale) {
   for (const char c : text) {
-    const Glyph glyph = glyph_of(static_cast<char>(std::tolower(static_cast<unsigned char>(c))));
+    const auto letter = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    const Glyph glyph = glyph_of(letter);
+    const int below = std::string_view("gjpqy").find(letter) != std::string_view::npos ? scale : 0;
     for (int row = 0; row < 7; ++row) {
       for (int column = 0; column < 5; ++column) {
         if (glyph[row] >> (4 - column) & 1) {
-          fill(x + column * scale, y + row * scale, scale, scale, color);
+          fill(x + column * scale, y + below + row * scale, scale, scale, color);
         }
       }
     }
