@@ -43,6 +43,12 @@ std::string hash_of_weights(const models::Decoder& model) {
   return std::to_string(hash);
 }
 
+// The gate with its size spelled out, as published gates have it.
+io::GateConfig resolved(io::GateConfig gate, const models::Decoder& model) {
+  if (gate.gate_dim == 0) gate.gate_dim = model.config().head_dim;
+  return gate;
+}
+
 class Distillation : public Task {
  public:
   Distillation(const models::Decoder& model, const io::Tokenizer& tokenizer, Mixture train,
@@ -53,7 +59,7 @@ class Distillation : public Task {
         valid_(std::move(valid)),
         windows_(train_, settings.seed, settings.length),
         synthetic_(settings.data.synthetic_share, settings.seed, tokenizer),
-        gates_(models::Gates::create(settings.gate, model, settings.seed)) {
+        gates_(models::Gates::create(resolved(settings.gate, model), model, settings.seed)) {
     SEER_CHECK(settings.loss == "kl" || settings.loss == "mse", "the loss is \"", settings.loss,
                "\", want \"kl\" or \"mse\"");
     SEER_CHECK(settings.sequences > 0 && settings.micro_batch > 0,
@@ -84,7 +90,7 @@ class Distillation : public Task {
   json settings() const override {
     const auto& [beta1, beta2, eps, decay] = settings_.adamw;
     const auto& [form, warmup, constant_share, floor] = settings_.schedule;
-    const auto& gate = settings_.gate;
+    const auto& gate = gates_.config();
     return {{"model", model_.config().raw},
             {"weights", hash_of_weights(model_)},
             {"data", train_.identity()},

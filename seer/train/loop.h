@@ -40,7 +40,8 @@ struct ParameterGroup {
 };
 
 // What is trained. Everything that a step does must follow from its number, the parameters and the
-// settings alone (draws by seer/base/random.h): a resumed run then ends with the same bits.
+// settings alone (draws by seer/base/random.h): a resumed run then ends with the same bits, on the
+// same machine with the same number of threads.
 class Task {
  public:
   virtual ~Task() = default;

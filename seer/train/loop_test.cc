@@ -2,6 +2,9 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <csignal>
 
 #include <fstream>
 #include <memory>
@@ -159,6 +162,38 @@ TEST_F(Loop, AFolderBelongsToOneProcess) {
     EXPECT_THAT(error_of(inner, settings("a")), HasSubstr("another process trains"));
   };
   run(outer, settings("a"));
+}
+
+// Files may not grow beyond some bytes while this lives: what a full disk looks like.
+class FullDisk {
+ public:
+  explicit FullDisk(rlim_t bytes) {
+    ::signal(SIGXFSZ, SIG_IGN);
+    ::getrlimit(RLIMIT_FSIZE, &before_);
+    const rlimit limit{bytes, before_.rlim_max};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  ~FullDisk() { ::setrlimit(RLIMIT_FSIZE, &before_); }
+
+ private:
+  rlimit before_{};
+};
+
+TEST_F(Loop, AFullDiskEndsTheRunWhichThenGoesOn) {
+  QuadraticTask whole;
+  run(whole, settings("whole"));
+  // The limit meets the metrics, or already the first checkpoint.
+  for (const rlim_t bytes : {3000, 600}) {
+    const auto again = settings("full-" + std::to_string(bytes));
+    QuadraticTask stopped, resumed;
+    {
+      const FullDisk full(bytes);
+      EXPECT_THAT(error_of(stopped, again), HasSubstr("cannot write " + again.out.string()));
+    }
+    run(resumed, again);
+    EXPECT_TRUE(same_bits(whole, resumed)) << bytes;
+    EXPECT_EQ(metrics_of(again.out), metrics_of(folder / "whole")) << bytes;
+  }
 }
 
 TEST_F(Loop, ADamagedCheckpointIsNamed) {
