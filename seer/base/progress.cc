@@ -54,7 +54,8 @@ Progress::Progress(std::string label, int64_t total, int64_t first, bool shown, 
       printed_(begin_) {}
 
 Progress::~Progress() {
-  if (done_ > first_) print(true);
+  // A log that has this line already does not need it twice.
+  if (done_ > first_ && (on_terminal_ || printed_done_ != done_)) print(true);
   if (line_is_open_) std::fputc('\n', out_);
 }
 
@@ -77,6 +78,7 @@ void Progress::print(bool last) {
   const std::chrono::duration<double> since = now - printed_;
   if (!last && since.count() < (on_terminal_ ? kTerminalSeconds : kLogSeconds)) return;
   printed_ = now;
+  printed_done_ = done_;
   std::string text = line(std::chrono::duration<double>(now - begin_).count());
   if (on_terminal_) {
     const auto width = static_cast<size_t>(terminal_width(out_) - 1);

@@ -37,7 +37,7 @@ class Progress {
   void print(bool last);
 
   std::string label_, status_;
-  int64_t total_, first_, done_;
+  int64_t total_, first_, done_, printed_done_ = -1;
   bool shown_, on_terminal_, line_is_open_ = false;
   std::FILE* out_;
   Clock::time_point begin_, printed_;

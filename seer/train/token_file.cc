@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdio>
 #include <cstring>
 #include <exception>
 #include <functional>
@@ -125,7 +126,6 @@ void tokenise(const std::filesystem::path& text, const io::Tokenizer& tokenizer,
   io::for_each_document(text, [&](std::string&& document) {
     bytes += static_cast<double>(document.size());
     tokeniser.add(std::move(document));
-    progress.advance();
     progress.update(static_cast<int64_t>(tokeniser.offsets.size()) - 1,
                     count_text(bytes) + " bytes read");
   });
