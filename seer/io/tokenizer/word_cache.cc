@@ -1,12 +1,20 @@
 #include "seer/io/tokenizer/word_cache.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <new>
 
 namespace seer::io {
 
-WordCache::WordCache() : slots_(new Slot[kSlots]) {}
+WordCache::WordCache() : slots_(static_cast<Slot*>(std::calloc(kSlots, sizeof(Slot)))) {
+  if (!slots_) throw std::bad_alloc();
+}
+
+void WordCache::Free::operator()(Slot* slots) const {
+  std::free(slots);
+}
 
 bool WordCache::find(std::string_view word, std::vector<int32_t>& ids) {
   if (word.size() > kLongestWord) return false;

@@ -22,14 +22,17 @@ class WordCache {
   static constexpr size_t kLongestWord = 38, kMostIds = 6;
   static constexpr size_t kSlots = 1 << 16, kShards = 64;
   struct Slot {
-    uint8_t length = 0;  // 0: free
-    uint8_t count = 0;
+    uint8_t length;  // 0: free
+    uint8_t count;
     char word[kLongestWord];
     int32_t ids[kMostIds];
   };
   static_assert(sizeof(Slot) == 64, "a slot is one cache line");
 
-  std::unique_ptr<Slot[]> slots_;
+  struct Free {
+    void operator()(Slot* slots) const;
+  };
+  std::unique_ptr<Slot[], Free> slots_;     // zeros that take memory as they are used
   std::array<std::mutex, kShards> shards_;  // shard i has the slots with index % kShards == i
 };
 
