@@ -12,6 +12,12 @@ NEMO = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\
         r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
         r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 PHI4 = LLAMA3.replace(r"\s*[\r\n]+|", r"\s*[\r\n]|")
+CL100K = (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]"
+          r"|\s+(?!\S)|\s")
+GPT4O = NEMO.replace("]+|[^", "]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^").replace(r"\p{N}|", r"\p{N}{1,3}|")
+DEEPSEEK = [r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+",
+            r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
+            r"""| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""]
 PLAIN_SPECIAL = ["<unk>", "<s>", "</s>"]
 OTHER_SPECIAL = ["<|begin|>", "<|end|>", "<|im_start|>"]
 
@@ -34,8 +40,8 @@ def byte_level(split=None, normalizer=None, behavior="isolated", invert=False, i
                prefix_space=False, digits=False, bos=None, eos=None):
     tokenizer = Tokenizer(models.BPE(ignore_merges=ignore_merges))
     steps = [pre_tokenizers.Digits(individual_digits=True)] if digits else []
-    if split:
-        steps.append(pre_tokenizers.Split(Regex(split), behavior, invert=invert))
+    for pattern in [split] if isinstance(split, str) else split or []:
+        steps.append(pre_tokenizers.Split(Regex(pattern), behavior, invert=invert))
     steps.append(pre_tokenizers.ByteLevel(add_prefix_space=prefix_space, use_regex=split is None))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps) if len(steps) > 1 else steps[0]
     if normalizer:
@@ -105,6 +111,9 @@ FAMILIES = {
     "qwen2": lambda: byte_level(QWEN2, normalizers.NFC()),
     "nemo": lambda: byte_level(NEMO, bos="<|begin|>", eos="<|end|>"),
     "phi4": lambda: byte_level(PHI4, behavior="removed", invert=True),
+    "cl100k": lambda: byte_level(CL100K),
+    "gpt4o": lambda: byte_level(GPT4O),
+    "deepseek": lambda: byte_level(DEEPSEEK, normalizers.Sequence([])),
     "gpt2": lambda: byte_level(prefix_space=True, digits=True),
     "nfkc": lambda: byte_level(r"\s+", normalizers.Sequence([normalizers.NFKC(), normalizers.Strip()]),
                                behavior="merged_with_previous"),

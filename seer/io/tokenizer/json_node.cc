@@ -69,9 +69,27 @@ void JsonNode::expected(std::string_view what) const {
        what);
 }
 
+namespace {
+
+// Lists in lists, as deep as a file has them; real ones have six.
+constexpr int kDeepest = 32;
+
+bool is_deeper(const nlohmann::json& json, int limit) {
+  if (!json.is_structured()) return false;
+  if (limit == 0) return true;
+  for (const auto& part : json) {
+    if (is_deeper(part, limit - 1)) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
 nlohmann::json parse_json_file(const std::string& path, std::string_view text) {
   try {
-    return nlohmann::json::parse(text);
+    nlohmann::json json = nlohmann::json::parse(text);
+    SEER_CHECK(!is_deeper(json, kDeepest), path, " is nested deeper than ", kDeepest, " levels");
+    return json;
   } catch (const nlohmann::json::parse_error& error) {
     fail(path, " is not valid JSON at byte ", error.byte, "; get the file again");
   }

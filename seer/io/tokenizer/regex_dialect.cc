@@ -2,6 +2,7 @@
 // white space and word characters are spelled out, and constructs that differ beyond that are errors.
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "seer/base/error.h"
 #include "seer/io/tokenizer/json_node.h"
@@ -29,9 +30,12 @@ class Translator {
 
   std::string run() {
     while (pos_ < pattern_.size()) {
-      if (pattern_[pos_] == '\\') {
+      const char c = pattern_[pos_];
+      if (c == '{' && interval()) continue;
+      if (c != '*' && c != '+' && c != '?' && c != ')') atom_ = out_.size();
+      if (c == '\\') {
         escape(false);
-      } else if (pattern_[pos_] == '[') {
+      } else if (c == '[') {
         character_class();
       } else {
         group();
@@ -51,6 +55,28 @@ class Translator {
     pos_ += count;
   }
 
+  // {n}, {n,}, {,m}, {n,m} after an atom; false where the brace is a character. In Oniguruma a + behind
+  // repeats the whole once more, where PCRE2 would make it possessive.
+  bool interval() {
+    const size_t end = pattern_.find('}', pos_);
+    if (end == std::string_view::npos) return false;
+    const std::string_view inside = pattern_.substr(pos_ + 1, end - pos_ - 1);
+    const size_t comma = inside.find(',');
+    if (inside.find_first_not_of("0123456789,") != std::string_view::npos || inside.empty() ||
+        inside == "," || comma != inside.rfind(',')) {
+      return false;
+    }
+    pos_ = end + 1;
+    const std::string_view next = pattern_.substr(pos_, 1);
+    if (next == "?" && comma == std::string_view::npos) refuse("{n}?");
+    out_.append(comma == 0 ? "{0" : "{").append(inside).append("}");
+    if (next == "+") {
+      out_.insert(atom_, "(?:");
+      out_.append(")");
+    }
+    return true;
+  }
+
   // One character outside of classes; groups are checked for kinds that PCRE2 reads in another way.
   void group() {
     if (pattern_.substr(pos_, 2) == "(?") {
@@ -60,6 +86,11 @@ class Translator {
           (rest[0] == 'i' && rest.substr(0, 2) != "i:")) {
         refuse(message("the group (?", rest.substr(0, 1)));
       }
+    }
+    if (pattern_[pos_] == '(') open_.push_back(out_.size());
+    if (pattern_[pos_] == ')' && !open_.empty()) {
+      atom_ = open_.back();
+      open_.pop_back();
     }
     copy(1);
   }
@@ -160,6 +191,8 @@ class Translator {
   const std::string& where_;
   size_t pos_ = 0;
   std::string out_;
+  size_t atom_ = 0;           // where in out_ the last atom begins
+  std::vector<size_t> open_;  // where the groups begin that are open
 };
 
 }  // namespace

@@ -33,6 +33,14 @@ TEST(Regex, RecentLettersCount) {
   EXPECT_THAT(matches(R"(\d)", "\U00010D40"), ElementsAre("\U00010D40"));
 }
 
+TEST(Regex, Intervals) {
+  EXPECT_THAT(matches(R"(\p{N}{1,3}+)", "1234567 1"), ElementsAre("1234567", "1"));
+  EXPECT_THAT(matches("(?:a(b)){2}+", "ababababab"), ElementsAre("abababab"));
+  EXPECT_THAT(matches("[ab]{,2}c", "ababcc"), ElementsAre("abc", "c"));
+  EXPECT_THAT(matches("a{2}|b{1,}|c{x}", "aaabbc{x}"), ElementsAre("aa", "bb", "c{x}"));
+  EXPECT_THAT(matches("a?+a|b++", "abb"), ElementsAre("bb"));
+}
+
 TEST(Regex, LinesAnchor) {
   EXPECT_THAT(matches("^b$", "a\nb\nc"), ElementsAre("b"));
 }
@@ -52,7 +60,7 @@ TEST(Regex, LiteralTakesSignsAsTheyAre) {
 TEST(Regex, WhatMeansSomethingElseIsRefused) {
   for (const char* pattern :
        {R"(\bx)", R"(\h)", R"([a[bc]])", R"([a&&b])", R"((?m:x))", R"((?P<n>x))", R"(\X)", R"(\K)",
-        R"(\pL)", R"(a\)", "[a", "[]a]", R"(\p{Nothing})", "("}) {
+        R"(\pL)", R"(a\)", "a{2}?", "(?i)a", "[a", "[]a]", R"(\p{Nothing})", "("}) {
     EXPECT_THROW(Regex(pattern, "test"), Error) << pattern;
   }
 }

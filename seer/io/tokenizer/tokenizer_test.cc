@@ -172,6 +172,15 @@ TEST_F(TokenizerTest, FilesThatAreNotThereOrNotJson) {
   EXPECT_THROW(Tokenizer::load(folder_), Error);
 }
 
+TEST_F(TokenizerTest, DeepNesting) {
+  std::string text;
+  for (int i = 0; i < 100'000; ++i) text += "{\"type\":\"Sequence\",\"normalizers\":[";
+  for (int i = 0; i < 100'000; ++i) text += "]}";
+  std::ofstream(folder_ / "tokenizer.json") << "{\"normalizer\":" << text << "}";
+  EXPECT_THAT([&] { Tokenizer::load(folder_); },
+              ::testing::ThrowsMessage<Error>(HasSubstr("nested deeper")));
+}
+
 struct Change {
   const char* patch;  // JSON merge patch of small()
   const char* says;
