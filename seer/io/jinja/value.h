@@ -100,7 +100,6 @@ class Value {
   bool operator<(const Value& other) const;
 
  private:
-  friend struct Failure;
   [[noreturn]] void wrong_kind(std::string_view wanted) const;
 
   std::variant<Undefined, None, bool, int64_t, double, std::string, std::shared_ptr<const List>,
