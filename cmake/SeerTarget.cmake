@@ -6,10 +6,6 @@ include(GoogleTest)
 function(seer_sources out dir)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${dir}/*.cc)
   list(FILTER sources EXCLUDE REGEX "_test\\.cc$")
-  if(NOT sources)  # a layer that is still to be written
-    file(TOUCH ${PROJECT_BINARY_DIR}/empty.cc)
-    set(sources ${PROJECT_BINARY_DIR}/empty.cc)
-  endif()
   set(${out} ${sources} PARENT_SCOPE)
 endfunction()
 
@@ -37,6 +33,8 @@ function(seer_tests dir)
     target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
     target_compile_definitions(${name} PRIVATE SEER_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
     target_link_libraries(${name} PRIVATE ${T_LIBRARIES} GTest::gmock GTest::gtest_main)
-    gtest_discover_tests(${name} PROPERTIES LABELS ${T_LABEL} DISCOVERY_MODE PRE_TEST)
+    # Tests of one program share its temporary files: one at a time.
+    gtest_discover_tests(${name} PROPERTIES LABELS ${T_LABEL} RESOURCE_LOCK ${name}
+      DISCOVERY_MODE PRE_TEST)
   endforeach()
 endfunction()

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "seer/models/sparse_attention.h"
+
 namespace seer::bench {
 
 // One shape to be timed.
@@ -33,6 +35,12 @@ void block_sparse_attn(const Shape& shape, int runs, double seconds, nlohmann::j
 void pooled_attn(const Shape& shape, int runs, double seconds, nlohmann::json& rows);
 // Pooling, projection, scores and selection, beside block_sparse_attn on the blocks chosen.
 void attn_gate(const Shape& shape, int runs, double seconds, nlohmann::json& rows);
+
+// A prompt of random ids through a model, dense and sparse; `peak_mib` is the memory beyond what was in
+// use before.
+void prefill(const models::Decoder& model, const models::Gates& gates,
+             const torch_ops::Selection& selection, int64_t length, int runs, double seconds,
+             nlohmann::json& rows);
 
 // A short name of the CPU, for a folder, as "amd-epyc-2-threads-avx512bf16".
 std::string chip();

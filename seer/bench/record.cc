@@ -53,8 +53,9 @@ std::string chip() {
   return kernels::cpu_has_bf16_dot() ? out + "-avx512bf16" : out;
 }
 
-nlohmann::json record(const std::string& operation, const std::string& command,
-                      nlohmann::json rows) {
+nlohmann::json record(const std::string& operation, int argc, char** argv, nlohmann::json rows) {
+  std::string command = "seer";
+  for (int i = 1; i < argc; ++i) command += std::string(" ") + argv[i];
   const std::time_t now = std::time(nullptr);
   char date[32];
   std::strftime(date, sizeof date, "%Y-%m-%d", std::gmtime(&now));

@@ -22,16 +22,32 @@ constexpr Operation kOperations[] = {{"block_sparse_attn", bench::block_sparse_a
                                      {"pooled_attn", bench::pooled_attn},
                                      {"attn_gate", bench::attn_gate}};
 
+// Every length through the embedded model or the one named.
+void prefill(const ModelArgs& model_args, const std::vector<int64_t>& lengths,
+             const std::vector<double>& densities, int runs, double seconds, nlohmann::json& rows) {
+  const models::Decoder model = model_args.load();
+  const auto gates = load_gates("", model_args.model, model, true);
+  for (const int64_t length : lengths) {
+    for (const double density : densities) {
+      torch_ops::Selection selection;
+      selection.strength = {density};
+      bench::prefill(model, *gates, selection, length, runs, seconds, rows);
+    }
+  }
+}
+
 std::string table_of(const nlohmann::json& rows) {
   report::Table table({"implementation", "dtype", "heads", "D", "length", "lists", "density",
-                       "median", "min", "max", "kept GFLOP/s"});
+                       "median", "min", "max", "kept GFLOP/s", "peak MiB"});
   for (const auto& r : rows) {
-    table.add({r["implementation"], r["dtype"],
-               message(r["heads_q"].get<int>(), "/", r["heads_kv"].get<int>()),
-               std::to_string(r["head_dim"].get<int>()), std::to_string(r["len_q"].get<int>()),
-               r["lists"], report::fixed(r["density"], 3), report::fixed(r["median_ms"], 1) + " ms",
-               report::fixed(r["min_ms"], 1) + " ms", report::fixed(r["max_ms"], 1) + " ms",
-               report::fixed(r["kept_tflops"].get<double>() * 1e3, 0)});
+    table.add(
+        {r["implementation"], r["dtype"],
+         message(r["heads_q"].get<int>(), "/", r["heads_kv"].get<int>()),
+         std::to_string(r["head_dim"].get<int>()), std::to_string(r["len_q"].get<int>()),
+         r["lists"], report::fixed(r["density"], 3), report::fixed(r["median_ms"], 1) + " ms",
+         report::fixed(r["min_ms"], 1) + " ms", report::fixed(r["max_ms"], 1) + " ms",
+         r["kept_tflops"].is_null() ? "" : report::fixed(r["kept_tflops"].get<double>() * 1e3, 0),
+         r.contains("peak_mib") ? report::fixed(r["peak_mib"], 0) : ""});
   }
   return table.text();
 }
@@ -44,7 +60,8 @@ int bench(int argc, char** argv, int first) {
   std::vector<double> densities{0.1};
   std::vector<std::string> lists{"random"};
   bench::Shape shape;
-  int runs = 3, threads = 0;
+  ModelArgs model;
+  int runs = 3;
   double seconds = 1;
   Args args("bench", "Times an operation beside its rivals on the same inputs.");
   args.positional("operation", operation, "block_sparse_attn, pooled_attn or attn_gate")
@@ -59,18 +76,22 @@ int bench(int argc, char** argv, int first) {
   args.add("block", shape.block, "tokens in a block");
   args.add("runs", runs, "timed calls, at least");
   args.add("seconds", seconds, "timed time, at least");
-  args.add("threads", threads, "CPU threads; 0: all cores");
+  args.add("threads", model.threads, "CPU threads; 0: all cores");
+  args.add("model", model.model, "folder of a model with gates; for prefill");
   args.add("out", out, "folder of results: <out>/<chip>/<operation>.json; empty: none");
   if (!args.parse(argc, argv, first)) return 0;
   const auto* op = std::find_if(std::begin(kOperations), std::end(kOperations),
                                 [&](const Operation& o) { return operation == o.name; });
-  if (op == std::end(kOperations)) throw UsageError("bench: no operation \"" + operation + "\"");
+  if (op == std::end(kOperations) && operation != "prefill")
+    throw UsageError("bench: no operation \"" + operation + "\"");
   if (shape.dtype != "f32" && shape.dtype != "bf16") throw UsageError("--dtype: want f32 or bf16");
-  if (threads > 0) at::set_num_threads(threads);
+  if (model.threads > 0) at::set_num_threads(model.threads);
 
-  std::string command = "seer";
-  for (int i = 1; i < argc; ++i) command += std::string(" ") + argv[i];
   nlohmann::json rows = nlohmann::json::array();
+  if (operation == "prefill") {
+    prefill(model, lengths, densities, runs, seconds, rows);
+    head_dims.clear();
+  }
   for (const int64_t head_dim : head_dims) {
     for (const int64_t length : lengths) {
       for (const std::string& list : lists) {
@@ -87,7 +108,7 @@ int bench(int argc, char** argv, int first) {
   std::fputs(table_of(rows).c_str(), stdout);
   if (!out.empty()) {
     const std::string path = out + "/" + bench::chip() + "/" + operation + ".json";
-    write_json(path, bench::record(operation, command, rows));
+    write_json(path, bench::record(operation, argc, argv, rows));
     std::printf("written: %s\n", path.c_str());
   }
   return 0;

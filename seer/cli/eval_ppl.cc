@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "seer/base/progress.h"
+#include "seer/bench/bench.h"
 #include "seer/cli/settings.h"
 #include "seer/cli/verbs.h"
 #include "seer/eval/perplexity.h"
@@ -77,8 +78,8 @@ int eval_ppl(int argc, char** argv, int first) {
         eval::compare(model, gates.get(), methods, windows, [&] { progress.advance(1); });
     rows.insert(rows.end(), some.begin(), some.end());
   }
-  nlohmann::json json = {{"settings", args.settings()}, {"rows", nlohmann::json::array()}};
-  for (const auto& row : rows) json["rows"].push_back(eval::to_json(row));
+  nlohmann::json json = bench::record("eval ppl", argc, argv, eval::to_json(rows));
+  json["settings"] = args.settings();
   // With JSON on standard output the table goes to the terminal's other stream.
   std::fputs(eval::to_table(rows).c_str(), a.json == "-" ? stderr : stdout);
   write_json(a.json, json);

@@ -9,6 +9,7 @@
 #include <filesystem>
 
 #include "seer/base/progress.h"
+#include "seer/bench/bench.h"
 #include "seer/cli/settings.h"
 #include "seer/cli/verbs.h"
 #include "seer/eval/head_picture.h"
@@ -149,11 +150,10 @@ int run(int argc, char** argv, int first) {
   eval::draw_heads(eval::capture_heads(model, gates, ids.to(model.device()), shown, 4),
                    "true map, gate, blocks at " + label(shown), out / "heads.png");
 
-  nlohmann::json json = {{"model", a.model.model},
-                         {"text", a.text},
-                         {"settings", args.settings()},
-                         {"rows", nlohmann::json::array()}};
-  for (const auto& row : rows) json["rows"].push_back(eval::to_json(row));
+  nlohmann::json json = bench::record("run", argc, argv, eval::to_json(rows));
+  json["model"] = a.model.model;
+  json["text"] = a.text;
+  json["settings"] = args.settings();
   write_json(out / "run.json", json);
   std::fputs(eval::to_table(rows).c_str(), stdout);
   std::printf("\npicture  %s\nresults  %s\n", (out / "heads.png").c_str(),

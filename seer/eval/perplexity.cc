@@ -167,6 +167,12 @@ nlohmann::json to_json(const Row& row) {
   return json;
 }
 
+nlohmann::json to_json(const std::vector<Row>& rows) {
+  nlohmann::json json = nlohmann::json::array();
+  for (const Row& row : rows) json.push_back(to_json(row));
+  return json;
+}
+
 std::string to_table(const std::vector<Row>& rows) {
   report::Table table({"length", "method", "rule", "strength", "density", "perplexity", "vs dense",
                        "attention", "prefill"});

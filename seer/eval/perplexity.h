@@ -54,6 +54,7 @@ std::vector<Row> compare(const models::Decoder& model, const models::Gates* gate
                          const std::function<void()>& done = {});
 
 nlohmann::json to_json(const Row& row);
+nlohmann::json to_json(const std::vector<Row>& rows);
 // The rows as a table for a terminal.
 std::string to_table(const std::vector<Row>& rows);
 

@@ -1,0 +1,68 @@
+"""What README.md says: its commands run, its tables are those of the results, its links lead somewhere."""
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from conftest import BUILD, ROOT
+
+README = (ROOT / "README.md").read_text()
+# What makes a command of the README short; the rest of it stays as it is.
+SHORTER = [("--steps 200", "--steps 2"), ("--length 8192", "--length 512"), ("--lengths 4096", "--lengths 1024"),
+           ("--lengths 32768", "--lengths 2048 --runs 1 --seconds 0"), ("--max-new-tokens 64", "--max-new-tokens 4"),
+           ("--out model", "--out model --steps 2 --lengths 512 --tokens-per-step 1024 --hidden 64 --layers 2 "
+                           "--heads 1 --kv-heads 1 --intermediate 64"),
+           ("--model FOLDER", "--model reference")]
+COMMANDS = re.findall(r"^\$seer ([^\n#]*)", README, flags=re.M)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The files that the commands name."""
+    import json
+
+    import zstandard
+    path = tmp_path_factory.mktemp("readme")
+    text = (BUILD / "default_text.txt").read_text()[:60_000]
+    for name in ("long.txt", "book.txt"):
+        (path / name).write_text(text)
+    lines = "".join(json.dumps({"text": text[i:i + 20_000]}) + "\n" for i in range(0, 60_000, 20_000))
+    (path / "texts.jsonl.zst").write_bytes(zstandard.compress(lines.encode()))
+    shutil.copytree(ROOT / "assets" / "reference", path / "reference")
+    return path
+
+
+def test_there_are_commands():
+    assert len(COMMANDS) == 5
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command(command, folder):
+    for long, short in SHORTER:
+        command = command.replace(long, short)
+    result = subprocess.run([BUILD / "seer", *command.split()], cwd=folder, capture_output=True, text=True,
+                            timeout=300)
+    assert result.returncode == 0, result.stderr
+
+
+def test_tables_are_those_of_the_results():
+    subprocess.run([sys.executable, ROOT / "tools" / "readme_tables.py", "--check"], check=True)
+
+
+def test_links():
+    for link in re.findall(r"\]\(([^)]+)\)", README):
+        if not link.startswith("http"):
+            assert (ROOT / link).exists(), link
+
+
+def test_python_block():
+    block = re.search(r"```python\n(.*?)```", README, flags=re.S)[1].replace("(...)", "")
+    subprocess.run([sys.executable, "-c", block.replace("o, lse = ", "op = ")], cwd=BUILD.parent, check=True)
+
+
+def test_files_named_in_the_text_exist():
+    for name in re.findall(r"`((?:seer|tools|assets|results)/[\w./-]+)`", README):
+        assert pathlib.Path(ROOT / name).exists(), name

@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""Writes the tables of README.md from results/**/*.json.
+
+    python tools/readme_tables.py [--check]
+
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`. --check changes nothing and fails where the
+README differs from the results.
+"""
+import json
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CHIP = "amd-epyc-2-threads-avx512bf16"
+
+
+def load(name):
+    return json.loads((ROOT / "results" / CHIP / f"{name}.json").read_text())
+
+
+def markdown(header, rows):
+    lines = ["| " + " | ".join(header) + " |", "|" + "|".join("---" for _ in header) + "|"]
+    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
+
+
+def source(record, name):
+    return (f"{record['chip']}, {record['threads']} threads, torch {record['versions']['torch']}, "
+            f"{record['date']}; `{record['command']}`; [{name}.json](results/{CHIP}/{name}.json)")
+
+
+def quality():
+    """Perplexity by method and sparsity, a column a text."""
+    parts, records = {}, {}
+    for text in ("books", "proofs"):
+        records[text] = load(f"ppl_{text}")
+        for row in records[text]["rows"]:
+            parts[text, row["method"], row["sparsity"]] = row
+    rows = []
+    for method in ("dense", "oracle", "seer", "streaming", "untrained", "random"):
+        for sparsity in ([0.0] if method == "dense" else [0.5, 0.7, 0.9]):
+            cells = []
+            for text in ("books", "proofs"):
+                row, dense = parts[text, method, sparsity], parts[text, "dense", 0.0]
+                cells.append(f"{row['perplexity']:.2f} (x{row['perplexity'] / dense['perplexity']:.3f})")
+            density = parts["books", method, sparsity]["density"]
+            label = {"seer": "**learned gates**", "oracle": "oracle (true map)", "random": "random + diagonal",
+                     "streaming": "sink + sliding window", "untrained": "untrained gates"}.get(method, method)
+            rows.append([label, "" if method == "dense" else f"{sparsity:.0%}", f"{density:.3f}", *cells])
+    return (markdown(["blocks chosen by", "sparsity", "density", "books", "proofs"], rows) + "\n\n" +
+            source(records["books"], "ppl_books"))
+
+
+def speed():
+    """Block-sparse attention beside torch's dense attention."""
+    record = load("block_sparse_attn")
+    rows = []
+    shapes = sorted({(r["head_dim"], r["len_q"]) for r in record["rows"]})
+    for head_dim, length in shapes:
+        of = [r for r in record["rows"] if (r["head_dim"], r["len_q"]) == (head_dim, length)]
+        rivals = {r["dtype"]: r["median_ms"] for r in of if r["implementation"] == "torch sdpa"}
+        best = min(rivals.values())
+        for r in of:
+            if r["implementation"] != "seer":
+                continue
+            rows.append([head_dim, f"{length // 1024}k", f"{r['density']:.3f}", r["lists"], r["dtype"],
+                         f"{r['median_ms']:.0f} ms", f"{best:.0f} ms ({min(rivals, key=rivals.get)})",
+                         f"**{best / r['median_ms']:.1f}x**", f"{r['kept_tflops'] * 1e3:.0f}"])
+    return (markdown(["D", "tokens", "density", "lists", "dtype", "seer", "torch, faster dtype", "speed-up",
+                      "kept GFLOP/s"], rows) + "\n\n" + source(record, "block_sparse_attn"))
+
+
+def others():
+    """The pooled map, the gate and memory, one line each."""
+    pooled, gate, prefill = load("pooled_attn"), load("attn_gate"), load("prefill")
+    rows = []
+    for head_dim in sorted({r["head_dim"] for r in pooled["rows"]}):
+        of = [r for r in pooled["rows"] if r["head_dim"] == head_dim]
+        best = min(r["median_ms"] for r in of if r["implementation"] == "torch sdpa")
+        own = next(r["median_ms"] for r in of if r["implementation"] == "seer")
+        rows.append([f"`pooled_attn`, {of[0]['len_q'] // 1024}k, D = {head_dim}, against torch's dense attention",
+                     f"{own / best:.2f}x its time"])
+    for length, head_dim in sorted({(r["len_q"], r["head_dim"]) for r in gate["rows"]}):
+        of = {r["implementation"]: r["median_ms"] for r in gate["rows"]
+              if (r["len_q"], r["head_dim"]) == (length, head_dim)}
+        share = (of["seer attn_gate"] + of["seer block_select"]) / of["seer block_sparse_attn"]
+        rows.append([f"gate and selection, {length // 1024}k, D = {head_dim}, of sparse attention's time at 90 %",
+                     f"{share:.1%}"])
+    peaks = ", ".join(f"{r['len_q'] // 1024}k: {r['peak_mib']:.0f} MiB" for r in prefill["rows"]
+                      if r["implementation"] == "seer")
+    rows.append(["sparse prefill of the embedded model, peak memory beyond the weights", peaks])
+    return markdown(["what", "measured"], rows)
+
+
+TABLES = {"quality": quality, "speed": speed, "others": others}
+
+
+def main():
+    readme = ROOT / "README.md"
+    text = readme.read_text()
+    made = re.sub(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)",
+                  lambda m: f"{m[1]}{TABLES[m[2]]()}\n{m[3]}", text, flags=re.S)
+    if "--check" in sys.argv:
+        sys.exit("README.md differs from results/: run tools/readme_tables.py" if made != text else 0)
+    readme.write_text(made)
+
+
+if __name__ == "__main__":
+    main()
