@@ -45,7 +45,6 @@ void prefill(const models::Decoder& model, const models::Gates& gates,
 // A short name of the CPU, for a folder, as "amd-epyc-2-threads-avx512bf16".
 std::string chip();
 // Everything around the rows: chip, versions, command, date.
-nlohmann::json record(const std::string& operation, const std::string& command,
-                      nlohmann::json rows);
+nlohmann::json record(const std::string& operation, int argc, char** argv, nlohmann::json rows);
 
 }  // namespace seer::bench

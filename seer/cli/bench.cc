@@ -58,7 +58,7 @@ int bench(int argc, char** argv, int first) {
   std::string operation, out = "results";
   std::vector<int64_t> lengths{8192, 32768}, head_dims{64, 128};
   std::vector<double> densities{0.1};
-  std::vector<std::string> lists{"random"};
+  std::vector<std::string> lists{"random"}, dtypes{"bf16"};
   bench::Shape shape;
   ModelArgs model;
   int runs = 3;
@@ -72,7 +72,7 @@ int bench(int argc, char** argv, int first) {
   args.add("lists", lists, "random, or gate: sink, local, vertical and scattered blocks");
   args.add("heads", shape.heads_q, "query heads");
   args.add("kv-heads", shape.heads_kv, "key heads");
-  args.add("dtype", shape.dtype, "of the operation: f32 or bf16 (rivals: both)");
+  args.add("dtypes", dtypes, "of the operation: f32, bf16 (rivals: both)");
   args.add("block", shape.block, "tokens in a block");
   args.add("runs", runs, "timed calls, at least");
   args.add("seconds", seconds, "timed time, at least");
@@ -84,7 +84,9 @@ int bench(int argc, char** argv, int first) {
                                 [&](const Operation& o) { return operation == o.name; });
   if (op == std::end(kOperations) && operation != "prefill")
     throw UsageError("bench: no operation \"" + operation + "\"");
-  if (shape.dtype != "f32" && shape.dtype != "bf16") throw UsageError("--dtype: want f32 or bf16");
+  for (const std::string& dtype : dtypes) {
+    if (dtype != "f32" && dtype != "bf16") throw UsageError("--dtypes: want f32, bf16");
+  }
   if (model.threads > 0) at::set_num_threads(model.threads);
 
   nlohmann::json rows = nlohmann::json::array();
@@ -100,7 +102,10 @@ int bench(int argc, char** argv, int first) {
           shape.len_q = shape.len_k = length;
           shape.lists = list;
           shape.density = density;
-          op->run(shape, runs, seconds, rows);
+          for (const std::string& dtype : dtypes) {
+            shape.dtype = dtype;
+            op->run(shape, runs, seconds, rows);
+          }
         }
       }
     }

@@ -64,8 +64,8 @@ void GateArgs::add(Args& args) {
   args.add("gate-type", config.type, "poolings of q and k, of max, min, avg");
   args.add("block", config.block_size, "tokens in a block: 16 ... 128, a multiple of 16");
   args.add("gate-dim", config.gate_dim, "size of the gate's vectors; 0: the model's head size");
-  args.add("force-double", config.force_double,
-           "a weight for q, too, where the single form would do");
+  args.flag("force-double", config.force_double,
+            "a weight for q, too, where the single form would do");
   args.group("");
 }
 

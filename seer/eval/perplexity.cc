@@ -91,6 +91,23 @@ Row make_row(const Method& method, const Windows& windows, const std::vector<Pas
   return row;
 }
 
+// Whether the rule's strength is a share of the blocks.
+bool is_by_share(const Row& row) {
+  return row.rule == "nz_ratio" || row.rule == "head_budget";
+}
+
+double asked_sparsity(const Row& row) {
+  return std::round((1 - row.strength) * 1e6) / 1e6;
+}
+
+// What a sparse row was asked for, as "sparsity 0.9" or "threshold 0.005".
+std::string setting_of(const Row& row) {
+  if (row.rule.empty()) return "";
+  if (!is_by_share(row)) return row.rule + " " + report::number(row.strength, 4);
+  const std::string text = "sparsity " + report::number(asked_sparsity(row), 4);
+  return row.rule == "nz_ratio" ? text : row.rule + ", " + text;
+}
+
 }  // namespace
 
 Windows document_windows(const std::vector<std::vector<int32_t>>& documents, int64_t length,
@@ -153,11 +170,10 @@ nlohmann::json to_json(const Row& row) {
                          {"documents", row.documents},  {"perplexity", row.perplexity},
                          {"density", row.density},      {"attention_ms", row.attention_ms},
                          {"prefill_ms", row.prefill_ms}};
-  // The sparsity that was asked for; null where the rule sets another limit.
-  const bool by_share = row.rule == "nz_ratio" || row.rule == "head_budget";
-  json["sparsity"] = row.rule.empty() ? nlohmann::json(0.0)
-                     : by_share       ? nlohmann::json(std::round((1 - row.strength) * 1e6) / 1e6)
-                                      : nlohmann::json(nullptr);
+  // Null where the rule sets another limit.
+  json["sparsity"] = row.rule.empty()   ? nlohmann::json(0.0)
+                     : is_by_share(row) ? nlohmann::json(asked_sparsity(row))
+                                        : nlohmann::json(nullptr);
   if (!row.rule.empty()) {
     json["rule"] = row.rule;
     json["strength"] = row.strength;
@@ -174,15 +190,13 @@ nlohmann::json to_json(const std::vector<Row>& rows) {
 }
 
 std::string to_table(const std::vector<Row>& rows) {
-  report::Table table({"length", "method", "rule", "strength", "density", "perplexity", "vs dense",
-                       "attention", "prefill"});
+  report::Table table(
+      {"length", "method", "setting", "density", "perplexity", "vs dense", "attention", "prefill"});
   double dense = 0;
   for (const Row& row : rows) {
     if (row.method == "dense") dense = row.perplexity;
-    const bool is_dense = row.rule.empty();
-    table.add({std::to_string(row.length), row.method, is_dense ? "" : row.rule,
-               is_dense ? "" : report::number(row.strength, 4), report::fixed(row.density, 3),
-               report::fixed(row.perplexity, 3),
+    table.add({std::to_string(row.length), row.method, setting_of(row),
+               report::fixed(row.density, 3), report::fixed(row.perplexity, 3),
                dense > 0 ? "x" + report::fixed(row.perplexity / dense, 4) : "",
                report::fixed(row.attention_ms, 0) + " ms",
                report::fixed(row.prefill_ms, 0) + " ms"});

@@ -67,6 +67,7 @@ TEST(Table, ShowsRowsBesideDense) {
   sparse.density = 0.0987;
   const std::string table = to_table({dense, sparse});
   EXPECT_THAT(table, testing::HasSubstr("x1.1000"));
+  EXPECT_THAT(table, testing::HasSubstr("sparsity 0.9"));
   EXPECT_THAT(table, testing::HasSubstr("0.099"));
   EXPECT_EQ(to_json(sparse)["sparsity"], 0.9);
   EXPECT_EQ(to_json(dense)["sparsity"], 0.0);
