@@ -79,11 +79,29 @@ void SelectArgs::add(Args& args, std::vector<double> default_sparsity) {
            "share of causal blocks left out, 0 ... 1; for the rules nz_ratio and head_budget");
   args.add("strength", strength,
            "for the others: softmax threshold, kept mass (top_p), tokens (row_budget)");
+  args.add(
+      "also", also,
+      "further rules as rule:strength, e.g. threshold:0.005,top_p:0.95,nz_ratio:0.2 (density)");
   args.add("sink-blocks", forced.sink_blocks, "first blocks always kept");
   args.add("local-blocks", forced.local_blocks, "blocks before the diagonal always kept");
   args.add("last-dense-rows", forced.last_dense_rows,
            "last block rows of the prompt that see everything (published default: 2)");
   args.group("");
+}
+
+// "threshold:0.005".
+static torch_ops::Selection selection_from(const std::string& text,
+                                           const torch_ops::Selection& forced) {
+  const size_t colon = text.find(':');
+  torch_ops::Selection one = forced;
+  one.rule = text.substr(0, colon);
+  char* end = nullptr;
+  const std::string number = colon == std::string::npos ? "" : text.substr(colon + 1);
+  one.strength = {std::strtod(number.c_str(), &end)};
+  if (number.empty() || *end != '\0') {
+    throw UsageError("--also " + text + ": want rule:strength, e.g. threshold:0.005");
+  }
+  return one;
 }
 
 std::vector<torch_ops::Selection> SelectArgs::selections() const {
@@ -102,6 +120,7 @@ std::vector<torch_ops::Selection> SelectArgs::selections() const {
     one.strength = {by_share ? 1 - value : value};
     selections.push_back(one);
   }
+  for (const std::string& text : also) selections.push_back(selection_from(text, forced));
   return selections;
 }
 

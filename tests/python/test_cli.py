@@ -97,8 +97,12 @@ def test_eval_ppl(seer, text, tmp_path):
         assert of["random", 0.7]["perplexity"] > of["seer", 0.7]["perplexity"]
         assert of["seer", 0.7]["density"] < 0.5
     assert "perplexity" in result.stdout
-    on_stdout = seer("eval", "ppl", "--data", text, "--lengths", 1024, "--json")
-    assert json.loads(on_stdout.stdout)["rows"]
+    on_stdout = seer("eval", "ppl", "--data", text, "--lengths", 1024, "--also",
+                     "threshold:0.005,top_p:0.9,row_budget:256,head_budget:0.3", "--json")
+    rules = [row.get("rule") for row in json.loads(on_stdout.stdout)["rows"]]
+    assert rules[-4:] == ["threshold", "top_p", "row_budget", "head_budget"]
+    assert "rule:strength" in error_of(
+        seer("eval", "ppl", "--data", text, "--also", "threshold", ok=False), 2)
 
 
 def test_distill_and_use_the_gates(seer, text, model, tmp_path):
