@@ -2,7 +2,6 @@
 // attention are shown side by side on the part of the text that was held out.
 
 #include <ATen/ATen.h>
-#include <unistd.h>
 
 #include <cstdio>
 #include <ctime>
