@@ -3,6 +3,14 @@
 
 include(GoogleTest)
 
+# Parsing the headers of torch, nlohmann and gtest takes most of a build, so files of one target are
+# compiled together, `batch` at a time. Names in unnamed namespaces therefore differ within a layer.
+# -DSEER_UNITY=OFF compiles every file alone: each includes what it uses.
+option(SEER_UNITY "compile files of a layer together" ON)
+function(seer_unity target batch)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ${SEER_UNITY} UNITY_BUILD_BATCH_SIZE ${batch})
+endfunction()
+
 function(seer_sources out dir)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${dir}/*.cc)
   list(FILTER sources EXCLUDE REGEX "_test\\.cc$")
@@ -23,18 +31,32 @@ function(seer_shared_library name dir)
   target_compile_options(${name} PRIVATE -Wall -Wextra -Wno-restrict)
 endfunction()
 
-# seer_tests(dir LABEL unit LIBRARIES ...): one program and its ctest entries for each *_test.cc.
+# seer_tests(dir LABEL unit LIBRARIES ... [ONE_PROGRAM]): a program and its ctest entries for each
+# *_test.cc, or one program, <layer>_tests, for all of them.
 function(seer_tests dir)
-  cmake_parse_arguments(T "" "LABEL" "LIBRARIES" ${ARGN})
+  cmake_parse_arguments(T "ONE_PROGRAM" "LABEL" "LIBRARIES" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${dir}/*_test.cc)
-  foreach(source IN LISTS sources)
-    get_filename_component(name ${source} NAME_WE)
-    add_executable(${name} ${source})
-    target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
-    target_compile_definitions(${name} PRIVATE SEER_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
-    target_link_libraries(${name} PRIVATE ${T_LIBRARIES} GTest::gmock GTest::gtest_main)
-    # Tests of one program share its temporary files: one at a time.
-    gtest_discover_tests(${name} PROPERTIES LABELS ${T_LABEL} RESOURCE_LOCK ${name}
-      DISCOVERY_MODE PRE_TEST)
-  endforeach()
+  get_filename_component(layer ${dir} NAME)
+  if(T_ONE_PROGRAM)
+    seer_test_program(${layer}_tests ${sources})
+    seer_unity(${layer}_tests 8)
+  else()
+    foreach(source IN LISTS sources)
+      get_filename_component(name ${source} NAME_WE)
+      seer_test_program(${name} ${source})
+    endforeach()
+  endif()
+endfunction()
+
+# Part of seer_tests(), whose T_LABEL and T_LIBRARIES it reads.
+function(seer_test_program name)
+  add_executable(${name} ${ARGN})
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR})
+  target_compile_definitions(${name} PRIVATE SEER_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  target_compile_options(${name} PRIVATE -O1)
+  target_link_libraries(${name} PRIVATE ${T_LIBRARIES} GTest::gmock GTest::gtest_main)
+  # Tests of one program share its temporary files: one at a time. The first program that loads
+  # torch reads gigabytes from the disk, which can take a minute.
+  gtest_discover_tests(${name} PROPERTIES LABELS ${T_LABEL} RESOURCE_LOCK ${name}
+    DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 300)
 endfunction()

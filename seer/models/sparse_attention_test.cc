@@ -37,7 +37,7 @@ SparseSettings settings_of(Scorer scorer, double strength, const std::string& ru
   return settings;
 }
 
-struct Inputs {
+struct SparseInputs {
   Sequences sequences;
   at::Tensor q_plain, k_plain, q, k, v;
   int64_t window = 0;
@@ -45,7 +45,7 @@ struct Inputs {
     return {0, sequences, q_plain, k_plain, q, k, v, 1 / std::sqrt(16.0), window};
   }
 };
-Inputs inputs_of(const std::vector<int64_t>& lens) {
+SparseInputs sparse_inputs(const std::vector<int64_t>& lens) {
   const Sequences sequences{lens, lens, 0};
   const int64_t t = sequences.num_tokens();
   return {sequences,
@@ -66,7 +66,7 @@ TEST_P(EveryScorer, DensityOneEqualsDense) {
   SparseAttention sparse(model, &gates, settings_of(GetParam(), 1));
   for (const std::vector<int64_t>& lens :
        {std::vector<int64_t>{1}, {16}, {100}, {64, 64}, {33, 5, 80}}) {
-    const Inputs inputs = inputs_of(lens);
+    const SparseInputs inputs = sparse_inputs(lens);
     EXPECT_LE(test::largest_difference(sparse(inputs.get()), dense_attention(inputs.get())), 1e-5);
   }
   EXPECT_EQ(sparse.statistics.density(), 1);
@@ -101,13 +101,13 @@ TEST_P(EveryScorer, SparseDiffersFromDense) {
   const Decoder model = test::small_model();
   const Gates gates = strong_gates(model);
   SparseAttention sparse(model, &gates, settings_of(GetParam(), 0.3));
-  const Inputs inputs = inputs_of({200});
+  const SparseInputs inputs = sparse_inputs({200});
   EXPECT_GT(test::largest_difference(sparse(inputs.get()), dense_attention(inputs.get())), 0.01);
 }
 
 TEST(SparseAttention, OracleIsCloserToDenseThanRandom) {
   const Decoder model = test::small_model();
-  Inputs inputs = inputs_of({400});
+  SparseInputs inputs = sparse_inputs({400});
   inputs.q = inputs.q.mul(3);  // attention that is on few keys
   const auto error = [&](Scorer scorer) {
     SparseAttention sparse(model, nullptr, settings_of(scorer, 0.3));
@@ -119,7 +119,7 @@ TEST(SparseAttention, OracleIsCloserToDenseThanRandom) {
 TEST(SparseAttention, BudgetDecidesDensity) {
   const Decoder model = test::small_model();
   SparseAttention sparse(model, nullptr, settings_of(Scorer::streaming, 3 * kBlock, "row_budget"));
-  const Inputs inputs = inputs_of({10 * kBlock});
+  const SparseInputs inputs = sparse_inputs({10 * kBlock});
   sparse(inputs.get());
   EXPECT_EQ(sparse.statistics.causal_blocks, 4 * 55);
   EXPECT_EQ(sparse.statistics.kept_blocks, 4 * (1 + 2 + 8 * 3));
@@ -129,7 +129,7 @@ TEST(SparseAttention, BudgetDecidesDensity) {
 TEST(SparseAttention, StreamingSeesTheFirstAndTheRecentBlocks) {
   const Decoder model = test::small_model();
   SparseAttention sparse(model, nullptr, settings_of(Scorer::streaming, 3 * kBlock, "row_budget"));
-  const Inputs inputs = inputs_of({10 * kBlock});
+  const SparseInputs inputs = sparse_inputs({10 * kBlock});
   const at::Tensor o = sparse(inputs.get());
   // Block row 7 sees block 0 and, with itself, 6 and 7.
   const auto keys = [&](const at::Tensor& x) {
@@ -144,7 +144,7 @@ TEST(SparseAttention, StreamingSeesTheFirstAndTheRecentBlocks) {
 TEST(SparseAttention, WindowedLayersStayDenseAndAreNotCounted) {
   const Decoder model = test::small_model();
   SparseAttention sparse(model, nullptr, settings_of(Scorer::random, 0.3));
-  Inputs inputs = inputs_of({100});
+  SparseInputs inputs = sparse_inputs({100});
   inputs.window = 50;
   EXPECT_TRUE(sparse(inputs.get()).equal(dense_attention(inputs.get())));
   EXPECT_EQ(sparse.statistics.causal_blocks, 0);
@@ -156,7 +156,7 @@ TEST(SparseAttention, WindowedLayersStayDenseAndAreNotCounted) {
 TEST(SparseAttention, GradientThroughItIsAnError) {
   const Decoder model = test::small_model();
   SparseAttention sparse(model, nullptr, settings_of(Scorer::random, 0.3));
-  Inputs inputs = inputs_of({100});
+  SparseInputs inputs = sparse_inputs({100});
   inputs.q.requires_grad_(true);
   EXPECT_ANY_THROW(sparse(inputs.get()).sum().backward());
 }

@@ -12,20 +12,20 @@
 namespace seer::torch_ops {
 namespace {
 
-constexpr const char* kOp = "seer::attn_gate_pool";
+constexpr const char* kPoolOp = "seer::attn_gate_pool";
 
 void check_pools(int64_t pools) {
-  TORCH_CHECK(pools >= 1 && pools <= 7, kOp, ": pools is ", pools,
+  TORCH_CHECK(pools >= 1 && pools <= 7, kPoolOp, ": pools is ", pools,
               ", want the sum of some of max (1), min (2), avg (4)");
 }
 
 at::Tensor pool_cpu(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_blocks,
                     int64_t num_blocks, int64_t block, int64_t pools) {
-  check_heads(kOp, {"x", x});
-  check_block(kOp, block);
+  check_heads(kPoolOp, {"x", x});
+  check_block(kPoolOp, block);
   check_pools(pools);
-  check_prefix(kOp, {"cu", cu}, x.size(0));
-  check_block_prefix(kOp, {"cu_blocks", cu_blocks}, cu, block, num_blocks);
+  check_prefix(kPoolOp, {"cu", cu}, x.size(0));
+  check_block_prefix(kPoolOp, {"cu_blocks", cu_blocks}, cu, block, num_blocks);
   const int pool_bits = static_cast<int>(pools);
   at::Tensor pooled =
       at::empty({num_blocks, x.size(1), kernels::count_pools(pool_bits) * x.size(2)},
@@ -47,7 +47,7 @@ at::Tensor pool_cpu(const at::Tensor& x, const at::Tensor& cu, const at::Tensor&
 
 at::Tensor pool_meta(const at::Tensor& x, const at::Tensor&, const at::Tensor&,
                      c10::SymInt num_blocks, int64_t block, int64_t pools) {
-  check_block(kOp, block);
+  check_block(kPoolOp, block);
   check_pools(pools);
   const int count = kernels::count_pools(static_cast<int>(pools));
   return at::empty_symint({num_blocks, x.sym_size(1), x.sym_size(2) * count},
@@ -57,7 +57,7 @@ at::Tensor pool_meta(const at::Tensor& x, const at::Tensor&, const at::Tensor&,
 at::Tensor call(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_blocks,
                 c10::SymInt num_blocks, int64_t block, int64_t pools) {
   static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow(kOp, "")
+                             .findSchemaOrThrow(kPoolOp, "")
                              .typed<at::Tensor(const at::Tensor&, const at::Tensor&,
                                                const at::Tensor&, c10::SymInt, int64_t, int64_t)>();
   return op.call(x, cu, cu_blocks, num_blocks, block, pools);
@@ -65,7 +65,7 @@ at::Tensor call(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_
 
 at::Tensor pool_autograd(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_blocks,
                          c10::SymInt num_blocks, int64_t block, int64_t pools) {
-  refuse_gradient(kOp, "detach it, as gates do not train their model", {{"x", x}});
+  refuse_gradient(kPoolOp, "detach it, as gates do not train their model", {{"x", x}});
   const at::AutoDispatchBelowADInplaceOrView guard;
   return call(x, cu, cu_blocks, num_blocks, block, pools);
 }

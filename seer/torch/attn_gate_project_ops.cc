@@ -16,8 +16,8 @@ namespace {
 
 using OptionalTensor = std::optional<at::Tensor>;
 
-constexpr const char* kOp = "seer::attn_gate_project";
-constexpr const char* kGradOp = "seer::attn_gate_project_grad";
+constexpr const char* kProjectOp = "seer::attn_gate_project";
+constexpr const char* kProjectGradOp = "seer::attn_gate_project_grad";
 
 // cos and sin, f32 [R, w / 2], contiguous; both undefined without RoPE.
 struct Rope {
@@ -47,16 +47,16 @@ Rope check_rope(const char* op, const OptionalTensor& cos, const OptionalTensor&
 }
 
 void check_weight(const at::Tensor& x, const at::Tensor& weight) {
-  check_f32(kOp, {"weight", weight}, 3);
-  TORCH_CHECK(weight.size(1) == x.size(2), kOp, ": weight takes ", weight.size(1),
+  check_f32(kProjectOp, {"weight", weight}, 3);
+  TORCH_CHECK(weight.size(1) == x.size(2), kProjectOp, ": weight takes ", weight.size(1),
               " features, x has ", x.size(2));
-  TORCH_CHECK(x.size(1) > 0 && weight.size(0) % x.size(1) == 0, kOp, ": weight has ",
+  TORCH_CHECK(x.size(1) > 0 && weight.size(0) % x.size(1) == 0, kProjectOp, ": weight has ",
               weight.size(0), " heads, want a multiple of the ", x.size(1), " of x");
 }
 
 at::Tensor project_cpu(const at::Tensor& x_in, const OptionalTensor& weight_in,
                        const OptionalTensor& cos, const OptionalTensor& sin) {
-  check_f32(kOp, {"x", x_in}, 3);
+  check_f32(kProjectOp, {"x", x_in}, 3);
   const at::Tensor x = x_in.contiguous();
   at::Tensor weight = given(weight_in);
   if (weight.defined()) {
@@ -65,7 +65,7 @@ at::Tensor project_cpu(const at::Tensor& x_in, const OptionalTensor& weight_in,
   }
   const int64_t heads = weight.defined() ? weight.size(0) : x.size(1);
   const int64_t out_dim = weight.defined() ? weight.size(2) : x.size(2);
-  const Rope rope = check_rope(kOp, cos, sin, x.size(0), out_dim);
+  const Rope rope = check_rope(kProjectOp, cos, sin, x.size(0), out_dim);
   at::Tensor y = at::empty({x.size(0), heads, out_dim}, x.options());
   kernels::GateProjectParams p{};
   p.x = x.const_data_ptr<float>();
@@ -85,12 +85,12 @@ at::Tensor project_cpu(const at::Tensor& x_in, const OptionalTensor& weight_in,
 
 at::Tensor project_grad_cpu(const at::Tensor& dy_in, const at::Tensor& x_in,
                             const OptionalTensor& cos, const OptionalTensor& sin) {
-  check_f32(kGradOp, {"dy", dy_in}, 3);
-  check_f32(kGradOp, {"x", x_in}, 3);
-  TORCH_CHECK(dy_in.size(0) == x_in.size(0), kGradOp, ": dy has ", dy_in.size(0), " rows, x has ",
+  check_f32(kProjectGradOp, {"dy", dy_in}, 3);
+  check_f32(kProjectGradOp, {"x", x_in}, 3);
+  TORCH_CHECK(dy_in.size(0) == x_in.size(0), kProjectGradOp, ": dy has ", dy_in.size(0), " rows, x has ",
               x_in.size(0));
   const at::Tensor dy = dy_in.contiguous(), x = x_in.contiguous();
-  const Rope rope = check_rope(kGradOp, cos, sin, x.size(0), dy.size(2));
+  const Rope rope = check_rope(kProjectGradOp, cos, sin, x.size(0), dy.size(2));
   at::Tensor dweight = at::zeros({dy.size(1), x.size(2), dy.size(2)}, x.options());
   kernels::GateProjectGradParams p{};
   p.x = x.const_data_ptr<float>();
@@ -124,14 +124,14 @@ at::Tensor project_grad_meta(const at::Tensor& dy, const at::Tensor& x, const Op
 at::Tensor call(const at::Tensor& x, const OptionalTensor& weight, const OptionalTensor& cos,
                 const OptionalTensor& sin) {
   static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow(kOp, "").typed<decltype(project_cpu)>();
+      c10::Dispatcher::singleton().findSchemaOrThrow(kProjectOp, "").typed<decltype(project_cpu)>();
   return op.call(x, weight, cos, sin);
 }
 
 at::Tensor call_grad(const at::Tensor& dy, const at::Tensor& x, const OptionalTensor& cos,
                      const OptionalTensor& sin) {
   static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow(kGradOp, "")
+                             .findSchemaOrThrow(kProjectGradOp, "")
                              .typed<decltype(project_grad_cpu)>();
   return op.call(dy, x, cos, sin);
 }
@@ -156,7 +156,7 @@ struct Project : torch::autograd::Function<Project> {
 
 at::Tensor project_autograd(const at::Tensor& x, const OptionalTensor& weight,
                             const OptionalTensor& cos, const OptionalTensor& sin) {
-  refuse_gradient(kOp, "detach it, as gates do not train their model",
+  refuse_gradient(kProjectOp, "detach it, as gates do not train their model",
                   {{"x", x}, {"cos", given(cos)}, {"sin", given(sin)}});
   if (weight.has_value() && weight->defined() && weight->requires_grad()) {
     return Project::apply(x, *weight, cos, sin);
@@ -167,7 +167,7 @@ at::Tensor project_autograd(const at::Tensor& x, const OptionalTensor& weight,
 
 at::Tensor project_grad_autograd(const at::Tensor& dy, const at::Tensor& x,
                                  const OptionalTensor& cos, const OptionalTensor& sin) {
-  refuse_gradient(kGradOp, "it can be differentiated once only", {{"dy", dy}, {"x", x}});
+  refuse_gradient(kProjectGradOp, "it can be differentiated once only", {{"dy", dy}, {"x", x}});
   const at::AutoDispatchBelowADInplaceOrView guard;
   return call_grad(dy, x, cos, sin);
 }

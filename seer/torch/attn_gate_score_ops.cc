@@ -15,8 +15,8 @@
 namespace seer::torch_ops {
 namespace {
 
-constexpr const char* kOp = "seer::attn_gate_score";
-constexpr const char* kGradOp = "seer::attn_gate_score_grad";
+constexpr const char* kScoreOp = "seer::attn_gate_score";
+constexpr const char* kScoreGradOp = "seer::attn_gate_score_grad";
 
 // The prefix sums of a call.
 struct Prefixes {
@@ -63,7 +63,7 @@ at::Tensor score_cpu(const at::Tensor& q_in, const at::Tensor& k_in, const at::T
                      const at::Tensor& cu_k, const at::Tensor& cu_rows, const at::Tensor& cu_blocks,
                      int64_t num_blocks, int64_t block) {
   const at::Tensor q_gate = q_in.contiguous(), k_gate = k_in.contiguous();
-  auto p = score_params(kOp, q_gate, k_gate, {cu_q, cu_k, cu_rows, cu_blocks}, num_blocks, block);
+  auto p = score_params(kScoreOp, q_gate, k_gate, {cu_q, cu_k, cu_rows, cu_blocks}, num_blocks, block);
   at::Tensor scores = at::empty({q_gate.size(1), q_gate.size(0), num_blocks}, q_gate.options());
   p.scores = scores.mutable_data_ptr<float>();
   kernels::attn_gate_score(p, {});
@@ -76,13 +76,13 @@ std::tuple<at::Tensor, at::Tensor> score_grad_cpu(const at::Tensor& dscores_in,
                                                   const at::Tensor& cu_rows,
                                                   const at::Tensor& cu_blocks, int64_t block,
                                                   bool want_q) {
-  check_f32(kGradOp, {"dscores", dscores_in}, 3);
+  check_f32(kScoreGradOp, {"dscores", dscores_in}, 3);
   const at::Tensor q_gate = q_in.contiguous(), k_gate = k_in.contiguous();
   const at::Tensor dscores = dscores_in.contiguous();
   kernels::GateScoreGradParams p{};
-  p.forward = score_params(kGradOp, q_gate, k_gate, {cu_q, cu_k, cu_rows, cu_blocks},
+  p.forward = score_params(kScoreGradOp, q_gate, k_gate, {cu_q, cu_k, cu_rows, cu_blocks},
                            dscores.size(2), block);
-  TORCH_CHECK(dscores.size(0) == q_gate.size(1) && dscores.size(1) == q_gate.size(0), kGradOp,
+  TORCH_CHECK(dscores.size(0) == q_gate.size(1) && dscores.size(1) == q_gate.size(0), kScoreGradOp,
               ": dscores is ", dscores.sizes(), ", want ", q_gate.size(1), " heads of ",
               q_gate.size(0), " rows");
   at::Tensor dq =
@@ -98,7 +98,7 @@ std::tuple<at::Tensor, at::Tensor> score_grad_cpu(const at::Tensor& dscores_in,
 at::Tensor score_meta(const at::Tensor& q_gate, const at::Tensor&, const at::Tensor&,
                       const at::Tensor&, const at::Tensor&, const at::Tensor&,
                       c10::SymInt num_blocks, int64_t block) {
-  check_block(kOp, block);
+  check_block(kScoreOp, block);
   return at::empty_symint({q_gate.sym_size(1), q_gate.sym_size(0), num_blocks}, q_gate.options());
 }
 
@@ -116,7 +116,7 @@ at::Tensor call(const at::Tensor& q_gate, const at::Tensor& k_gate, const at::Te
                 c10::SymInt num_blocks, int64_t block) {
   static const auto op =
       c10::Dispatcher::singleton()
-          .findSchemaOrThrow(kOp, "")
+          .findSchemaOrThrow(kScoreOp, "")
           .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
                             const at::Tensor&, const at::Tensor&, const at::Tensor&, c10::SymInt,
                             int64_t)>();
@@ -129,7 +129,7 @@ std::tuple<at::Tensor, at::Tensor> call_grad(const at::Tensor& dscores, const at
                                              const at::Tensor& cu_blocks, int64_t block,
                                              bool want_q) {
   static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow(kGradOp, "").typed<decltype(score_grad_cpu)>();
+      c10::Dispatcher::singleton().findSchemaOrThrow(kScoreGradOp, "").typed<decltype(score_grad_cpu)>();
   return op.call(dscores, q_gate, k_gate, cu_q, cu_k, cu_rows, cu_blocks, block, want_q);
 }
 
@@ -165,7 +165,7 @@ std::tuple<at::Tensor, at::Tensor> score_grad_autograd(
     const at::Tensor& dscores, const at::Tensor& q_gate, const at::Tensor& k_gate,
     const at::Tensor& cu_q, const at::Tensor& cu_k, const at::Tensor& cu_rows,
     const at::Tensor& cu_blocks, int64_t block, bool want_q) {
-  refuse_gradient(kGradOp, "it can be differentiated once only",
+  refuse_gradient(kScoreGradOp, "it can be differentiated once only",
                   {{"dscores", dscores}, {"q_gate", q_gate}, {"k_gate", k_gate}});
   const at::AutoDispatchBelowADInplaceOrView guard;
   return call_grad(dscores, q_gate, k_gate, cu_q, cu_k, cu_rows, cu_blocks, block, want_q);

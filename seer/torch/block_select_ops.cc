@@ -17,7 +17,7 @@ namespace {
 
 using Lists = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 
-constexpr const char* kOp = "seer::block_select";
+constexpr const char* kSelectOp = "seer::block_select";
 
 // The settings of a call as its schema has them.
 struct Settings {
@@ -31,11 +31,11 @@ struct Settings {
 kernels::BlockSelectParams host_params(const Settings& s, int64_t heads, int64_t rows,
                                        int64_t blocks, int64_t seqs,
                                        std::vector<double>& strength) {
-  check_block(kOp, s.block);
-  TORCH_CHECK(s.strength.size() == 1 || static_cast<int64_t>(s.strength.size()) == heads, kOp, ": ",
+  check_block(kSelectOp, s.block);
+  TORCH_CHECK(s.strength.size() == 1 || static_cast<int64_t>(s.strength.size()) == heads, kSelectOp, ": ",
               s.strength.size(), " strengths, want 1 or one for each of ", heads, " heads");
   for (const int64_t count : {s.sink_blocks, s.local_blocks, s.last_dense_rows}) {
-    TORCH_CHECK(count >= 0 && count <= 1 << 24, kOp, ": ", count,
+    TORCH_CHECK(count >= 0 && count <= 1 << 24, kSelectOp, ": ", count,
                 " forced blocks or rows, want 0 to 16777216");
   }
   strength.assign(heads, s.strength[0]);
@@ -66,18 +66,18 @@ Lists select_cpu(const at::Tensor& scores_in, const at::Tensor& cu_q, const at::
                  const at::Tensor& cu_rows, int64_t block, c10::string_view rule,
                  at::ArrayRef<double> strength, int64_t sink_blocks, int64_t local_blocks,
                  int64_t last_dense_rows, int64_t prompt_blocks) {
-  check_f32(kOp, {"scores", scores_in}, 3);
+  check_f32(kSelectOp, {"scores", scores_in}, 3);
   const at::Tensor scores = scores_in.contiguous();
-  check_prefix(kOp, {"cu_q", cu_q}, -1);
-  check_prefix(kOp, {"cu_k", cu_k}, -1, &cu_q);
+  check_prefix(kSelectOp, {"cu_q", cu_q}, -1);
+  check_prefix(kSelectOp, {"cu_k", cu_k}, -1, &cu_q);
   std::vector<double> strengths;
   auto p = host_params(
       {block, rule, strength, sink_blocks, local_blocks, last_dense_rows, prompt_blocks},
       scores.size(0), scores.size(1), scores.size(2), cu_q.size(0) - 1, strengths);
-  check_block_prefix(kOp, {"cu_rows", cu_rows}, cu_q, block, scores.size(1));
+  check_block_prefix(kSelectOp, {"cu_rows", cu_rows}, cu_q, block, scores.size(1));
   const int32_t* keys = int_data(cu_k);
   for (int b = 0; b < p.num_seqs; ++b) {
-    TORCH_CHECK((keys[b + 1] - keys[b] + block - 1) / block <= scores.size(2), kOp, ": sequence ",
+    TORCH_CHECK((keys[b + 1] - keys[b] + block - 1) / block <= scores.size(2), kSelectOp, ": sequence ",
                 b, " has ", keys[b + 1] - keys[b], " keys, the scores ", scores.size(2),
                 " blocks of ", block);
   }
@@ -113,7 +113,7 @@ Lists call(const at::Tensor& scores, const at::Tensor& cu_q, const at::Tensor& c
            at::ArrayRef<double> strength, int64_t sink_blocks, int64_t local_blocks,
            int64_t last_dense_rows, int64_t prompt_blocks) {
   static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow(kOp, "").typed<decltype(select_cpu)>();
+      c10::Dispatcher::singleton().findSchemaOrThrow(kSelectOp, "").typed<decltype(select_cpu)>();
   return op.call(scores, cu_q, cu_k, cu_rows, block, rule, strength, sink_blocks, local_blocks,
                  last_dense_rows, prompt_blocks);
 }

@@ -14,13 +14,13 @@ namespace {
 
 using Output = std::tuple<at::Tensor, at::Tensor>;
 
-constexpr const char* kOp = "seer::block_sparse_attn";
+constexpr const char* kSparseOp = "seer::block_sparse_attn";
 
 // Every list lies inside `list`, and names ascending blocks of its own sequence.
 void check_lists(const kernels::BlockList& lists, int64_t entries, const int32_t* cu_k, int seqs) {
   for (int64_t at = 0; at < lists.num_heads * lists.num_rows; ++at) {
     const int64_t begin = lists.begin[at], count = lists.count[at];
-    TORCH_CHECK(begin >= 0 && count >= 0 && begin <= entries && count <= entries - begin, kOp,
+    TORCH_CHECK(begin >= 0 && count >= 0 && begin <= entries && count <= entries - begin, kSparseOp,
                 ": list ", at, " takes entries ", begin, " to ", begin + count, " of ", entries);
   }
   for (int b = 0; b < seqs; ++b) {
@@ -31,7 +31,7 @@ void check_lists(const kernels::BlockList& lists, int64_t entries, const int32_t
         int64_t before = -1;
         for (int64_t i = lists.begin[at]; i < lists.begin[at] + lists.count[at]; ++i) {
           const int64_t n = lists.list[i];
-          TORCH_CHECK(n > before && n < blocks, kOp, ": the list of head ", h, ", row ", r,
+          TORCH_CHECK(n > before && n < blocks, kSparseOp, ": the list of head ", h, ", row ", r,
                       " names block ", n, " after ", before, ", want ascending blocks below ",
                       blocks);
           before = n;
@@ -44,14 +44,14 @@ void check_lists(const kernels::BlockList& lists, int64_t entries, const int32_t
 kernels::BlockList block_list(const at::Tensor& begin, const at::Tensor& count,
                               const at::Tensor& list, const at::Tensor& cu_rows, int64_t num_rows,
                               int64_t block) {
-  TORCH_CHECK(begin.dim() == 2 && begin.scalar_type() == at::kLong && begin.is_contiguous(), kOp,
+  TORCH_CHECK(begin.dim() == 2 && begin.scalar_type() == at::kLong && begin.is_contiguous(), kSparseOp,
               ": list_begin must be int64 [heads, rows], contiguous");
   TORCH_CHECK(
       count.scalar_type() == at::kInt && count.is_contiguous() && count.sizes() == begin.sizes(),
-      kOp, ": list_count must be int32 ", begin.sizes(), ", contiguous");
-  TORCH_CHECK(list.dim() == 1 && list.scalar_type() == at::kInt && list.is_contiguous(), kOp,
+      kSparseOp, ": list_count must be int32 ", begin.sizes(), ", contiguous");
+  TORCH_CHECK(list.dim() == 1 && list.scalar_type() == at::kInt && list.is_contiguous(), kSparseOp,
               ": list must be int32 with one axis, contiguous");
-  TORCH_CHECK(begin.size(1) == num_rows, kOp, ": list_begin has ", begin.size(1), " rows, want ",
+  TORCH_CHECK(begin.size(1) == num_rows, kSparseOp, ": list_begin has ", begin.size(1), " rows, want ",
               num_rows);
   return {begin.const_data_ptr<int64_t>(),
           int_data(count),
@@ -67,16 +67,16 @@ Output attn_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                 const at::Tensor& cu_q, const at::Tensor& cu_k, const at::Tensor& cu_rows,
                 const at::Tensor& list_begin, const at::Tensor& list_count, const at::Tensor& list,
                 int64_t block, double scale, bool causal) {
-  check_heads(kOp, {"q", q});
-  check_heads(kOp, {"k", k});
-  check_heads(kOp, {"v", v});
-  check_same_dtype(kOp, {{"q", q}, {"k", k}, {"v", v}});
-  check_block(kOp, block);
-  TORCH_CHECK(k.sizes() == v.sizes() && k.size(2) == q.size(2), kOp, ": q is ", q.sizes(), ", k ",
+  check_heads(kSparseOp, {"q", q});
+  check_heads(kSparseOp, {"k", k});
+  check_heads(kSparseOp, {"v", v});
+  check_same_dtype(kSparseOp, {{"q", q}, {"k", k}, {"v", v}});
+  check_block(kSparseOp, block);
+  TORCH_CHECK(k.sizes() == v.sizes() && k.size(2) == q.size(2), kSparseOp, ": q is ", q.sizes(), ", k ",
               k.sizes(), ", v ", v.sizes(), ", want one head size, k and v alike");
-  check_prefix(kOp, {"cu_q", cu_q}, q.size(0));
-  check_prefix(kOp, {"cu_k", cu_k}, k.size(0), &cu_q);
-  check_block_prefix(kOp, {"cu_rows", cu_rows}, cu_q, block, -1);
+  check_prefix(kSparseOp, {"cu_q", cu_q}, q.size(0));
+  check_prefix(kSparseOp, {"cu_k", cu_k}, k.size(0), &cu_q);
+  check_block_prefix(kSparseOp, {"cu_rows", cu_rows}, cu_q, block, -1);
   const int seqs = static_cast<int>(cu_q.size(0) - 1);
   const int64_t num_rows = int_data(cu_rows)[seqs];
 
@@ -108,7 +108,7 @@ Output attn_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
 Output attn_meta(const at::Tensor& q, const at::Tensor&, const at::Tensor&, const at::Tensor&,
                  const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
                  const at::Tensor&, int64_t block, double, bool) {
-  check_block(kOp, block);
+  check_block(kSparseOp, block);
   return {at::empty_symint(q.sym_sizes(), q.options()),
           at::empty_symint({q.sym_size(1), q.sym_size(0)}, q.options().dtype(at::kFloat))};
 }
@@ -118,7 +118,7 @@ Output call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const
             const at::Tensor& list_count, const at::Tensor& list, int64_t block, double scale,
             bool causal) {
   static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow(kOp, "").typed<decltype(attn_cpu)>();
+      c10::Dispatcher::singleton().findSchemaOrThrow(kSparseOp, "").typed<decltype(attn_cpu)>();
   return op.call(q, k, v, cu_q, cu_k, cu_rows, list_begin, list_count, list, block, scale, causal);
 }
 
@@ -126,7 +126,7 @@ Output attn_autograd(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
                      const at::Tensor& cu_q, const at::Tensor& cu_k, const at::Tensor& cu_rows,
                      const at::Tensor& list_begin, const at::Tensor& list_count,
                      const at::Tensor& list, int64_t block, double scale, bool causal) {
-  refuse_gradient(kOp, "its backward does not exist yet: call it under no_grad or detach q, k, v",
+  refuse_gradient(kSparseOp, "its backward does not exist yet: call it under no_grad or detach q, k, v",
                   {{"q", q}, {"k", k}, {"v", v}});
   const at::AutoDispatchBelowADInplaceOrView guard;
   return call(q, k, v, cu_q, cu_k, cu_rows, list_begin, list_count, list, block, scale, causal);

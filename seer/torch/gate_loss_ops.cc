@@ -18,11 +18,11 @@
 namespace seer::torch_ops {
 namespace {
 
-constexpr const char* kOp = "seer::gate_loss";
-constexpr const char* kGradOp = "seer::gate_loss_with_grad";
+constexpr const char* kLossOp = "seer::gate_loss";
+constexpr const char* kLossGradOp = "seer::gate_loss_with_grad";
 
 kernels::GateLoss kind_from_name(c10::string_view kind) {
-  TORCH_CHECK(kind == "kl" || kind == "mse", kOp, ": kind is \"", kind, "\", want kl or mse");
+  TORCH_CHECK(kind == "kl" || kind == "mse", kLossOp, ": kind is \"", kind, "\", want kl or mse");
   return kind == "kl" ? kernels::GateLoss::kl : kernels::GateLoss::mse;
 }
 
@@ -32,7 +32,7 @@ at::Tensor key_blocks(const at::Tensor& cu_blocks, int64_t num_blocks) {
   at::Tensor out = at::empty({seqs}, at::kInt);
   const int32_t* cu = int_data(cu_blocks);
   for (int64_t b = 0; b < seqs; ++b) {
-    TORCH_CHECK(cu[b + 1] - cu[b] <= num_blocks, kOp, ": sequence ", b, " has ", cu[b + 1] - cu[b],
+    TORCH_CHECK(cu[b + 1] - cu[b] <= num_blocks, kLossOp, ": sequence ", b, " has ", cu[b + 1] - cu[b],
                 " key blocks, the scores ", num_blocks);
     out.mutable_data_ptr<int32_t>()[b] = cu[b + 1] - cu[b];
   }
@@ -44,13 +44,13 @@ std::tuple<at::Tensor, at::Tensor> loss_with_grad_cpu(const at::Tensor& scores_i
                                                       const at::Tensor& cu_rows,
                                                       const at::Tensor& cu_blocks, double skip,
                                                       c10::string_view kind) {
-  check_f32(kOp, {"scores", scores_in}, 3);
-  check_f32(kOp, {"target", target_in}, 3);
-  TORCH_CHECK(scores_in.sizes() == target_in.sizes(), kOp, ": scores are ", scores_in.sizes(),
+  check_f32(kLossOp, {"scores", scores_in}, 3);
+  check_f32(kLossOp, {"target", target_in}, 3);
+  TORCH_CHECK(scores_in.sizes() == target_in.sizes(), kLossOp, ": scores are ", scores_in.sizes(),
               " and target ", target_in.sizes(), ", want the same");
   const at::Tensor scores = scores_in.contiguous(), target = target_in.contiguous();
-  check_prefix(kOp, {"cu_rows", cu_rows}, scores.size(1));
-  check_prefix(kOp, {"cu_blocks", cu_blocks}, -1, &cu_rows);
+  check_prefix(kLossOp, {"cu_rows", cu_rows}, scores.size(1));
+  check_prefix(kLossOp, {"cu_blocks", cu_blocks}, -1, &cu_rows);
   const at::Tensor num_key_blocks = key_blocks(cu_blocks, scores.size(2));
   at::Tensor loss = at::empty({}, scores.options().dtype(at::kDouble));
   at::Tensor dscores = at::empty(scores.sizes(), scores.options());
@@ -93,7 +93,7 @@ at::Tensor loss_meta(const at::Tensor& scores, const at::Tensor&, const at::Tens
 at::Tensor call(const at::Tensor& scores, const at::Tensor& target, const at::Tensor& cu_rows,
                 const at::Tensor& cu_blocks, double skip, c10::string_view kind) {
   static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow(kOp, "").typed<decltype(loss_cpu)>();
+      c10::Dispatcher::singleton().findSchemaOrThrow(kLossOp, "").typed<decltype(loss_cpu)>();
   return op.call(scores, target, cu_rows, cu_blocks, skip, kind);
 }
 
@@ -103,7 +103,7 @@ std::tuple<at::Tensor, at::Tensor> call_with_grad(const at::Tensor& scores,
                                                   const at::Tensor& cu_blocks, double skip,
                                                   c10::string_view kind) {
   static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow(kGradOp, "")
+                             .findSchemaOrThrow(kLossGradOp, "")
                              .typed<decltype(loss_with_grad_cpu)>();
   return op.call(scores, target, cu_rows, cu_blocks, skip, kind);
 }
@@ -122,7 +122,7 @@ struct Loss : torch::autograd::Function<Loss> {
                                                  const torch::autograd::variable_list& grads) {
     const at::Tensor dscores = context->get_saved_variables()[0];
     // `grads` has no axes, so that the product stays f32.
-    refuse_gradient(kOp, "it can be differentiated once only", {{"scores", grads[0]}});
+    refuse_gradient(kLossOp, "it can be differentiated once only", {{"scores", grads[0]}});
     const at::Tensor none;
     return {at::mul(dscores, grads[0]), none, none, none, none, none};
   }
@@ -131,7 +131,7 @@ struct Loss : torch::autograd::Function<Loss> {
 at::Tensor loss_autograd(const at::Tensor& scores, const at::Tensor& target,
                          const at::Tensor& cu_rows, const at::Tensor& cu_blocks, double skip,
                          c10::string_view kind) {
-  refuse_gradient(kOp, "detach it, as the target is not trained", {{"target", target}});
+  refuse_gradient(kLossOp, "detach it, as the target is not trained", {{"target", target}});
   if (c10::GradMode::is_enabled() && scores.requires_grad()) {
     return Loss::apply(scores, target, cu_rows, cu_blocks, skip, kind);
   }
@@ -144,7 +144,7 @@ std::tuple<at::Tensor, at::Tensor> loss_with_grad_autograd(const at::Tensor& sco
                                                            const at::Tensor& cu_rows,
                                                            const at::Tensor& cu_blocks, double skip,
                                                            c10::string_view kind) {
-  refuse_gradient(kGradOp, "use gate_loss", {{"scores", scores}, {"target", target}});
+  refuse_gradient(kLossGradOp, "use gate_loss", {{"scores", scores}, {"target", target}});
   const at::AutoDispatchBelowADInplaceOrView guard;
   return call_with_grad(scores, target, cu_rows, cu_blocks, skip, kind);
 }

@@ -14,26 +14,26 @@ namespace {
 
 using Output = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 
-constexpr const char* kOp = "seer::pooled_attn";
+constexpr const char* kPooledOp = "seer::pooled_attn";
 
 Output attn_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                 const at::Tensor& cu_q, const at::Tensor& cu_k, const at::Tensor& cu_rows,
                 int64_t num_rows, int64_t num_blocks, int64_t block, double scale, bool causal,
                 bool group_max, bool normalise) {
-  check_heads(kOp, {"q", q});
-  check_heads(kOp, {"k", k});
-  check_heads(kOp, {"v", v});
-  check_same_dtype(kOp, {{"q", q}, {"k", k}, {"v", v}});
-  check_block(kOp, block);
-  TORCH_CHECK(k.sizes() == v.sizes() && k.size(2) == q.size(2), kOp, ": q is ", q.sizes(), ", k ",
+  check_heads(kPooledOp, {"q", q});
+  check_heads(kPooledOp, {"k", k});
+  check_heads(kPooledOp, {"v", v});
+  check_same_dtype(kPooledOp, {{"q", q}, {"k", k}, {"v", v}});
+  check_block(kPooledOp, block);
+  TORCH_CHECK(k.sizes() == v.sizes() && k.size(2) == q.size(2), kPooledOp, ": q is ", q.sizes(), ", k ",
               k.sizes(), ", v ", v.sizes(), ", want one head size, k and v alike");
-  check_prefix(kOp, {"cu_q", cu_q}, q.size(0));
-  check_prefix(kOp, {"cu_k", cu_k}, k.size(0), &cu_q);
-  check_block_prefix(kOp, {"cu_rows", cu_rows}, cu_q, block, num_rows);
+  check_prefix(kPooledOp, {"cu_q", cu_q}, q.size(0));
+  check_prefix(kPooledOp, {"cu_k", cu_k}, k.size(0), &cu_q);
+  check_block_prefix(kPooledOp, {"cu_rows", cu_rows}, cu_q, block, num_rows);
   const int seqs = static_cast<int>(cu_q.size(0) - 1);
   const int32_t* keys = int_data(cu_k);
   for (int b = 0; b < seqs; ++b) {
-    TORCH_CHECK((keys[b + 1] - keys[b] + block - 1) / block <= num_blocks, kOp, ": sequence ", b,
+    TORCH_CHECK((keys[b + 1] - keys[b] + block - 1) / block <= num_blocks, kPooledOp, ": sequence ", b,
                 " has ", keys[b + 1] - keys[b], " keys, the map ", num_blocks, " blocks of ",
                 block);
   }
@@ -73,7 +73,7 @@ Output attn_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
 Output attn_meta(const at::Tensor& q, const at::Tensor& k, const at::Tensor&, const at::Tensor&,
                  const at::Tensor&, const at::Tensor&, c10::SymInt num_rows, c10::SymInt num_blocks,
                  int64_t block, double, bool, bool group_max, bool) {
-  check_block(kOp, block);
+  check_block(kPooledOp, block);
   const auto f32 = q.options().dtype(at::kFloat);
   return {at::empty_symint(q.sym_sizes(), q.options()),
           at::empty_symint({q.sym_size(1), q.sym_size(0)}, f32),
@@ -87,7 +87,7 @@ Output call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const
   using Tensor = const at::Tensor&;
   static const auto op =
       c10::Dispatcher::singleton()
-          .findSchemaOrThrow(kOp, "")
+          .findSchemaOrThrow(kPooledOp, "")
           .typed<Output(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, c10::SymInt, c10::SymInt,
                         int64_t, double, bool, bool, bool)>();
   return op.call(q, k, v, cu_q, cu_k, cu_rows, num_rows, num_blocks, block, scale, causal,
@@ -98,7 +98,7 @@ Output attn_autograd(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
                      const at::Tensor& cu_q, const at::Tensor& cu_k, const at::Tensor& cu_rows,
                      c10::SymInt num_rows, c10::SymInt num_blocks, int64_t block, double scale,
                      bool causal, bool group_max, bool normalise) {
-  refuse_gradient(kOp, "it has no backward: call it under no_grad or detach q, k, v",
+  refuse_gradient(kPooledOp, "it has no backward: call it under no_grad or detach q, k, v",
                   {{"q", q}, {"k", k}, {"v", v}});
   const at::AutoDispatchBelowADInplaceOrView guard;
   return call(q, k, v, cu_q, cu_k, cu_rows, num_rows, num_blocks, block, scale, causal, group_max,

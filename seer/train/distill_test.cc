@@ -27,7 +27,7 @@ models::Decoder test_model(int64_t window = 0) {
   return models::test::small_model(config);
 }
 
-DistillSettings settings(const std::filesystem::path& folder, const std::string& name) {
+DistillSettings distill_settings(const std::filesystem::path& folder, const std::string& name) {
   DistillSettings settings;
   settings.loop.out = folder / name;
   settings.loop.steps = 40;
@@ -69,7 +69,7 @@ class Distill : public RunTest {
 TEST_F(Distill, LossFallsAndGatesLoad) {
   const auto model = test_model();
   for (const char* loss : {"kl", "mse"}) {
-    DistillSettings run = settings(folder, loss);
+    DistillSettings run = distill_settings(folder, loss);
     run.loss = loss;
     const RunResult result = distill(model, tokenizer, run);
     const auto lines = metrics_of(folder / loss);
@@ -84,7 +84,7 @@ TEST_F(Distill, LossFallsAndGatesLoad) {
 
 TEST_F(Distill, KlPerRowIsTheLossTimesTheBlocks) {
   const auto model = test_model();
-  DistillSettings run = settings(folder, "a");
+  DistillSettings run = distill_settings(folder, "a");
   run.loop.steps = 1;
   distill(model, tokenizer, run);
   const auto line = metrics_of(folder / "a")[0];
@@ -94,7 +94,7 @@ TEST_F(Distill, KlPerRowIsTheLossTimesTheBlocks) {
 
 TEST_F(Distill, MicroBatchesChangeOnlyTheRounding) {
   const auto model = test_model();
-  DistillSettings run = settings(folder, "a");
+  DistillSettings run = distill_settings(folder, "a");
   run.loop.steps = 1;
   run.micro_batch = 3;
   const RunResult whole = distill(model, tokenizer, run);
@@ -111,7 +111,7 @@ TEST_F(Distill, TheModelItselfDoesNotChange) {
   for (const auto& [name, weight] : models::named_weights(model.weights())) {
     before.push_back(weight->clone());
   }
-  DistillSettings run = settings(folder, "a");
+  DistillSettings run = distill_settings(folder, "a");
   run.loop.steps = 3;
   distill(model, tokenizer, run);
   size_t i = 0;
@@ -123,7 +123,7 @@ TEST_F(Distill, TheModelItselfDoesNotChange) {
 
 TEST_F(Distill, TextInMemoryIsEnough) {
   const auto model = test_model();
-  DistillSettings run = settings(folder, "a");
+  DistillSettings run = distill_settings(folder, "a");
   run.data = {};
   const auto tokens = tokenizer.encode(generated_text(100, 1), false);
   const RunResult result = distill(model, tokens, tokenizer, run);
@@ -132,18 +132,18 @@ TEST_F(Distill, TextInMemoryIsEnough) {
 
 TEST_F(Distill, WrongSettingsAreNamed) {
   const auto model = test_model();
-  DistillSettings wrong = settings(folder, "a");
+  DistillSettings wrong = distill_settings(folder, "a");
   wrong.loss = "l1";
   EXPECT_THAT(error_of(model, wrong), HasSubstr("the loss is \"l1\""));
-  wrong = settings(folder, "a");
+  wrong = distill_settings(folder, "a");
   wrong.length = 1 << 20;
   EXPECT_THAT(error_of(model, wrong), HasSubstr("fewer than one window"));
-  EXPECT_THAT(error_of(test_model(64), settings(folder, "b")),
+  EXPECT_THAT(error_of(test_model(64), distill_settings(folder, "b")),
               HasSubstr("there is no gate to train"));
 }
 
 TEST_F(Distill, AnotherModelIsNotResumed) {
-  DistillSettings run = settings(folder, "a");
+  DistillSettings run = distill_settings(folder, "a");
   run.loop.steps = 1;
   distill(test_model(), tokenizer, run);
   auto config = models::test::small_config();
@@ -171,7 +171,7 @@ TEST(DistillChild, DISABLED_Run) {
   ASSERT_FALSE(child_out().empty());
   at::set_num_threads(1);
   distill(test_model(), io::Tokenizer::load(reference_tokenizer()),
-          settings(child_out().parent_path(), child_out().filename()));
+          distill_settings(child_out().parent_path(), child_out().filename()));
 }
 
 }  // namespace

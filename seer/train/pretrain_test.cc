@@ -17,7 +17,7 @@ namespace {
 using ::testing::HasSubstr;
 
 // A model of two layers on generated text, in two stages of length.
-PretrainSettings settings(const std::filesystem::path& folder, const std::string& name) {
+PretrainSettings pretrain_settings(const std::filesystem::path& folder, const std::string& name) {
   PretrainSettings settings;
   settings.loop.out = folder / name;
   settings.loop.steps = 30;
@@ -48,7 +48,7 @@ class Pretrain : public RunTest {
 };
 
 TEST_F(Pretrain, LossFallsAndTheModelLoads) {
-  const RunResult result = pretrain(settings(folder, "a"));
+  const RunResult result = pretrain(pretrain_settings(folder, "a"));
   const auto lines = metrics_of(folder / "a");
   const double first = lines[0]["loss"];
   EXPECT_NEAR(first, std::log(8192), 0.1) << "an untrained model knows nothing";
@@ -73,7 +73,7 @@ TEST_F(Pretrain, LossFallsAndTheModelLoads) {
 }
 
 TEST_F(Pretrain, SameSeedSameBitsAndAnotherSeedDiffers) {
-  PretrainSettings short_run = settings(folder, "a");
+  PretrainSettings short_run = pretrain_settings(folder, "a");
   short_run.loop.steps = 4;
   pretrain(short_run);
   short_run.loop.out = folder / "b";
@@ -90,7 +90,7 @@ TEST_F(Pretrain, SameSeedSameBitsAndAnotherSeedDiffers) {
 }
 
 TEST_F(Pretrain, MicroBatchesChangeOnlyTheRounding) {
-  PretrainSettings one = settings(folder, "a");
+  PretrainSettings one = pretrain_settings(folder, "a");
   one.loop.steps = 1;
   one.micro_batch_tokens = 512;
   const double whole = pretrain(one).loss;
@@ -102,7 +102,7 @@ TEST_F(Pretrain, MicroBatchesChangeOnlyTheRounding) {
 }
 
 TEST_F(Pretrain, Bf16WithMasterWeightsFollowsF32) {
-  PretrainSettings wide = settings(folder, "a"), narrow = settings(folder, "b");
+  PretrainSettings wide = pretrain_settings(folder, "a"), narrow = pretrain_settings(folder, "b");
   narrow.dtype = at::kBFloat16;
   const double want = pretrain(wide).valid.at("valid"), got = pretrain(narrow).valid.at("valid");
   EXPECT_NEAR(got, want, 0.1);
@@ -121,14 +121,14 @@ TEST_F(Pretrain, WrongSettingsAreNamed) {
     }
     return "";
   };
-  PretrainSettings wrong = settings(folder, "a");
+  PretrainSettings wrong = pretrain_settings(folder, "a");
   wrong.tokens_per_step = 500;
   EXPECT_THAT(error_of(wrong), HasSubstr("want a multiple of each stage's length"));
-  wrong = settings(folder, "a");
+  wrong = pretrain_settings(folder, "a");
   wrong.stages = {{1, 1 << 20}};
   wrong.tokens_per_step = 1 << 20;
   EXPECT_THAT(error_of(wrong), HasSubstr("fewer than one window"));
-  wrong = settings(folder, "a");
+  wrong = pretrain_settings(folder, "a");
   wrong.data.train = {{folder / "nothing.txt", 1}};
   EXPECT_THAT(error_of(wrong), HasSubstr("nothing.txt"));
 }
@@ -151,7 +151,7 @@ TEST_F(Pretrain, KilledAndResumedEndsWithTheSameBits) {
 TEST(PretrainChild, DISABLED_Run) {
   ASSERT_FALSE(child_out().empty());
   at::set_num_threads(1);
-  pretrain(settings(child_out().parent_path(), child_out().filename()));
+  pretrain(pretrain_settings(child_out().parent_path(), child_out().filename()));
 }
 
 }  // namespace

@@ -11,7 +11,7 @@ namespace seer::io::jinja {
 
 namespace {
 
-constexpr int kDeepest = 100;  // nested lists and dicts
+constexpr int kDeepestValue = 100;  // nested lists and dicts
 
 void append_escape(std::string& out, unsigned unit) {
   char text[16];
@@ -50,7 +50,7 @@ class Writer {
   explicit Writer(const JsonStyle& style) : style_(style) {}
 
   void write(const Value& value, int depth) {
-    if (depth > kDeepest) throw Failure("tojson of a value that is nested too deep");
+    if (depth > kDeepestValue) throw Failure("tojson of a value that is nested too deep");
     switch (value.kind()) {
       case Value::Kind::none: out += "null"; return;
       case Value::Kind::boolean: out += value.integer() ? "true" : "false"; return;

@@ -12,7 +12,7 @@ namespace seer::io::jinja {
 
 namespace {
 
-using Kind = Token::Kind;
+using TokenKind = Token::Kind;
 
 // Longer signs first.
 constexpr std::array<std::string_view, 25> kSigns = {
@@ -53,7 +53,7 @@ class Lexer {
       }
       open_tag(tag);
     }
-    add(Kind::end, "");
+    add(TokenKind::end, "");
     return std::move(tokens_);
   }
 
@@ -62,9 +62,9 @@ class Lexer {
     fail(name_, ": line ", line_, ": ", what);
   }
 
-  void add(Kind kind, std::string text) { tokens_.push_back({kind, std::move(text), line_}); }
+  void add(TokenKind kind, std::string text) { tokens_.push_back({kind, std::move(text), line_}); }
   void add_data(std::string text) {
-    if (!text.empty()) add(Kind::data, std::move(text));
+    if (!text.empty()) add(TokenKind::data, std::move(text));
   }
 
   void advance(size_t to) {
@@ -116,10 +116,10 @@ class Lexer {
     if (kind == '#') return skip_comment();
     if (kind == '%' && open_raw()) return;
     const std::string_view end = kind == '%' ? "%}" : "}}";
-    add(kind == '%' ? Kind::block_begin : Kind::variable_begin, "");
+    add(kind == '%' ? TokenKind::block_begin : TokenKind::variable_begin, "");
     open_.clear();
     while (!close_tag(end, kind == '%')) read_token();
-    add(kind == '%' ? Kind::block_end : Kind::variable_end, "");
+    add(kind == '%' ? TokenKind::block_end : TokenKind::variable_end, "");
   }
 
   // Position behind an end tag that begins at `pos`, or npos; after a plain block end, a line end is
@@ -177,13 +177,13 @@ class Lexer {
     if (is_name_byte(c)) {
       size_t end = pos_;
       while (end < source_.size() && is_name_byte(source_[end])) ++end;
-      add(Kind::name, source_.substr(pos_, end - pos_));
+      add(TokenKind::name, source_.substr(pos_, end - pos_));
       return advance(end);
     }
     const auto* sign = std::find_if(kSigns.begin(), kSigns.end(), [&](auto s) { return at(s); });
     if (sign == kSigns.end()) wrong(message("the character '", c, "' is not expected"));
     balance(sign->front());
-    add(Kind::sign, std::string(*sign));
+    add(TokenKind::sign, std::string(*sign));
     advance(pos_ + sign->size());
   }
 
@@ -227,7 +227,7 @@ class Lexer {
     if (end < source_.size() && is_name_byte(source_[end])) {
       wrong(message("the number ", text, source_[end], " is not supported"));
     }
-    add(is_whole ? Kind::integer : Kind::number, std::move(text));
+    add(is_whole ? TokenKind::integer : TokenKind::number, std::move(text));
     advance(end);
   }
 
@@ -238,7 +238,7 @@ class Lexer {
     const std::string_view inside = std::string_view(source_).substr(pos_ + 1, end - pos_ - 1);
     const auto text = unescape(inside);
     if (!text) wrong("a string with an escape that is not valid");
-    add(Kind::string, *text);
+    add(TokenKind::string, *text);
     advance(end + 1);
   }
 

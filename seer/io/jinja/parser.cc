@@ -9,10 +9,10 @@ namespace seer::io::jinja {
 
 namespace {
 
-using Kind = Token::Kind;
+using TokenKind = Token::Kind;
 using Ends = std::initializer_list<std::string_view>;
 
-constexpr int kDeepest = 100;  // nested statements
+constexpr int kDeepestStatement = 100;  // nested statements
 
 class StatementParser {
  public:
@@ -20,21 +20,21 @@ class StatementParser {
 
   // Statements up to a tag of `ends`, whose name is then next; up to the end without any.
   Block block(Ends ends) {
-    if (++depth_ > kDeepest) tokens_.wrong("statements are nested too deep");
+    if (++depth_ > kDeepestStatement) tokens_.wrong("statements are nested too deep");
     Block out;
     for (;;) {
       const Token token = tokens_.take();
-      if (token.kind == Kind::end) {
+      if (token.kind == TokenKind::end) {
         if (ends.size() > 0) tokens_.wrong("{% " + std::string(*ends.begin()) + " %} is missing");
         break;
       }
-      if (token.kind == Kind::data) {
+      if (token.kind == TokenKind::data) {
         out.push_back(make_text(token.line, token.text));
-      } else if (token.kind == Kind::variable_begin) {
+      } else if (token.kind == TokenKind::variable_begin) {
         out.push_back(make_output(token.line, expressions_.tuple()));
-        tokens_.expect(Kind::variable_end, "}}");
+        tokens_.expect(TokenKind::variable_end, "}}");
       } else {
-        if (tokens_.at(Kind::name) &&
+        if (tokens_.at(TokenKind::name) &&
             std::find(ends.begin(), ends.end(), tokens_.current().text) != ends.end()) {
           break;
         }
@@ -63,7 +63,7 @@ class StatementParser {
     tokens_.wrong("the tag {% " + name + " %} is not supported");
   }
 
-  void end_tag() { tokens_.expect(Kind::block_end, "%}"); }
+  void end_tag() { tokens_.expect(TokenKind::block_end, "%}"); }
 
   // The rest of a tag, what follows, and the closing tag.
   Block body(std::string_view end) {
@@ -79,7 +79,7 @@ class StatementParser {
     bool is_tuple = false;
     do {
       if (!parts.empty()) is_tuple = true;
-      if (is_tuple && !tokens_.at(Kind::name) && !tokens_.at_sign("(")) break;
+      if (is_tuple && !tokens_.at(TokenKind::name) && !tokens_.at_sign("(")) break;
       parts.push_back(single_target());
     } while (tokens_.skip_sign(","));
     if (!is_tuple) return std::move(parts[0]);
@@ -178,7 +178,7 @@ class StatementParser {
 
   StatementPtr with(int line) {
     std::vector<std::pair<Target, ExpressionPtr>> values;
-    while (!tokens_.at(Kind::block_end)) {
+    while (!tokens_.at(TokenKind::block_end)) {
       if (!values.empty()) tokens_.expect_sign(",");
       Target to = single_target();
       tokens_.expect_sign("=");

@@ -7,7 +7,7 @@ namespace seer::io {
 
 namespace {
 
-constexpr const char* kKinds = "Sequence, ByteLevel, ByteFallback, Fuse, Metaspace, Replace, Strip";
+constexpr const char* kDecoders = "Sequence, ByteLevel, ByteFallback, Fuse, Metaspace, Replace, Strip";
 constexpr int64_t kMostStripped = 1 << 20;
 
 }  // namespace
@@ -56,7 +56,7 @@ void Decoder::read(const JsonNode& field) {
       return std::make_unique<StripBackDecode>(next, content, stop);
     });
   } else {
-    field.unsupported("decoder", type, kKinds);
+    field.unsupported("decoder", type, kDecoders);
   }
 }
 

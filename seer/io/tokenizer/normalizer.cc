@@ -10,7 +10,7 @@ namespace seer::io {
 
 namespace {
 
-constexpr const char* kKinds = "Sequence, NFC, NFD, NFKC, NFKD, Prepend, Replace, Strip";
+constexpr const char* kNormalizers = "Sequence, NFC, NFD, NFKC, NFKD, Prepend, Replace, Strip";
 
 class SequenceNormalizer : public Normalizer {
  public:
@@ -90,7 +90,7 @@ std::unique_ptr<const Normalizer> read_normalizer(const JsonNode& field) {
     return std::make_unique<StripNormalizer>(field.at("strip_left").boolean(),
                                              field.at("strip_right").boolean());
   }
-  field.unsupported("normalizer", type, kKinds);
+  field.unsupported("normalizer", type, kNormalizers);
 }
 
 }  // namespace seer::io

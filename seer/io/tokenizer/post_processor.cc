@@ -14,7 +14,7 @@ void append_special(const JsonNode& template_field, const std::string& name,
   }
 }
 
-PostProcessor read_template(const JsonNode& field) {
+PostProcessor read_template_processing(const JsonNode& field) {
   PostProcessor out;
   const JsonNode single = field.at("single");
   bool has_text = false;
@@ -36,7 +36,7 @@ PostProcessor read_template(const JsonNode& field) {
 
 PostProcessor read_post_processor(const JsonNode& field) {
   const std::string& type = field.at("type").string();
-  if (type == "TemplateProcessing") return read_template(field);
+  if (type == "TemplateProcessing") return read_template_processing(field);
   if (type == "ByteLevel") return {};  // it changes offsets alone
   if (type != "Sequence") {
     field.unsupported("post-processor", type, "Sequence, TemplateProcessing, ByteLevel");

@@ -13,7 +13,7 @@ namespace seer::io {
 
 namespace {
 
-constexpr const char* kKinds = "Sequence, Split, ByteLevel, Metaspace, Digits";
+constexpr const char* kPreTokenizers = "Sequence, Split, ByteLevel, Metaspace, Digits";
 
 // What ByteLevel splits by where its use_regex is on (GPT-2).
 constexpr const char* kByteLevelRegex =
@@ -139,7 +139,7 @@ void append_steps(const JsonNode& field, std::vector<std::unique_ptr<const PreTo
         Regex(R"(\p{N})", field.where()),
         individual ? DelimiterBehavior::isolated : DelimiterBehavior::contiguous, false));
   } else {
-    field.unsupported("pre-tokenizer", type, kKinds);
+    field.unsupported("pre-tokenizer", type, kPreTokenizers);
   }
 }
 

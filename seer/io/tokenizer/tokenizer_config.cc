@@ -13,7 +13,7 @@ std::string read_token(const JsonNode& node) {
 }
 
 // A template is a string or a list of named ones, of which "default" is for plain conversations.
-std::optional<std::string> read_template(const JsonNode& node) {
+std::optional<std::string> read_chat_template(const JsonNode& node) {
   if (!node.json().is_array()) return node.string();
   for (size_t i = 0; i < node.array_size(); ++i) {
     const JsonNode entry = node.at(i);
@@ -35,7 +35,7 @@ void read_json(const std::filesystem::path& path, TokenizerConfig& config) {
     }
   }
   if (const auto chat = root.find("chat_template")) {
-    config.chat_template = read_template(*chat);
+    config.chat_template = read_chat_template(*chat);
     config.chat_template_name = chat->where();
   }
 }
