@@ -44,6 +44,9 @@ void prefill(const models::Decoder& model, const models::Gates& gates,
 
 // A short name of the CPU, for a folder, as "amd-epyc-2-threads-avx512bf16".
 std::string chip();
+// Limits the operations and torch to AVX2, to measure a CPU without AVX-512 on one that has it. Call
+// it before anything runs.
+void limit_to_avx2();
 // Everything around the rows: chip, versions, command, date.
 nlohmann::json record(const std::string& operation, int argc, char** argv, nlohmann::json rows);
 

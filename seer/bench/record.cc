@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cctype>
 #include <chrono>
+#include <cstdlib>
 #include <ctime>
 #include <fstream>
 
@@ -12,6 +13,8 @@
 
 namespace seer::bench {
 namespace {
+
+bool limited = false;
 
 std::string cpu_model() {
   std::ifstream info("/proc/cpuinfo");
@@ -38,6 +41,15 @@ Times time_calls(const std::function<void()>& call, int min_runs, double seconds
   return {ms[ms.size() / 2], ms.front(), ms.back(), static_cast<int>(ms.size())};
 }
 
+void limit_to_avx2() {
+  kernels::limit_cpu_to_avx2();
+  limited = true;
+  // What torch, oneDNN and MKL read when they first run.
+  setenv("ATEN_CPU_CAPABILITY", "avx2", 1);
+  setenv("ONEDNN_MAX_CPU_ISA", "AVX2", 1);
+  setenv("MKL_ENABLE_INSTRUCTIONS", "AVX2", 1);
+}
+
 std::string chip() {
   std::string out;
   for (const char c : cpu_model()) {
@@ -50,7 +62,8 @@ std::string chip() {
   }
   while (!out.empty() && out.back() == '-') out.pop_back();
   out += "-" + std::to_string(at::get_num_threads()) + "-threads";
-  return kernels::cpu_has_bf16_dot() ? out + "-avx512bf16" : out;
+  if (kernels::cpu_has_bf16_dot()) return out + "-avx512bf16";
+  return limited ? out + "-avx2" : out;
 }
 
 nlohmann::json record(const std::string& operation, int argc, char** argv, nlohmann::json rows) {
@@ -62,6 +75,7 @@ nlohmann::json record(const std::string& operation, int argc, char** argv, nlohm
   return {{"operation", operation},
           {"chip", cpu_model()},
           {"threads", at::get_num_threads()},
+          {"avx2_at_most", limited},
           {"bf16_dot_product", kernels::cpu_has_bf16_dot()},
           {"versions", {{"torch", TORCH_VERSION}, {"compiler", __VERSION__}}},
           {"command", command},

@@ -61,6 +61,7 @@ int bench(int argc, char** argv, int first) {
   std::vector<std::string> lists{"random"}, dtypes{"bf16"};
   bench::Shape shape;
   ModelArgs model;
+  bool avx2 = false;
   int runs = 3;
   double seconds = 1;
   Args args("bench", "Times an operation beside its rivals on the same inputs.");
@@ -76,6 +77,7 @@ int bench(int argc, char** argv, int first) {
   args.add("block", shape.block, "tokens in a block");
   args.add("runs", runs, "timed calls, at least");
   args.add("seconds", seconds, "timed time, at least");
+  args.flag("avx2", avx2, "use AVX2 at most, torch too");
   args.add("threads", model.threads, "CPU threads; 0: all cores");
   args.add("model", model.model, "folder of a model with gates; for prefill");
   args.add("out", out, "folder of results: <out>/<chip>/<operation>.json; empty: none");
@@ -87,6 +89,7 @@ int bench(int argc, char** argv, int first) {
   for (const std::string& dtype : dtypes) {
     if (dtype != "f32" && dtype != "bf16") throw UsageError("--dtypes: want f32, bf16");
   }
+  if (avx2) bench::limit_to_avx2();
   if (model.threads > 0) at::set_num_threads(model.threads);
 
   nlohmann::json rows = nlohmann::json::array();

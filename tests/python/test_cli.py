@@ -247,3 +247,23 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
                             capture_output=True, text=True)
     assert result.returncode == 1 and "attn_gate_weights.pth" in result.stderr
     assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("flags", [[], ["--avx2"]])
+def test_bench_writes_its_rows(seer, tmp_path, flags):
+    seer("bench", "block_sparse_attn", "--lengths", "512", "--head-dims", "64", "--heads", "2",
+         "--kv-heads", "1", "--densities", "0.5", "--seconds", "0", "--runs", "1", "--out", tmp_path,
+         *flags)
+    (path,) = tmp_path.glob("*/block_sparse_attn.json")
+    record = json.loads(path.read_text())
+    assert path.parent.name.endswith("-avx2") or not flags
+    assert record["avx2_at_most"] == bool(flags) and "seer bench" in record["command"]
+    assert {r["implementation"] for r in record["rows"]} == {"torch sdpa", "seer"}
+    for row in record["rows"]:
+        for key in ("heads_q", "heads_kv", "head_dim", "len_q", "len_k", "density", "lists", "dtype",
+                    "median_ms", "min_ms", "max_ms", "kept_tflops"):
+            assert key in row, key
+
+
+def test_bench_wrong_operation(seer):
+    assert "no operation" in error_of(seer("bench", "softmax", ok=False), 2)
