@@ -16,6 +16,8 @@ constexpr const char* name(DType t) {
   return "?";
 }
 
-constexpr size_t size_of(DType t) { return t == DType::f32 ? 4 : 2; }
+constexpr size_t size_of(DType t) {
+  return t == DType::f32 ? 4 : 2;
+}
 
 }  // namespace seer

@@ -35,9 +35,9 @@ template <class... Args>
 
 // Fails when the caller broke the contract. Say what was expected and what came:
 //   SEER_CHECK(d == 64 || d == 128, "head_dim is ", d, ", want 64 or 128");
-#define SEER_CHECK(condition, ...)        \
-  do {                                    \
-    if (!(condition)) {                   \
-      ::seer::fail(__VA_ARGS__);          \
-    }                                     \
+#define SEER_CHECK(condition, ...) \
+  do {                             \
+    if (!(condition)) {            \
+      ::seer::fail(__VA_ARGS__);   \
+    }                              \
   } while (false)

@@ -48,7 +48,7 @@ std::string read_file(const std::filesystem::path& path) {
 MappedFile::MappedFile(const std::filesystem::path& path) {
   const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   if (file.fd < 0) fail("cannot open ", path.string(), ": ", reason());
-  struct stat info {};
+  struct stat info{};
   if (::fstat(file.fd, &info) != 0) fail("cannot read ", path.string(), ": ", reason());
   if (!S_ISREG(info.st_mode)) fail("cannot read ", path.string(), ": not a file");
   size_ = static_cast<size_t>(info.st_size);

@@ -13,16 +13,16 @@ namespace seer {
 struct RopeConfig {
   std::string type = "default";  // default, linear, dynamic, llama3, yarn, longrope
   double theta = 10000;
-  int rotary_dim = 0;            // features that turn: head_dim * partial_rotary_factor
-  int64_t max_position = 0;      // max_position_embeddings
+  int rotary_dim = 0;        // features that turn: head_dim * partial_rotary_factor
+  int64_t max_position = 0;  // max_position_embeddings
   int64_t original_max_position = 0;
   double factor = 0;
-  double attention_factor = 0;   // yarn, longrope
-  double beta_fast = 0, beta_slow = 0;                // yarn; 32 and 1 where not given
-  double mscale = 0, mscale_all_dim = 0;              // yarn
-  bool truncate = true;                               // yarn
-  double low_freq_factor = 0, high_freq_factor = 0;   // llama3
-  std::vector<double> short_factor, long_factor;      // longrope, rotary_dim / 2 each
+  double attention_factor = 0;                       // yarn, longrope
+  double beta_fast = 0, beta_slow = 0;               // yarn; 32 and 1 where not given
+  double mscale = 0, mscale_all_dim = 0;             // yarn
+  bool truncate = true;                              // yarn
+  double low_freq_factor = 0, high_freq_factor = 0;  // llama3
+  std::vector<double> short_factor, long_factor;     // longrope, rotary_dim / 2 each
 };
 
 struct RopeFrequencies {

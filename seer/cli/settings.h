@@ -41,7 +41,7 @@ struct SelectArgs {
   std::string rule = "nz_ratio";
   std::vector<double> sparsity, strength;
   std::vector<std::string> also;  // "rule:strength", further rows of a table
-  torch_ops::Selection forced;  // sink, local, last dense rows
+  torch_ops::Selection forced;    // sink, local, last dense rows
   // `several`: a list of strengths (rows of a table), else one.
   void add(Args& args, std::vector<double> default_sparsity);
   // One Selection per asked strength. UsageError where rule and flags do not fit.

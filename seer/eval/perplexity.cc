@@ -65,7 +65,7 @@ struct Runner {
 
 Row make_row(const Method& method, const Windows& windows, const std::vector<Pass>& passes,
              const models::SparseStatistics& statistics) {
-  const auto column = [&](double Pass::*field) {
+  const auto column = [&](double Pass::* field) {
     std::vector<double> values;
     for (const Pass& pass : passes) values.push_back(pass.*field);
     return values;

@@ -88,7 +88,8 @@ GateConfig read_gate_config(const std::filesystem::path& folder) {
   const auto pickle = folder / "attn_gate_weights.pth";
   SEER_CHECK(std::filesystem::exists(gate_weights_path(folder), error) ||
                  !std::filesystem::exists(pickle, error),
-             pickle.string(), " is a pickle, which is not read; convert it: python tools/convert_gates.py ",
+             pickle.string(),
+             " is a pickle, which is not read; convert it: python tools/convert_gates.py ",
              folder.string());
   const nlohmann::json json = read_json_object(path);
   const JsonFields fields(json, path);

@@ -11,8 +11,8 @@ bool avx2_at_most = false;
 
 // libgcc's check covers cpuid and xgetbv, so the operating system's side as well.
 bool cpu_has_bf16_dot() {
-  return !avx2_at_most && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl");
+  return !avx2_at_most && __builtin_cpu_supports("avx512bf16") &&
+         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
 }
 
 void limit_cpu_to_avx2() {

@@ -75,8 +75,7 @@ at::Tensor load_tensor(const io::SafetensorsFile& file, const std::string& name,
   if (reinterpret_cast<uintptr_t>(record.data) % at::elementSize(type->scalar) == 0) {
     void* data =
         const_cast<std::byte*>(record.data);  // never written: at::Tensor has no const data
-    tensor = at::from_blob(
-        data, shape, [mapping = file.mapping()](void*) {}, options);
+    tensor = at::from_blob(data, shape, [mapping = file.mapping()](void*) {}, options);
   } else {
     tensor = at::empty(shape, options);
     if (record.bytes > 0) std::memcpy(tensor.data_ptr(), record.data, record.bytes);

@@ -16,7 +16,8 @@ TEST(Table, AlignsNumbersRight) {
   table.add({"dense", "9.5"});
   table.add({"random", "10.25"});
   EXPECT_EQ(table.text(), "method    ppl\ndense     9.5\nrandom  10.25\n");
-  EXPECT_EQ(table.markdown(), "| method | ppl |\n|---|---:|\n| dense | 9.5 |\n| random | 10.25 |\n");
+  EXPECT_EQ(table.markdown(),
+            "| method | ppl |\n|---|---:|\n| dense | 9.5 |\n| random | 10.25 |\n");
 }
 
 TEST(Image, ClipsAndDrawsText) {

@@ -87,8 +87,8 @@ at::Tensor project_grad_cpu(const at::Tensor& dy_in, const at::Tensor& x_in,
                             const OptionalTensor& cos, const OptionalTensor& sin) {
   check_f32(kProjectGradOp, {"dy", dy_in}, 3);
   check_f32(kProjectGradOp, {"x", x_in}, 3);
-  TORCH_CHECK(dy_in.size(0) == x_in.size(0), kProjectGradOp, ": dy has ", dy_in.size(0), " rows, x has ",
-              x_in.size(0));
+  TORCH_CHECK(dy_in.size(0) == x_in.size(0), kProjectGradOp, ": dy has ", dy_in.size(0),
+              " rows, x has ", x_in.size(0));
   const at::Tensor dy = dy_in.contiguous(), x = x_in.contiguous();
   const Rope rope = check_rope(kProjectGradOp, cos, sin, x.size(0), dy.size(2));
   at::Tensor dweight = at::zeros({dy.size(1), x.size(2), dy.size(2)}, x.options());

@@ -63,7 +63,8 @@ at::Tensor score_cpu(const at::Tensor& q_in, const at::Tensor& k_in, const at::T
                      const at::Tensor& cu_k, const at::Tensor& cu_rows, const at::Tensor& cu_blocks,
                      int64_t num_blocks, int64_t block) {
   const at::Tensor q_gate = q_in.contiguous(), k_gate = k_in.contiguous();
-  auto p = score_params(kScoreOp, q_gate, k_gate, {cu_q, cu_k, cu_rows, cu_blocks}, num_blocks, block);
+  auto p =
+      score_params(kScoreOp, q_gate, k_gate, {cu_q, cu_k, cu_rows, cu_blocks}, num_blocks, block);
   at::Tensor scores = at::empty({q_gate.size(1), q_gate.size(0), num_blocks}, q_gate.options());
   p.scores = scores.mutable_data_ptr<float>();
   kernels::attn_gate_score(p, {});
@@ -128,8 +129,9 @@ std::tuple<at::Tensor, at::Tensor> call_grad(const at::Tensor& dscores, const at
                                              const at::Tensor& cu_k, const at::Tensor& cu_rows,
                                              const at::Tensor& cu_blocks, int64_t block,
                                              bool want_q) {
-  static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow(kScoreGradOp, "").typed<decltype(score_grad_cpu)>();
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow(kScoreGradOp, "")
+                             .typed<decltype(score_grad_cpu)>();
   return op.call(dscores, q_gate, k_gate, cu_q, cu_k, cu_rows, cu_blocks, block, want_q);
 }
 

@@ -32,8 +32,8 @@ kernels::BlockSelectParams host_params(const Settings& s, int64_t heads, int64_t
                                        int64_t blocks, int64_t seqs,
                                        std::vector<double>& strength) {
   check_block(kSelectOp, s.block);
-  TORCH_CHECK(s.strength.size() == 1 || static_cast<int64_t>(s.strength.size()) == heads, kSelectOp, ": ",
-              s.strength.size(), " strengths, want 1 or one for each of ", heads, " heads");
+  TORCH_CHECK(s.strength.size() == 1 || static_cast<int64_t>(s.strength.size()) == heads, kSelectOp,
+              ": ", s.strength.size(), " strengths, want 1 or one for each of ", heads, " heads");
   for (const int64_t count : {s.sink_blocks, s.local_blocks, s.last_dense_rows}) {
     TORCH_CHECK(count >= 0 && count <= 1 << 24, kSelectOp, ": ", count,
                 " forced blocks or rows, want 0 to 16777216");
@@ -77,9 +77,9 @@ Lists select_cpu(const at::Tensor& scores_in, const at::Tensor& cu_q, const at::
   check_block_prefix(kSelectOp, {"cu_rows", cu_rows}, cu_q, block, scores.size(1));
   const int32_t* keys = int_data(cu_k);
   for (int b = 0; b < p.num_seqs; ++b) {
-    TORCH_CHECK((keys[b + 1] - keys[b] + block - 1) / block <= scores.size(2), kSelectOp, ": sequence ",
-                b, " has ", keys[b + 1] - keys[b], " keys, the scores ", scores.size(2),
-                " blocks of ", block);
+    TORCH_CHECK((keys[b + 1] - keys[b] + block - 1) / block <= scores.size(2), kSelectOp,
+                ": sequence ", b, " has ", keys[b + 1] - keys[b], " keys, the scores ",
+                scores.size(2), " blocks of ", block);
   }
   auto [begin, count, list] = empty_lists(p, scores);
   p.scores = scores.const_data_ptr<float>();

@@ -44,15 +44,15 @@ void check_lists(const kernels::BlockList& lists, int64_t entries, const int32_t
 kernels::BlockList block_list(const at::Tensor& begin, const at::Tensor& count,
                               const at::Tensor& list, const at::Tensor& cu_rows, int64_t num_rows,
                               int64_t block) {
-  TORCH_CHECK(begin.dim() == 2 && begin.scalar_type() == at::kLong && begin.is_contiguous(), kSparseOp,
-              ": list_begin must be int64 [heads, rows], contiguous");
+  TORCH_CHECK(begin.dim() == 2 && begin.scalar_type() == at::kLong && begin.is_contiguous(),
+              kSparseOp, ": list_begin must be int64 [heads, rows], contiguous");
   TORCH_CHECK(
       count.scalar_type() == at::kInt && count.is_contiguous() && count.sizes() == begin.sizes(),
       kSparseOp, ": list_count must be int32 ", begin.sizes(), ", contiguous");
   TORCH_CHECK(list.dim() == 1 && list.scalar_type() == at::kInt && list.is_contiguous(), kSparseOp,
               ": list must be int32 with one axis, contiguous");
-  TORCH_CHECK(begin.size(1) == num_rows, kSparseOp, ": list_begin has ", begin.size(1), " rows, want ",
-              num_rows);
+  TORCH_CHECK(begin.size(1) == num_rows, kSparseOp, ": list_begin has ", begin.size(1),
+              " rows, want ", num_rows);
   return {begin.const_data_ptr<int64_t>(),
           int_data(count),
           int_data(list),
@@ -72,8 +72,8 @@ Output attn_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
   check_heads(kSparseOp, {"v", v});
   check_same_dtype(kSparseOp, {{"q", q}, {"k", k}, {"v", v}});
   check_block(kSparseOp, block);
-  TORCH_CHECK(k.sizes() == v.sizes() && k.size(2) == q.size(2), kSparseOp, ": q is ", q.sizes(), ", k ",
-              k.sizes(), ", v ", v.sizes(), ", want one head size, k and v alike");
+  TORCH_CHECK(k.sizes() == v.sizes() && k.size(2) == q.size(2), kSparseOp, ": q is ", q.sizes(),
+              ", k ", k.sizes(), ", v ", v.sizes(), ", want one head size, k and v alike");
   check_prefix(kSparseOp, {"cu_q", cu_q}, q.size(0));
   check_prefix(kSparseOp, {"cu_k", cu_k}, k.size(0), &cu_q);
   check_block_prefix(kSparseOp, {"cu_rows", cu_rows}, cu_q, block, -1);
@@ -126,7 +126,8 @@ Output attn_autograd(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
                      const at::Tensor& cu_q, const at::Tensor& cu_k, const at::Tensor& cu_rows,
                      const at::Tensor& list_begin, const at::Tensor& list_count,
                      const at::Tensor& list, int64_t block, double scale, bool causal) {
-  refuse_gradient(kSparseOp, "its backward does not exist yet: call it under no_grad or detach q, k, v",
+  refuse_gradient(kSparseOp,
+                  "its backward does not exist yet: call it under no_grad or detach q, k, v",
                   {{"q", q}, {"k", k}, {"v", v}});
   const at::AutoDispatchBelowADInplaceOrView guard;
   return call(q, k, v, cu_q, cu_k, cu_rows, list_begin, list_count, list, block, scale, causal);

@@ -32,8 +32,8 @@ at::Tensor key_blocks(const at::Tensor& cu_blocks, int64_t num_blocks) {
   at::Tensor out = at::empty({seqs}, at::kInt);
   const int32_t* cu = int_data(cu_blocks);
   for (int64_t b = 0; b < seqs; ++b) {
-    TORCH_CHECK(cu[b + 1] - cu[b] <= num_blocks, kLossOp, ": sequence ", b, " has ", cu[b + 1] - cu[b],
-                " key blocks, the scores ", num_blocks);
+    TORCH_CHECK(cu[b + 1] - cu[b] <= num_blocks, kLossOp, ": sequence ", b, " has ",
+                cu[b + 1] - cu[b], " key blocks, the scores ", num_blocks);
     out.mutable_data_ptr<int32_t>()[b] = cu[b + 1] - cu[b];
   }
   return out;

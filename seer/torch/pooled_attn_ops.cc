@@ -25,16 +25,16 @@ Output attn_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
   check_heads(kPooledOp, {"v", v});
   check_same_dtype(kPooledOp, {{"q", q}, {"k", k}, {"v", v}});
   check_block(kPooledOp, block);
-  TORCH_CHECK(k.sizes() == v.sizes() && k.size(2) == q.size(2), kPooledOp, ": q is ", q.sizes(), ", k ",
-              k.sizes(), ", v ", v.sizes(), ", want one head size, k and v alike");
+  TORCH_CHECK(k.sizes() == v.sizes() && k.size(2) == q.size(2), kPooledOp, ": q is ", q.sizes(),
+              ", k ", k.sizes(), ", v ", v.sizes(), ", want one head size, k and v alike");
   check_prefix(kPooledOp, {"cu_q", cu_q}, q.size(0));
   check_prefix(kPooledOp, {"cu_k", cu_k}, k.size(0), &cu_q);
   check_block_prefix(kPooledOp, {"cu_rows", cu_rows}, cu_q, block, num_rows);
   const int seqs = static_cast<int>(cu_q.size(0) - 1);
   const int32_t* keys = int_data(cu_k);
   for (int b = 0; b < seqs; ++b) {
-    TORCH_CHECK((keys[b + 1] - keys[b] + block - 1) / block <= num_blocks, kPooledOp, ": sequence ", b,
-                " has ", keys[b + 1] - keys[b], " keys, the map ", num_blocks, " blocks of ",
+    TORCH_CHECK((keys[b + 1] - keys[b] + block - 1) / block <= num_blocks, kPooledOp, ": sequence ",
+                b, " has ", keys[b + 1] - keys[b], " keys, the map ", num_blocks, " blocks of ",
                 block);
   }
   const int64_t map_heads = group_max ? k.size(1) : q.size(1);

@@ -15,7 +15,8 @@ constexpr int kDeepestExpression = 200;  // nested expressions
 class ExpressionParser::Nesting {
  public:
   explicit Nesting(ExpressionParser& parser) : parser_(parser) {
-    if (++parser_.depth_ > kDeepestExpression) parser_.tokens_.wrong("expressions are nested too deep");
+    if (++parser_.depth_ > kDeepestExpression)
+      parser_.tokens_.wrong("expressions are nested too deep");
   }
   ~Nesting() { --parser_.depth_; }
   Nesting(const Nesting&) = delete;

@@ -7,7 +7,8 @@ namespace seer::io {
 
 namespace {
 
-constexpr const char* kDecoders = "Sequence, ByteLevel, ByteFallback, Fuse, Metaspace, Replace, Strip";
+constexpr const char* kDecoders =
+    "Sequence, ByteLevel, ByteFallback, Fuse, Metaspace, Replace, Strip";
 constexpr int64_t kMostStripped = 1 << 20;
 
 }  // namespace

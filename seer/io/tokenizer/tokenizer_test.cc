@@ -184,6 +184,7 @@ TEST_F(TokenizerTest, DeepNesting) {
 struct Change {
   const char* patch;  // JSON merge patch of small()
   const char* says;
+  friend void PrintTo(const Change& c, std::ostream* out) { *out << c.says; }
 };
 
 class WrongFile : public TokenizerTest, public ::testing::WithParamInterface<Change> {};

@@ -84,6 +84,7 @@ struct PoolCase {
   std::vector<int> lens;
   int heads, head_dim, block, pools;
   DType dtype;
+  friend void PrintTo(const PoolCase& c, std::ostream* out) { *out << c.name; }
 };
 
 class GatePool : public testing::TestWithParam<PoolCase> {};
@@ -132,6 +133,7 @@ struct ProjectCase {
   const char* name;
   int blocks, in_heads, out_heads, in_dim, out_dim, rope_half;
   bool weight;
+  friend void PrintTo(const ProjectCase& c, std::ostream* out) { *out << c.name; }
 };
 
 struct ProjectInputs {
@@ -221,6 +223,7 @@ struct ScoreCase {
   const char* name;
   std::vector<int> q_lens, k_lens;
   int q_heads, gate_heads, dim, block;
+  friend void PrintTo(const ScoreCase& c, std::ostream* out) { *out << c.name; }
 };
 
 struct ScoreInputs {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <ostream>
 #include <vector>
 
 #include "seer/base/random.h"
@@ -24,6 +25,7 @@ struct BlockSparseAttnCase {
   int padding = 0;  // elements between rows
 
   int list_heads() const { return lists_per_kv_head ? heads_kv : heads_q; }
+  friend void PrintTo(const BlockSparseAttnCase& c, std::ostream* out) { *out << c.name; }
 };
 
 // Owns what a call reads and writes.

@@ -108,7 +108,7 @@ void run_wave(const Params& p, PackedKv& kv, std::vector<AttentionTile>& tiles) 
     task_end.push_back(num_tasks += units.back().size());
   }
   kv.pack(wanted.data());
-#pragma omp parallel num_threads(static_cast <int>(tiles.size()))
+#pragma omp parallel num_threads(static_cast<int>(tiles.size()))
   {
     std::vector<KvBlock> blocks;
 #pragma omp for schedule(dynamic, 1)

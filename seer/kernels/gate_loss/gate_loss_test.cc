@@ -21,6 +21,7 @@ struct Case {
   std::vector<int> rows, key_blocks;
   int heads;
   double skip;
+  friend void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
 };
 
 // Causal scores and row-normalised targets; the queries are the last rows of each sequence.

@@ -140,7 +140,7 @@ void run_wave(const Params& p, const PackedKv& kv, std::vector<Scratch>& scratch
     units.emplace_back(p, unit);
     task_end.push_back(num_tasks += units.back().size());
   }
-#pragma omp parallel for schedule(dynamic, 1) num_threads(static_cast <int>(scratch.size()))
+#pragma omp parallel for schedule(dynamic, 1) num_threads(static_cast<int>(scratch.size()))
   for (int64_t task = 0; task < num_tasks; ++task) {
     const size_t u = std::ranges::upper_bound(task_end, task) - task_end.begin();
     units[u].run(task - (u ? task_end[u - 1] : 0), kv, scratch[omp_get_thread_num()]);

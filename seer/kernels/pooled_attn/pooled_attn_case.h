@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <ostream>
 #include <vector>
 
 #include "seer/base/random.h"
@@ -21,6 +22,7 @@ struct PooledAttnCase {
   bool normalise = false;
   bool causal = true;
   int padding = 0;  // elements between rows
+  friend void PrintTo(const PooledAttnCase& c, std::ostream* out) { *out << c.name; }
 };
 
 // Owns what a call reads and writes.
