@@ -1,15 +1,6 @@
 # The torch of a Python environment: headers and libraries by path. Its own CMake package is not
 # used, because that one wants a CUDA toolkit wherever torch was built with CUDA.
 
-set(SEER_PYTHON "" CACHE FILEPATH "Python whose torch is used; default: .venv, then python3")
-if(NOT SEER_PYTHON)
-  if(EXISTS ${PROJECT_SOURCE_DIR}/.venv/bin/python)
-    set(SEER_PYTHON ${PROJECT_SOURCE_DIR}/.venv/bin/python CACHE FILEPATH "" FORCE)
-  else()
-    find_program(SEER_PYTHON3 python3 REQUIRED)
-    set(SEER_PYTHON ${SEER_PYTHON3} CACHE FILEPATH "" FORCE)
-  endif()
-endif()
 execute_process(
   COMMAND ${SEER_PYTHON} -c "import importlib.util as u; print(u.find_spec('torch').submodule_search_locations[0])"
   OUTPUT_VARIABLE SEER_TORCH_DIR OUTPUT_STRIP_TRAILING_WHITESPACE RESULT_VARIABLE status ERROR_QUIET)

@@ -14,6 +14,14 @@ struct Device {
   int num_sms = 0;  // multiprocessors; 0 on the CPU
 };
 
+// Why a GPU kernel for compute capabilities `first` to `last` does not run here; empty: it does.
+std::string why_not_gpu(const Device& device, int first, int last);
+
+// The CUDA device of this index. Error: there is none, or the build has no CUDA kernels.
+Device cuda_device(int index);
+// How many there are; 0 without a GPU, a driver, or CUDA kernels in the build.
+int num_cuda_devices();
+
 // One implementation of the op whose parameters are `Params`.
 template <class Params>
 struct Impl {

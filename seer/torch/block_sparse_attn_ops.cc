@@ -3,6 +3,7 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
+#include <c10/core/DeviceGuard.h>
 #include <torch/library.h>
 
 #include "seer/kernels/block_sparse_attn/block_sparse_attn.h"
@@ -63,10 +64,21 @@ kernels::BlockList block_list(const at::Tensor& begin, const at::Tensor& count,
           static_cast<int>(block)};
 }
 
-Output attn_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                const at::Tensor& cu_q, const at::Tensor& cu_k, const at::Tensor& cu_rows,
-                const at::Tensor& list_begin, const at::Tensor& list_count, const at::Tensor& list,
-                int64_t block, double scale, bool causal) {
+// On a GPU the contents of prefix sums and lists are not looked at: that would wait for the device.
+Output attn(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& cu_q,
+            const at::Tensor& cu_k, const at::Tensor& cu_rows, const at::Tensor& list_begin,
+            const at::Tensor& list_count, const at::Tensor& list, int64_t block, double scale,
+            bool causal) {
+  check_same_device(kSparseOp, {{"q", q},
+                                {"k", k},
+                                {"v", v},
+                                {"cu_q", cu_q},
+                                {"cu_k", cu_k},
+                                {"cu_rows", cu_rows},
+                                {"list_begin", list_begin},
+                                {"list_count", list_count},
+                                {"list", list}});
+  const bool on_cpu = q.is_cpu();
   check_heads(kSparseOp, {"q", q});
   check_heads(kSparseOp, {"k", k});
   check_heads(kSparseOp, {"v", v});
@@ -78,7 +90,8 @@ Output attn_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
   check_prefix(kSparseOp, {"cu_k", cu_k}, k.size(0), &cu_q);
   check_block_prefix(kSparseOp, {"cu_rows", cu_rows}, cu_q, block, -1);
   const int seqs = static_cast<int>(cu_q.size(0) - 1);
-  const int64_t num_rows = int_data(cu_rows)[seqs];
+  TORCH_CHECK(list_begin.dim() == 2, kSparseOp, ": list_begin must be int64 [heads, rows]");
+  const int64_t num_rows = on_cpu ? int_data(cu_rows)[seqs] : list_begin.size(1);
 
   at::Tensor o = at::empty(q.sizes(), q.options());
   at::Tensor lse = at::empty({q.size(1), q.size(0)}, q.options().dtype(at::kFloat));
@@ -91,7 +104,7 @@ Output attn_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
   p.cu_q = int_data(cu_q);
   p.cu_k = int_data(cu_k);
   p.lists = block_list(list_begin, list_count, list, cu_rows, num_rows, block);
-  check_lists(p.lists, list.size(0), p.cu_k, seqs);
+  if (on_cpu) check_lists(p.lists, list.size(0), p.cu_k, seqs);
   p.num_seqs = seqs;
   p.num_q_heads = static_cast<int>(q.size(1));
   p.num_kv_heads = static_cast<int>(k.size(1));
@@ -101,7 +114,9 @@ Output attn_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
   p.scale = static_cast<float>(scale);
   p.causal = causal;
   p.dtype = dtype_of(q);
-  kernels::block_sparse_attn(p, {});
+  const c10::DeviceGuard on_device(q.device());
+  const Queue queue = queue_of(q);
+  kernels::block_sparse_attn(p, queue.device, queue.stream);
   return {o, lse};
 }
 
@@ -118,7 +133,7 @@ Output call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const
             const at::Tensor& list_count, const at::Tensor& list, int64_t block, double scale,
             bool causal) {
   static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow(kSparseOp, "").typed<decltype(attn_cpu)>();
+      c10::Dispatcher::singleton().findSchemaOrThrow(kSparseOp, "").typed<decltype(attn)>();
   return op.call(q, k, v, cu_q, cu_k, cu_rows, list_begin, list_count, list, block, scale, causal);
 }
 
@@ -144,7 +159,10 @@ Output block_sparse_attn(const at::Tensor& q, const at::Tensor& k, const at::Ten
 }  // namespace seer::torch_ops
 
 TORCH_LIBRARY_IMPL(seer, CPU, m) {
-  m.impl("block_sparse_attn", seer::torch_ops::attn_cpu);
+  m.impl("block_sparse_attn", seer::torch_ops::attn);
+}
+TORCH_LIBRARY_IMPL(seer, CUDA, m) {
+  m.impl("block_sparse_attn", seer::torch_ops::attn);
 }
 TORCH_LIBRARY_IMPL(seer, Meta, m) {
   m.impl("block_sparse_attn", seer::torch_ops::attn_meta);

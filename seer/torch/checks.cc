@@ -1,6 +1,7 @@
 #include "seer/torch/checks.h"
 
 #include <c10/core/GradMode.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
 
@@ -24,6 +25,20 @@ void check_same_dtype(const char* op, std::initializer_list<Named> tensors) {
   }
 }
 
+void check_same_device(const char* op, std::initializer_list<Named> tensors) {
+  const Named& first = *tensors.begin();
+  for (const Named& x : tensors) {
+    TORCH_CHECK(x.tensor.device() == first.tensor.device(), op, ": ", x.name, " is on ",
+                x.tensor.device(), ", want ", first.tensor.device(), " as ", first.name);
+  }
+}
+
+Queue queue_of(const at::Tensor& x) {
+  if (!x.is_cuda()) return {{}, nullptr};
+  const c10::impl::VirtualGuardImpl guard(c10::kCUDA);
+  return {kernels::cuda_device(x.get_device()), guard.getStream(x.device()).native_handle()};
+}
+
 void check_f32(const char* op, const Named& x, int64_t dim) {
   TORCH_CHECK(x.tensor.dim() == dim, op, ": ", x.name, " has ", x.tensor.dim(), " axes, want ",
               dim);
@@ -42,6 +57,7 @@ int64_t check_prefix(const char* op, const Named& cu, int64_t total, const at::T
               op, ": ", cu.name, " must be int32 [sequences + 1], contiguous");
   TORCH_CHECK(!like || x.size(0) == like->size(0), op, ": ", cu.name, " has ", x.size(0),
               " entries, want ", like ? like->size(0) : 0, " as the other prefix sums");
+  if (!x.is_cpu()) return 0;
   const int32_t* at = int_data(x);
   TORCH_CHECK(at[0] == 0, op, ": ", cu.name, " begins with ", at[0], ", want 0");
   for (int64_t b = 1; b < x.size(0); ++b) {
@@ -56,6 +72,7 @@ int64_t check_prefix(const char* op, const Named& cu, int64_t total, const at::T
 int64_t check_block_prefix(const char* op, const Named& cu_blocks, const at::Tensor& cu,
                            int64_t block, int64_t total) {
   check_prefix(op, cu_blocks, total, &cu);
+  if (!cu.is_cpu()) return 0;
   const int32_t *blocks = int_data(cu_blocks.tensor), *tokens = int_data(cu);
   int64_t longest = 0;
   for (int64_t b = 1; b < cu.size(0); ++b) {

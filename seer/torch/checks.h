@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "seer/base/dtype.h"
+#include "seer/kernels/impl.h"
 #include "seer/kernels/strided.h"
 
 namespace seer::torch_ops {
@@ -23,17 +24,27 @@ struct Named {
 void check_heads(const char* op, const Named& x);
 // The same dtype for all of them.
 void check_same_dtype(const char* op, std::initializer_list<Named> tensors);
+// The same device for all of them.
+void check_same_device(const char* op, std::initializer_list<Named> tensors);
 // f32 with `dim` axes.
 void check_f32(const char* op, const Named& x, int64_t dim);
 void check_block(const char* op, int64_t block);
 
 // int32 [B + 1], contiguous, 0 first, never falling; B as in `like` where that is given. Returns
-// the last entry, which must be `total` where that is not negative.
+// the last entry, which must be `total` where that is not negative. Of a CUDA tensor only the form is
+// checked and 0 returned: its entries are not read, so that nothing waits for the device.
 int64_t check_prefix(const char* op, const Named& cu, int64_t total,
                      const at::Tensor* like = nullptr);
 // That, and cu_blocks[b + 1] - cu_blocks[b] = ceil(len / block). Returns the longest difference.
 int64_t check_block_prefix(const char* op, const Named& cu_blocks, const at::Tensor& cu,
                            int64_t block, int64_t total);
+
+// Where an op runs: the device of a tensor, and its current CUDA stream (null on the CPU).
+struct Queue {
+  kernels::Device device;
+  void* stream;
+};
+Queue queue_of(const at::Tensor& x);
 
 // Under the Autograd key: fails when a gradient would have to flow through one of the tensors.
 void refuse_gradient(const char* op, const char* advice, std::initializer_list<Named> tensors);

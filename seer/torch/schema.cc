@@ -14,10 +14,10 @@ void no_cuda(const c10::OperatorHandle& op, c10::Stack*) {
                               ": no implementation for CUDA tensors yet; move them to the CPU");
 }
 
-constexpr const char* kOps[] = {
-    "block_sparse_attn",      "pooled_attn",     "attn_gate_pool",       "attn_gate_project",
-    "attn_gate_project_grad", "attn_gate_score", "attn_gate_score_grad", "gate_loss",
-    "gate_loss_with_grad",    "block_select"};
+constexpr const char* kWithoutCuda[] = {
+    "pooled_attn",     "attn_gate_pool",       "attn_gate_project", "attn_gate_project_grad",
+    "attn_gate_score", "attn_gate_score_grad", "gate_loss",         "gate_loss_with_grad",
+    "block_select"};
 
 }  // namespace
 
@@ -55,5 +55,6 @@ TORCH_LIBRARY(seer, m) {
 }
 
 TORCH_LIBRARY_IMPL(seer, CUDA, m) {
-  for (const char* op : kOps) m.impl(op, torch::CppFunction::makeFromBoxedFunction<&no_cuda>());
+  for (const char* op : kWithoutCuda)
+    m.impl(op, torch::CppFunction::makeFromBoxedFunction<&no_cuda>());
 }

@@ -3,6 +3,8 @@
 #include <cmath>
 
 #include "seer/kernels/block_sparse_attn/cpu.h"
+#include "seer/kernels/block_sparse_attn/sm80/fwd.h"
+#include "seer/kernels/block_sparse_attn/sm90/fwd.h"
 #include "seer/kernels/cpu_features.h"
 
 namespace seer::kernels {
@@ -18,9 +20,39 @@ void run_cpu(const Params& p, void*) {
   block_sparse_attn_cpu(p, tile_engine(p.dtype, cpu_has_bf16_dot()));
 }
 
-constexpr Impl<Params> kImpls[] = {{"cpu", why_not_cpu, run_cpu}};
+std::string why_not_sm90(const Params& p, const Device& device) {
+  const std::string reason = why_not_gpu(device, 90, 90);
+#ifdef SEER_CUDA
+  return reason.empty() ? block_sparse_attn_sm90_why_not(p) : reason;
+#else
+  return reason;
+#endif
+}
+
+std::string why_not_sm80(const Params& p, const Device& device) {
+  const std::string reason = why_not_gpu(device, 80, 999);
+#ifdef SEER_CUDA
+  return reason.empty() ? block_sparse_attn_sm80_why_not(p) : reason;
+#else
+  return reason;
+#endif
+}
+
+constexpr Impl<Params> kImpls[] = {
+#ifdef SEER_CUDA
+    {"sm90", why_not_sm90, block_sparse_attn_sm90},
+    {"sm80", why_not_sm80, block_sparse_attn_sm80},
+#else
+    {"sm90", why_not_sm90, nullptr},
+    {"sm80", why_not_sm80, nullptr},
+#endif
+    {"cpu", why_not_cpu, run_cpu}};
 
 }  // namespace
+
+std::span<const Impl<Params>> block_sparse_attn_impls() {
+  return kImpls;
+}
 
 void block_sparse_attn(const Params& p, const Device& device, void* stream) {
   SEER_CHECK(p.num_kv_heads > 0 && p.num_q_heads > 0 && p.num_q_heads % p.num_kv_heads == 0,

@@ -7,89 +7,21 @@
 
 #include <cstring>
 #include <functional>
-#include <limits>
 
 #include "seer/kernels/attention_engines.h"
-#include "seer/kernels/block_sparse_attn/block_sparse_attn_case.h"
+#include "seer/kernels/block_sparse_attn/block_sparse_attn_cases.h"
 #include "seer/kernels/block_sparse_attn/cpu.h"
-#include "seer/kernels/block_sparse_attn/reference.h"
-#include "seer/kernels/closeness.h"
 
 namespace seer::kernels {
 namespace {
 
 using Case = BlockSparseAttnCase;
 using Call = BlockSparseAttnCall;
+using Reference = BlockSparseAttnReference;
 
-const std::vector<Case> kCases = {
-    {.name = "one_token", .q_lens = {1}, .k_lens = {1}},
-    {.name = "one_token_of_many", .q_lens = {1}, .k_lens = {200}, .heads_q = 8, .heads_kv = 2},
-    {.name = "odd_tail", .q_lens = {201}, .k_lens = {201}},
-    {.name = "empty_row", .q_lens = {300}, .k_lens = {300}, .density = 0.2, .keep_diagonal = false},
-    {.name = "empty_sequence", .q_lens = {70, 0, 33, 20}, .k_lens = {70, 40, 33, 0}},
-    {.name = "unequal_lengths", .q_lens = {5, 130, 64}, .k_lens = {64, 131, 320}},
-    {.name = "gqa_7", .q_lens = {150}, .k_lens = {150}, .heads_q = 14, .heads_kv = 2},
-    {.name = "gqa_7_lists_per_kv_head",
-     .q_lens = {150},
-     .k_lens = {150},
-     .heads_q = 14,
-     .heads_kv = 2,
-     .lists_per_kv_head = true},
-    {.name = "list_full", .q_lens = {256}, .k_lens = {256}, .density = 1},
-    {.name = "only_diagonal", .q_lens = {256}, .k_lens = {256}, .density = 0},
-    {.name = "chunked", .q_lens = {128}, .k_lens = {448}},
-    {.name = "odd_offset", .q_lens = {100}, .k_lens = {337}},
-    {.name = "q_longer_than_k", .q_lens = {200}, .k_lens = {90}},
-    {.name = "not_causal", .q_lens = {90, 64}, .k_lens = {200, 70}, .causal = false},
-    {.name = "strided", .q_lens = {130}, .k_lens = {190}, .padding = 24},
-    {.name = "block_16", .q_lens = {150}, .k_lens = {150}, .block_q = 16, .block_k = 16},
-    {.name = "block_16_lists_per_kv_head",
-     .q_lens = {150},
-     .k_lens = {150},
-     .heads_q = 6,
-     .heads_kv = 2,
-     .block_q = 16,
-     .block_k = 16,
-     .lists_per_kv_head = true},
-    {.name = "block_32", .q_lens = {150}, .k_lens = {170}, .block_q = 32, .block_k = 32},
-    {.name = "block_48_80", .q_lens = {250}, .k_lens = {250}, .block_q = 48, .block_k = 80},
-    {.name = "block_128", .q_lens = {300}, .k_lens = {300}, .block_q = 128, .block_k = 128},
-    {.name = "block_128_16", .q_lens = {300}, .k_lens = {300}, .block_q = 128, .block_k = 16},
-    {.name = "block_q_1", .q_lens = {40}, .k_lens = {100}, .block_q = 1, .block_k = 16},
-    {.name = "d_8", .q_lens = {150}, .k_lens = {150}, .head_dim = 8},
-    {.name = "d_40", .q_lens = {150}, .k_lens = {150}, .head_dim = 40},
-    {.name = "d_96", .q_lens = {150}, .k_lens = {150}, .head_dim = 96},
-    {.name = "d_128", .q_lens = {150}, .k_lens = {150}, .head_dim = 128},
-    {.name = "d_256", .q_lens = {150}, .k_lens = {150}, .head_dim = 256},
-};
-
-Limits o_limits(DType dtype, bool has_bf16_dot) {
-  if (has_bf16_dot) return {1e-2, 5e-3, 1.5e-5};  // p and o are rounded to 8 bits
-  if (dtype == DType::bf16) return {4e-3, 2.5e-3, 4e-6};
-  if (dtype == DType::f16) return {5e-4, 3e-4, 1e-7};
-  return {2e-6, 1e-6, 1e-12};
+Limits engine_limits(DType dtype, const TileEngine& engine) {
+  return engine.element_bytes == 2 ? o_limits_of_rounded_p(DType::bf16) : o_limits(dtype);
 }
-
-// The same call in f32, by the reference.
-struct Reference {
-  explicit Reference(const Call& call) : wide(call) {
-    wide.q = call.q.widened();
-    wide.k = call.k.widened();
-    wide.v = call.v.widened();
-    wide.o = AttentionTensor(DType::f32, call.q.tokens, call.q.heads, call.q.head_dim);
-    block_sparse_attn_reference(wide.params());
-  }
-  std::string compare(const Call& call, const Limits& o, const Limits& lse) const {
-    const AttentionTensor got = call.o.widened();
-    std::string wrong =
-        far_from(reinterpret_cast<const float*>(got.bytes.data()),
-                 reinterpret_cast<const float*>(wide.o.bytes.data()), got.bytes.size() / 4, o);
-    if (!wrong.empty()) return "o: " + wrong;
-    wrong = far_from(call.lse.data(), wide.lse.data(), wide.lse.size(), lse);
-    return wrong.empty() ? "" : "lse: " + wrong;
-  }
-  Call wide;
-};
 
 class BlockSparseAttnCases : public testing::TestWithParam<Case> {};
 
@@ -102,14 +34,13 @@ TEST_P(BlockSparseAttnCases, EveryEngineMatchesTheReference) {
           AttentionTensor(dtype, call.q.tokens, call.q.heads, call.q.head_dim, call.shape.padding);
       call.lse.assign(call.lse.size(), NAN);
       block_sparse_attn_cpu(call.params(), engine);
-      const bool dot = engine.element_bytes == 2;
-      EXPECT_EQ(reference.compare(call, o_limits(dtype, dot), {1e-5, 1e-5, 1e-9}), "")
+      EXPECT_EQ(reference.compare(call, engine_limits(dtype, engine)), "")
           << name(dtype) << " " << engine.name;
     });
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, BlockSparseAttnCases, testing::ValuesIn(kCases),
+INSTANTIATE_TEST_SUITE_P(All, BlockSparseAttnCases, testing::ValuesIn(kBlockSparseAttnCases),
                          [](const auto& info) { return std::string(info.param.name); });
 
 // One call on each engine that takes the dtype, after `change` has had its way with it.
@@ -126,27 +57,10 @@ void on_every_engine(const Case& shape, const std::function<void(Call&)>& change
   }
 }
 
-void poison(AttentionTensor& x, int64_t begin, int64_t end) {
-  for (int64_t t = begin; t < end; ++t) {
-    for (int h = 0; h < x.heads; ++h) {
-      for (int d = 0; d < x.head_dim; ++d) x.set(t, h, d, NAN);
-    }
-  }
-}
-
 TEST(BlockSparseAttn, NanInUnlistedBlockDoesNotLeak) {
   const Case shape = {.name = "", .q_lens = {256}, .k_lens = {256}, .density = 1};
   const auto change = [](Call& call) {
-    std::vector<int32_t> kept;
-    for (size_t i = 0; i < call.count.size(); ++i) {
-      const int64_t old = call.begin[i];
-      call.begin[i] = static_cast<int64_t>(kept.size());
-      for (int n = 0; n < call.count[i]; ++n) {
-        if (call.list[old + n] != 1) kept.push_back(call.list[old + n]);
-      }
-      call.count[i] = static_cast<int32_t>(kept.size() - call.begin[i]);
-    }
-    call.list = kept;
+    unlist_block(call, 1);
     poison(call.k, 64, 128);
     poison(call.v, 64, 128);
   };
@@ -165,23 +79,12 @@ TEST(BlockSparseAttn, NanInAKeyShowsInTheRowsThatSeeIt) {
   });
 }
 
-// Scores far beyond what exp() of a float holds, growing and falling from block to block.
 TEST(BlockSparseAttn, LargeScores) {
   const Case shape = {.name = "", .q_lens = {256}, .k_lens = {256}, .density = 1};
-  const auto change = [](Call& call) {
-    for (int64_t t = 0; t < 256; ++t) {
-      for (int d = 0; d < 64; ++d) {
-        call.k.set(t, 0, d, call.k.at(t, 0, d) * float(1 + 30 * (t / 64 % 3)));
-      }
-    }
-  };
-  on_every_engine(shape, change, [](Call& call, const TileEngine& engine) {
-    const bool dot = engine.element_bytes == 2;
-    EXPECT_EQ(Reference(call).compare(call,
-                                      o_limits(call.q.dtype, dot).absolute < 1e-5
-                                          ? Limits{5e-5, 2e-5, 1e-9}
-                                          : Limits{1e-2, 5e-3, 1.5e-5},
-                                      {1e-5, 1e-5, 1e-9}),
+  on_every_engine(shape, grow_keys, [](Call& call, const TileEngine& engine) {
+    const Limits limits = engine_limits(call.q.dtype, engine);
+    EXPECT_EQ(Reference(call).compare(call, limits.absolute < 1e-5 ? Limits{5e-5, 2e-5, 1e-9}
+                                                                   : Limits{1e-2, 5e-3, 1.5e-5}),
               "");
   });
 }

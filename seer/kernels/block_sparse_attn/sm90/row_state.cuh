@@ -1,0 +1,220 @@
+#pragma once
+// One row in the registers of a warpgroup: queries, running softmax (online, as in
+// FlashAttention-2, arXiv 2307.08691), output.
+//
+// Layout of the accumulators (m64nNk16): warp w, lane l hold rows 16 w + l / 4 and 8 below; of every
+// group of eight columns the two at l % 4 * 2. r = 0, 1 counts a thread's two rows.
+
+#include <cmath>
+
+#include "seer/kernels/block_sparse_attn/params.h"
+#include "seer/kernels/block_sparse_attn/sm90/config.h"
+#include "seer/kernels/device/wgmma_sm90.cuh"
+
+namespace seer::kernels::sm90 {
+
+constexpr uint32_t kAllLanes = 0xffffffff;
+
+template <class Config>
+struct RowState {
+  using Element = typename Config::Element;
+  static constexpr int kD = Config::kHeadDim;
+  static constexpr int kQuerySteps = kD / 16;          // wgmma steps over the features
+  static constexpr int kGroups = kD > 128 ? 2 : 1;     // wgmma has at most 128 columns here
+  static constexpr int kGroupRegs = kD / kGroups / 2;  // output registers of a group
+  static constexpr bool kInRegisters = Config::kQueriesInRegisters;
+
+  const int warp, lane;
+  const float scale_log2;     // scale in units of log2
+  uint32_t query_descriptor;  // where queries stay in shared memory
+  uint32_t rQ[kInRegisters ? kQuerySteps : 1][4], rP[4][4];
+  float rS[32], rO[kGroups][kGroupRegs];
+  float max[2], sum[2];  // sum: of this thread's columns only, until store()
+
+  __device__ explicit RowState(float scale)
+      : warp(threadIdx.x / 32), lane(threadIdx.x % 32), scale_log2(scale * 1.44269504f) {}
+
+  // A new row; its queries are in `tile`.
+  __device__ __forceinline__ void begin(uint32_t tile) {
+    if constexpr (kInRegisters) {
+      const int row = warp * 16 + (lane & 15);
+#pragma unroll
+      for (int k = 0; k < kQuerySteps; ++k) {
+        const int chunk = (k & 3) * 2 + (lane >> 4);  // of 16 bytes, permuted within the row
+        ptx::ldmatrix_x4(
+            rQ[k], tile + (k >> 2) * Config::kChunkBytes + row * 128 + ((chunk ^ (row & 7)) << 4));
+      }
+    } else {
+      query_descriptor = ptx::wgmma_descriptor(tile, 16);
+    }
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+#pragma unroll
+      for (float& o : rO[g]) o = 0.f;
+    }
+    max[0] = max[1] = -INFINITY;
+    sum[0] = sum[1] = 0.f;
+  }
+
+  // rS = queries keys^T
+  __device__ __forceinline__ void compute_scores(uint32_t key_tile) {
+    const uint32_t keys = ptx::wgmma_descriptor(key_tile, 16);
+    ptx::fence_registers(rS);
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < kQuerySteps; ++k) {
+      const uint32_t offset = ((k >> 2) * Config::kChunkBytes + (k & 3) * 32) / 16;
+      if constexpr (kInRegisters) {
+        ptx::wgmma_rs<Element, false>(rS, rQ[k], keys + offset, k > 0);
+      } else {
+        ptx::wgmma_ss_n64<Element>(rS, query_descriptor + offset, keys + offset, k > 0);
+      }
+    }
+    ptx::wgmma_commit();
+    ptx::wgmma_wait<0>();  // scores are complete
+    ptx::fence_registers(rS);
+  }
+
+  // Hides the keys of a tile past `last` (counted from the tile's first) from row r.
+  __device__ __forceinline__ void mask(int last0, int last1) {
+    last0 -= (lane & 3) * 2;
+    last1 -= (lane & 3) * 2;
+#pragma unroll
+    for (int i = 0; i < 32; ++i) {
+      const int column = i / 4 * 8 + (i & 1);
+      rS[i] = column > (i & 2 ? last1 : last0) ? -INFINITY : rS[i];
+    }
+  }
+
+  // Scores become weights, in rP; output and sum so far are brought to the new maximum.
+  __device__ __forceinline__ void softmax() {
+    float top[2] = {rS[0], rS[2]};
+#pragma unroll
+    for (int i = 0; i < 32; i += 4) {
+      top[0] = fmaxf(top[0], fmaxf(rS[i], rS[i + 1]));
+      top[1] = fmaxf(top[1], fmaxf(rS[i + 2], rS[i + 3]));
+    }
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      top[r] = fmaxf(top[r], __shfl_xor_sync(kAllLanes, top[r], 1));
+      top[r] = fmaxf(top[r], __shfl_xor_sync(kAllLanes, top[r], 2));
+    }
+    // Weights may grow up to 2^8 before the output is brought along: it is rarely needed.
+    if (__any_sync(kAllLanes,
+                   (top[0] - max[0]) * scale_log2 > 8.f || (top[1] - max[1]) * scale_log2 > 8.f)) {
+      rescale(top);
+    }
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      // a row that has seen no key: avoid inf - inf
+      const float base = max[r] == -INFINITY ? 0.f : max[r] * scale_log2;
+      float part[2] = {0.f, 0.f};
+#pragma unroll
+      for (int i = 0; i < 32; i += 4) {
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          float& s = rS[i + 2 * r + e];
+          s = ptx::exp2_approx(fmaf(s, scale_log2, -base));
+          part[e] += s;
+        }
+      }
+      sum[r] += part[0] + part[1];
+    }
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        rP[k][i] = ptx::pack<Element>(rS[8 * k + 2 * i], rS[8 * k + 2 * i + 1]);
+      }
+    }
+  }
+
+  // rO += rP values
+  __device__ __forceinline__ void add_output(uint32_t value_tile) {
+    const uint32_t values = ptx::wgmma_descriptor(value_tile, Config::kChunkBytes);
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) ptx::fence_registers(rO[g]);
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+#pragma unroll
+      for (int g = 0; g < kGroups; ++g) {
+        const uint32_t offset = (k * 2048 + g * 2 * Config::kChunkBytes) / 16;
+        ptx::wgmma_rs<Element, true>(rO[g], rP[k], values + offset, 1);
+      }
+    }
+    ptx::wgmma_commit();
+    ptx::wgmma_wait<0>();  // the output is complete, the values are read
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) ptx::fence_registers(rO[g]);
+  }
+
+  // Normalised output and log-sum-exp. Both go past the caches: nobody reads them again here.
+  __device__ __forceinline__ void store(const BlockSparseAttnParams& p, const Row& row) {
+    const int quad = lane & 3;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float s = sum[r];
+      s += __shfl_xor_sync(kAllLanes, s, 1);
+      s += __shfl_xor_sync(kAllLanes, s, 2);
+      const float inverse = s > 0.f ? 1.f / s : 0.f;
+      const int query = warp * 16 + (lane >> 2) + 8 * r;
+      const bool is_inside = query < row.q_left;
+      const int64_t token = int64_t{row.q_token} + query;
+      Element* gO = static_cast<Element*>(p.o.data) + token * p.o.token_stride +
+                    row.head * p.o.head_stride + quad * 8;
+#pragma unroll
+      for (int c = 0; c < kD / 32; ++c) {
+        uint32_t x[4];  // x[i]: this lane's pair of the i-th group of eight columns
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int at = (4 * c + i) * 4 + 2 * r;
+          const float* o = &rO[at / kGroupRegs][at % kGroupRegs];
+          x[i] = ptx::pack<Element>(o[0] * inverse, o[1] * inverse);
+        }
+        transpose_quad(x, quad);
+        if (is_inside) {
+          __stcs(reinterpret_cast<uint4*>(gO + 32 * c), make_uint4(x[0], x[1], x[2], x[3]));
+        }
+      }
+      if (is_inside && quad == 0) {
+        p.lse[row.head * p.total_q + token] =
+            s > 0.f ? (max[r] * scale_log2 + log2f(s)) * 0.69314718f : -INFINITY;
+      }
+    }
+  }
+
+ private:
+  __device__ __forceinline__ void rescale(const float (&top)[2]) {
+    float keep[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const float m = fmaxf(top[r], max[r]);
+      keep[r] = m == -INFINITY ? 1.f : ptx::exp2_approx((max[r] - m) * scale_log2);
+      max[r] = m;
+      sum[r] *= keep[r];
+    }
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+#pragma unroll
+      for (int i = 0; i < kGroupRegs; ++i) rO[g][i] *= keep[i >> 1 & 1];
+    }
+  }
+
+  // x[i] of lane j goes to x[j] of lane i.
+  __device__ __forceinline__ static void transpose_quad(uint32_t (&x)[4], int quad) {
+    const bool is_odd = quad & 1, is_high = quad & 2;
+#pragma unroll
+    for (int i = 0; i < 4; i += 2) {
+      const uint32_t other = __shfl_xor_sync(kAllLanes, is_odd ? x[i] : x[i + 1], 1);
+      (is_odd ? x[i] : x[i + 1]) = other;
+    }
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const uint32_t other = __shfl_xor_sync(kAllLanes, is_high ? x[i] : x[i + 2], 2);
+      (is_high ? x[i] : x[i + 2]) = other;
+    }
+  }
+};
+
+}  // namespace seer::kernels::sm90

@@ -1,0 +1,28 @@
+#pragma once
+// CUDA calls that must succeed, and the one way to start a kernel. For .cu files.
+
+#include <cuda_runtime.h>
+
+#include "seer/base/error.h"
+
+#define SEER_CUDA_CHECK(call)                                                                   \
+  do {                                                                                          \
+    const cudaError_t seer_status = (call);                                                     \
+    if (seer_status != cudaSuccess) ::seer::fail(#call, ": ", cudaGetErrorString(seer_status)); \
+  } while (false)
+
+namespace seer::kernels {
+
+// Starts `kernel` with `smem` bytes of dynamic shared memory and checks that it started.
+template <class... KernelArgs, class... Args>
+void launch(void (*kernel)(KernelArgs...), dim3 grid, int threads, size_t smem, void* stream,
+            const Args&... args) {
+  if (smem > 48 * 1024) {
+    SEER_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                         static_cast<int>(smem)));
+  }
+  kernel<<<grid, threads, smem, static_cast<cudaStream_t>(stream)>>>(args...);
+  SEER_CUDA_CHECK(cudaGetLastError());
+}
+
+}  // namespace seer::kernels
