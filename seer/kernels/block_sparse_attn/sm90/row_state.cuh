@@ -8,7 +8,7 @@
 #include <cmath>
 
 #include "seer/kernels/block_sparse_attn/params.h"
-#include "seer/kernels/block_sparse_attn/sm90/rows.cuh"
+#include "seer/kernels/block_sparse_attn/sm90/config.h"
 #include "seer/kernels/device/wgmma_sm90.cuh"
 
 namespace seer::kernels::sm90 {
