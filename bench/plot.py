@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""A picture of results/<chip>/block_sparse_attn.json: speed-up over the fastest dense rival, and kept TFLOP/s.
+
+    python bench/plot.py FILE [--out docs/gpu_prefill.png] [--lists gate] [--heads-kv 32] [--head-dim 128]
+"""
+import argparse
+import pathlib
+import sys
+
+import record
+import table
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+COLOURS = ("#0b5394", "#38761d", "#b45f06", "#741b47", "#134f5c", "#7f6000", "#444444", "#990000")
+
+
+def lines(data, lists, heads_kv, head_dim, dtype):
+    """{tokens: [(density, speed-up, seer's TFLOP/s, FlexAttention's or None)]}, by length, densities ascending."""
+    out = {}
+    for own, rivals in table.compared(data["rows"]):
+        if (own["heads_kv"], own["head_dim"], own["dtype"], own["list_heads"]) != (heads_kv, head_dim, dtype,
+                                                                                  own["heads_q"]):
+            continue
+        dense, flex = table.fastest_dense(rivals), rivals.get(table.FLEX)
+        # At density 1 all kinds of lists are the same.
+        if dense and (own["lists"] == lists or own["wanted_density"] >= 1):
+            out.setdefault(table.tokens(own), []).append(
+                (own["density"], dense / own["median_ms"], own["kept_tflops"],
+                 flex and own["kept_tflops"] * own["median_ms"] / flex))
+    return {length: sorted(points) for length, points in out.items()}
+
+
+def draw(found, title, path):
+    import matplotlib
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    most = max(point[1] for points in found.values() for point in points)
+    left.plot([d / 1000 for d in range(int(1000 / most * 0.9), 1001)],
+              [1000 / d for d in range(int(1000 / most * 0.9), 1001)], color="#bbbbbb", linestyle=":",
+              label="1 / density")
+    for (length, points), colour in zip(found.items(), COLOURS):
+        density, speedup, own, flex = zip(*points)
+        left.plot(density, speedup, "o-", color=colour, markersize=4, label=length)
+        right.plot(density, own, "o-", color=colour, markersize=4, label=length)
+        others = [(d, f) for d, f in zip(density, flex) if f]
+        if others:
+            right.plot(*zip(*others), "x--", color=colour, markersize=4, alpha=0.6)
+    right.plot([], [], "x--", color="#777777", label="FlexAttention")
+    left.axhline(1, color="#cc0000", linewidth=0.8)
+    left.set(xscale="log", yscale="log", xlabel="density (listed / visible blocks)",
+             ylabel="times faster than the fastest dense rival", title=title)
+    right.set(xscale="log", xlabel="density (listed / visible blocks)", ylabel="TFLOP/s of listed blocks",
+              title="rate over the listed blocks")
+    right.set_ylim(bottom=0)
+    for axis in (left, right):
+        axis.set_xticks([.02, .05, .1, .2, .5, 1], ["0.02", "0.05", "0.1", "0.2", "0.5", "1"])
+        axis.minorticks_off()
+        axis.grid(alpha=0.25)
+        axis.legend(frameon=False, fontsize=9)
+    ticks = [t for t in (.2, .5, 1, 2, 5, 10, 20, 50) if t <= most * 1.5]
+    left.set_yticks(ticks, [f"{t:g}x" for t in ticks])
+    figure.savefig(path, dpi=130, metadata={"Software": None})
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    p.add_argument("file", type=pathlib.Path)
+    p.add_argument("--out", type=pathlib.Path, default=ROOT / "docs" / "gpu_prefill.png")
+    p.add_argument("--lists", default="gate")
+    p.add_argument("--heads-kv", type=int, default=32)
+    p.add_argument("--head-dim", type=int, default=128)
+    p.add_argument("--dtype", default="bf16")
+    args = p.parse_args()
+    data = record.read(args.file)
+    found = lines(data, args.lists, args.heads_kv, args.head_dim, args.dtype)
+    if not found:
+        sys.exit(f"{args.file}: no row of seer beside a dense rival has these lists, heads, D and dtype")
+    draw(found, f"{data['chip']}: {args.lists} lists, 32/{args.heads_kv} heads, D {args.head_dim}, {args.dtype}",
+         args.out)
+    print(f"written: {args.out}")
+
+
+if __name__ == "__main__":
+    main()

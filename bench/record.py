@@ -1,0 +1,65 @@
+"""The file of results: what stands around the rows, merging, and writing."""
+import datetime
+import json
+import os
+import pathlib
+import re
+import subprocess
+
+import torch
+
+# Rows with the same values of these were measured together, in one process and on the same inputs.
+GROUP = ("len_q", "len_k", "heads_q", "heads_kv", "head_dim", "dtype")
+
+
+def slug(name):
+    """A folder's name: "NVIDIA H200" -> "nvidia-h200"."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def driver():
+    try:
+        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split("\n")[0].strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def make(command, method, rivals, rows):
+    """rivals: {name: version, or why it is missing}."""
+    import triton
+    return {"operation": "block_sparse_attn", "chip": torch.cuda.get_device_name(),
+            "versions": {"torch": torch.__version__, "cuda": torch.version.cuda, "driver": driver(),
+                         "cudnn": torch.backends.cudnn.version(), "triton": triton.__version__},
+            "rivals": rivals, "method": method, "command": command,
+            "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(), "rows": rows}
+
+
+def group_of(row):
+    return tuple(row[key] for key in GROUP)
+
+
+def merge(old, new):
+    """`new` with the groups of `old` that it does not have. A group stays whole: ratios are taken inside it."""
+    if old["chip"] != new["chip"] or old["versions"] != new["versions"]:
+        raise ValueError(f"results of {old['chip']}, {old['versions']} cannot be joined with those of {new['chip']}, "
+                         f"{new['versions']}: write to another --out, or leave --append away")
+    measured = {group_of(row) for row in new["rows"]}
+    kept = [row for row in old["rows"] if group_of(row) not in measured]
+    command = new["command"]
+    if kept and old["command"] != command:
+        command = old["command"] if command in old["command"].split("; ") else f"{old['command']}; {command}"
+    return {**new, "command": command, "rows": kept + new["rows"]}
+
+
+def read(path):
+    return json.loads(pathlib.Path(path).read_text())
+
+
+def write(path, record):
+    """Atomic: a killed run leaves the old file or the new one."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    os.replace(beside, path)

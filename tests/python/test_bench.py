@@ -1,0 +1,282 @@
+"""bench/: lists, FlexAttention's tables, checks, merging, table and plot; a real run where there is a GPU."""
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from conftest import BUILD, ROOT
+
+sys.path.insert(0, str(ROOT / "bench"))
+import block_lists  # noqa: E402
+import cases  # noqa: E402
+import check  # noqa: E402
+import plot  # noqa: E402
+import prefill_attention  # noqa: E402
+import record  # noqa: E402
+import rivals  # noqa: E402
+import table  # noqa: E402
+import timing  # noqa: E402
+
+
+def visible(rows, blocks):
+    return torch.arange(blocks) <= torch.arange(rows)[:, None] + blocks - rows
+
+
+@pytest.mark.parametrize("kind", cases.KINDS)
+@pytest.mark.parametrize("rows,blocks", [(96, 96), (16, 128), (1, 1)])
+@pytest.mark.parametrize("density", [.1, .5, 1.])
+def test_lists(kind, rows, blocks, density):
+    heads = 4
+    lists = block_lists.make_lists(kind, density, heads, rows, blocks, "cpu")
+    assert (lists.begin.dtype, lists.count.dtype, lists.list.dtype) == (torch.int64, torch.int32, torch.int32)
+    assert lists.begin.shape == lists.count.shape == (heads, rows)
+    for h in range(heads):
+        for r in range(rows):
+            begin, count = int(lists.begin[h, r]), int(lists.count[h, r])
+            row = lists.list[begin:begin + count].tolist()
+            assert row == sorted(set(row)) and row[0] >= 0 and row[-1] == r + blocks - rows
+    assert int(lists.begin[-1, -1] + lists.count[-1, -1]) == lists.list.numel()
+    mask = block_lists.to_mask(lists, blocks)
+    assert mask.sum() == lists.listed and not (mask & ~visible(rows, blocks)).any()
+
+
+@pytest.mark.parametrize("kind", cases.KINDS)
+@pytest.mark.parametrize("density", [.1, .2, .5])
+def test_density_is_near_the_wish(kind, density):
+    shape = cases.Shape(256 * 64, 256 * 64)
+    lists = block_lists.make_lists(kind, density, 8, shape.rows, shape.blocks, "cpu")
+    assert lists.listed / (8 * shape.visible) == pytest.approx(density, rel=.15)
+
+
+def test_gate_lists_have_their_shape():
+    mask = block_lists.to_mask(block_lists.make_lists("gate", .1, 8, 256, 256, "cpu"), 256)
+    rows = torch.arange(256)
+    assert mask[:, :, 0].all()
+    for back in range(block_lists.LOCAL):
+        assert mask[:, rows[back:], rows[back:] - back].all()
+    of_head = mask.sum((1, 2)).float()
+    assert of_head.max() > 1.5 * of_head.min()
+    # Columns that whole heads keep, which random lists do not have.
+    assert (mask[:, 200:, 1:190].all(1).sum(1) > 0).any()
+
+
+def test_lists_per_query_head():
+    lists = block_lists.make_lists("random", .3, 2, 12, 20, "cpu")
+    wide = block_lists.per_query_head(lists, 6)
+    assert torch.equal(block_lists.to_mask(wide, 20), block_lists.to_mask(lists, 20).repeat_interleave(3, 0))
+
+
+@pytest.mark.parametrize("rows,blocks", [(6, 6), (3, 8)])
+def test_block_mask_is_the_mask_of_the_lists(rows, blocks):
+    from torch.nn.attention.flex_attention import create_mask
+    heads, block = 3, cases.BLOCK
+    lists = block_lists.make_lists("random", .4, heads, rows, blocks, "cpu")
+    mod = block_lists.causal_mask_mod((blocks - rows) * block)
+    made = block_lists.block_mask(lists, blocks, mod)
+    causal = create_mask(mod, 1, heads, rows * block, blocks * block, device="cpu")
+
+    def dense(count, index):
+        """[1, H, T, S] of one of the two tables."""
+        out = torch.zeros(1, heads, rows, blocks, dtype=torch.bool)
+        for h in range(heads):
+            for r in range(rows):
+                out[0, h, r, index[0, h, r, :count[0, h, r]].long()] = True
+        return out.repeat_interleave(block, 2).repeat_interleave(block, 3)
+
+    full = dense(made.full_kv_num_blocks, made.full_kv_indices)
+    partial = dense(made.kv_num_blocks, made.kv_indices)
+    assert not (full & ~causal).any() and not (full & partial).any()  # mask_mod is not asked in full blocks
+    i, j = torch.arange(rows * block), torch.arange(blocks * block)
+    listed = block_lists.to_mask(lists, blocks)[:, i // block][:, :, j // block]
+    want = listed & (j <= i[:, None] + (blocks - rows) * block)
+    assert torch.equal((full | (partial & causal))[0], want)
+    assert torch.equal(made.to_dense()[0].bool(), block_lists.to_mask(lists, blocks))
+    assert made.shape == (1, heads, rows * block, blocks * block)
+
+
+def test_presets():
+    groups = cases.targets()
+    assert len(groups) == 8 and len({shape for shape, _ in groups}) == 8
+    assert {shape.heads_kv for shape, _ in groups} == {32, 8}
+    by_length = {shape.len_k: of for shape, of in groups if shape.len_q == shape.len_k and shape.heads_kv == 32}
+    assert {v.density for v in by_length[32768]} == {.05, .1, .2, .5, 1.}
+    assert all(len(set(of)) == len(of) for _, of in groups + cases.full() + cases.quick())
+    assert cases.Shape(128, 256).visible == 3 + 4
+
+
+def test_filters():
+    args = prefill_attention.parse(["--lengths", "8k,128k", "--densities", "0.1", "--lists", "gate", "--kv-heads", "8"])
+    assert [(s.len_q, s.len_k, v) for s, of in prefill_attention.choose(args) for v in of] == [
+        (131072, 131072, cases.Variant("gate", .1, 32)), (8192, 8192, cases.Variant("gate", .1, 32)),
+        (2048, 131072, cases.Variant("gate", .1, 32))]
+    args = prefill_attention.parse(["--cases", "custom", "--lengths", "4k", "--queries", "1k", "--head-dims", "64"])
+    assert [s for s, _ in prefill_attention.choose(args)] == [cases.Shape(1024, 4096, 32, 32, 64)]
+
+
+@pytest.fixture
+def without_gpu(monkeypatch):
+    """measure() on the CPU: calls are run once and said to take a millisecond."""
+    monkeypatch.setattr(prefill_attention, "DEVICE", "cpu")
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+
+    def once(calls, runs, seconds):
+        for call in calls.values():
+            call()
+        return {key: timing.Times([1.0] * runs) for key in calls}
+
+    monkeypatch.setattr(timing, "round_robin", once)
+    torch.ops.load_library(str(BUILD / "libseer.so"))
+
+
+GROUP = cases.Shape(128, 320, 4, 2, 64), [cases.Variant("random", .3, 4), cases.Variant("gate", .3, 2)]
+
+
+class Broken(rivals.Implementation):
+    name, sparse = "broken", True
+
+    def prepare(self, inputs, lists):
+        raise RuntimeError("no such kernel\nand more")
+
+
+def test_rows_of_a_group(without_gpu):
+    shape, variants = GROUP
+    args = prefill_attention.parse(["--runs", "3"])
+    kinds = (rivals.Seer, rivals.Cudnn, Broken)
+    with torch.no_grad():
+        rows = prefill_attention.measure(shape, variants, kinds, args)
+    own = [r for r in rows if r["implementation"] == "seer"]
+    assert [(r["lists"], r["list_heads"], r["status"], r["runs"]) for r in own] == [
+        ("random", 4, "ok", 3), ("gate", 2, "ok", 3)]
+    for row, heads in zip(own, (4, 2)):
+        lists = block_lists.make_lists(row["lists"], .3, heads, 2, 5, "cpu", seed=own.index(row))
+        assert row["kept_tflops"] == pytest.approx(4 * 64 * 64 * 64 * lists.listed * 4 // heads / 1e-3 * 1e-12)
+        assert row["density"] == lists.listed / heads / shape.visible
+        assert 0 < row["max_rel_error"] < 1e-2 and row["rows_checked"] > 4
+    assert {r["status"] for r in rows if r["implementation"] == "broken"} == {
+        "RuntimeError: no such kernel: and more"}
+    dense, = [r for r in rows if r["lists"] == "dense"]
+    assert (dense["median_ms"], dense["status"]) == (None, "torch gives cuDNN no causal mask with an offset")
+
+
+@pytest.mark.parametrize("fault", ["value", "row", "nan", "lse"])
+def test_wrong_outputs_are_found(without_gpu, monkeypatch, fault):
+    right = rivals.Seer.output
+
+    def wrong(self, result):
+        o, lse = right(self, result)
+        if fault == "value":
+            o *= 1.05
+        elif fault == "row":
+            o[-64:, -1] = 0
+        elif fault == "nan":
+            o[70, 1, 3] = float("nan")
+        else:
+            lse += 0.01
+        return o, lse
+
+    monkeypatch.setattr(rivals.Seer, "output", wrong)
+    with torch.no_grad():
+        rows = prefill_attention.measure(*GROUP, (rivals.Seer,), prefill_attention.parse([]))
+    assert all(r["status"].startswith("wrong: ") for r in rows)
+    json.dumps(rows, allow_nan=False)
+
+
+def test_whole_difference():
+    o = torch.randn(128, 2, 16)
+    other = o.clone()
+    other[5, 1] += 1
+    assert check.whole_difference(o, o) == 0
+    assert check.whole_difference(o, other) == pytest.approx(((o - other).norm() / other.norm()).item(), rel=1e-5)
+
+
+# ---- Results: merging, table, plot -----------------------------------------------------------------
+
+
+def made_row(name, ms, len_k=32768, lists="random", density=.1, status="ok", **more):
+    dense = lists == "dense"
+    return {"implementation": name, "heads_q": 32, "heads_kv": 32, "head_dim": 128, "len_q": len_k, "len_k": len_k,
+            "block": 64, "density": 1.0 if dense else density, "wanted_density": 1.0 if dense else density,
+            "lists": lists, "list_heads": None if dense else 32, "dtype": "bf16", "note": "", "median_ms": ms,
+            "min_ms": ms, "max_ms": ms, "runs": 5, "kept_tflops": ms and 100 / ms, "status": status, **more}
+
+
+def made_record(rows, **more):
+    return {"operation": "block_sparse_attn", "chip": "NVIDIA H200", "rivals": {"FlashInfer": "not installed"},
+            "versions": {"torch": "2", "cuda": "13", "driver": "5", "cudnn": 9, "triton": "3"}, "method": "",
+            "command": "python x", "date": "2026-01-01", "rows": rows, **more}
+
+
+ROWS = [made_row("seer", 2.0), made_row(table.FLASH, 20.0, lists="dense"), made_row(table.CUDNN, 1.0, lists="dense"),
+        made_row(table.FLEX, 3.0), made_row("seer", 4.0, density=.2), made_row(table.FLEX, 9.0, density=.2),
+        made_row("seer", 5.0, len_k=8192), made_row(table.CUDNN, 10.0, len_k=8192, lists="dense"),
+        made_row(table.FLASH, None, len_k=8192, lists="dense", status="no kernel"),
+        made_row("seer", 0.1, density=.5, status="wrong: not finite")]
+
+
+def cells(text):
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.split("\n") if line.startswith("|")]
+
+
+def test_table():
+    text = table.table(made_record(ROWS))
+    lines = cells(text)
+    assert [line[0] for line in lines[2:]] == ["8k", "32k", "32k"]  # the wrong one is not shown
+    of = {(line[0], line[5]): line[8:] for line in lines[2:]}
+    assert of["32k", "0.100"] == ["**10.00x**", "0.50x" + table.SLOWER, "**1.50x**"]
+    assert of["32k", "0.200"] == ["**5.00x**", "0.25x" + table.SLOWER, "**2.25x**"]
+    assert of["8k", "0.100"] == ["-", "**2.00x**", "-"]
+    for reason in ("wrong: not finite", "FlashAttention-2, 8k: no kernel", "FlashInfer: not installed"):
+        assert reason in text
+
+
+def test_table_of_a_file(tmp_path):
+    path = tmp_path / "chip" / "block_sparse_attn.json"
+    record.write(path, made_record(ROWS))
+    program = [sys.executable, ROOT / "bench" / "table.py", path]
+    assert len(cells(subprocess.run(program, capture_output=True, text=True, check=True).stdout)) == 2 + 3
+    assert subprocess.run([*program, "--dtype", "f16"], capture_output=True, text=True, check=True).stdout
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_plot_lines():
+    found = plot.lines(made_record(ROWS), "random", 32, 128, "bf16")
+    assert found["32k"] == [(.1, .5, 50.0, pytest.approx(100 / 3)), (.2, .25, 25.0, pytest.approx(100 / 9))]
+    assert found["8k"] == [(.1, 2.0, 20.0, None)]
+    assert plot.lines(made_record(ROWS), "gate", 32, 128, "bf16") == {}
+
+
+def test_plot_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    plot.draw(plot.lines(made_record(ROWS), "random", 32, 128, "bf16"), "title", tmp_path / "x.png")
+    assert (tmp_path / "x.png").stat().st_size > 10_000
+
+
+def test_merge_replaces_whole_groups():
+    old, new = made_record(ROWS), made_record([made_row("seer", 1.0)], command="python y")
+    merged = record.merge(old, new)
+    assert [r["len_k"] for r in merged["rows"]] == [8192] * 3 + [32768]
+    assert merged["command"] == "python x; python y"
+    with pytest.raises(ValueError, match="cannot be joined"):
+        record.merge({**old, "chip": "another"}, new)
+
+
+def test_slug():
+    assert record.slug("NVIDIA H200") == "nvidia-h200"
+
+
+def test_burst_sizes():
+    assert timing.burst_size(0.4, 5, .2) == 1
+    assert timing.burst_size(1e-3, 5, .2) == 40
+    assert timing.burst_size(1e-6, 5, .2) == timing.LONGEST_BURST
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_quick_run(tmp_path):
+    run = subprocess.run([sys.executable, ROOT / "bench" / "prefill_attention.py", "--cases", "quick", "--seconds",
+                          "0.01", "--out", tmp_path, "--library", BUILD / "libseer.so"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    path, = tmp_path.glob("*/block_sparse_attn.json")
+    own = [r for r in record.read(path)["rows"] if r["implementation"] == "seer"]
+    assert own and all(r["status"] == "ok" for r in own)
