@@ -27,6 +27,7 @@ constexpr Verb kVerbs[] = {
     {"generate", seer::cli::generate, "continue a prompt: sparse prefill, dense decode"},
     {"pretrain", seer::cli::pretrain, "train a language model from scratch"},
     {"bench", seer::cli::bench, "time an operation beside its rivals"},
+    {"kernels", seer::cli::kernels, "which operation has which implementation here"},
     {"tokenize", seer::cli::tokenize, "token ids of a text"},
     {"logits", seer::cli::logits, "logits of a text or of token ids"},
 };

@@ -11,6 +11,7 @@ int eval_ppl(int argc, char** argv, int first);
 int generate(int argc, char** argv, int first);
 int logits(int argc, char** argv, int first);
 int tokenize(int argc, char** argv, int first);
+int kernels(int argc, char** argv, int first);
 int bench(int argc, char** argv, int first);
 
 }  // namespace seer::cli

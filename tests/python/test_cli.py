@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from conftest import ROOT
 
 REFERENCE = ROOT / "assets" / "reference"
-VERBS = ["run", "distill", "eval ppl", "generate", "pretrain", "bench", "tokenize", "logits"]
+VERBS = ["run", "distill", "eval ppl", "generate", "pretrain", "bench", "kernels", "tokenize", "logits"]
 # Settings that make every run short.
 QUICK = ["--threads", "2"]
 
@@ -267,3 +267,13 @@ def test_bench_writes_its_rows(seer, tmp_path, flags):
 
 def test_bench_wrong_operation(seer):
     assert "no operation" in error_of(seer("bench", "softmax", ok=False), 2)
+
+
+def test_kernels_lists_every_operation(seer):
+    table = seer("kernels").stdout
+    for op in ("block_sparse_attn", "pooled_attn", "attn_gate", "gate_loss", "block_select"):
+        assert re.search(rf"{op} +cpu +cpu +yes", table)
+    rows = json.loads(seer("kernels", "--head-dim", "72", "--json").stdout)
+    assert {r["implementation"] for r in rows if r["operation"] == "block_sparse_attn"} == {
+        "sm90", "sm80", "cpu"}
+    assert "want f32, f16 or bf16" in error_of(seer("kernels", "--dtype", "int8", ok=False), 2)

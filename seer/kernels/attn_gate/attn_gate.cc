@@ -7,7 +7,7 @@ namespace {
 
 template <class Params>
 std::string why_not_cpu(const Params&, const Device& device) {
-  return device.sm == 0 ? "" : message("the tensors are on a CUDA device (sm_", device.sm, ")");
+  return device.sm == 0 ? "" : "the tensors are on a GPU";
 }
 
 template <class Params, void (*kRun)(const Params&)>
@@ -16,9 +16,11 @@ void run_cpu(const Params& p, void*) {
 }
 
 template <class Params, void (*kRun)(const Params&)>
+constexpr Impl<Params> kImpls[] = {{"cpu", why_not_cpu<Params>, run_cpu<Params, kRun>}};
+
+template <class Params, void (*kRun)(const Params&)>
 void dispatch(const char* op, const Params& p, const Device& device, void* stream) {
-  static constexpr Impl<Params> kImpls[] = {{"cpu", why_not_cpu<Params>, run_cpu<Params, kRun>}};
-  select<Params>(op, kImpls, p, device).run(p, stream);
+  select<Params>(op, kImpls<Params, kRun>, p, device).run(p, stream);
 }
 
 template <class Params>
@@ -43,6 +45,10 @@ void check_score(const GateScoreParams& p) {
 }
 
 }  // namespace
+
+std::span<const Impl<GatePoolParams>> attn_gate_pool_impls() {
+  return kImpls<GatePoolParams, attn_gate_pool_cpu>;
+}
 
 void attn_gate_pool(const GatePoolParams& p, const Device& device, void* stream) {
   SEER_CHECK(p.pools >= 1 && p.pools <= 7, "attn_gate_pool: pools is ", p.pools,

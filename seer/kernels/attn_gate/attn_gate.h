@@ -7,6 +7,9 @@
 
 namespace seer::kernels {
 
+// Every implementation of the pooling, the first choice first; the other steps have the same.
+std::span<const Impl<GatePoolParams>> attn_gate_pool_impls();
+
 void attn_gate_pool(const GatePoolParams& p, const Device& device, void* stream = nullptr);
 void attn_gate_project(const GateProjectParams& p, const Device& device, void* stream = nullptr);
 void attn_gate_project_grad(const GateProjectGradParams& p, const Device& device,

@@ -19,7 +19,7 @@ constexpr RuleName kRules[] = {{SelectRule::nz_ratio, "nz_ratio", 1},
                                {SelectRule::head_budget, "head_budget", 1}};
 
 std::string why_not_cpu(const BlockSelectParams&, const Device& device) {
-  return device.sm == 0 ? "" : message("the tensors are on a CUDA device (sm_", device.sm, ")");
+  return device.sm == 0 ? "" : "the tensors are on a GPU";
 }
 
 void run_cpu(const BlockSelectParams& p, void*) {
@@ -49,6 +49,10 @@ void check(const BlockSelectParams& p) {
 }
 
 }  // namespace
+
+std::span<const Impl<BlockSelectParams>> block_select_impls() {
+  return kImpls;
+}
 
 SelectRule select_rule_from_name(const std::string& name) {
   std::string list;

@@ -9,6 +9,9 @@
 
 namespace seer::kernels {
 
+// Every implementation, the first choice first.
+std::span<const Impl<BlockSelectParams>> block_select_impls();
+
 void block_select(const BlockSelectParams& p, const Device& device, void* stream = nullptr);
 
 // Entries that `list` must have. Reads sizes, rule, strength and forced blocks only: what the host

@@ -6,7 +6,7 @@ namespace seer::kernels {
 namespace {
 
 std::string why_not_cpu(const GateLossParams&, const Device& device) {
-  return device.sm == 0 ? "" : message("the tensors are on a CUDA device (sm_", device.sm, ")");
+  return device.sm == 0 ? "" : "the tensors are on a GPU";
 }
 
 void run_cpu(const GateLossParams& p, void*) {
@@ -16,6 +16,10 @@ void run_cpu(const GateLossParams& p, void*) {
 constexpr Impl<GateLossParams> kImpls[] = {{"cpu", why_not_cpu, run_cpu}};
 
 }  // namespace
+
+std::span<const Impl<GateLossParams>> gate_loss_impls() {
+  return kImpls;
+}
 
 void gate_loss(const GateLossParams& p, const Device& device, void* stream) {
   SEER_CHECK(p.skip >= 0 && p.skip < 1, "gate_loss: skip is ", p.skip,

@@ -9,6 +9,9 @@
 
 namespace seer::kernels {
 
+// Every implementation, the first choice first.
+std::span<const Impl<GateLossParams>> gate_loss_impls();
+
 void gate_loss(const GateLossParams& p, const Device& device, void* stream = nullptr);
 
 }  // namespace seer::kernels

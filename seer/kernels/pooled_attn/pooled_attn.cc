@@ -22,6 +22,10 @@ constexpr Impl<Params> kImpls[] = {{"cpu", why_not_cpu, run_cpu}};
 
 }  // namespace
 
+std::span<const Impl<PooledAttnParams>> pooled_attn_impls() {
+  return kImpls;
+}
+
 void pooled_attn(const Params& p, const Device& device, void* stream) {
   SEER_CHECK(p.num_kv_heads > 0 && p.num_q_heads > 0 && p.num_q_heads % p.num_kv_heads == 0,
              "pooled_attn: ", p.num_q_heads, " query heads do not share ", p.num_kv_heads,

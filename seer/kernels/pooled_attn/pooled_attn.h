@@ -6,6 +6,9 @@
 
 namespace seer::kernels {
 
+// Every implementation, the first choice first.
+std::span<const Impl<PooledAttnParams>> pooled_attn_impls();
+
 // Checks the parameters and runs the first implementation that takes them; asynchronous on `stream`
 // where `device` is a GPU. Error: what the contract forbids, or every implementation's reason.
 void pooled_attn(const PooledAttnParams& p, const Device& device = {}, void* stream = nullptr);

@@ -2,6 +2,7 @@
 
 #include "seer/kernels/block_sparse_attn/sm90/dispatch.h"
 
+#include "seer/base/error.h"
 #include "seer/kernels/block_sparse_attn/sm90/config.h"
 #include "seer/kernels/block_sparse_attn/sm90/fwd.h"
 #include "seer/kernels/tensor_map.h"

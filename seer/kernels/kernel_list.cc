@@ -1,0 +1,39 @@
+#include "seer/kernels/kernel_list.h"
+
+#include "seer/kernels/attn_gate/attn_gate.h"
+#include "seer/kernels/block_select/block_select.h"
+#include "seer/kernels/block_sparse_attn/block_sparse_attn.h"
+#include "seer/kernels/gate_loss/gate_loss.h"
+#include "seer/kernels/pooled_attn/pooled_attn.h"
+
+namespace seer::kernels {
+namespace {
+
+template <class Params>
+void add(std::vector<KernelStatus>& list, const char* op, std::span<const Impl<Params>> impls,
+         const Params& p, const Device& device) {
+  for (const auto& impl : impls) list.push_back({op, impl.name, impl.why_not(p, device)});
+}
+
+}  // namespace
+
+std::vector<KernelStatus> kernel_list(const Device& device, DType dtype, int head_dim, int block) {
+  std::vector<KernelStatus> list;
+  BlockSparseAttnParams sparse{};
+  sparse.num_q_heads = sparse.num_kv_heads = 1;
+  sparse.head_dim = head_dim;
+  sparse.lists.block_q = sparse.lists.block_k = block;
+  sparse.dtype = dtype;
+  add(list, "block_sparse_attn", block_sparse_attn_impls(), sparse, device);
+  PooledAttnParams pooled{};
+  pooled.head_dim = head_dim;
+  pooled.block_q = pooled.block_k = block;
+  pooled.dtype = dtype;
+  add(list, "pooled_attn", pooled_attn_impls(), pooled, device);
+  add(list, "attn_gate", attn_gate_pool_impls(), {}, device);
+  add(list, "gate_loss", gate_loss_impls(), {}, device);
+  add(list, "block_select", block_select_impls(), {}, device);
+  return list;
+}
+
+}  // namespace seer::kernels

@@ -1,0 +1,22 @@
+#pragma once
+// What runs where: every operation's implementations and, for a device, why some do not.
+
+#include <string>
+#include <vector>
+
+#include "seer/base/dtype.h"
+#include "seer/kernels/impl.h"
+
+namespace seer::kernels {
+
+struct KernelStatus {
+  const char* op;
+  const char* implementation;
+  std::string why_not;  // empty: it runs
+};
+
+// For calls of this type, head size and block size whose tensors are contiguous. In the order of
+// the ops' own tables: the first that runs is the one that is used.
+std::vector<KernelStatus> kernel_list(const Device& device, DType dtype, int head_dim, int block);
+
+}  // namespace seer::kernels

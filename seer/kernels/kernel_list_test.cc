@@ -1,0 +1,50 @@
+// The list that `seer kernels` prints.
+
+#include "seer/kernels/kernel_list.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace seer::kernels {
+namespace {
+
+using testing::HasSubstr;
+
+std::string reason(const Device& device, DType dtype, int head_dim, const std::string& op,
+                   const std::string& implementation) {
+  for (const KernelStatus& s : kernel_list(device, dtype, head_dim, 64)) {
+    if (op == s.op && implementation == s.implementation) return s.why_not;
+  }
+  return "not in the list";
+}
+
+TEST(KernelList, EveryOperationRunsOnTheCpu) {
+  for (const char* op :
+       {"block_sparse_attn", "pooled_attn", "attn_gate", "gate_loss", "block_select"}) {
+    EXPECT_EQ(reason({}, DType::bf16, 128, op, "cpu"), "") << op;
+    EXPECT_THAT(reason({.sm = 90}, DType::bf16, 128, op, "cpu"), HasSubstr("GPU")) << op;
+  }
+}
+
+TEST(KernelList, GpuKernelsSayWhichChipsTheyTake) {
+#ifdef SEER_CUDA
+  const Device ampere{.sm = 80}, hopper{.sm = 90}, turing{.sm = 75};
+  EXPECT_EQ(reason(hopper, DType::bf16, 128, "block_sparse_attn", "sm90"), "");
+  EXPECT_EQ(reason(ampere, DType::f16, 64, "block_sparse_attn", "sm80"), "");
+  EXPECT_THAT(reason(ampere, DType::bf16, 128, "block_sparse_attn", "sm90"),
+              HasSubstr("needs compute capability 9.0, this GPU has 8.0"));
+  EXPECT_THAT(reason(turing, DType::bf16, 128, "block_sparse_attn", "sm80"),
+              HasSubstr("8.0 or later, this GPU has 7.5"));
+  EXPECT_THAT(reason({}, DType::bf16, 128, "block_sparse_attn", "sm90"), HasSubstr("on the CPU"));
+  EXPECT_THAT(reason(hopper, DType::bf16, 72, "block_sparse_attn", "sm90"),
+              HasSubstr("head_dim is 72, want 64, 96, 128 or 256"));
+  EXPECT_THAT(reason(hopper, DType::f32, 128, "block_sparse_attn", "sm90"),
+              HasSubstr("dtype is f32"));
+#else
+  EXPECT_THAT(reason({.sm = 90}, DType::bf16, 128, "block_sparse_attn", "sm90"),
+              HasSubstr("built without CUDA kernels"));
+#endif
+}
+
+}  // namespace
+}  // namespace seer::kernels
