@@ -24,7 +24,8 @@ def lines(data, lists, heads_kv, head_dim, dtype):
         dense, flex = table.fastest_dense(rivals), rivals.get(table.FLEX)
         # At density 1 all kinds of lists are the same.
         if dense and (own["lists"] == lists or own["wanted_density"] >= 1):
-            out.setdefault(table.tokens(own), []).append(
+            label = table.tokens(own) + ("" if rivals.get(table.CUDNN) else " (no cuDNN)")
+            out.setdefault(label, []).append(
                 (own["density"], dense / own["median_ms"], own["kept_tflops"],
                  flex and own["kept_tflops"] * own["median_ms"] / flex))
     return {length: sorted(points) for length, points in out.items()}

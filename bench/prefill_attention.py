@@ -196,7 +196,7 @@ def main():
     command = " ".join(["python", "bench/prefill_attention.py", *sys.argv[1:]])
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}; {len(groups)} groups; " +
           "; ".join(f"{name}: {state}" for name, state in known.items()))
-    rows, bad, left = [], 0, []
+    rows, bad, left, failed = [], 0, [], {}
     for shape, variants in groups:
         if tuple(getattr(shape, key) for key in record.GROUP) in done:
             print(f"{shape}: in the file")
@@ -205,21 +205,27 @@ def main():
             left.append(str(shape))
             continue
         print(f"{shape}: {'; '.join(map(str, variants))}", flush=True)
-        with torch.no_grad():
-            new = measure(shape, variants, kinds, args)
+        new = []
+        try:
+            with torch.no_grad():
+                new = measure(shape, variants, kinds, args)
+        except Exception as error:  # memory for the inputs, or a kernel that broke the context
+            failed[str(shape)] = rivals.one_line(error)
+            print(f"  failed: {failed[str(shape)]}")
         gc.collect()
-        torch.cuda.empty_cache()
+        if not failed:
+            torch.cuda.empty_cache()
         show(new)
         bad += sum(r["implementation"] == "seer" and r["status"] != "ok" for r in new)
         rows += new
-        made = record.make(command, timing.METHOD, known, rows)
+        made = record.make(command, timing.METHOD, known, rows, failed)
         if path:
             record.write(path, record.merge(old, made) if old else made)
     print(f"{time.perf_counter() - begin:.1f} s in all" + (f"; written: {path}" if path else ""))
     if left:
         print("not measured, the budget is used up (go on with --resume): " + "; ".join(left))
-    if bad:
-        sys.exit(f"{bad} results of seer are wrong or missing")
+    if bad or failed:
+        sys.exit(f"{bad} results of seer are wrong or missing, {len(failed)} groups failed")
 
 
 if __name__ == "__main__":

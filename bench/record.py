@@ -25,13 +25,13 @@ def driver():
         return "unknown"
 
 
-def make(command, method, rivals, rows):
-    """rivals: {name: version, or why it is missing}."""
+def make(command, method, rivals, rows, failed):
+    """rivals: {name: version, or why it is missing}; failed: {group: why it has no rows}."""
     import triton
     return {"operation": "block_sparse_attn", "chip": torch.cuda.get_device_name(),
             "versions": {"torch": torch.__version__, "cuda": torch.version.cuda, "driver": driver(),
                          "cudnn": torch.backends.cudnn.version(), "triton": triton.__version__},
-            "rivals": rivals, "method": method, "command": command,
+            "rivals": rivals, "method": method, "failed": failed, "command": command,
             "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(), "rows": rows}
 
 

@@ -75,6 +75,7 @@ def table(data, keep=lambda row: True):
                if keep(r) and r["status"] != "ok"}
     reasons |= {f"{name}: {state}" for name, state in data["rivals"].items() if state == "not installed"}
     slower = f";{SLOWER}: seer is slower" if SLOWER in str(lines) else ""
+    reasons |= {f"{group}: {reason}" for group, reason in data.get("failed", {}).items()}
     notes = [f"\"x\": how many times longer the rival takes{slower}. "
              "FA2 and cuDNN are torch's and compute everything; FlexAttention and FlashInfer compute the same lists.",
              *(["Not in the table: " + "; ".join(sorted(reasons)) + "."] if reasons else []),

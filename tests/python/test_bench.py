@@ -242,6 +242,7 @@ def test_table_of_a_file(tmp_path):
 
 def test_plot_lines():
     found = plot.lines(made_record(ROWS), "random", 32, 128, "bf16")
+    found = {label: found[label] for label in ("32k", "8k")}  # both have cuDNN's time
     assert found["32k"] == [(.1, .5, 50.0, pytest.approx(100 / 3)), (.2, .25, 25.0, pytest.approx(100 / 9))]
     assert found["8k"] == [(.1, 2.0, 20.0, None)]
     assert plot.lines(made_record(ROWS), "gate", 32, 128, "bf16") == {}

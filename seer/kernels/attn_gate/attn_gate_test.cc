@@ -338,8 +338,7 @@ TEST(AttnGate, NoCudaImplementationIsNamed) {
     attn_gate_score(in.p, Device{90, 132});
     FAIL();
   } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find("cpu: the tensors are on a GPU"),
-              std::string::npos);
+    EXPECT_NE(std::string(error.what()).find("cpu: the tensors are on a GPU"), std::string::npos);
   }
 }
 
