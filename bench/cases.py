@@ -109,7 +109,7 @@ def full():
 
 
 def quick():
-    """A few seconds: does everything run, and is it right?"""
+    """Half a minute, most of it compilation of FlexAttention: does everything run, and is it right?"""
     whole, chunk = Shape(4096, 4096, heads_kv=8), Shape(1024, 8192, heads_kv=8, head_dim=64)
     return [(whole, variants(whole, (.1, 1.), list_heads=("q", "kv"))), (chunk, variants(chunk, (.1,)))]
 

@@ -6,6 +6,10 @@
 
 namespace seer::kernels {
 
+std::string why_not_cpu(const Device& device) {
+  return device.sm == 0 ? "" : "the tensors are on a GPU";
+}
+
 std::string why_not_gpu(const Device& device, int first, int last) {
 #ifndef SEER_CUDA
   return "built without CUDA kernels";

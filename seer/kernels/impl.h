@@ -14,8 +14,16 @@ struct Device {
   int num_sms = 0;  // multiprocessors; 0 on the CPU
 };
 
+// Why a CPU version does not run on this device; empty: it does.
+std::string why_not_cpu(const Device& device);
 // Why a GPU kernel for compute capabilities `first` to `last` does not run here; empty: it does.
 std::string why_not_gpu(const Device& device, int first, int last);
+
+// The same, as an entry of Impl for an operation whose CPU version takes every call.
+template <class Params>
+std::string why_not_cpu(const Params&, const Device& device) {
+  return why_not_cpu(device);
+}
 
 // The CUDA device of this index. Error: there is none, or the build has no CUDA kernels.
 Device cuda_device(int index);

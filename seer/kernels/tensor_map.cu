@@ -1,7 +1,5 @@
 #include "seer/kernels/tensor_map.h"
 
-#include <algorithm>
-
 #include "seer/kernels/cuda_check.h"
 
 namespace seer::kernels {
@@ -21,17 +19,6 @@ Encode encode_function() {
 }
 
 }  // namespace
-
-std::string tensor_map_why_not(const char* name, const StridedIn& x, int64_t tokens, int heads) {
-  if (reinterpret_cast<uintptr_t>(x.data) % 16 != 0) {
-    return message(name, " does not begin at a multiple of 16 bytes");
-  }
-  if ((tokens > 1 && x.token_stride % 8 != 0) || (heads > 1 && x.head_stride % 8 != 0)) {
-    return message("the strides of ", name, " are ", x.token_stride, " and ", x.head_stride,
-                   " elements, want multiples of 8");
-  }
-  return "";
-}
 
 CUtensorMap tensor_map(const StridedIn& x, int64_t tokens, int heads, int head_dim, DType dtype) {
   static const Encode encode = encode_function();

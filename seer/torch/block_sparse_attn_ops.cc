@@ -79,13 +79,8 @@ Output attn(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const
                                 {"list_count", list_count},
                                 {"list", list}});
   const bool on_cpu = q.is_cpu();
-  check_heads(kSparseOp, {"q", q});
-  check_heads(kSparseOp, {"k", k});
-  check_heads(kSparseOp, {"v", v});
-  check_same_dtype(kSparseOp, {{"q", q}, {"k", k}, {"v", v}});
+  check_qkv(kSparseOp, q, k, v);
   check_block(kSparseOp, block);
-  TORCH_CHECK(k.sizes() == v.sizes() && k.size(2) == q.size(2), kSparseOp, ": q is ", q.sizes(),
-              ", k ", k.sizes(), ", v ", v.sizes(), ", want one head size, k and v alike");
   check_prefix(kSparseOp, {"cu_q", cu_q}, q.size(0));
   check_prefix(kSparseOp, {"cu_k", cu_k}, k.size(0), &cu_q);
   check_block_prefix(kSparseOp, {"cu_rows", cu_rows}, cu_q, block, -1);

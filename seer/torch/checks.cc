@@ -25,6 +25,13 @@ void check_same_dtype(const char* op, std::initializer_list<Named> tensors) {
   }
 }
 
+void check_qkv(const char* op, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+  for (const Named& x : {Named{"q", q}, {"k", k}, {"v", v}}) check_heads(op, x);
+  check_same_dtype(op, {{"q", q}, {"k", k}, {"v", v}});
+  TORCH_CHECK(k.sizes() == v.sizes() && k.size(2) == q.size(2), op, ": q is ", q.sizes(), ", k ",
+              k.sizes(), ", v ", v.sizes(), ", want one head size, k and v alike");
+}
+
 void check_same_device(const char* op, std::initializer_list<Named> tensors) {
   const Named& first = *tensors.begin();
   for (const Named& x : tensors) {

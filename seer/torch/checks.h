@@ -24,6 +24,8 @@ struct Named {
 void check_heads(const char* op, const Named& x);
 // The same dtype for all of them.
 void check_same_dtype(const char* op, std::initializer_list<Named> tensors);
+// Those two for queries, keys and values: one head size, k and v alike.
+void check_qkv(const char* op, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
 // The same device for all of them.
 void check_same_device(const char* op, std::initializer_list<Named> tensors);
 // f32 with `dim` axes.

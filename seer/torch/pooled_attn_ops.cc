@@ -20,13 +20,8 @@ Output attn_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                 const at::Tensor& cu_q, const at::Tensor& cu_k, const at::Tensor& cu_rows,
                 int64_t num_rows, int64_t num_blocks, int64_t block, double scale, bool causal,
                 bool group_max, bool normalise) {
-  check_heads(kPooledOp, {"q", q});
-  check_heads(kPooledOp, {"k", k});
-  check_heads(kPooledOp, {"v", v});
-  check_same_dtype(kPooledOp, {{"q", q}, {"k", k}, {"v", v}});
+  check_qkv(kPooledOp, q, k, v);
   check_block(kPooledOp, block);
-  TORCH_CHECK(k.sizes() == v.sizes() && k.size(2) == q.size(2), kPooledOp, ": q is ", q.sizes(),
-              ", k ", k.sizes(), ", v ", v.sizes(), ", want one head size, k and v alike");
   check_prefix(kPooledOp, {"cu_q", cu_q}, q.size(0));
   check_prefix(kPooledOp, {"cu_k", cu_k}, k.size(0), &cu_q);
   check_block_prefix(kPooledOp, {"cu_rows", cu_rows}, cu_q, block, num_rows);

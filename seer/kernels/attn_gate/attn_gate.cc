@@ -5,11 +5,6 @@
 namespace seer::kernels {
 namespace {
 
-template <class Params>
-std::string why_not_cpu(const Params&, const Device& device) {
-  return device.sm == 0 ? "" : "the tensors are on a GPU";
-}
-
 template <class Params, void (*kRun)(const Params&)>
 void run_cpu(const Params& p, void*) {
   kRun(p);

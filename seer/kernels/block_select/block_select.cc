@@ -18,10 +18,6 @@ constexpr RuleName kRules[] = {{SelectRule::nz_ratio, "nz_ratio", 1},
                                {SelectRule::row_budget, "row_budget", 1e15},
                                {SelectRule::head_budget, "head_budget", 1}};
 
-std::string why_not_cpu(const BlockSelectParams&, const Device& device) {
-  return device.sm == 0 ? "" : "the tensors are on a GPU";
-}
-
 void run_cpu(const BlockSelectParams& p, void*) {
   block_select_cpu(p);
 }

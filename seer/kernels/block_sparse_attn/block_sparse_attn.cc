@@ -3,50 +3,60 @@
 #include <cmath>
 
 #include "seer/kernels/block_sparse_attn/cpu.h"
+#include "seer/kernels/cpu_features.h"
+#ifdef SEER_CUDA
 #include "seer/kernels/block_sparse_attn/sm80/fwd.h"
 #include "seer/kernels/block_sparse_attn/sm90/fwd.h"
-#include "seer/kernels/cpu_features.h"
+#endif
 
 namespace seer::kernels {
 namespace {
 
 using Params = BlockSparseAttnParams;
 
-std::string why_not_cpu(const Params& p, const Device& device) {
-  return device.sm > 0 ? "the tensors are on a GPU" : block_sparse_attn_cpu_why_not(p);
+std::string why_not_on_cpu(const Params& p, const Device& device) {
+  const std::string reason = why_not_cpu(device);
+  return reason.empty() ? block_sparse_attn_cpu_why_not(p) : reason;
 }
 
 void run_cpu(const Params& p, void*) {
   block_sparse_attn_cpu(p, tile_engine(p.dtype, cpu_has_bf16_dot()));
 }
 
-std::string why_not_sm90(const Params& p, const Device& device) {
-  const std::string reason = why_not_gpu(device, 90, 90);
-#ifdef SEER_CUDA
-  return reason.empty() ? block_sparse_attn_sm90_why_not(p) : reason;
-#else
-  return reason;
-#endif
+// What every GPU kernel asks for; kOwn gives what only this one does. Compute capabilities kFirst to
+// kLast.
+template <int kFirst, int kLast, std::string (*kOwn)(const Params&)>
+std::string why_not_on_gpu(const Params& p, const Device& device) {
+  const std::string reason = why_not_gpu(device, kFirst, kLast);
+  if (!reason.empty()) return reason;
+  if (p.dtype == DType::f32) return "dtype is f32, want bf16 or f16";
+  if (p.head_dim != 64 && p.head_dim != 96 && p.head_dim != 128 && p.head_dim != 256) {
+    return message("head_dim is ", p.head_dim, ", want 64, 96, 128 or 256");
+  }
+  if (p.lists.block_q != 64 && p.lists.block_q != 128) {
+    return message("block_q is ", p.lists.block_q, ", want 64 or 128");
+  }
+  if (p.lists.block_k != 64 && p.lists.block_k != 128) {
+    return message("block_k is ", p.lists.block_k, ", want 64 or 128");
+  }
+  return kOwn(p);
 }
 
-std::string why_not_sm80(const Params& p, const Device& device) {
-  const std::string reason = why_not_gpu(device, 80, 999);
-#ifdef SEER_CUDA
-  return reason.empty() ? block_sparse_attn_sm80_why_not(p) : reason;
-#else
-  return reason;
-#endif
+#ifndef SEER_CUDA
+std::string block_sparse_attn_sm90_why_not(const Params&) {
+  return "";  // never asked: why_not_gpu() says that the build has no CUDA kernels
 }
+std::string block_sparse_attn_sm80_why_not(const Params&) {
+  return "";
+}
+constexpr void (*block_sparse_attn_sm90)(const Params&, void*) = nullptr;
+constexpr void (*block_sparse_attn_sm80)(const Params&, void*) = nullptr;
+#endif
 
 constexpr Impl<Params> kImpls[] = {
-#ifdef SEER_CUDA
-    {"sm90", why_not_sm90, block_sparse_attn_sm90},
-    {"sm80", why_not_sm80, block_sparse_attn_sm80},
-#else
-    {"sm90", why_not_sm90, nullptr},
-    {"sm80", why_not_sm80, nullptr},
-#endif
-    {"cpu", why_not_cpu, run_cpu}};
+    {"sm90", why_not_on_gpu<90, 90, block_sparse_attn_sm90_why_not>, block_sparse_attn_sm90},
+    {"sm80", why_not_on_gpu<80, 999, block_sparse_attn_sm80_why_not>, block_sparse_attn_sm80},
+    {"cpu", why_not_on_cpu, run_cpu}};
 
 }  // namespace
 

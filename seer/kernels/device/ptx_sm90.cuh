@@ -1,18 +1,13 @@
 #pragma once
-// The PTX instructions of sm_90a that the kernels use, one function each. No policy here.
+// The PTX instructions that sm_90a adds to those of sm_80, one function each. No policy here.
 
 #include <cuda.h>
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 
 #include <cstdint>
-#include <type_traits>
+
+#include "seer/kernels/device/ptx_sm80.cuh"
 
 namespace seer::ptx {
-
-__device__ __forceinline__ uint32_t smem_address(const void* p) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
-}
 
 // --- mbarrier: `bar` is a shared-memory address ---
 
@@ -87,32 +82,6 @@ __device__ __forceinline__ void fence_registers(float (&r)[kN]) {
 #pragma unroll
   for (int i = 0; i < kN; ++i) {
     asm volatile("" : "+f"(r[i])::"memory");
-  }
-}
-
-// --- small things ---
-
-// Four 8x8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix i / 8.
-__device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], uint32_t smem) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(smem));
-}
-
-__device__ __forceinline__ float exp2_approx(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
-template <class Element>
-__device__ __forceinline__ uint32_t pack(float lo, float hi) {
-  if constexpr (std::is_same_v<Element, __nv_bfloat16>) {
-    const __nv_bfloat162 v = __floats2bfloat162_rn(lo, hi);
-    return reinterpret_cast<const uint32_t&>(v);
-  } else {
-    const __half2 v = __floats2half2_rn(lo, hi);
-    return reinterpret_cast<const uint32_t&>(v);
   }
 }
 

@@ -5,10 +5,6 @@
 namespace seer::kernels {
 namespace {
 
-std::string why_not_cpu(const GateLossParams&, const Device& device) {
-  return device.sm == 0 ? "" : "the tensors are on a GPU";
-}
-
 void run_cpu(const GateLossParams& p, void*) {
   gate_loss_cpu(p);
 }

@@ -10,15 +10,16 @@ namespace {
 
 using Params = PooledAttnParams;
 
-std::string why_not_cpu(const Params& p, const Device& device) {
-  return device.sm > 0 ? "the tensors are on a GPU" : pooled_attn_cpu_why_not(p);
+std::string why_not_on_cpu(const Params& p, const Device& device) {
+  const std::string reason = why_not_cpu(device);
+  return reason.empty() ? pooled_attn_cpu_why_not(p) : reason;
 }
 
 void run_cpu(const Params& p, void*) {
   pooled_attn_cpu(p, tile_engine(p.dtype, cpu_has_bf16_dot()));
 }
 
-constexpr Impl<Params> kImpls[] = {{"cpu", why_not_cpu, run_cpu}};
+constexpr Impl<Params> kImpls[] = {{"cpu", why_not_on_cpu, run_cpu}};
 
 }  // namespace
 

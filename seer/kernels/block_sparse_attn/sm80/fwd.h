@@ -7,7 +7,8 @@
 
 namespace seer::kernels {
 
-// Empty, or why this kernel does not take the call on a chip that could run it.
+// Empty, or why this kernel does not take a call whose type, head size and blocks every GPU kernel
+// takes (block_sparse_attn.cc).
 std::string block_sparse_attn_sm80_why_not(const BlockSparseAttnParams& p);
 
 // Asynchronous on `stream`; the same bits in every run. No allocation, no synchronisation.

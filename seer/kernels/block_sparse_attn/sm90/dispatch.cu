@@ -1,11 +1,11 @@
-// What the sm90 forward takes, and the instance that it takes it with.
+// What only the sm90 forward asks for, and the instance that it takes it with.
 
 #include "seer/kernels/block_sparse_attn/sm90/dispatch.h"
 
 #include "seer/base/error.h"
+#include "seer/kernels/alignment.h"
 #include "seer/kernels/block_sparse_attn/sm90/config.h"
 #include "seer/kernels/block_sparse_attn/sm90/fwd.h"
-#include "seer/kernels/tensor_map.h"
 
 namespace seer::kernels {
 namespace {
@@ -30,24 +30,13 @@ void run(const Params& p, void* stream) {
 }  // namespace
 
 std::string block_sparse_attn_sm90_why_not(const Params& p) {
-  if (p.dtype == DType::f32) return "dtype is f32, want bf16 or f16";
-  if (p.head_dim != 64 && p.head_dim != 96 && p.head_dim != 128 && p.head_dim != 256) {
-    return message("head_dim is ", p.head_dim, ", want 64, 96, 128 or 256");
-  }
-  if (p.lists.block_q != 64 && p.lists.block_q != 128) {
-    return message("block_q is ", p.lists.block_q, ", want 64 or 128");
-  }
-  if (p.lists.block_k != 64 && p.lists.block_k != 128) {
-    return message("block_k is ", p.lists.block_k, ", want 64 or 128");
-  }
   const int64_t rows = p.lists.num_rows * (p.lists.block_q / sm90::kTile) * p.num_q_heads;
   if (rows > INT32_MAX) return message(rows, " rows of all heads, want at most ", INT32_MAX);
-  std::string reason = tensor_map_why_not("q", p.q, p.total_q, p.num_q_heads);
-  if (reason.empty()) reason = tensor_map_why_not("k", p.k, p.total_k, p.num_kv_heads);
-  if (reason.empty()) reason = tensor_map_why_not("v", p.v, p.total_k, p.num_kv_heads);
-  // Written 16 bytes at a time.
-  const StridedIn o{p.o.data, p.o.token_stride, p.o.head_stride};
-  if (reason.empty()) reason = tensor_map_why_not("o", o, p.total_q, p.num_q_heads);
+  // Copied, and o written, 16 bytes at a time.
+  std::string reason = why_not_aligned("q", p.q, p.total_q, p.num_q_heads, 8);
+  if (reason.empty()) reason = why_not_aligned("k", p.k, p.total_k, p.num_kv_heads, 8);
+  if (reason.empty()) reason = why_not_aligned("v", p.v, p.total_k, p.num_kv_heads, 8);
+  if (reason.empty()) reason = why_not_aligned("o", p.o, p.total_q, p.num_q_heads, 8);
   return reason;
 }
 
