@@ -13,6 +13,14 @@
 
 namespace seer::kernels {
 
+// Of the current device.
+inline int num_multiprocessors() {
+  int device = 0, count = 0;
+  SEER_CUDA_CHECK(cudaGetDevice(&device));
+  SEER_CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
+  return count;
+}
+
 // Starts `kernel` with `smem` bytes of dynamic shared memory and checks that it started.
 template <class... KernelArgs, class... Args>
 void launch(void (*kernel)(KernelArgs...), dim3 grid, int threads, size_t smem, void* stream,

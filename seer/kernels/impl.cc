@@ -40,6 +40,12 @@ Device cuda_device(int index) {
       .num_sms = get(cudaDevAttrMultiProcessorCount)};
 }
 
+bool is_capturing(void* stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status);
+  return status != cudaStreamCaptureStatusNone;
+}
+
 #else
 
 int num_cuda_devices() {
@@ -48,6 +54,10 @@ int num_cuda_devices() {
 
 Device cuda_device(int index) {
   fail("CUDA device ", index, ": this build has no CUDA kernels; configure with -DSEER_CUDA=ON");
+}
+
+bool is_capturing(void*) {
+  return false;
 }
 
 #endif

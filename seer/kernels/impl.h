@@ -29,6 +29,8 @@ std::string why_not_cpu(const Params&, const Device& device) {
 Device cuda_device(int index);
 // How many there are; 0 without a GPU, a driver, or CUDA kernels in the build.
 int num_cuda_devices();
+// Whether a CUDA graph is being captured on this stream of the current device.
+bool is_capturing(void* stream);
 
 // One implementation of the op whose parameters are `Params`.
 template <class Params>

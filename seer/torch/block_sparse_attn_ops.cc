@@ -9,6 +9,7 @@
 #include "seer/kernels/block_sparse_attn/block_sparse_attn.h"
 #include "seer/torch/checks.h"
 #include "seer/torch/ops.h"
+#include "seer/torch/scratch.h"
 
 namespace seer::torch_ops {
 namespace {
@@ -111,6 +112,14 @@ Output attn(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const
   p.dtype = dtype_of(q);
   const c10::DeviceGuard on_device(q.device());
   const Queue queue = queue_of(q);
+  at::Tensor counter, partials;
+  if (!on_cpu) {
+    counter = zero_counter(q, queue);
+    p.counter = counter.mutable_data_ptr<int32_t>();
+    p.num_parts = kernels::block_sparse_attn_parts(p, queue.device);
+    partials = at::empty({kernels::block_sparse_attn_partials(p)}, lse.options());
+    p.partials = partials.mutable_data_ptr<float>();
+  }
   kernels::block_sparse_attn(p, queue.device, queue.stream);
   return {o, lse};
 }

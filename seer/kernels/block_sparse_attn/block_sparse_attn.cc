@@ -1,5 +1,6 @@
 #include "seer/kernels/block_sparse_attn/block_sparse_attn.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "seer/kernels/block_sparse_attn/cpu.h"
@@ -64,6 +65,25 @@ std::span<const Impl<Params>> block_sparse_attn_impls() {
   return kImpls;
 }
 
+int block_sparse_attn_parts(const Params& p, const Device& device) {
+  // Only the sm90 forward cuts lists. It computes three rows of 64 queries at a time on each
+  // multiprocessor; with eight turns each the last one, only partly full, costs little.
+  if (device.sm != 90 || p.num_seqs == 0) return 1;
+  const int64_t rows = p.lists.num_rows * ((p.lists.block_q + 63) / 64) * p.num_q_heads;
+  const int64_t wanted = 8 * 3 * int64_t{device.num_sms};
+  if (rows == 0 || rows >= wanted) return 1;
+  constexpr int64_t kMaxParts = 16, kKeysOfPart = 8192;
+  const int64_t longest = (p.total_k / p.num_seqs + kKeysOfPart - 1) / kKeysOfPart;
+  return static_cast<int>(
+      std::clamp<int64_t>(std::min((wanted + rows - 1) / rows, longest), 1, kMaxParts));
+}
+
+int64_t block_sparse_attn_partials(const Params& p) {
+  if (p.num_parts <= 1) return 0;
+  const int64_t queries = p.lists.num_rows * p.lists.block_q * p.num_q_heads * p.num_parts;
+  return queries * (p.head_dim + 1);
+}
+
 void block_sparse_attn(const Params& p, const Device& device, void* stream) {
   SEER_CHECK(p.num_kv_heads > 0 && p.num_q_heads > 0 && p.num_q_heads % p.num_kv_heads == 0,
              "block_sparse_attn: ", p.num_q_heads, " query heads do not share ", p.num_kv_heads,
@@ -79,6 +99,8 @@ void block_sparse_attn(const Params& p, const Device& device, void* stream) {
              ", block_k ", p.lists.block_k, "; all must be positive");
   SEER_CHECK(p.scale > 0 && std::isfinite(p.scale), "block_sparse_attn: scale is ", p.scale,
              ", want a positive number");
+  SEER_CHECK(p.num_parts <= 1 || p.partials, "block_sparse_attn: ", p.num_parts,
+             " pieces of a list, and no memory for them");
   if (p.total_q == 0) return;
   select<Params>("block_sparse_attn", kImpls, p, device).run(p, stream);
 }

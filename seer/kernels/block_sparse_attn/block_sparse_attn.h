@@ -14,4 +14,10 @@ std::span<const Impl<BlockSparseAttnParams>> block_sparse_attn_impls();
 void block_sparse_attn(const BlockSparseAttnParams& p, const Device& device = {},
                        void* stream = nullptr);
 
+// Into how many pieces lists should be cut so that all multiprocessors have work where queries are
+// few and keys are many (a chunk of a prompt). 1 on the CPU. Depends on sizes only.
+int block_sparse_attn_parts(const BlockSparseAttnParams& p, const Device& device);
+// Floats that the pieces' results take with p.num_parts of them.
+int64_t block_sparse_attn_partials(const BlockSparseAttnParams& p);
+
 }  // namespace seer::kernels

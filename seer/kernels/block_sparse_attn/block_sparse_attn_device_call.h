@@ -1,6 +1,9 @@
 #pragma once
 // For tests: a call of block_sparse_attn whose tensors are on the GPU.
 
+#include <optional>
+
+#include "seer/kernels/block_sparse_attn/block_sparse_attn.h"
 #include "seer/kernels/block_sparse_attn/block_sparse_attn_case.h"
 #include "seer/kernels/device_buffer.h"
 
@@ -21,7 +24,8 @@ class BlockSparseAttnDeviceCall {
         cu_rows_(call.cu_rows),
         begin_(call.begin),
         count_(call.count),
-        list_(call.list) {
+        list_(call.list),
+        counter_(std::vector<int32_t>{0}) {
     params_.q.data = q_.as<void>();
     params_.k.data = k_.as<void>();
     params_.v.data = v_.as<void>();
@@ -33,6 +37,14 @@ class BlockSparseAttnDeviceCall {
     params_.lists.begin = begin_.as<int64_t>();
     params_.lists.count = count_.as<int32_t>();
     params_.lists.list = list_.as<int32_t>();
+    params_.counter = counter_.as<int32_t>();
+  }
+
+  // Lists in so many pieces; 1: whole.
+  void cut(int num_parts) {
+    params_.num_parts = num_parts;
+    partials_.emplace(block_sparse_attn_partials(params_) * sizeof(float));
+    params_.partials = partials_->as<float>();
   }
 
   const BlockSparseAttnParams& params() const { return params_; }
@@ -48,7 +60,8 @@ class BlockSparseAttnDeviceCall {
   static constexpr size_t kBehind = 2 * 128;  // bytes of an element, tokens of the largest block
 
   BlockSparseAttnParams params_;
-  DeviceBuffer q_, k_, v_, o_, lse_, cu_q_, cu_k_, cu_rows_, begin_, count_, list_;
+  DeviceBuffer q_, k_, v_, o_, lse_, cu_q_, cu_k_, cu_rows_, begin_, count_, list_, counter_;
+  std::optional<DeviceBuffer> partials_;
 };
 
 }  // namespace seer::kernels

@@ -51,9 +51,11 @@ void for_each_kernel(const Params& p, const std::function<void(const Kernel&)>& 
   EXPECT_GT(visit_kernels(p, visit), 0) << "no kernel takes the call";
 }
 
-// Tensors of its own for every run: no kernel finds another's results.
-void run(const Kernel& kernel, Call& call) {
-  const DeviceCall on_device(call);
+// Tensors of its own for every run: no kernel finds another's results. Lists are cut into so many
+// pieces by kernels that can.
+void run(const Kernel& kernel, Call& call, int num_parts = 1) {
+  DeviceCall on_device(call);
+  on_device.cut(num_parts);
   kernel.run(on_device.params(), nullptr);
   on_device.download(call);
 }
@@ -85,8 +87,10 @@ TEST_P(BlockSparseAttnGpuCases, EveryKernelMatchesTheReference) {
     Call call(c, dtype);
     const Reference reference(call);
     const int taken = visit_kernels(call.params(), [&](const Kernel& kernel) {
-      run(kernel, call);
-      EXPECT_EQ(reference.compare(call, o_limits_of_rounded_p(dtype)), "");
+      for (const int num_parts : {1, 3}) {
+        run(kernel, call, num_parts);
+        EXPECT_EQ(reference.compare(call, o_limits_of_rounded_p(dtype)), "") << num_parts;
+      }
     });
     EXPECT_EQ(taken > 0, should_be_taken);
   }
@@ -94,6 +98,79 @@ TEST_P(BlockSparseAttnGpuCases, EveryKernelMatchesTheReference) {
 
 INSTANTIATE_TEST_SUITE_P(All, BlockSparseAttnGpuCases, testing::ValuesIn(kBlockSparseAttnCases),
                          [](const auto& info) { return std::string(info.param.name); });
+
+// --- many rows, long rows ---
+
+// Rows of very different lengths, empty ones too, and many more than are computed at a time; each
+// launch must find the counter as the one before left it. Without a counter rows come in turn.
+TEST_F(BlockSparseAttnGpu, ManyUnevenRows) {
+  for (const int head_dim : {64, 96, 128, 256}) {
+    Call call({.name = "",
+               .q_lens = {300, 0, 330},
+               .k_lens = {300, 60, 390},
+               .heads_q = 64,
+               .heads_kv = 8,
+               .head_dim = head_dim,
+               .density = 0.3},
+              DType::bf16);
+    for (size_t i = 0; i < call.count.size(); ++i) {
+      if (i % 3 == 1) call.count[i] = std::min(call.count[i], 1);
+      if (i % 7 == 5) call.count[i] = 0;
+    }
+    const Reference reference(call);
+    for_each_kernel(call.params(), [&](const Kernel& kernel) {
+      Params p;
+      const DeviceCall on_device(call);
+      for (const bool with_counter : {true, true, false}) {
+        p = on_device.params();
+        if (!with_counter) p.counter = nullptr;
+        kernel.run(p, nullptr);
+        on_device.download(call);
+        EXPECT_EQ(reference.compare(call, o_limits_of_rounded_p(DType::bf16)), "") << head_dim;
+      }
+    });
+  }
+}
+
+TEST_F(BlockSparseAttnGpu, ListsInPieces) {
+  for (const int head_dim : {64, 96, 128, 256}) {
+    for (const int block : {64, 128}) {
+      Call call({.name = "",
+                 .q_lens = {70, 64, 1},
+                 .k_lens = {5000, 64, 2500},
+                 .head_dim = head_dim,
+                 .block_q = block,
+                 .block_k = block,
+                 .density = 0.9},
+                DType::bf16);
+      const Reference reference(call);
+      for_each_kernel(call.params(), [&](const Kernel& kernel) {
+        for (const int num_parts : {2, 4, 16}) {
+          run(kernel, call, num_parts);
+          EXPECT_EQ(reference.compare(call, o_limits_of_rounded_p(DType::bf16)), "")
+              << num_parts << " pieces, head size " << head_dim << ", block " << block;
+        }
+      });
+    }
+  }
+}
+
+TEST(BlockSparseAttnParts, FewQueriesAndManyKeys) {
+  const Device device{.sm = 90, .num_sms = 132};
+  const auto parts = [&](int64_t queries, int64_t keys, const Device& on) {
+    BlockSparseAttnParams p{};
+    p.num_seqs = 1, p.num_q_heads = 32, p.head_dim = 128, p.total_q = queries, p.total_k = keys;
+    p.lists.block_q = p.lists.block_k = 64, p.lists.num_rows = (queries + 63) / 64;
+    return block_sparse_attn_parts(p, on);
+  };
+  EXPECT_EQ(parts(32768, 32768, device), 1);
+  EXPECT_EQ(parts(2048, 131072, device), 4);
+  EXPECT_EQ(parts(1, 131072, device), 16);
+  EXPECT_EQ(parts(64, 4096, device), 1);  // too short to cut
+  EXPECT_EQ(parts(0, 0, device), 1);
+  EXPECT_EQ(parts(2048, 131072, Device{.sm = 80, .num_sms = 108}), 1);
+  EXPECT_EQ(parts(2048, 131072, Device{}), 1);
+}
 
 // --- what must not leak, and what must show ---
 

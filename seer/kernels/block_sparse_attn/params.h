@@ -38,6 +38,12 @@ struct BlockSparseAttnParams {
   float scale;
   bool causal;
   DType dtype;  // of q, k, v and o
+
+  // Scratch on a GPU; without it every call is right, some are slower.
+  int32_t* counter;  // [1] zero before a call and after it; calls that may overlap need one each.
+                     // null: rows are dealt out in turn, not to whoever is free
+  float* partials;   // [block_sparse_attn_partials()] where num_parts > 1
+  int num_parts;     // a list is worked on in so many pieces: block_sparse_attn_parts(); 0 is 1
 };
 
 }  // namespace seer::kernels

@@ -25,6 +25,10 @@ __device__ __forceinline__ void mbarrier_expect_tx(uint32_t bar, int bytes) {
                : "memory");
 }
 
+__device__ __forceinline__ void mbarrier_arrive(uint32_t bar) {
+  asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(bar) : "memory");
+}
+
 // Waits until the phase of this parity has completed.
 __device__ __forceinline__ void mbarrier_wait(uint32_t bar, uint32_t parity) {
   uint32_t done = 0;
@@ -56,7 +60,32 @@ __device__ __forceinline__ void tma_load_3d(uint32_t dst, const CUtensorMap* map
       : "memory");
 }
 
+// Waits until `value` has been computed or loaded: nothing else in the code depends on it yet.
+__device__ __forceinline__ void wait_for_value(uint32_t value) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.eq.u32 p, %0, 0;\nvote.sync.any.pred p, p, 0xffffffff;\n}\n" ::"r"(
+          value)
+      : "memory");
+}
+
 // --- warpgroups ---
+
+// Registers of a thread, of those that the thread block got at launch: a warpgroup that needs few
+// leaves them to the others.
+template <int kRegisters>
+__device__ __forceinline__ void lower_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+template <int kRegisters>
+__device__ __forceinline__ void raise_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+// Waits for all `threads` of a barrier of this thread block; 0 is __syncthreads().
+__device__ __forceinline__ void named_barrier_sync(int barrier, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
 
 // Ordinary writes to shared memory become visible to wgmma and the copy engine.
 __device__ __forceinline__ void fence_proxy_async() {

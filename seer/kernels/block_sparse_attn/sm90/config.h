@@ -6,19 +6,21 @@
 
 namespace seer::kernels::sm90 {
 
-constexpr int kTile = 64;      // queries of a row, keys of a step
-constexpr int kThreads = 128;  // a thread block is one warpgroup
+constexpr int kTile = 64;        // queries of a row, keys of a step
+constexpr int kWarpgroup = 128;  // threads
 
-// A row that a thread block works on: 64 queries of one head, and the steps that its list asks for.
+// A row: 64 queries of one head, and the steps that its list (or one piece of it) asks for.
 struct Row {
   const int32_t* list;
-  int num_steps;  // key tiles
+  int num_steps;  // key tiles; kNoRow: there is no further row
   int head, kv_head;
   int q_token;  // of the packed tokens: the row's first query
   int q_left;   // queries from there to the end of the sequence
   int k_begin, k_len;
-  int limit;  // last key that the first query sees
+  int limit;     // last key that the first query sees
+  unsigned out;  // number of the row among those of all pieces and heads
 };
+constexpr int kNoRow = -1;
 
 template <class Element_, int kHeadDim_>
 struct ForwardConfig {
@@ -28,23 +30,33 @@ struct ForwardConfig {
   static constexpr int kChunkBytes = kTile * 128;             // 64 columns, rows of 128 bytes
   static constexpr int kTileBytes = kChunkBytes * (kColumns / 64);
 
-  // Queries in registers save shared memory, a third thread block fits. With 64 columns ptxas
-  // 13.0.88 gives their registers to the weights although the next step reads them again; 256
-  // columns leave no registers.
+  // Queries in registers leave room for another tile on its way. With 64 columns ptxas 13.0.88
+  // gives their registers to the weights although the next step reads them again; 256 columns leave
+  // no registers.
   static constexpr bool kQueriesInRegisters = kHeadDim == 96 || kHeadDim == 128;
-  static constexpr int kQuerySlots = kQueriesInRegisters ? 0 : kHeadDim == 64 ? 2 : 1;
-  static constexpr int kSlots = kHeadDim <= 128 ? 2 : 1;  // key tiles and value tiles on their way
-  static constexpr int kBlocksPerSm = kHeadDim == 64 ? 4 : kHeadDim == 256 ? 2 : 3;
+  static constexpr int kConsumers = kHeadDim == 64 ? 4 : kHeadDim == 256 ? 2 : 3;
+  static constexpr int kSlots = kHeadDim == 256 ? 2 : 4;  // tiles on their way, per consumer
+  static constexpr int kThreads = kWarpgroup * (1 + kConsumers);
+  // Of a thread. Together they are what the thread block gets at launch.
+  static constexpr int kLoaderRegisters = kHeadDim == 256 ? 40 : 32;
+  static constexpr int kConsumerRegisters = kHeadDim == 64 ? 112 : kHeadDim == 256 ? 232 : 160;
 
-  struct Smem {
-    alignas(1024)
-        uint8_t query[kQuerySlots == 0 ? 1 : kQuerySlots][kQuerySlots == 0 ? 1024 : kTileBytes];
-    alignas(1024) uint8_t key[kSlots][kTileBytes];
-    alignas(1024) uint8_t value[kSlots][kTileBytes];
-    Row row[3];
-    uint64_t key_full[kSlots], value_full[kSlots], query_full[2];
+  // What a consumer warpgroup and the warp that loads for it share.
+  struct Channel {
+    alignas(1024) uint8_t tile[kSlots][kTileBytes];  // a ring
+    alignas(1024) uint8_t query[kQueriesInRegisters ? 1024 : kTileBytes];
   };
-  static_assert(kBlocksPerSm * (sizeof(Smem) + 1024) <= 228 * 1024, "a multiprocessor has 228 KiB");
+  struct Signals {
+    uint64_t full[kSlots], empty[kSlots], query_full, query_empty;
+    int key0[kSlots];  // first key of the tile, counted from the sequence's
+    // The row that the consumer stores, the one that it computes, the one being looked up.
+    Row row[3];
+  };
+  struct Smem {
+    Channel channel[kConsumers];
+    Signals signals[kConsumers];
+  };
+  static_assert(sizeof(Smem) <= 227 * 1024, "a thread block may have 227 KiB");
 };
 
 }  // namespace seer::kernels::sm90

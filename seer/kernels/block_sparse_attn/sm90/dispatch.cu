@@ -2,6 +2,8 @@
 
 #include "seer/kernels/block_sparse_attn/sm90/dispatch.h"
 
+#include <algorithm>
+
 #include "seer/base/error.h"
 #include "seer/kernels/alignment.h"
 #include "seer/kernels/block_sparse_attn/sm90/config.h"
@@ -12,25 +14,21 @@ namespace {
 
 using Params = BlockSparseAttnParams;
 
-// Longer queues hide the start of a row behind the end of the one before, but neighbouring thread
-// blocks then work on rows of different heads, whose keys do not fit into the L2 cache together:
-// 459, 451, 365, 303 kept TFLOP/s for 1, 2, 4, 8 rows (32k, density 0.1, D = 128, H200).
-constexpr int kRowsPerBlock = 1;
-
 template <class Element>
 void run(const Params& p, void* stream) {
   switch (p.head_dim) {
-    case 64: return sm90::run_block_sparse_fwd<Element, 64>(p, stream, kRowsPerBlock);
-    case 96: return sm90::run_block_sparse_fwd<Element, 96>(p, stream, kRowsPerBlock);
-    case 128: return sm90::run_block_sparse_fwd<Element, 128>(p, stream, kRowsPerBlock);
-    case 256: return sm90::run_block_sparse_fwd<Element, 256>(p, stream, kRowsPerBlock);
+    case 64: return sm90::run_block_sparse_fwd<Element, 64>(p, stream);
+    case 96: return sm90::run_block_sparse_fwd<Element, 96>(p, stream);
+    case 128: return sm90::run_block_sparse_fwd<Element, 128>(p, stream);
+    case 256: return sm90::run_block_sparse_fwd<Element, 256>(p, stream);
   }
 }
 
 }  // namespace
 
 std::string block_sparse_attn_sm90_why_not(const Params& p) {
-  const int64_t rows = p.lists.num_rows * (p.lists.block_q / sm90::kTile) * p.num_q_heads;
+  const int64_t rows =
+      p.lists.num_rows * (p.lists.block_q / sm90::kTile) * p.num_q_heads * std::max(p.num_parts, 1);
   if (rows > INT32_MAX) return message(rows, " rows of all heads, want at most ", INT32_MAX);
   // Copied, and o written, 16 bytes at a time.
   std::string reason = why_not_aligned("q", p.q, p.total_q, p.num_q_heads, 8);
@@ -42,6 +40,7 @@ std::string block_sparse_attn_sm90_why_not(const Params& p) {
 
 void block_sparse_attn_sm90(const Params& p, void* stream) {
   p.dtype == DType::bf16 ? run<sm90::bf16>(p, stream) : run<sm90::f16>(p, stream);
+  if (p.num_parts > 1) sm90::combine_parts(p, stream);
 }
 
 }  // namespace seer::kernels

@@ -11,8 +11,10 @@ namespace seer::kernels::sm90 {
 using bf16 = __nv_bfloat16;
 using f16 = __half;
 
-// `rows_per_block`: rows of 64 queries that a thread block computes one after another.
 template <class Element, int kHeadDim>
-void run_block_sparse_fwd(const BlockSparseAttnParams& p, void* stream, int rows_per_block);
+void run_block_sparse_fwd(const BlockSparseAttnParams& p, void* stream);
+
+// Puts the pieces' results together where lists were cut (p.num_parts > 1).
+void combine_parts(const BlockSparseAttnParams& p, void* stream);
 
 }  // namespace seer::kernels::sm90

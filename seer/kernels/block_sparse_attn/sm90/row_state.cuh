@@ -8,12 +8,10 @@
 #include <cmath>
 
 #include "seer/kernels/block_sparse_attn/params.h"
-#include "seer/kernels/block_sparse_attn/sm90/config.h"
+#include "seer/kernels/block_sparse_attn/sm90/rows.cuh"
 #include "seer/kernels/device/wgmma_sm90.cuh"
 
 namespace seer::kernels::sm90 {
-
-constexpr uint32_t kAllLanes = 0xffffffff;
 
 template <class Config>
 struct RowState {
@@ -32,7 +30,7 @@ struct RowState {
   float max[2], sum[2];  // sum: of this thread's columns only, until store()
 
   __device__ explicit RowState(float scale)
-      : warp(threadIdx.x / 32), lane(threadIdx.x % 32), scale_log2(scale * 1.44269504f) {}
+      : warp(threadIdx.x / 32 % 4), lane(threadIdx.x % 32), scale_log2(scale * 1.44269504f) {}
 
   // A new row; its queries are in `tile`.
   __device__ __forceinline__ void begin(uint32_t tile) {
@@ -44,6 +42,12 @@ struct RowState {
         ptx::ldmatrix_x4(
             rQ[k], tile + (k >> 2) * Config::kChunkBytes + row * 128 + ((chunk ^ (row & 7)) << 4));
       }
+      // The copy engine writes this tile again as soon as it may: not before the reads are done. (A
+      // proxy fence would wait for the stores of the last row, too.)
+      uint32_t all = 0;
+#pragma unroll
+      for (int k = 0; k < kQuerySteps; ++k) all ^= rQ[k][3];
+      ptx::wait_for_value(all);
     } else {
       query_descriptor = ptx::wgmma_descriptor(tile, 16);
     }
@@ -86,8 +90,8 @@ struct RowState {
     }
   }
 
-  // Scores become weights, in rP; output and sum so far are brought to the new maximum.
-  __device__ __forceinline__ void softmax() {
+  // The running maximum takes in the scores; output and sum so far are brought to it.
+  __device__ __forceinline__ void update_max() {
     float top[2] = {rS[0], rS[2]};
 #pragma unroll
     for (int i = 0; i < 32; i += 4) {
@@ -104,39 +108,33 @@ struct RowState {
                    (top[0] - max[0]) * scale_log2 > 8.f || (top[1] - max[1]) * scale_log2 > 8.f)) {
       rescale(top);
     }
+  }
+
+  // rO += exp(scores) values. Products of the first keys run while weights of the next are computed.
+  __device__ __forceinline__ void add_output(uint32_t value_tile) {
+    const uint32_t values = ptx::wgmma_descriptor(value_tile, Config::kChunkBytes);
+    float base[2], part[2][2] = {};
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       // a row that has seen no key: avoid inf - inf
-      const float base = max[r] == -INFINITY ? 0.f : max[r] * scale_log2;
-      float part[2] = {0.f, 0.f};
-#pragma unroll
-      for (int i = 0; i < 32; i += 4) {
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          float& s = rS[i + 2 * r + e];
-          s = ptx::exp2_approx(fmaf(s, scale_log2, -base));
-          part[e] += s;
-        }
-      }
-      sum[r] += part[0] + part[1];
+      base[r] = max[r] == -INFINITY ? 0.f : max[r] * scale_log2;
     }
 #pragma unroll
+    for (int g = 0; g < kGroups; ++g) ptx::fence_registers(rO[g]);
+#pragma unroll
     for (int k = 0; k < 4; ++k) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        const int r = i >> 1 & 1;
+        float& s = rS[8 * k + i];
+        s = ptx::exp2_approx(fmaf(s, scale_log2, -base[r]));
+        part[r][i & 1] += s;
+      }
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         rP[k][i] = ptx::pack<Element>(rS[8 * k + 2 * i], rS[8 * k + 2 * i + 1]);
       }
-    }
-  }
-
-  // rO += rP values
-  __device__ __forceinline__ void add_output(uint32_t value_tile) {
-    const uint32_t values = ptx::wgmma_descriptor(value_tile, Config::kChunkBytes);
-#pragma unroll
-    for (int g = 0; g < kGroups; ++g) ptx::fence_registers(rO[g]);
-    ptx::wgmma_fence();
-#pragma unroll
-    for (int k = 0; k < 4; ++k) {
+      ptx::wgmma_fence();
 #pragma unroll
       for (int g = 0; g < kGroups; ++g) {
         const uint32_t offset = (k * 2048 + g * 2 * Config::kChunkBytes) / 16;
@@ -144,14 +142,18 @@ struct RowState {
       }
     }
     ptx::wgmma_commit();
+#pragma unroll
+    for (int r = 0; r < 2; ++r) sum[r] += part[r][0] + part[r][1];
     ptx::wgmma_wait<0>();  // the output is complete, the values are read
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) ptx::fence_registers(rO[g]);
   }
 
-  // Normalised output and log-sum-exp. Both go past the caches: nobody reads them again here.
+  // Normalised output and log-sum-exp, to o and lse or, of a piece of a list, to where the pieces
+  // are put together. They go past the caches: nobody reads them again here.
   __device__ __forceinline__ void store(const BlockSparseAttnParams& p, const Row& row) {
     const int quad = lane & 3;
+    const bool is_part = p.num_parts > 1;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       float s = sum[r];
@@ -160,31 +162,49 @@ struct RowState {
       const float inverse = s > 0.f ? 1.f / s : 0.f;
       const int query = warp * 16 + (lane >> 2) + 8 * r;
       const bool is_inside = query < row.q_left;
-      const int64_t token = int64_t{row.q_token} + query;
-      Element* gO = static_cast<Element*>(p.o.data) + token * p.o.token_stride +
-                    row.head * p.o.head_stride + quad * 8;
+      if (is_part) {
+        store_part(p, int64_t{row.out} * kTile + query, r, inverse);
+      } else {
+        const int64_t token = int64_t{row.q_token} + query;
+        Element* gO = static_cast<Element*>(p.o.data) + token * p.o.token_stride +
+                      row.head * p.o.head_stride + quad * 8;
 #pragma unroll
-      for (int c = 0; c < kD / 32; ++c) {
-        uint32_t x[4];  // x[i]: this lane's pair of the i-th group of eight columns
+        for (int c = 0; c < kD / 32; ++c) {
+          uint32_t x[4];  // x[i]: this lane's pair of the i-th group of eight columns
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int at = (4 * c + i) * 4 + 2 * r;
-          const float* o = &rO[at / kGroupRegs][at % kGroupRegs];
-          x[i] = ptx::pack<Element>(o[0] * inverse, o[1] * inverse);
-        }
-        transpose_quad(x, quad);
-        if (is_inside) {
-          __stcs(reinterpret_cast<uint4*>(gO + 32 * c), make_uint4(x[0], x[1], x[2], x[3]));
+          for (int i = 0; i < 4; ++i) {
+            const float* o = output((4 * c + i) * 4 + 2 * r);
+            x[i] = ptx::pack<Element>(o[0] * inverse, o[1] * inverse);
+          }
+          transpose_quad(x, quad);
+          if (is_inside) {
+            __stcs(reinterpret_cast<uint4*>(gO + 32 * c), make_uint4(x[0], x[1], x[2], x[3]));
+          }
         }
       }
-      if (is_inside && quad == 0) {
-        p.lse[row.head * p.total_q + token] =
-            s > 0.f ? (max[r] * scale_log2 + log2f(s)) * 0.69314718f : -INFINITY;
+      if (quad == 0 && (is_part || is_inside)) {
+        float* const lse = is_part ? partial_lse(p) + int64_t{row.out} * kTile
+                                   : p.lse + row.head * p.total_q + row.q_token;
+        lse[query] = s > 0.f ? (max[r] * scale_log2 + log2f(s)) * 0.69314718f : -INFINITY;
       }
     }
   }
 
  private:
+  __device__ __forceinline__ const float* output(int i) const {
+    return &rO[i / kGroupRegs][i % kGroupRegs];
+  }
+
+  __device__ __forceinline__ void store_part(const BlockSparseAttnParams& p, int64_t query, int r,
+                                             float inverse) const {
+    float* const to = p.partials + query * kD + (lane & 3) * 2;
+#pragma unroll
+    for (int i = 0; i < kD / 8; ++i) {
+      const float* o = output(4 * i + 2 * r);
+      __stcs(reinterpret_cast<float2*>(to + 8 * i), make_float2(o[0] * inverse, o[1] * inverse));
+    }
+  }
+
   __device__ __forceinline__ void rescale(const float (&top)[2]) {
     float keep[2];
 #pragma unroll

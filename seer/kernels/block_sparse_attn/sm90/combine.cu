@@ -1,0 +1,73 @@
+// Outputs of pieces of a list, put together: o = sum_i exp(lse_i - lse) o_i (FlashDecoding).
+
+#include <cmath>
+
+#include "seer/kernels/block_sparse_attn/sm90/dispatch.h"
+#include "seer/kernels/block_sparse_attn/sm90/rows.cuh"
+#include "seer/kernels/cuda_check.h"
+#include "seer/kernels/device/ptx_sm80.cuh"
+
+namespace seer::kernels::sm90 {
+namespace {
+
+constexpr int kWarps = 4;
+
+// A thread block takes one row of one head, a warp a query at a time.
+template <class Element>
+__global__ void __launch_bounds__(kWarps * 32)
+    combine(const __grid_constant__ BlockSparseAttnParams p) {
+  const unsigned per_head = rows_per_head(p), tile = blockIdx.x,
+                 tiles_per_row = p.lists.block_q / kTile;
+  const int head = blockIdx.y, lane = threadIdx.x % 32;
+  int b = 0;
+  while (p.lists.cu_rows[b + 1] * tiles_per_row <= tile) ++b;
+  const int first = static_cast<int>(tile - p.lists.cu_rows[b] * tiles_per_row) * kTile;
+  const int queries = min(kTile, p.cu_q[b + 1] - p.cu_q[b] - first);
+  const int64_t token0 = int64_t{p.cu_q[b]} + first;
+  for (int i = threadIdx.x / 32; i < queries; i += kWarps) {
+    const auto row_of = [&](int part) {
+      return ((int64_t{part} * p.num_q_heads + head) * per_head + tile) * kTile + i;
+    };
+    float top = -INFINITY, sum = 0.f;
+    for (int part = 0; part < p.num_parts; ++part) top = fmaxf(top, partial_lse(p)[row_of(part)]);
+    float2 o[4] = {};  // this lane's pairs of columns: 2 lane + 64 c
+    for (int part = 0; part < p.num_parts && top > -INFINITY; ++part) {
+      const float weight = expf(partial_lse(p)[row_of(part)] - top);
+      if (weight == 0.f) continue;  // a piece without a key wrote no output
+      sum += weight;
+      const float* x = p.partials + row_of(part) * p.head_dim;
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+        const int column = 2 * lane + 64 * c;
+        if (column >= p.head_dim) break;
+        const float2 y = __ldcs(reinterpret_cast<const float2*>(x + column));
+        o[c].x += weight * y.x;
+        o[c].y += weight * y.y;
+      }
+    }
+    const float inverse = sum > 0.f ? 1.f / sum : 0.f;
+    const int64_t token = token0 + i;
+    auto* gO = static_cast<Element*>(p.o.data) + token * p.o.token_stride + head * p.o.head_stride;
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      const int column = 2 * lane + 64 * c;
+      if (column >= p.head_dim) break;
+      *reinterpret_cast<uint32_t*>(gO + column) =
+          ptx::pack<Element>(o[c].x * inverse, o[c].y * inverse);
+    }
+    if (lane == 0) p.lse[head * p.total_q + token] = top + logf(sum);
+  }
+}
+
+}  // namespace
+
+void combine_parts(const BlockSparseAttnParams& p, void* stream) {
+  const dim3 grid(rows_per_head(p), p.num_q_heads);
+  if (p.dtype == DType::bf16) {
+    launch(combine<bf16>, grid, kWarps * 32, 0, stream, p);
+  } else {
+    launch(combine<f16>, grid, kWarps * 32, 0, stream, p);
+  }
+}
+
+}  // namespace seer::kernels::sm90
