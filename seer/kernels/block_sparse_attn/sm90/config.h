@@ -46,11 +46,11 @@ struct ForwardConfig {
     alignas(1024) uint8_t tile[kSlots][kTileBytes];  // a ring
     alignas(1024) uint8_t query[kQueriesInRegisters ? 1024 : kTileBytes];
   };
+  static constexpr int kRows = 4;  // being stored, computed, loaded, looked up
   struct Signals {
     uint64_t full[kSlots], empty[kSlots], query_full, query_empty;
     int key0[kSlots];  // first key of the tile, counted from the sequence's
-    // The row that the consumer stores, the one that it computes, the one being looked up.
-    Row row[3];
+    Row row[kRows];
   };
   struct Smem {
     Channel channel[kConsumers];
