@@ -31,6 +31,18 @@ __device__ __forceinline__ void put_weight(float* to, float weight, bool is_shar
   }
 }
 
+// Lanes kLanes apart share 2 kLanes numbers: the lower one goes on with the first half of them, the
+// upper one with the second; the maxima of both lanes.
+template <int kLanes>
+__device__ __forceinline__ void trade(float (&x)[16]) {
+  const bool is_upper = threadIdx.x & kLanes;
+#pragma unroll
+  for (int k = 0; k < kLanes; ++k) {
+    const float other = __shfl_xor_sync(0xffffffff, is_upper ? x[k] : x[k + kLanes], kLanes);
+    x[k] = fmaxf(is_upper ? x[k + kLanes] : x[k], other);
+  }
+}
+
 // One map row for all queries. A warp takes 32 steps at a time: 16 lanes hold the queries of a step,
 // four each, and trade until each lane has a step of its own.
 __device__ __forceinline__ void write_row(const BlockMaxima& x, float* row, int64_t num_blocks,
@@ -53,15 +65,10 @@ __device__ __forceinline__ void write_row(const BlockMaxima& x, float* row, int6
       top[k] = fmaxf(fmaxf(fmaf(m[k].x, x.scale_log2, -lse.x), fmaf(m[k].y, x.scale_log2, -lse.y)),
                      fmaxf(fmaf(m[k].z, x.scale_log2, -lse.z), fmaf(m[k].w, x.scale_log2, -lse.w)));
     }
-#pragma unroll
-    for (int s = 8; s >= 1; s /= 2) {
-      const bool is_upper = lane & s;
-#pragma unroll
-      for (int k = 0; k < s; ++k) {
-        const float other = __shfl_xor_sync(0xffffffff, is_upper ? top[k] : top[k + s], s);
-        top[k] = fmaxf(is_upper ? top[k + s] : top[k], other);
-      }
-    }
+    trade<8>(top);
+    trade<4>(top);
+    trade<2>(top);
+    trade<1>(top);
     const int step = first + 2 * i + half;
     float largest = top[0];
     if (x.steps_per_block > 1) {

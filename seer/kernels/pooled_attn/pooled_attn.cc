@@ -7,6 +7,7 @@
 #include "seer/kernels/pooled_attn/cpu.h"
 #ifdef SEER_CUDA
 #include "seer/kernels/pooled_attn/sm80/attn.h"
+#include "seer/kernels/pooled_attn/sm90/attn.h"
 #endif
 
 namespace seer::kernels {
@@ -43,21 +44,26 @@ std::string why_not_on_gpu(const Params& p, const Device& device) {
 }
 
 #ifndef SEER_CUDA
-std::string pooled_attn_sm80_why_not(const Params&) {
+std::string pooled_attn_sm90_why_not(const Params&) {
   return "";  // never asked: why_not_gpu() says that the build has no CUDA kernels
 }
-constexpr void (*pooled_attn_sm80)(const Params&, void*) = nullptr;
-int64_t pooled_attn_sm80_workspace(const Params&, int) {
-  return 0;
+std::string pooled_attn_sm80_why_not(const Params&) {
+  return "";
 }
+constexpr void (*pooled_attn_sm90)(const Params&, void*) = nullptr;
+constexpr void (*pooled_attn_sm80)(const Params&, void*) = nullptr;
+constexpr int64_t (*pooled_attn_sm90_workspace)(const Params&, int) = nullptr;
+constexpr int64_t (*pooled_attn_sm80_workspace)(const Params&, int) = nullptr;
 #endif
 
 constexpr Impl<Params> kImpls[] = {
+    {"sm90", why_not_on_gpu<90, 90, pooled_attn_sm90_why_not>, pooled_attn_sm90},
     {"sm80", why_not_on_gpu<80, 999, pooled_attn_sm80_why_not>, pooled_attn_sm80},
     {"cpu", why_not_on_cpu, run_cpu}};
 
 constexpr int64_t (*kWorkspaces[])(const Params&, int num_sms) = {  // as in kImpls
-    pooled_attn_sm80_workspace, [](const Params&, int) -> int64_t { return 0; }};
+    pooled_attn_sm90_workspace, pooled_attn_sm80_workspace,
+    [](const Params&, int) -> int64_t { return 0; }};
 static_assert(std::size(kWorkspaces) == std::size(kImpls));
 
 void check(const Params& p) {

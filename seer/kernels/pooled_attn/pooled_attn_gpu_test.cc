@@ -102,7 +102,20 @@ TEST_P(PooledAttnGpuCases, EveryKernelMatchesTheReference) {
 INSTANTIATE_TEST_SUITE_P(All, PooledAttnGpuCases, testing::ValuesIn(kPooledAttnCases),
                          [](const auto& info) { return std::string(info.param.name); });
 
-// --- what must not leak, and what must show ---
+// More key blocks than the warps of a tile turn into the map at once.
+const std::vector<Case> kManyBlocks = {
+    {.name = "many_blocks", .q_lens = {70}, .k_lens = {8500}},
+    {.name = "many_blocks_group_max",
+     .q_lens = {65},
+     .k_lens = {8500},
+     .head_dim = 128,
+     .group_max = true,
+     .normalise = true},
+};
+INSTANTIATE_TEST_SUITE_P(ManyBlocks, PooledAttnGpuCases, testing::ValuesIn(kManyBlocks),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+// --- what must not leak ---
 
 TEST_F(PooledAttnGpu, NanOfANeighbourDoesNotLeak) {
   for (const int head_dim : {64, 96, 128, 256}) {

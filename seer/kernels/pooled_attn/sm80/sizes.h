@@ -17,7 +17,7 @@ constexpr int step_keys(int head_dim) {
   return head_dim > kWidestNarrow ? 32 : 64;
 }
 constexpr int blocks_per_sm(int head_dim) {
-  return head_dim <= 96 ? 3 : 2;
+  return head_dim == 64 ? 3 : 2;
 }
 
 // Bytes of a thread block's maxima: one for every query and step of the longest sequence.
