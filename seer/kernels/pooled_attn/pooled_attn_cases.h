@@ -102,6 +102,17 @@ inline const std::vector<PooledAttnCase> kPooledAttnCases = {
     {.name = "d_256", .q_lens = {150}, .k_lens = {150}, .head_dim = 256},
 };
 
+// For GPUs: more key blocks than the warps of a tile turn into the map at once.
+inline const std::vector<PooledAttnCase> kPooledAttnLongCases = {
+    {.name = "many_blocks", .q_lens = {70}, .k_lens = {8500}},
+    {.name = "many_blocks_group_max",
+     .q_lens = {65},
+     .k_lens = {8500},
+     .head_dim = 128,
+     .group_max = true,
+     .normalise = true},
+};
+
 // Of o, where p is summed as f32.
 inline Limits o_limits(DType dtype) {
   if (dtype == DType::bf16) return {4e-3, 2.5e-3, 4e-6};

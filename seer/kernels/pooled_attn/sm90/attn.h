@@ -14,8 +14,8 @@ std::string pooled_attn_sm90_why_not(const PooledAttnParams& p);
 // Bytes of workspace with which all multiprocessors work.
 int64_t pooled_attn_sm90_workspace(const PooledAttnParams& p, int num_sms);
 
-// Asynchronous on `stream`; the same bits in every run. No allocation, no synchronisation. Error: the
-// workspace is too small for one thread block.
+// Asynchronous on `stream`; the same bits in every run, and for every workspace. No allocation, no
+// synchronisation. Error: the workspace is smaller than two KiB.
 void pooled_attn_sm90(const PooledAttnParams& p, void* stream);
 
 }  // namespace seer::kernels

@@ -22,10 +22,11 @@ struct Consumer {
   const int warp, lane;
   const float scale_log2;  // scale in units of log2
   const uint32_t queries;  // descriptor of this consumer's queries
-  float* const maxima;     // [keys / 64][64]: this thread's place of the first
+  float* const maxima;     // [kept steps * 2][64]: this thread's place of the first
   float rS[kKeys / 2], rO[kD / 2];
   uint32_t rP[kKeys / 16][4];
   float max[2], sum[2];  // sum: of this thread's columns only, until store()
+  float lse[2];          // in log2, after store(); +inf for rows that do not count
   float keep[2];         // the factors that rO still has to be multiplied with
   bool grew;             // whether they are not 1
 
@@ -99,9 +100,8 @@ struct Consumer {
     }
   }
 
-  // Scores become weights; their maxima in each block of 64 keys are stored.
-  __device__ __forceinline__ void softmax(int step) {
-    float top[2][2];  // of block b, row r
+  // The largest score of block b (64 keys) in row r; the quad agrees.
+  __device__ __forceinline__ void block_maxima(float (&top)[2][2]) const {
 #pragma unroll
     for (int b = 0; b < 2; ++b) {
 #pragma unroll
@@ -114,9 +114,16 @@ struct Consumer {
         top[b][r] = fmaxf(t, __shfl_xor_sync(kAllLanes, t, 2));
       }
     }
+  }
+
+  // Scores become weights; their maxima are stored as those of the n-th kept step, or not where that
+  // is negative.
+  __device__ __forceinline__ void softmax(int n) {
+    float top[2][2];
+    block_maxima(top);
     const float of_row0 = lane & 1 ? top[1][0] : top[0][0];
     const float of_row1 = lane & 1 ? top[1][1] : top[0][1];
-    maxima[int64_t{step} * kKeys] = lane & 2 ? of_row1 : of_row0;
+    if (n >= 0) maxima[n * kStepMaxima] = lane & 2 ? of_row1 : of_row0;
 
     const float t[2] = {fmaxf(top[0][0], top[1][0]), fmaxf(top[0][1], top[1][1])};
     // Weights may grow up to 2^8 before the output is brought along: it is rarely needed.
@@ -194,12 +201,27 @@ struct Consumer {
           __stcs(reinterpret_cast<uint4*>(gO + 32 * c), make_uint4(x[0], x[1], x[2], x[3]));
         }
       }
+      lse[r] = is_inside && s > 0.f ? max[r] * scale_log2 + log2f(s) : INFINITY;
       if (quad == 0) {
-        const float lse = max[r] * scale_log2 + log2f(s);
-        smem_lse[query] = is_inside && s > 0.f ? lse : INFINITY;
+        smem_lse[query] = lse[r];
         if (is_inside) {
-          p.lse[head * p.total_q + token] = s > 0.f ? lse * 0.69314718f : -INFINITY;
+          p.lse[head * p.total_q + token] = s > 0.f ? lse[r] * 0.69314718f : -INFINITY;
         }
+      }
+    }
+  }
+
+  // After store(), from scores: the largest weight of each of the step's two key blocks in the warp's
+  // rows, in log2; all lanes know it.
+  __device__ __forceinline__ void largest_weights(float (&w)[2]) const {
+    float top[2][2];
+    block_maxima(top);
+#pragma unroll
+    for (int b = 0; b < 2; ++b) {
+      w[b] = fmaxf(fmaf(top[b][0], scale_log2, -lse[0]), fmaf(top[b][1], scale_log2, -lse[1]));
+#pragma unroll
+      for (int lanes = 4; lanes <= 16; lanes *= 2) {
+        w[b] = fmaxf(w[b], __shfl_xor_sync(kAllLanes, w[b], lanes));
       }
     }
   }

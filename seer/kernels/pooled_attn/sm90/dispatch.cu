@@ -37,8 +37,10 @@ std::string pooled_attn_sm90_why_not(const Params& p) {
 
 int64_t pooled_attn_sm90_workspace(const Params& p, int num_sms) {
   const int64_t tiles = num_places(tile_order(p, pooled_sm90::kQueries));
+  const int64_t steps =
+      std::min<int64_t>(pooled_sm90::longest_row_steps(p), pooled_sm90::kMostKeptSteps);
   return pooled_sm90::kCounterBytes +
-         std::min<int64_t>(tiles, num_sms) * pooled_sm90::slot_bytes(p);
+         std::min<int64_t>(tiles, num_sms) * steps * pooled_sm90::kStepBytes;
 }
 
 void pooled_attn_sm90(const Params& p, void* stream) {

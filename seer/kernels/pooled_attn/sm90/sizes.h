@@ -15,13 +15,16 @@ constexpr int kThreads = (kConsumers + 1) * 128;
 
 constexpr int64_t kCounterBytes = 256;  // at the workspace's start: places taken so far
 
-// Maxima of a consumer: one for every query and 64 keys of the longest sequence.
-constexpr int64_t maxima_per_consumer(const PooledAttnParams& p) {
-  const int64_t steps = (p.num_blocks * p.block_k + kKeys - 1) / kKeys;
-  return steps * (kKeys / kRow) * kRow;
-}
-constexpr int64_t slot_bytes(const PooledAttnParams& p) {
-  return kConsumers * maxima_per_consumer(p) * int64_t{sizeof(float)};
+// Steps whose maxima are kept until the tile ends, at most: 704 KiB a thread block, 97 MB for an H100.
+// The scores of a longer row's first steps (beyond 90112 keys) are computed a second time.
+constexpr int kMostKeptSteps = 704;
+
+// Maxima of a step: one for every query and 64 keys.
+constexpr int kStepMaxima = kKeys / kRow * kRow;
+constexpr int64_t kStepBytes = kConsumers * kStepMaxima * int64_t{sizeof(float)};
+
+constexpr int64_t longest_row_steps(const PooledAttnParams& p) {
+  return (p.num_blocks * p.block_k + kKeys - 1) / kKeys;
 }
 
 }  // namespace seer::kernels::pooled_sm90
