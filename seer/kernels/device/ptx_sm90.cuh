@@ -62,13 +62,9 @@ __device__ __forceinline__ void tma_load_3d(uint32_t dst, const CUtensorMap* map
 
 // --- warpgroups ---
 
-// Hardware barrier `id` (0 is __syncthreads()) of `threads` threads: those that wait and those that
-// only arrive.
+// Hardware barrier `id` (0 is __syncthreads()) of `threads` threads.
 __device__ __forceinline__ void named_barrier_sync(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-__device__ __forceinline__ void named_barrier_arrive(int id, int threads) {
-  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
 // From here on a warpgroup has this many registers a thread: it gives some back, or waits until

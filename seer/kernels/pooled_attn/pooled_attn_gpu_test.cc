@@ -365,7 +365,8 @@ TEST(PooledAttnGpuErrors, ListEveryKernelsReason) {
   const Case shape = {.name = "", .q_lens = {100}, .k_lens = {100}};
   const auto as_is = [](Params&) {};
   expect_error(shape, DType::f32, 80, as_is,
-               {"sm80: dtype is f32, want bf16 or f16", "cpu: the tensors are on a GPU"});
+               {"sm90: needs compute capability 9.0", "sm80: dtype is f32, want bf16 or f16",
+                "cpu: the tensors are on a GPU"});
   expect_error(shape, DType::bf16, 75, as_is, {"sm80: needs compute capability 8.0 or later"});
   const auto with = [&](int head_dim, int block_q, int block_k) {
     Case c = shape;

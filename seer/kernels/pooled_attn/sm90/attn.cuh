@@ -3,8 +3,8 @@
 // products and softmax follows FlashAttention-3 (arXiv 2407.08608).
 //
 // A thread block, one on each multiprocessor, takes tiles of 128 queries of one head as long as there
-// are any, the longest first. A thread loads; two consumer warpgroups have 64 of the queries each,
-// share the keys and values, and take turns at the tensor cores:
+// are any, the longest first. A thread loads; two consumer warpgroups have 64 of the queries each and
+// share the keys and values:
 //
 //   producer      next tile ─► q;  k[i], v[i - 1] ─► rings, last keys first (the masked ones)
 //   consumer      k[i]     ─► S = q k^T ─────────► maxima ─► workspace
@@ -33,8 +33,7 @@ __device__ __forceinline__ void consume(const PooledAttnParams& p, int kept_step
   float* const maxima = reinterpret_cast<float*>(static_cast<char*>(p.workspace) + kCounterBytes) +
                         (int64_t{blockIdx.x} * kConsumers + w) * kept_steps * kStepMaxima;
   Consumer<Config> x(p.scale, ptx::smem_address(smem.query[w]), maxima);
-  if (w == 1) ptx::named_barrier_arrive(kTurn, 256);  // the first turn is consumer 0's
-  uint32_t keys = 0, values = 0;                      // tiles read
+  uint32_t keys = 0, values = 0;  // tiles read
   for (uint32_t n = 0;; ++n) {
     ptx::mbarrier_wait(ptx::smem_address(&smem.query_full), n & 1);
     const QueryTile& tile = smem.tile[n & 1];

@@ -15,7 +15,7 @@ constexpr int kThreads = (kConsumers + 1) * 128;
 
 constexpr int64_t kCounterBytes = 256;  // at the workspace's start: places taken so far
 
-// Steps whose maxima are kept until the tile ends, at most: 704 KiB a thread block, 97 MB for an H100.
+// Steps whose maxima are kept until the tile ends, at most: 704 KiB a thread block, 95 MB for an H100.
 // The scores of a longer row's first steps (beyond 90112 keys) are computed a second time.
 constexpr int kMostKeptSteps = 704;
 

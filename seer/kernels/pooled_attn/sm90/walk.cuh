@@ -6,8 +6,8 @@
 
 namespace seer::kernels::pooled_sm90 {
 
-// Hardware barriers; 0 is __syncthreads().
-enum NamedBarrier { kTurn = 1, kWarpgroup = kTurn + kConsumers };
+// Hardware barriers of the consumers; 0 is __syncthreads().
+constexpr int kWarpgroup = 1;
 
 // The n-th use of a ring.
 template <int kStages>
@@ -101,12 +101,10 @@ struct Walk {
     for (int i = 1; i < num_steps; ++i) {
       const P k(keys + i), v(values + i - 1);
       await(smem.key_full, k);
-      ptx::named_barrier_sync(kTurn + w, 256);  // this consumer's turn
       x.start_scores(ptx::smem_address(smem.key[k.slot]));
       x.scale_output();
       await(smem.value_full, v);
       x.start_output(ptx::smem_address(smem.value[v.slot]));
-      ptx::named_barrier_arrive(kTurn + 1 - w, 256);  // the other's
       x.template await_scores<1>();
       release(smem.key_empty, k);
       weigh(num_steps - 1 - i);
