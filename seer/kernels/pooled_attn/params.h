@@ -45,8 +45,8 @@ struct PooledAttnParams {
   bool normalise;  // divide each row of the map by its sum (the target of the loss)
   DType dtype;     // of q, k, v and o
 
-  // On a GPU: memory for block maxima, as much as pooled_attn_workspace() says; a multiple of 16 bytes
-  // its address. Calls that may run at the same time need one each.
+  // On a GPU: memory for block maxima, as much as pooled_attn_workspace() says, at a multiple of 16
+  // bytes. Calls that may run at the same time need one each.
   void* workspace = nullptr;
   int64_t workspace_bytes = 0;
 };
