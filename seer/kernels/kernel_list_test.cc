@@ -40,6 +40,10 @@ TEST(KernelList, GpuKernelsSayWhichChipsTheyTake) {
               HasSubstr("head_dim is 72, want 64, 96, 128 or 256"));
   EXPECT_THAT(reason(hopper, DType::f32, 128, "block_sparse_attn", "sm90"),
               HasSubstr("dtype is f32"));
+  EXPECT_EQ(reason(hopper, DType::bf16, 128, "pooled_attn", "sm90"), "");
+  EXPECT_EQ(reason(ampere, DType::bf16, 256, "pooled_attn", "sm80"), "");
+  EXPECT_THAT(reason(hopper, DType::bf16, 96, "pooled_attn", "sm90"),
+              HasSubstr("head_dim is 96, want 64 or 128"));
 #else
   EXPECT_THAT(reason({.sm = 90}, DType::bf16, 128, "block_sparse_attn", "sm90"),
               HasSubstr("built without CUDA kernels"));

@@ -3,6 +3,7 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
+#include <c10/core/DeviceGuard.h>
 #include <torch/library.h>
 
 #include "seer/kernels/pooled_attn/pooled_attn.h"
@@ -16,10 +17,13 @@ using Output = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 
 constexpr const char* kPooledOp = "seer::pooled_attn";
 
-Output attn_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                const at::Tensor& cu_q, const at::Tensor& cu_k, const at::Tensor& cu_rows,
-                int64_t num_rows, int64_t num_blocks, int64_t block, double scale, bool causal,
-                bool group_max, bool normalise) {
+// On a GPU the contents of prefix sums are not looked at: that would wait for the device.
+Output attn(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& cu_q,
+            const at::Tensor& cu_k, const at::Tensor& cu_rows, int64_t num_rows, int64_t num_blocks,
+            int64_t block, double scale, bool causal, bool group_max, bool normalise) {
+  check_same_device(
+      kPooledOp,
+      {{"q", q}, {"k", k}, {"v", v}, {"cu_q", cu_q}, {"cu_k", cu_k}, {"cu_rows", cu_rows}});
   check_qkv(kPooledOp, q, k, v);
   check_block(kPooledOp, block);
   check_prefix(kPooledOp, {"cu_q", cu_q}, q.size(0));
@@ -27,7 +31,7 @@ Output attn_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
   check_block_prefix(kPooledOp, {"cu_rows", cu_rows}, cu_q, block, num_rows);
   const int seqs = static_cast<int>(cu_q.size(0) - 1);
   const int32_t* keys = int_data(cu_k);
-  for (int b = 0; b < seqs; ++b) {
+  for (int b = 0; b < (q.is_cpu() ? seqs : 0); ++b) {
     TORCH_CHECK((keys[b + 1] - keys[b] + block - 1) / block <= num_blocks, kPooledOp, ": sequence ",
                 b, " has ", keys[b + 1] - keys[b], " keys, the map ", num_blocks, " blocks of ",
                 block);
@@ -61,7 +65,15 @@ Output attn_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
   p.causal = causal;
   p.normalise = normalise;
   p.dtype = dtype_of(q);
-  kernels::pooled_attn(p, {});
+  const c10::DeviceGuard on_device(q.device());
+  const Queue queue = queue_of(q);
+  at::Tensor workspace;
+  if (q.is_cuda()) {
+    p.workspace_bytes = kernels::pooled_attn_workspace(p, queue.device);
+    workspace = at::empty({p.workspace_bytes}, q.options().dtype(at::kByte));
+    p.workspace = workspace.mutable_data_ptr();
+  }
+  kernels::pooled_attn(p, queue.device, queue.stream);
   return {o, lse, map};
 }
 
@@ -112,7 +124,10 @@ Output pooled_attn(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v
 }  // namespace seer::torch_ops
 
 TORCH_LIBRARY_IMPL(seer, CPU, m) {
-  m.impl("pooled_attn", seer::torch_ops::attn_cpu);
+  m.impl("pooled_attn", seer::torch_ops::attn);
+}
+TORCH_LIBRARY_IMPL(seer, CUDA, m) {
+  m.impl("pooled_attn", seer::torch_ops::attn);
 }
 TORCH_LIBRARY_IMPL(seer, Meta, m) {
   m.impl("pooled_attn", seer::torch_ops::attn_meta);

@@ -15,9 +15,8 @@ void no_cuda(const c10::OperatorHandle& op, c10::Stack*) {
 }
 
 constexpr const char* kWithoutCuda[] = {
-    "pooled_attn",     "attn_gate_pool",       "attn_gate_project", "attn_gate_project_grad",
-    "attn_gate_score", "attn_gate_score_grad", "gate_loss",         "gate_loss_with_grad",
-    "block_select"};
+    "attn_gate_pool",       "attn_gate_project", "attn_gate_project_grad", "attn_gate_score",
+    "attn_gate_score_grad", "gate_loss",         "gate_loss_with_grad",    "block_select"};
 
 }  // namespace
 

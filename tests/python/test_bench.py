@@ -13,6 +13,7 @@ import block_lists  # noqa: E402
 import cases  # noqa: E402
 import check  # noqa: E402
 import plot  # noqa: E402
+import pooled_attention  # noqa: E402
 import prefill_attention  # noqa: E402
 import record  # noqa: E402
 import rivals  # noqa: E402
@@ -281,3 +282,37 @@ def test_quick_run(tmp_path):
     path, = tmp_path.glob("*/block_sparse_attn.json")
     own = [r for r in record.read(path)["rows"] if r["implementation"] == "seer"]
     assert own and all(r["status"] == "ok" for r in own)
+
+
+@pytest.mark.parametrize("shape,implementations", [
+    (cases.Shape(192, 192, 4, 2, 64), 4), (cases.Shape(128, 320, 2, 2, 64), 3)])
+def test_rows_of_the_pooled_map(without_gpu, monkeypatch, shape, implementations):
+    monkeypatch.setattr(pooled_attention, "DEVICE", "cpu")
+    monkeypatch.setattr(rivals.Cudnn, "can_run", lambda self: "not here")
+    with torch.no_grad():
+        rows = pooled_attention.measure(shape, pooled_attention.parse([]))
+    assert len(rows) == implementations
+    own = [r for r in rows if r["implementation"] == "seer"]
+    assert [r["map_heads"] for r in own] == ["q", "kv"][:implementations - 2]
+    for row in own:
+        assert (row["status"], row["runs"]) == ("ok", 5) and 0 < row["max_map_error"] < 1e-5
+        assert row["tflops"] == pytest.approx(row["heads_q"] * 4 * 64 * sum(
+            range(shape.len_k - shape.len_q + 1, shape.len_k + 1)) / 1e-3 * 1e-12)
+
+
+def test_a_wrong_map_is_found(without_gpu, monkeypatch):
+    monkeypatch.setattr(pooled_attention, "DEVICE", "cpu")
+    monkeypatch.setattr(rivals.Cudnn, "can_run", lambda self: "not here")
+    monkeypatch.setattr(pooled_attention, "map_of_row", lambda shape, *_: torch.ones(shape.blocks))
+    with torch.no_grad():
+        own = pooled_attention.measure(cases.Shape(192, 192, 2, 2, 64), pooled_attention.parse([]))[0]
+    assert own["status"].startswith("wrong: map differs by")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_quick_run_of_the_pooled_map(tmp_path):
+    run = subprocess.run([sys.executable, ROOT / "bench" / "pooled_attention.py", "--lengths", "1k", "--seconds", "0.01",
+                          "--out", tmp_path, "--library", BUILD / "libseer.so"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    path, = tmp_path.glob("*/pooled_attn.json")
+    assert sum(r["implementation"] == "seer" for r in record.read(path)["rows"]) == 3

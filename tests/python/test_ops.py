@@ -384,7 +384,7 @@ def test_opcheck(name, which):
     torch.library.opcheck(getattr(ops, name).default, tuple(args), test_utils=tests)
 
 
-@pytest.mark.parametrize("name", sorted(set(OPS) - {"block_sparse_attn"}))
+@pytest.mark.parametrize("name", sorted(set(OPS) - {"block_sparse_attn", "pooled_attn"}))
 def test_no_cuda_implementation(name):
     cuda = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
     with pytest.raises(NotImplementedError, match=f"seer::{name}: no implementation for CUDA"):

@@ -70,21 +70,20 @@ __device__ __forceinline__ void wait_for_value(uint32_t value) {
 
 // --- warpgroups ---
 
-// Registers of a thread, of those that the thread block got at launch: a warpgroup that needs few
-// leaves them to the others.
+// Hardware barrier `id` (0 is __syncthreads()) of `threads` threads.
+__device__ __forceinline__ void named_barrier_sync(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+// From here on a warpgroup has this many registers a thread: it gives some back, or waits until
+// others have.
 template <int kRegisters>
-__device__ __forceinline__ void lower_registers() {
+__device__ __forceinline__ void give_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
-
 template <int kRegisters>
-__device__ __forceinline__ void raise_registers() {
+__device__ __forceinline__ void take_registers() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
-}
-
-// Waits for all `threads` of a barrier of this thread block; 0 is __syncthreads().
-__device__ __forceinline__ void named_barrier_sync(int barrier, int threads) {
-  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 
 // Ordinary writes to shared memory become visible to wgmma and the copy engine.

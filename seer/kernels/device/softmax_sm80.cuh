@@ -11,21 +11,29 @@ struct OnlineSoftmax {
   float max[2] = {-INFINITY, -INFINITY};  // in units of log2, scale included
   float sum[2] = {0.f, 0.f};              // this thread's columns only, until finish()
 
-  // Turns scores into weights in place and gives the factors that bring earlier results along.
-  // A score of -inf is a key that the row does not see.
+  // The largest score of each of the thread's two rows; the quad agrees.
   template <int kTiles>
-  __device__ __forceinline__ void update(float (&rS)[kTiles][4], float scale_log2,
-                                         float (&keep)[2]) {
+  __device__ __forceinline__ static void row_maxima(const float (&rS)[kTiles][4], float (&top)[2]) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      float top = fmaxf(rS[0][2 * r], rS[0][2 * r + 1]);
+      top[r] = fmaxf(rS[0][2 * r], rS[0][2 * r + 1]);
 #pragma unroll
       for (int n = 1; n < kTiles; ++n) {
-        top = fmaxf(top, fmaxf(rS[n][2 * r], rS[n][2 * r + 1]));
+        top[r] = fmaxf(top[r], fmaxf(rS[n][2 * r], rS[n][2 * r + 1]));
       }
-      top = fmaxf(top, __shfl_xor_sync(0xffffffff, top, 1));
-      top = fmaxf(top, __shfl_xor_sync(0xffffffff, top, 2));
-      top = fmaxf(max[r], top * scale_log2);
+      top[r] = fmaxf(top[r], __shfl_xor_sync(0xffffffff, top[r], 1));
+      top[r] = fmaxf(top[r], __shfl_xor_sync(0xffffffff, top[r], 2));
+    }
+  }
+
+  // Turns scores into weights in place and gives the factors that bring earlier results along.
+  // A score of -inf is a key that the row does not see. `tops`: row_maxima() of the scores.
+  template <int kTiles>
+  __device__ __forceinline__ void update(float (&rS)[kTiles][4], const float (&tops)[2],
+                                         float scale_log2, float (&keep)[2]) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const float top = fmaxf(max[r], tops[r] * scale_log2);
       const float base = top == -INFINITY ? 0.f : top;  // no key seen yet: -inf - -inf is NaN
       keep[r] = ptx::exp2_approx(max[r] - base);
       max[r] = top;
@@ -39,6 +47,13 @@ struct OnlineSoftmax {
         }
       }
     }
+  }
+  template <int kTiles>
+  __device__ __forceinline__ void update(float (&rS)[kTiles][4], float scale_log2,
+                                         float (&keep)[2]) {
+    float tops[2];
+    row_maxima(rS, tops);
+    update(rS, tops, scale_log2, keep);
   }
 
   // The factors that normalise the output; `lse` in natural log. No key seen: 0 and -inf.

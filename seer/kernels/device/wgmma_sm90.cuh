@@ -113,10 +113,31 @@ __device__ __forceinline__ void wgmma_ss_n64(float (&c)[32], uint32_t a, uint32_
   }
 }
 
+#define SEER_WGMMA_SS_N128(TYPE)                                                       \
+  asm volatile(                                                                        \
+      "{\n.reg .pred p;\n.reg .b64 a, b;\nsetp.ne.b32 p, %66, 0;\n"                    \
+      "mov.b64 a, {%64, %67};\nmov.b64 b, {%65, %67};\n"                               \
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32." TYPE "." TYPE " {" SEER_PLACES_64 \
+      "}, a, b, p, 1, 1, 0, 0;\n}\n"                                                   \
+      : SEER_C_64                                                                      \
+      : "r"(a), "r"(b), "r"(accumulate), "n"(kDescriptorHigh))
+
+// c[64 x 128] (+)= A B^T, stored [64, 16] and [128, 16].
+template <class Element>
+__device__ __forceinline__ void wgmma_ss_n128(float (&c)[64], uint32_t a, uint32_t b,
+                                              int accumulate) {
+  if constexpr (std::is_same_v<Element, __nv_bfloat16>) {
+    SEER_WGMMA_SS_N128("bf16");
+  } else {
+    SEER_WGMMA_SS_N128("f16");
+  }
+}
+
 #undef SEER_WGMMA_N64
 #undef SEER_WGMMA_N96
 #undef SEER_WGMMA_N128
 #undef SEER_WGMMA_SS_N64
+#undef SEER_WGMMA_SS_N128
 #undef SEER_PLACES_32
 #undef SEER_PLACES_48
 #undef SEER_PLACES_64

@@ -15,7 +15,8 @@ namespace seer::kernels {
 //
 // Axes as in BlockSparseAttnParams. Rows I are query blocks of all sequences together, counted from
 // the start of each sequence's queries; key blocks J from the start of its keys. Visibility is
-// causal with an offset, as there. Never an S x S buffer: scratch is O(threads * S).
+// causal with an offset, as there. Never an S x S buffer: scratch is O(threads * S), of the caller on a
+// GPU.
 struct PooledAttnParams {
   StridedIn q;             // [T, Hq, D]  after RoPE
   StridedIn k;             // [S, Hk, D]  after RoPE
@@ -43,6 +44,11 @@ struct PooledAttnParams {
   bool causal;
   bool normalise;  // divide each row of the map by its sum (the target of the loss)
   DType dtype;     // of q, k, v and o
+
+  // On a GPU: memory for block maxima, as much as pooled_attn_workspace() says, at a multiple of 16
+  // bytes. Calls that may run at the same time need one each.
+  void* workspace = nullptr;
+  int64_t workspace_bytes = 0;
 };
 
 }  // namespace seer::kernels

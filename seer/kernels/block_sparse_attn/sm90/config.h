@@ -38,8 +38,8 @@ struct ForwardConfig {
   static constexpr int kSlots = kHeadDim == 256 ? 2 : 4;  // tiles on their way, per consumer
   static constexpr int kThreads = kWarpgroup * (1 + kConsumers);
   // Of a thread. Together they are what the thread block gets at launch.
-  static constexpr int kLoaderRegisters = kHeadDim == 256 ? 40 : 32;
-  static constexpr int kConsumerRegisters = kHeadDim == 64 ? 112 : kHeadDim == 256 ? 232 : 160;
+  static constexpr int kLoaderRegisters = kHeadDim == 96 || kHeadDim == 128 ? 32 : 40;
+  static constexpr int kConsumerRegisters = kHeadDim == 64 ? 104 : kHeadDim == 256 ? 232 : 160;
 
   // What a consumer warpgroup and the warp that loads for it share.
   struct Channel {

@@ -42,10 +42,10 @@ __global__ void __launch_bounds__(Config::kThreads, 1)
   if (threadIdx.x < Config::kConsumers) init_barriers<Config>(smem.signals[threadIdx.x]);
   __syncthreads();  // barriers are ready
   if (warp < kWarpgroup / 32) {
-    ptx::lower_registers<Config::kLoaderRegisters>();
+    ptx::give_registers<Config::kLoaderRegisters>();
     if (warp < Config::kConsumers) load_rows<Config>(maps, p, smem, warp);
   } else {
-    ptx::raise_registers<Config::kConsumerRegisters>();
+    ptx::take_registers<Config::kConsumerRegisters>();
     compute_rows<Config>(p, smem, warp / (kWarpgroup / 32) - 1);
   }
 }

@@ -1,0 +1,164 @@
+#pragma once
+// Named odd cases of pooled_attn and the reference that results are compared with. For tests.
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "seer/kernels/closeness.h"
+#include "seer/kernels/pooled_attn/pooled_attn_case.h"
+#include "seer/kernels/pooled_attn/reference.h"
+
+namespace seer::kernels {
+
+inline const std::vector<PooledAttnCase> kPooledAttnCases = {
+    {.name = "one_token", .q_lens = {1}, .k_lens = {1}, .normalise = true},
+    {.name = "one_token_of_many", .q_lens = {1}, .k_lens = {200}, .heads_q = 8, .heads_kv = 2},
+    {.name = "odd_tail", .q_lens = {201}, .k_lens = {201}, .normalise = true},
+    {.name = "empty_sequence",
+     .q_lens = {70, 0, 33, 20},
+     .k_lens = {70, 40, 33, 0},
+     .normalise = true},
+    {.name = "unequal_lengths", .q_lens = {5, 130, 64}, .k_lens = {64, 131, 320}},
+    {.name = "gqa_7", .q_lens = {150}, .k_lens = {150}, .heads_q = 14, .heads_kv = 2},
+    {.name = "gqa_7_group_max",
+     .q_lens = {150},
+     .k_lens = {150},
+     .heads_q = 14,
+     .heads_kv = 2,
+     .group_max = true,
+     .normalise = true},
+    {.name = "chunked", .q_lens = {128}, .k_lens = {448}},
+    {.name = "odd_offset", .q_lens = {100}, .k_lens = {337}, .normalise = true},
+    {.name = "q_longer_than_k", .q_lens = {200}, .k_lens = {90}, .normalise = true},
+    {.name = "not_causal", .q_lens = {90, 64}, .k_lens = {200, 70}, .causal = false},
+    {.name = "strided", .q_lens = {130}, .k_lens = {190}, .padding = 24},
+    {.name = "block_q_1", .q_lens = {150, 3}, .k_lens = {150, 80}, .block_q = 1, .normalise = true},
+    {.name = "block_q_1_group_max",
+     .q_lens = {90},
+     .k_lens = {90},
+     .heads_q = 4,
+     .heads_kv = 2,
+     .block_q = 1,
+     .block_k = 16,
+     .group_max = true,
+     .normalise = true},
+    {.name = "block_q_24", .q_lens = {150}, .k_lens = {150}, .block_q = 24, .block_k = 16},
+    {.name = "block_q_100", .q_lens = {250}, .k_lens = {250}, .block_q = 100},
+    {.name = "block_16", .q_lens = {150}, .k_lens = {150}, .block_q = 16, .block_k = 16},
+    {.name = "block_32", .q_lens = {150}, .k_lens = {170}, .block_q = 32, .block_k = 32},
+    {.name = "block_48_80", .q_lens = {250}, .k_lens = {250}, .block_q = 48, .block_k = 80},
+    {.name = "block_128", .q_lens = {300}, .k_lens = {300}, .block_q = 128, .block_k = 128},
+    {.name = "block_q_1_block_128",
+     .q_lens = {100},
+     .k_lens = {333},
+     .heads_q = 6,
+     .head_dim = 256,
+     .block_q = 1,
+     .block_k = 128,
+     .group_max = true},
+    {.name = "block_q_1_every_head",
+     .q_lens = {100, 70},
+     .k_lens = {333, 70},
+     .head_dim = 128,
+     .block_q = 1},
+    {.name = "block_64_128", .q_lens = {333}, .k_lens = {400}, .head_dim = 128, .block_k = 128},
+    {.name = "block_128_64",
+     .q_lens = {200, 90},
+     .k_lens = {333, 90},
+     .head_dim = 128,
+     .block_q = 128,
+     .normalise = true},
+    {.name = "block_128_d_256",
+     .q_lens = {300},
+     .k_lens = {300},
+     .head_dim = 256,
+     .block_q = 128,
+     .block_k = 128},
+    {.name = "many_sequences",
+     .q_lens = {1, 64, 0, 65, 127, 128, 129, 3, 0, 200},
+     .k_lens = {1, 64, 9, 65, 127, 128, 129, 300, 0, 200},
+     .head_dim = 128},
+    {.name = "gqa_7_d_128_group_max",
+     .q_lens = {150, 290},
+     .k_lens = {250, 290},
+     .heads_q = 14,
+     .heads_kv = 2,
+     .head_dim = 128,
+     .group_max = true,
+     .normalise = true},
+    {.name = "odd_offset_d_128", .q_lens = {200}, .k_lens = {437}, .head_dim = 128},
+    {.name = "q_longer_than_k_d_128", .q_lens = {400}, .k_lens = {190}, .head_dim = 128},
+    {.name = "not_causal_d_128",
+     .q_lens = {190, 64},
+     .k_lens = {300, 70},
+     .head_dim = 128,
+     .causal = false},
+    {.name = "strided_d_128", .q_lens = {130}, .k_lens = {190}, .head_dim = 128, .padding = 24},
+    {.name = "d_8", .q_lens = {150}, .k_lens = {150}, .head_dim = 8},
+    {.name = "d_40", .q_lens = {150}, .k_lens = {150}, .head_dim = 40},
+    {.name = "d_96", .q_lens = {150}, .k_lens = {150}, .head_dim = 96},
+    {.name = "d_128", .q_lens = {150}, .k_lens = {150}, .head_dim = 128},
+    {.name = "d_256", .q_lens = {150}, .k_lens = {150}, .head_dim = 256},
+};
+
+// For GPUs: more key blocks than the warps of a tile turn into the map at once.
+inline const std::vector<PooledAttnCase> kPooledAttnLongCases = {
+    {.name = "many_blocks", .q_lens = {70}, .k_lens = {8500}},
+    {.name = "many_blocks_group_max",
+     .q_lens = {65},
+     .k_lens = {8500},
+     .head_dim = 128,
+     .group_max = true,
+     .normalise = true},
+};
+
+// Of o, where p is summed as f32.
+inline Limits o_limits(DType dtype) {
+  if (dtype == DType::bf16) return {4e-3, 2.5e-3, 4e-6};
+  if (dtype == DType::f16) return {5e-4, 3e-4, 1e-7};
+  return {2e-6, 1e-6, 1e-12};
+}
+
+// Of o, where p is rounded before p v.
+inline Limits o_limits_of_rounded_p(DType p_dtype) {
+  return p_dtype == DType::bf16 ? Limits{1e-2, 5e-3, 1.5e-5} : Limits{2e-3, 7e-4, 3e-7};
+}
+
+// Scores and lse are f32 in every implementation, so the map is as exact for bf16.
+inline constexpr Limits kLseLimits = {1e-5, 1e-5, 1e-9};
+inline constexpr Limits kMapLimits = {1e-5, 1e-5, 1e-9};
+
+// The same call in f32, by the reference.
+struct PooledAttnReference {
+  explicit PooledAttnReference(const PooledAttnCall& call) : wide(call) {
+    wide.q = call.q.widened();
+    wide.k = call.k.widened();
+    wide.v = call.v.widened();
+    wide.o = AttentionTensor(DType::f32, call.q.tokens, call.q.heads, call.q.head_dim);
+    pooled_attn_reference(wide.params());
+  }
+  std::string compare(const PooledAttnCall& call, const Limits& o) const {
+    const AttentionTensor got = call.o.widened();
+    std::string wrong = far_from(reinterpret_cast<const float*>(got.bytes.data()),
+                                 reinterpret_cast<const float*>(wide.o.bytes.data()),
+                                 got.bytes.size() / sizeof(float), o);
+    if (!wrong.empty()) return "o: " + wrong;
+    wrong = far_from(call.lse.data(), wide.lse.data(), wide.lse.size(), kLseLimits);
+    if (!wrong.empty()) return "lse: " + wrong;
+    wrong = far_from(call.map.data(), wide.map.data(), wide.map.size(), kMapLimits);
+    return wrong.empty() ? "" : "map: " + wrong;
+  }
+  PooledAttnCall wide;
+};
+
+// Tokens begin .. end - 1 become NaN.
+inline void poison(AttentionTensor& x, int64_t begin, int64_t end) {
+  for (int64_t t = begin; t < end; ++t) {
+    for (int h = 0; h < x.heads; ++h) {
+      for (int d = 0; d < x.head_dim; ++d) x.set(t, h, d, NAN);
+    }
+  }
+}
+
+}  // namespace seer::kernels

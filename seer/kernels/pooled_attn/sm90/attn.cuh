@@ -1,0 +1,120 @@
+#pragma once
+// Dense attention with the pooled map for sm_90a, with wgmma and bulk tensor copies. The overlap of
+// products and softmax follows FlashAttention-3 (arXiv 2407.08608).
+//
+// A thread block, one on each multiprocessor, takes tiles of 128 queries of one head as long as there
+// are any, the longest first. A thread loads; two consumer warpgroups have 64 of the queries each and
+// share the keys and values:
+//
+//   producer      next tile ─► q;  k[i], v[i - 1] ─► rings, last keys first (the masked ones)
+//   consumer      k[i]     ─► S = q k^T ─────────► maxima ─► workspace
+//                 v[i - 1] ─► O = keep * O + P v ┐  │
+//                                                └──┴─► P = softmax(S), while O += P v still runs
+//   end of tile   o, lse; maxima and lse ─► map
+//
+// The maxima of a tile, [keys / 64][64] for each consumer, lie in the thread block's part of the
+// workspace: a row's weights are known only when its last key was seen. Where that part is too short
+// for a row, the scores of the steps that it does not hold (the first keys, which come last) are
+// computed again, with lse known.
+
+#include <algorithm>
+
+#include "seer/kernels/cuda_check.h"
+#include "seer/kernels/pooled_attn/map_rows.h"
+#include "seer/kernels/pooled_attn/sm90/producer.cuh"
+#include "seer/kernels/pooled_attn/sm90/walk.cuh"
+#include "seer/kernels/tensor_map.h"
+
+namespace seer::kernels::pooled_sm90 {
+
+template <class Config>
+__device__ __forceinline__ void consume(const PooledAttnParams& p, int kept_steps,
+                                        typename Config::Smem& smem, int w) {
+  float* const maxima = reinterpret_cast<float*>(static_cast<char*>(p.workspace) + kCounterBytes) +
+                        (int64_t{blockIdx.x} * kConsumers + w) * kept_steps * kStepMaxima;
+  Consumer<Config> x(p.scale, ptx::smem_address(smem.query[w]), maxima);
+  uint32_t keys = 0, values = 0;  // tiles read
+  for (uint32_t n = 0;; ++n) {
+    ptx::mbarrier_wait(ptx::smem_address(&smem.query_full), n & 1);
+    const QueryTile& tile = smem.tile[n & 1];
+    if (tile.num_queries <= 0) return;
+    const Walk<Config> walk(x, smem, w, tile, kept_steps);
+    const int num_queries = walk.num_queries, head = tile.head;
+    x.begin();
+    if (walk.num_steps > 0) walk.attend(keys, values);
+    keys += walk.num_steps;
+    values += walk.num_steps;
+
+    const int64_t map_head = head / (p.num_q_heads / p.num_map_heads);
+    const int64_t map_row = map_head * p.num_rows + tile.map_row + (p.block_q == kRow ? w : 0);
+    float* const map = p.map + map_row * p.num_blocks;
+    x.store(p, head, tile.q_begin + w * kRow, num_queries, smem.lse[w]);
+    if (walk.first_kept > 0) walk.pool_again(p, map, keys);
+    keys += walk.first_kept;
+    if (walk.first_kept > 0 || walk.num_steps == 0) walk.release_queries();
+
+    ptx::named_barrier_sync(kWarpgroup + w, 128);  // all maxima and log-sum-exps are there
+    if (num_queries > 0) {
+      const int64_t first_block = int64_t{walk.first_kept} * kKeys / p.block_k;
+      const BlockMaxima m{maxima, smem.lse[w], (walk.num_steps - walk.first_kept) * (kKeys / kRow),
+                          p.block_k / kRow, x.scale_log2};
+      write_row(m, map + first_block, p.num_blocks - first_block, map_rows_are_shared(p, kRow));
+    }
+    ptx::named_barrier_sync(kWarpgroup + w, 128);  // nobody reads the maxima of this tile
+  }
+}
+
+template <class Config>
+__global__ void __launch_bounds__(kThreads, 1)
+    attention(const __grid_constant__ Maps maps, const __grid_constant__ PooledAttnParams p,
+              const __grid_constant__ TileOrder order, int kept_steps) {
+  extern __shared__ __align__(1024) uint8_t smem_bytes[];
+  auto& smem = *reinterpret_cast<typename Config::Smem*>(smem_bytes);
+  if (threadIdx.x == 0) {
+    const auto init = [](uint64_t& bar, int count) {
+      ptx::mbarrier_init(ptx::smem_address(&bar), count);
+    };
+    init(smem.query_full, 1);
+    init(smem.query_empty, 4 * kConsumers);  // their warps
+    for (int i = 0; i < Config::kStages; ++i) {
+      init(smem.key_full[i], 1);
+      init(smem.value_full[i], 1);
+      init(smem.key_empty[i], 4 * kConsumers);
+      init(smem.value_empty[i], 4 * kConsumers);
+    }
+    ptx::fence_mbarrier_init();
+  }
+  __syncthreads();  // barriers are ready
+  if (threadIdx.x / 128 == kConsumers) {
+    ptx::give_registers<Config::kProducerRegisters>();
+    if (threadIdx.x % 128 == 0) produce<Config>(p, maps, order, kept_steps, smem);
+  } else {
+    ptx::take_registers<Config::kConsumerRegisters>();
+    consume<Config>(p, kept_steps, smem, static_cast<int>(threadIdx.x / 128));
+  }
+}
+
+template <class Element, int kHeadDim>
+void run_attention(const PooledAttnParams& p, void* stream) {
+  using C = Config<Element, kHeadDim>;
+  const TileOrder order = tile_order(p, kQueries);
+  // Steps that a thread block keeps: those of the longest row, or what the workspace has room for.
+  const int64_t room = (p.workspace_bytes - kCounterBytes) / kStepBytes;
+  SEER_CHECK(room > 0, "pooled_attn: the workspace has ", p.workspace_bytes,
+             " bytes, want those of pooled_attn_workspace(), ", kCounterBytes + kStepBytes,
+             " at least");
+  const int64_t kept =
+      std::min({std::max<int64_t>(longest_row_steps(p), 1), int64_t{kMostKeptSteps}, room});
+  const int64_t blocks = std::min({num_places(order), room / kept, int64_t{1} << 16});
+  // Without a key no tile of them is loaded: the maps only have to be valid.
+  const int64_t keys = std::max<int64_t>(p.total_k, 1);
+  const Maps maps{tensor_map(p.q, p.total_q, p.num_q_heads, p.head_dim, p.dtype),
+                  tensor_map(p.total_k ? p.k : p.q, keys, p.num_kv_heads, p.head_dim, p.dtype),
+                  tensor_map(p.total_k ? p.v : p.q, keys, p.num_kv_heads, p.head_dim, p.dtype)};
+  SEER_CUDA_CHECK(cudaMemsetAsync(p.workspace, 0, sizeof(unsigned long long),
+                                  static_cast<cudaStream_t>(stream)));
+  launch(attention<C>, dim3(static_cast<unsigned>(blocks)), kThreads, sizeof(typename C::Smem),
+         stream, maps, p, order, static_cast<int>(kept));
+}
+
+}  // namespace seer::kernels::pooled_sm90

@@ -1,0 +1,85 @@
+#pragma once
+// The thread that loads: queries, keys and values of one tile after another, as their places in shared
+// memory become free.
+
+#include "seer/kernels/device/ptx_sm90.cuh"
+#include "seer/kernels/pooled_attn/sm90/config.h"
+
+namespace seer::kernels::pooled_sm90 {
+
+struct Maps {
+  CUtensorMap q, k, v;
+};
+
+template <int kChunks, int kRows>
+__device__ __forceinline__ void load_tile(uint8_t* tile, const CUtensorMap* map, uint64_t* full,
+                                          int head, int token, ptx::CacheHint hint) {
+  const uint32_t bar = ptx::smem_address(full), to = ptx::smem_address(tile);
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c) {
+#pragma unroll
+    for (int row = 0; row < kRows; row += kRow) {
+      ptx::tma_load_3d(to + (c * kRows + row) * 128, map, bar, 64 * c, head, token + row, hint);
+    }
+  }
+}
+
+// One thread.
+template <class Config>
+__device__ __forceinline__ void produce(const PooledAttnParams& p, const Maps& maps,
+                                        const TileOrder& order, int kept_steps,
+                                        typename Config::Smem& smem) {
+  constexpr int kStages = Config::kStages, kTileBytes = Config::kChunks * Config::kKeyChunk;
+  auto* const counter = static_cast<unsigned long long*>(p.workspace);
+  const auto end = static_cast<unsigned long long>(order.places * order.heads);
+  uint32_t keys = 0, values = 0;  // loaded so far
+
+  const auto load = [&](uint8_t(&ring)[kStages][kTileBytes], uint64_t(&full)[kStages],
+                        uint64_t(&empty)[kStages], uint32_t n, const CUtensorMap* map, int head,
+                        int token) {
+    const uint32_t slot = n % kStages;
+    // Its last readers are done.
+    if (n >= kStages) ptx::mbarrier_wait(ptx::smem_address(&empty[slot]), (n / kStages & 1) ^ 1);
+    ptx::mbarrier_expect_tx(ptx::smem_address(&full[slot]), kTileBytes);
+    load_tile<Config::kChunks, kKeys>(ring[slot], map, &full[slot], head, token,
+                                      ptx::CacheHint::kNormal);
+  };
+
+  unsigned long long at = atomicAdd(counter, 1ull);
+  for (uint32_t n = 0;; ++n) {
+    QueryTile tile;
+    tile.num_queries = 0;
+    while (at < end && tile.num_queries <= 0) {
+      tile = QueryTile::find<kQueries, kKeys>(p, order, static_cast<int64_t>(at));
+      at = atomicAdd(counter, 1ull);  // arrives while this tile is loaded
+    }
+    const uint32_t query_full = ptx::smem_address(&smem.query_full);
+    if (n > 0) ptx::mbarrier_wait(ptx::smem_address(&smem.query_empty), (n & 1) ^ 1);
+    smem.tile[n & 1] = tile;
+    if (tile.num_queries <= 0) {  // no more
+      ptx::mbarrier_arrive(query_full);
+      return;
+    }
+    ptx::mbarrier_expect_tx(query_full, sizeof(smem.query));
+    for (int w = 0; w < kConsumers; ++w) {
+      load_tile<Config::kChunks, kRow>(smem.query[w], &maps.q, &smem.query_full, tile.head,
+                                       tile.q_begin + w * kRow, ptx::CacheHint::kEvictFirst);
+    }
+    for (int i = 0; i <= tile.num_steps; ++i) {
+      const int token = tile.k_begin + (tile.num_steps - 1 - i) * kKeys;
+      if (i < tile.num_steps) {
+        load(smem.key, smem.key_full, smem.key_empty, keys++, &maps.k, tile.kv_head, token);
+      }
+      if (i > 0) {
+        load(smem.value, smem.value_full, smem.value_empty, values++, &maps.v, tile.kv_head,
+             token + kKeys);
+      }
+    }
+    for (int step = tile.num_steps - 1 - kept_steps; step >= 0; --step) {
+      load(smem.key, smem.key_full, smem.key_empty, keys++, &maps.k, tile.kv_head,
+           tile.k_begin + step * kKeys);
+    }
+  }
+}
+
+}  // namespace seer::kernels::pooled_sm90

@@ -1,0 +1,149 @@
+#pragma once
+// What a consumer warpgroup does with a tile: the walk over its keys.
+
+#include "seer/kernels/pooled_attn/map_tile.cuh"
+#include "seer/kernels/pooled_attn/sm90/consumer.cuh"
+
+namespace seer::kernels::pooled_sm90 {
+
+// Hardware barriers of the consumers; 0 is __syncthreads().
+constexpr int kWarpgroup = 1;
+
+// The n-th use of a ring.
+template <int kStages>
+struct Place {
+  uint32_t slot, parity;
+  __device__ __forceinline__ explicit Place(uint32_t n)
+      // The same in all lanes, and so the compiler sees it.
+      : slot(__shfl_sync(kAllLanes, n % kStages, 0)), parity(n / kStages & 1) {}
+};
+
+// Values of tokens behind a sequence's end become zero, so that nothing of them (NaN, say) gets
+// through a weight of zero. `first`: the first such row of the tile. Each consumer does it for
+// itself: both write the same.
+template <class Config>
+__device__ __forceinline__ void clear_rows(uint8_t* tile, int first, int w) {
+  constexpr int kPieces = Config::kHeadDim / 8;  // of 16 bytes
+#pragma unroll 1
+  for (int i = threadIdx.x % 128; i < (kKeys - first) * kPieces; i += 128) {
+    const int row = first + i / kPieces, c = i % kPieces;
+    *reinterpret_cast<uint4*>(tile + c / 8 * Config::kKeyChunk + row * 128 + c % 8 * 16) =
+        make_uint4(0, 0, 0, 0);
+  }
+  ptx::fence_proxy_async();
+  ptx::named_barrier_sync(kWarpgroup + w, 128);  // the zeros are in place for all four warps
+}
+
+// What a consumer of a tile needs to know, beside the scores.
+template <class Config>
+struct Walk {
+  using P = Place<Config::kStages>;
+
+  Consumer<Config>& x;
+  typename Config::Smem& smem;
+  const int w;            // consumer
+  const int num_queries;  // of this consumer; none where not positive
+  const int num_steps, k_len, first_limit;
+  const int limit0, limit1;  // last keys that this thread's rows see
+  const int first_kept;      // step
+
+  __device__ __forceinline__ Walk(Consumer<Config>& consumer, typename Config::Smem& s, int number,
+                                  const QueryTile& tile, int kept_steps)
+      : x(consumer),
+        smem(s),
+        w(number),
+        num_queries(tile.num_queries - number * kRow),
+        num_steps(tile.num_steps),
+        k_len(tile.k_len),
+        first_limit(min(tile.limit + tile.slope * w * kRow, k_len - 1)),
+        limit0(min(tile.limit + tile.slope * (w * kRow + row()), k_len - 1)),
+        limit1(min(tile.limit + tile.slope * (w * kRow + row() + 8), k_len - 1)),
+        first_kept(max(tile.num_steps - kept_steps, 0)) {}
+
+  __device__ __forceinline__ int row() const { return x.warp * 16 + (x.lane >> 2); }
+
+  __device__ __forceinline__ static void await(uint64_t (&full)[Config::kStages], const P& at) {
+    ptx::mbarrier_wait(ptx::smem_address(&full[at.slot]), at.parity);
+  }
+  __device__ __forceinline__ void release(uint64_t (&empty)[Config::kStages], const P& at) const {
+    if (x.lane == 0) ptx::mbarrier_arrive(ptx::smem_address(&empty[at.slot]));
+  }
+  // The producer may load the next queries, and write over the tile before this one.
+  __device__ __forceinline__ void release_queries() const {
+    if (x.lane == 0) ptx::mbarrier_arrive(ptx::smem_address(&smem.query_empty));
+  }
+  __device__ __forceinline__ void mask(int step) const {
+    const int key0 = step * kKeys;
+    if (key0 + kKeys - 1 > first_limit) x.mask(limit0 - key0, limit1 - key0);
+  }
+  __device__ __forceinline__ void weigh(int step) const {
+    mask(step);
+    x.softmax(step - first_kept);
+  }
+
+  // All steps; `keys`, `values`: tiles read before.
+  __device__ __forceinline__ void attend(uint32_t keys, uint32_t values) const {
+    // 1. The last keys. Only their tile can reach past the sequence's end.
+    {
+      const P k(keys), v(values);
+      await(smem.key_full, k);
+      x.start_scores(ptx::smem_address(smem.key[k.slot]));
+      x.template await_scores<0>();
+      release(smem.key_empty, k);
+      weigh(num_steps - 1);
+      x.pack_weights();
+      if (k_len < num_steps * kKeys) {
+        await(smem.value_full, v);
+        clear_rows<Config>(smem.value[v.slot], k_len - (num_steps - 1) * kKeys, w);
+      }
+    }
+    // 2. Scores of the next keys together with the output of these.
+    for (int i = 1; i < num_steps; ++i) {
+      const P k(keys + i), v(values + i - 1);
+      await(smem.key_full, k);
+      x.start_scores(ptx::smem_address(smem.key[k.slot]));
+      x.scale_output();
+      await(smem.value_full, v);
+      x.start_output(ptx::smem_address(smem.value[v.slot]));
+      x.template await_scores<1>();
+      release(smem.key_empty, k);
+      weigh(num_steps - 1 - i);
+      x.await_output_after_weights(&smem.sums[threadIdx.x]);
+      release(smem.value_empty, v);
+      x.pack_weights();
+    }
+    // 3. The output of the first keys.
+    if (first_kept == 0) release_queries();
+    const P v(values + num_steps - 1);
+    x.scale_output();
+    await(smem.value_full, v);
+    x.start_output(ptx::smem_address(smem.value[v.slot]));
+    x.await_output();
+    release(smem.value_empty, v);
+  }
+
+  // The map of the steps that were not kept, from scores anew.
+  __device__ __forceinline__ void pool_again(const PooledAttnParams& p, float* map_row,
+                                             uint32_t keys) const {
+    for (int i = 0; i < first_kept; ++i) {
+      const int step = first_kept - 1 - i;
+      const P k(keys + i);
+      await(smem.key_full, k);
+      x.start_scores(ptx::smem_address(smem.key[k.slot]));
+      x.template await_scores<0>();
+      release(smem.key_empty, k);
+      mask(step);
+      float weight[2];
+      x.largest_weights(weight);
+      const bool is_one_block = p.block_k == kKeys;
+      const int64_t block = int64_t{step} * (is_one_block ? 1 : 2) + x.lane;
+      const float largest =
+          is_one_block ? fmaxf(weight[0], weight[1]) : (x.lane == 0 ? weight[0] : weight[1]);
+      if (num_queries > 0 && x.lane < (is_one_block ? 1 : 2) && block < p.num_blocks) {
+        put_weight(map_row + block, ptx::exp2_approx(largest), true);
+      }
+    }
+  }
+};
+
+}  // namespace seer::kernels::pooled_sm90
