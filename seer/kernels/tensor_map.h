@@ -14,4 +14,17 @@ namespace seer::kernels {
 // driver is too old, or refuses the strides.
 CUtensorMap tensor_map(const StridedIn& x, int64_t tokens, int heads, int head_dim, DType dtype);
 
+// Those of an attention.
+struct Maps {
+  CUtensorMap q, k, v;
+};
+template <class Params>
+Maps tensor_maps(const Params& p) {
+  // Without a key no tile of them is loaded: the maps only have to be valid.
+  const int64_t keys = p.total_k ? p.total_k : 1;
+  return {tensor_map(p.q, p.total_q, p.num_q_heads, p.head_dim, p.dtype),
+          tensor_map(p.total_k ? p.k : p.q, keys, p.num_kv_heads, p.head_dim, p.dtype),
+          tensor_map(p.total_k ? p.v : p.q, keys, p.num_kv_heads, p.head_dim, p.dtype)};
+}
+
 }  // namespace seer::kernels

@@ -67,10 +67,11 @@ std::span<const Impl<Params>> block_sparse_attn_impls() {
 
 int block_sparse_attn_parts(const Params& p, const Device& device) {
   // Only the sm90 forward cuts lists. It computes three rows of 64 queries at a time on each
-  // multiprocessor; with eight turns each the last one, only partly full, costs little.
+  // multiprocessor; with many turns each the last one, only partly full, costs little, and pieces
+  // that are worked on together lie close to each other in the cache.
   if (device.sm != 90 || p.num_seqs == 0) return 1;
   const int64_t rows = p.lists.num_rows * ((p.lists.block_q + 63) / 64) * p.num_q_heads;
-  const int64_t wanted = 8 * 3 * int64_t{device.num_sms};
+  const int64_t wanted = 14 * 3 * int64_t{device.num_sms};
   if (rows == 0 || rows >= wanted) return 1;
   constexpr int64_t kMaxParts = 16, kKeysOfPart = 8192;
   const int64_t longest = (p.total_k / p.num_seqs + kKeysOfPart - 1) / kKeysOfPart;

@@ -155,6 +155,41 @@ TEST_F(BlockSparseAttnGpu, ListsInPieces) {
   }
 }
 
+// Lists that name everything, of enough rows for the kernel to look; then one that lacks a block.
+TEST_F(BlockSparseAttnGpu, DenseLists) {
+  struct {
+    int head_dim, block, heads;
+    bool causal;
+  } constexpr kShapes[] = {
+      {64, 64, 48, true}, {128, 64, 48, true}, {64, 128, 72, true}, {128, 64, 48, false}};
+  for (const auto& shape : kShapes) {
+    SCOPED_TRACE(
+        message("head size ", shape.head_dim, ", block ", shape.block, ", causal ", shape.causal));
+    Call call({.name = "",
+               .q_lens = {100, 128, 0, 1, 257, 64, 70},
+               .k_lens = {100, 250, 70, 130, 257, 30, 70},
+               .heads_q = shape.heads,
+               .heads_kv = 24,
+               .head_dim = shape.head_dim,
+               .block_q = shape.block,
+               .block_k = shape.block,
+               .density = 1,
+               .causal = shape.causal},
+              DType::bf16);
+    Call less = call;  // a row of the third head does not see its last block
+    --less.count[less.count.size() * 2 / shape.heads + 2];
+    const Reference reference(call), reference_of_less(less);
+    for_each_kernel(call.params(), [&](const Kernel& kernel) {
+      for (int i = 0; i < 2; ++i) {
+        run(kernel, call);
+        EXPECT_EQ(reference.compare(call, o_limits_of_rounded_p(DType::bf16)), "");
+      }
+      run(kernel, less);
+      EXPECT_EQ(reference_of_less.compare(less, o_limits_of_rounded_p(DType::bf16)), "");
+    });
+  }
+}
+
 TEST(BlockSparseAttnParts, FewQueriesAndManyKeys) {
   const Device device{.sm = 90, .num_sms = 132};
   const auto parts = [&](int64_t queries, int64_t keys, const Device& on) {
@@ -164,7 +199,7 @@ TEST(BlockSparseAttnParts, FewQueriesAndManyKeys) {
     return block_sparse_attn_parts(p, on);
   };
   EXPECT_EQ(parts(32768, 32768, device), 1);
-  EXPECT_EQ(parts(2048, 131072, device), 4);
+  EXPECT_EQ(parts(2048, 131072, device), 6);
   EXPECT_EQ(parts(1, 131072, device), 16);
   EXPECT_EQ(parts(64, 4096, device), 1);  // too short to cut
   EXPECT_EQ(parts(0, 0, device), 1);

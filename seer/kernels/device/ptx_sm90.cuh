@@ -60,14 +60,6 @@ __device__ __forceinline__ void tma_load_3d(uint32_t dst, const CUtensorMap* map
       : "memory");
 }
 
-// Waits until `value` has been computed or loaded: nothing else in the code depends on it yet.
-__device__ __forceinline__ void wait_for_value(uint32_t value) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.eq.u32 p, %0, 0;\nvote.sync.any.pred p, p, 0xffffffff;\n}\n" ::"r"(
-          value)
-      : "memory");
-}
-
 // --- warpgroups ---
 
 // Hardware barrier `id` (0 is __syncthreads()) of `threads` threads.

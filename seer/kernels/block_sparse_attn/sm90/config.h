@@ -41,6 +41,12 @@ struct ForwardConfig {
   static constexpr int kLoaderRegisters = kHeadDim == 96 || kHeadDim == 128 ? 32 : 40;
   static constexpr int kConsumerRegisters = kHeadDim == 64 ? 104 : kHeadDim == 256 ? 232 : 160;
 
+  // Where lists turn out to name every block (dense.cuh): registers of a thread of a computing
+  // warpgroup, of the loading one, and of those that have nothing to do.
+  static constexpr bool kCanBeDense = kHeadDim == 64 || kHeadDim == 128;
+  static constexpr int kDenseRegisters = kHeadDim == 64 ? 192 : 224;
+  static constexpr int kDenseLoaderRegisters = 40, kIdleRegisters = 24;
+
   // What a consumer warpgroup and the warp that loads for it share.
   struct Channel {
     alignas(1024) uint8_t tile[kSlots][kTileBytes];  // a ring

@@ -53,20 +53,21 @@ __device__ __forceinline__ void compute_rows(const BlockSparseAttnParams& p,
   Ring<Config> ring(smem, w);
   uint32_t query_parity = 0;
   RowState<Config> state(p.scale);
+  const uint32_t zero = p.num_seqs >> 31;  // in a way that the compiler does not see
   for (int r = 0;; r = (r + 1) % Config::kRows) {
     const Row& row = signals.row[r];
     if constexpr (Config::kQueriesInRegisters) {
       ring.wait_full();
       if (row.num_steps == kNoRow) return;
-      state.begin(ptx::smem_address(ring.tile()));
+      const uint32_t when_read = state.begin(ptx::smem_address(ring.tile()), zero);
       __syncwarp();
-      ring.release();
+      ring.release(when_read);
       ring.next();
     } else {
       ptx::mbarrier_wait(ptx::smem_address(&signals.query_full), query_parity);
       query_parity ^= 1;
       if (row.num_steps == kNoRow) return;
-      state.begin(ptx::smem_address(smem.channel[w].query));
+      state.begin(ptx::smem_address(smem.channel[w].query), zero);
     }
     const int num_steps = row.num_steps, k_len = row.k_len, limit = row.limit;
 #pragma unroll 1

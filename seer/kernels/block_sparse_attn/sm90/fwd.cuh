@@ -9,11 +9,12 @@
 //   consumer w   ring w ──► S = q k^T ─► mask ─► P ─► O = keep * O + P v
 //
 // The loader runs ahead across the end of a row: queries and first tiles of the next row travel
-// while this one ends.
+// while this one ends. Where lists name all blocks, everyone does something else (dense.cuh).
 
 #include <algorithm>
 
 #include "seer/kernels/block_sparse_attn/sm90/consumer.cuh"
+#include "seer/kernels/block_sparse_attn/sm90/dense.cuh"
 #include "seer/kernels/block_sparse_attn/sm90/dispatch.h"
 #include "seer/kernels/block_sparse_attn/sm90/loader.cuh"
 #include "seer/kernels/cuda_check.h"
@@ -35,10 +36,20 @@ __device__ __forceinline__ void init_barriers(typename Config::Signals& signals)
 template <class Config>
 __global__ void __launch_bounds__(Config::kThreads, 1)
     block_sparse_fwd(const __grid_constant__ Maps maps,
-                     const __grid_constant__ BlockSparseAttnParams p) {
+                     const __grid_constant__ BlockSparseAttnParams p,
+                     const __grid_constant__ PooledAttnParams dense,
+                     const __grid_constant__ TileOrder order) {
   extern __shared__ __align__(1024) uint8_t smem_bytes[];
   auto& smem = *reinterpret_cast<typename Config::Smem*>(smem_bytes);
   const int warp = __shfl_sync(kAllLanes, threadIdx.x / 32, 0);
+  if constexpr (Config::kCanBeDense) {
+    __shared__ bool may_be;
+    if (warp == 0) may_be = may_be_dense<Config>(p);
+    __syncthreads();  // the first look is done
+    if (may_be && is_dense(p)) {
+      return attend_densely<Config>(maps, dense, order, p.counter, smem_bytes);
+    }
+  }
   if (threadIdx.x < Config::kConsumers) init_barriers<Config>(smem.signals[threadIdx.x]);
   __syncthreads();  // barriers are ready
   if (warp < kWarpgroup / 32) {
@@ -53,16 +64,15 @@ __global__ void __launch_bounds__(Config::kThreads, 1)
 template <class Element, int kHeadDim>
 void run_block_sparse_fwd(const BlockSparseAttnParams& p, void* stream) {
   using Config = ForwardConfig<Element, kHeadDim>;
-  const Maps maps{tensor_map(p.q, p.total_q, p.num_q_heads, p.head_dim, p.dtype),
-                  // Without a key no list names one: the maps only have to be valid.
-                  tensor_map(p.total_k ? p.k : p.q, p.total_k ? p.total_k : 1, p.num_kv_heads,
-                             p.head_dim, p.dtype),
-                  tensor_map(p.total_k ? p.v : p.q, p.total_k ? p.total_k : 1, p.num_kv_heads,
-                             p.head_dim, p.dtype)};
+  const PooledAttnParams dense = dense_params(p);
   const unsigned rows = num_parts(p) * p.num_q_heads * rows_per_head(p);
   const unsigned grid = std::min(rows, static_cast<unsigned>(num_multiprocessors()));
-  launch(block_sparse_fwd<Config>, grid, Config::kThreads, sizeof(typename Config::Smem), stream,
-         maps, p);
+  size_t smem = sizeof(typename Config::Smem);
+  if constexpr (Config::kCanBeDense) {
+    smem = std::max(smem, sizeof(typename DenseConfig<Config>::Smem));
+  }
+  launch(block_sparse_fwd<Config>, grid, Config::kThreads, smem, stream, tensor_maps(p), p, dense,
+         tile_order(dense, pooled_sm90::kQueries));
 }
 
 }  // namespace seer::kernels::sm90

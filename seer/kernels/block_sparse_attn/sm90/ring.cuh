@@ -7,10 +7,6 @@
 
 namespace seer::kernels::sm90 {
 
-struct Maps {
-  CUtensorMap q, k, v;
-};
-
 // One side's place in a ring. Both sides go through the slots in the same order.
 template <class Config>
 class Ring {
@@ -29,9 +25,10 @@ class Ring {
   __device__ __forceinline__ void wait_empty() const {
     ptx::mbarrier_wait(ptx::smem_address(empty()), parity_ ^ 1);
   }
-  // For each warp of the consumer: this one has read the tile, and needs it no more.
-  __device__ __forceinline__ void release() const {
-    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(ptx::smem_address(empty()));
+  // For each warp of the consumer: this one has read the tile, and needs it no more. `when`: a zero
+  // that has to be known first.
+  __device__ __forceinline__ void release(uint32_t when = 0) const {
+    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(ptx::smem_address(empty()) + when);
   }
   __device__ __forceinline__ void next() {
     if (++slot_ == Config::kSlots) slot_ = 0, parity_ ^= 1;

@@ -32,8 +32,12 @@ struct RowState {
   __device__ explicit RowState(float scale)
       : warp(threadIdx.x / 32 % 4), lane(threadIdx.x % 32), scale_log2(scale * 1.44269504f) {}
 
-  // A new row; its queries are in `tile`.
-  __device__ __forceinline__ void begin(uint32_t tile) {
+  // A new row; its queries are in `tile`. Returns a number that is zero where `zero` is, and not known
+  // before all of them are in registers: who adds it to an address waits until then. That is needed
+  // before the tile is given back (the copy engine does not wait for ordinary reads), and before the
+  // first product: ptxas 13.0.88 does not wait for ldmatrix where only wgmma reads what it loaded.
+  __device__ __forceinline__ uint32_t begin(uint32_t tile, uint32_t zero) {
+    uint32_t read = 0;
     if constexpr (kInRegisters) {
       const int row = warp * 16 + (lane & 15);
 #pragma unroll
@@ -42,12 +46,8 @@ struct RowState {
         ptx::ldmatrix_x4(
             rQ[k], tile + (k >> 2) * Config::kChunkBytes + row * 128 + ((chunk ^ (row & 7)) << 4));
       }
-      // The copy engine writes this tile again as soon as it may: not before the reads are done. (A
-      // proxy fence would wait for the stores of the last row, too.)
-      uint32_t all = 0;
 #pragma unroll
-      for (int k = 0; k < kQuerySteps; ++k) all ^= rQ[k][3];
-      ptx::wait_for_value(all);
+      for (int k = 0; k < kQuerySteps; ++k) read ^= rQ[k][0];
     } else {
       query_descriptor = ptx::wgmma_descriptor(tile, 16);
     }
@@ -58,6 +58,7 @@ struct RowState {
     }
     max[0] = max[1] = -INFINITY;
     sum[0] = sum[1] = 0.f;
+    return read & zero;
   }
 
   // rS = queries keys^T

@@ -32,36 +32,26 @@ __device__ __forceinline__ void consume(const PooledAttnParams& p, int kept_step
                                         typename Config::Smem& smem, int w) {
   float* const maxima = reinterpret_cast<float*>(static_cast<char*>(p.workspace) + kCounterBytes) +
                         (int64_t{blockIdx.x} * kConsumers + w) * kept_steps * kStepMaxima;
-  Consumer<Config> x(p.scale, ptx::smem_address(smem.query[w]), maxima);
-  uint32_t keys = 0, values = 0;  // tiles read
-  for (uint32_t n = 0;; ++n) {
-    ptx::mbarrier_wait(ptx::smem_address(&smem.query_full), n & 1);
-    const QueryTile& tile = smem.tile[n & 1];
-    if (tile.num_queries <= 0) return;
-    const Walk<Config> walk(x, smem, w, tile, kept_steps);
-    const int num_queries = walk.num_queries, head = tile.head;
-    x.begin();
-    if (walk.num_steps > 0) walk.attend(keys, values);
-    keys += walk.num_steps;
-    values += walk.num_steps;
+  attend_tiles<Config>(
+      p, kept_steps, smem, w, maxima,
+      [&](const Walk<Config>& walk, uint32_t& keys, int head, int first_row) {
+        const int64_t map_head = head / (p.num_q_heads / p.num_map_heads);
+        const int64_t row = map_head * p.num_rows + first_row + (p.block_q == kRow ? w : 0);
+        float* const map = p.map + row * p.num_blocks;
+        if (walk.first_kept > 0) walk.pool_again(p, map, keys);
+        keys += walk.first_kept;
+        if (walk.first_kept > 0 || walk.num_steps == 0) walk.release_queries();
 
-    const int64_t map_head = head / (p.num_q_heads / p.num_map_heads);
-    const int64_t map_row = map_head * p.num_rows + tile.map_row + (p.block_q == kRow ? w : 0);
-    float* const map = p.map + map_row * p.num_blocks;
-    x.store(p, head, tile.q_begin + w * kRow, num_queries, smem.lse[w]);
-    if (walk.first_kept > 0) walk.pool_again(p, map, keys);
-    keys += walk.first_kept;
-    if (walk.first_kept > 0 || walk.num_steps == 0) walk.release_queries();
-
-    ptx::named_barrier_sync(kWarpgroup + w, 128);  // all maxima and log-sum-exps are there
-    if (num_queries > 0) {
-      const int64_t first_block = int64_t{walk.first_kept} * kKeys / p.block_k;
-      const BlockMaxima m{maxima, smem.lse[w], (walk.num_steps - walk.first_kept) * (kKeys / kRow),
-                          p.block_k / kRow, x.scale_log2};
-      write_row(m, map + first_block, p.num_blocks - first_block, map_rows_are_shared(p, kRow));
-    }
-    ptx::named_barrier_sync(kWarpgroup + w, 128);  // nobody reads the maxima of this tile
-  }
+        ptx::named_barrier_sync(kWarpgroup + w, 128);  // all maxima and log-sum-exps are there
+        if (walk.num_queries > 0) {
+          const int64_t first_block = int64_t{walk.first_kept} * kKeys / p.block_k;
+          const BlockMaxima m{maxima, smem.lse[w],
+                              (walk.num_steps - walk.first_kept) * (kKeys / kRow), p.block_k / kRow,
+                              walk.x.scale_log2};
+          write_row(m, map + first_block, p.num_blocks - first_block, map_rows_are_shared(p, kRow));
+        }
+        ptx::named_barrier_sync(kWarpgroup + w, 128);  // nobody reads the maxima of this tile
+      });
 }
 
 template <class Config>
@@ -70,24 +60,14 @@ __global__ void __launch_bounds__(kThreads, 1)
               const __grid_constant__ TileOrder order, int kept_steps) {
   extern __shared__ __align__(1024) uint8_t smem_bytes[];
   auto& smem = *reinterpret_cast<typename Config::Smem*>(smem_bytes);
-  if (threadIdx.x == 0) {
-    const auto init = [](uint64_t& bar, int count) {
-      ptx::mbarrier_init(ptx::smem_address(&bar), count);
-    };
-    init(smem.query_full, 1);
-    init(smem.query_empty, 4 * kConsumers);  // their warps
-    for (int i = 0; i < Config::kStages; ++i) {
-      init(smem.key_full[i], 1);
-      init(smem.value_full[i], 1);
-      init(smem.key_empty[i], 4 * kConsumers);
-      init(smem.value_empty[i], 4 * kConsumers);
-    }
-    ptx::fence_mbarrier_init();
-  }
+  if (threadIdx.x == 0) init_barriers<Config>(smem);
   __syncthreads();  // barriers are ready
   if (threadIdx.x / 128 == kConsumers) {
     ptx::give_registers<Config::kProducerRegisters>();
-    if (threadIdx.x % 128 == 0) produce<Config>(p, maps, order, kept_steps, smem);
+    if (threadIdx.x % 128 == 0) {
+      auto* const counter = static_cast<unsigned long long*>(p.workspace);
+      produce<Config>(p, maps, order, kept_steps, smem, [&] { return atomicAdd(counter, 1ull); });
+    }
   } else {
     ptx::take_registers<Config::kConsumerRegisters>();
     consume<Config>(p, kept_steps, smem, static_cast<int>(threadIdx.x / 128));
@@ -106,15 +86,10 @@ void run_attention(const PooledAttnParams& p, void* stream) {
   const int64_t kept =
       std::min({std::max<int64_t>(longest_row_steps(p), 1), int64_t{kMostKeptSteps}, room});
   const int64_t blocks = std::min({num_places(order), room / kept, int64_t{1} << 16});
-  // Without a key no tile of them is loaded: the maps only have to be valid.
-  const int64_t keys = std::max<int64_t>(p.total_k, 1);
-  const Maps maps{tensor_map(p.q, p.total_q, p.num_q_heads, p.head_dim, p.dtype),
-                  tensor_map(p.total_k ? p.k : p.q, keys, p.num_kv_heads, p.head_dim, p.dtype),
-                  tensor_map(p.total_k ? p.v : p.q, keys, p.num_kv_heads, p.head_dim, p.dtype)};
   SEER_CUDA_CHECK(cudaMemsetAsync(p.workspace, 0, sizeof(unsigned long long),
                                   static_cast<cudaStream_t>(stream)));
   launch(attention<C>, dim3(static_cast<unsigned>(blocks)), kThreads, sizeof(typename C::Smem),
-         stream, maps, p, order, static_cast<int>(kept));
+         stream, tensor_maps(p), p, order, static_cast<int>(kept));
 }
 
 }  // namespace seer::kernels::pooled_sm90

@@ -12,10 +12,12 @@ namespace seer::kernels::pooled_sm90 {
 using bf16 = __nv_bfloat16;
 using f16 = __half;
 
-// Tiles are chunks of 64 columns, rows of 128 bytes in the 128-byte swizzle.
-template <class Element_, int kHeadDim_>
+// Tiles are chunks of 64 columns, rows of 128 bytes in the 128-byte swizzle. kPools: with the map;
+// without it this is dense attention alone (block_sparse_attn, lists that name every block).
+template <class Element_, int kHeadDim_, bool kPools_ = true>
 struct Config {
   using Element = Element_;
+  static constexpr bool kPools = kPools_;
   static constexpr int kHeadDim = kHeadDim_;
   static constexpr int kChunks = kHeadDim / 64;
   static constexpr int kQueryChunk = kRow * 128;  // bytes

@@ -123,7 +123,7 @@ struct Consumer {
     block_maxima(top);
     const float of_row0 = lane & 1 ? top[1][0] : top[0][0];
     const float of_row1 = lane & 1 ? top[1][1] : top[0][1];
-    if (n >= 0) maxima[n * kStepMaxima] = lane & 2 ? of_row1 : of_row0;
+    if (Config::kPools && n >= 0) maxima[n * kStepMaxima] = lane & 2 ? of_row1 : of_row0;
 
     const float t[2] = {fmaxf(top[0][0], top[1][0]), fmaxf(top[0][1], top[1][1])};
     // Weights may grow up to 2^8 before the output is brought along: it is rarely needed.
@@ -203,7 +203,7 @@ struct Consumer {
       }
       lse[r] = is_inside && s > 0.f ? max[r] * scale_log2 + log2f(s) : INFINITY;
       if (quad == 0) {
-        smem_lse[query] = lse[r];
+        if constexpr (Config::kPools) smem_lse[query] = lse[r];
         if (is_inside) {
           p.lse[head * p.total_q + token] = s > 0.f ? lse[r] * 0.69314718f : -INFINITY;
         }

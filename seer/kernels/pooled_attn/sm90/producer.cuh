@@ -4,12 +4,9 @@
 
 #include "seer/kernels/device/ptx_sm90.cuh"
 #include "seer/kernels/pooled_attn/sm90/config.h"
+#include "seer/kernels/tensor_map.h"
 
 namespace seer::kernels::pooled_sm90 {
-
-struct Maps {
-  CUtensorMap q, k, v;
-};
 
 template <int kChunks, int kRows>
 __device__ __forceinline__ void load_tile(uint8_t* tile, const CUtensorMap* map, uint64_t* full,
@@ -24,13 +21,12 @@ __device__ __forceinline__ void load_tile(uint8_t* tile, const CUtensorMap* map,
   }
 }
 
-// One thread.
-template <class Config>
+// One thread. `take` gives the next place of the order; it is asked until one is past the end.
+template <class Config, class Take>
 __device__ __forceinline__ void produce(const PooledAttnParams& p, const Maps& maps,
                                         const TileOrder& order, int kept_steps,
-                                        typename Config::Smem& smem) {
+                                        typename Config::Smem& smem, Take take) {
   constexpr int kStages = Config::kStages, kTileBytes = Config::kChunks * Config::kKeyChunk;
-  auto* const counter = static_cast<unsigned long long*>(p.workspace);
   const auto end = static_cast<unsigned long long>(order.places * order.heads);
   uint32_t keys = 0, values = 0;  // loaded so far
 
@@ -45,13 +41,13 @@ __device__ __forceinline__ void produce(const PooledAttnParams& p, const Maps& m
                                       ptx::CacheHint::kNormal);
   };
 
-  unsigned long long at = atomicAdd(counter, 1ull);
+  unsigned long long at = take();
   for (uint32_t n = 0;; ++n) {
     QueryTile tile;
     tile.num_queries = 0;
     while (at < end && tile.num_queries <= 0) {
       tile = QueryTile::find<kQueries, kKeys>(p, order, static_cast<int64_t>(at));
-      at = atomicAdd(counter, 1ull);  // arrives while this tile is loaded
+      at = take();  // arrives while this tile is loaded
     }
     const uint32_t query_full = ptx::smem_address(&smem.query_full);
     if (n > 0) ptx::mbarrier_wait(ptx::smem_address(&smem.query_empty), (n & 1) ^ 1);

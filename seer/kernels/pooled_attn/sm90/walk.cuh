@@ -108,7 +108,7 @@ struct Walk {
       x.template await_scores<1>();
       release(smem.key_empty, k);
       weigh(num_steps - 1 - i);
-      x.await_output_after_weights(&smem.sums[threadIdx.x]);
+      x.await_output_after_weights(&smem.sums[w * 128 + threadIdx.x % 128]);
       release(smem.value_empty, v);
       x.pack_weights();
     }
@@ -145,5 +145,44 @@ struct Walk {
     }
   }
 };
+
+// All tiles, as the producer announces them: o and lse, and `after(walk, keys, tile)` of each; it adds
+// the key tiles that it reads to `keys`.
+template <class Config, class AfterTile>
+__device__ __forceinline__ void attend_tiles(const PooledAttnParams& p, int kept_steps,
+                                             typename Config::Smem& smem, int w, float* maxima,
+                                             AfterTile after) {
+  Consumer<Config> x(p.scale, ptx::smem_address(smem.query[w]), maxima);
+  uint32_t keys = 0, values = 0;  // tiles read
+  for (uint32_t n = 0;; ++n) {
+    ptx::mbarrier_wait(ptx::smem_address(&smem.query_full), n & 1);
+    const QueryTile& tile = smem.tile[n & 1];
+    if (tile.num_queries <= 0) return;
+    const Walk<Config> walk(x, smem, w, tile, kept_steps);
+    const int head = tile.head, q_begin = tile.q_begin, map_row = tile.map_row;
+    x.begin();
+    if (walk.num_steps > 0) walk.attend(keys, values);
+    keys += walk.num_steps;
+    values += walk.num_steps;
+    x.store(p, head, q_begin + w * kRow, walk.num_queries, smem.lse[w]);
+    after(walk, keys, head, map_row);
+  }
+}
+
+template <class Config>
+__device__ __forceinline__ void init_barriers(typename Config::Smem& smem) {
+  const auto init = [](uint64_t& bar, int count) {
+    ptx::mbarrier_init(ptx::smem_address(&bar), count);
+  };
+  init(smem.query_full, 1);
+  init(smem.query_empty, 4 * kConsumers);  // their warps
+  for (int i = 0; i < Config::kStages; ++i) {
+    init(smem.key_full[i], 1);
+    init(smem.value_full[i], 1);
+    init(smem.key_empty[i], 4 * kConsumers);
+    init(smem.value_empty[i], 4 * kConsumers);
+  }
+  ptx::fence_mbarrier_init();
+}
 
 }  // namespace seer::kernels::pooled_sm90
