@@ -71,7 +71,7 @@ int block_sparse_attn_parts(const Params& p, const Device& device) {
   // that are worked on together lie close to each other in the cache.
   if (device.sm != 90 || p.num_seqs == 0) return 1;
   const int64_t rows = p.lists.num_rows * ((p.lists.block_q + 63) / 64) * p.num_q_heads;
-  const int64_t wanted = 14 * 3 * int64_t{device.num_sms};
+  const int64_t wanted = 12 * 3 * int64_t{device.num_sms};
   if (rows == 0 || rows >= wanted) return 1;
   constexpr int64_t kMaxParts = 16, kKeysOfPart = 8192;
   const int64_t longest = (p.total_k / p.num_seqs + kKeysOfPart - 1) / kKeysOfPart;

@@ -60,7 +60,6 @@ __device__ __forceinline__ void compute_rows(const BlockSparseAttnParams& p,
       ring.wait_full();
       if (row.num_steps == kNoRow) return;
       const uint32_t when_read = state.begin(ptx::smem_address(ring.tile()), zero);
-      __syncwarp();
       ring.release(when_read);
       ring.next();
     } else {
@@ -74,8 +73,9 @@ __device__ __forceinline__ void compute_rows(const BlockSparseAttnParams& p,
     for (int i = 0; i < num_steps; ++i) {
       compute_step(state, ring, limit, k_len, 1 + w, [&] {
         if constexpr (!Config::kQueriesInRegisters) {
-          if (i == num_steps - 1 && state.lane == 0) {
-            ptx::mbarrier_arrive(ptx::smem_address(&signals.query_empty));
+          if (i == num_steps - 1) {
+            __syncwarp();
+            if (state.lane == 0) ptx::mbarrier_arrive(ptx::smem_address(&signals.query_empty));
           }
         }
       });

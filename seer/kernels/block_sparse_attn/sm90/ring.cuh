@@ -28,6 +28,7 @@ class Ring {
   // For each warp of the consumer: this one has read the tile, and needs it no more. `when`: a zero
   // that has to be known first.
   __device__ __forceinline__ void release(uint32_t when = 0) const {
+    __syncwarp();  // one lane speaks for all
     if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(ptx::smem_address(empty()) + when);
   }
   __device__ __forceinline__ void next() {

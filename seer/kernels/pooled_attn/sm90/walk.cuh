@@ -66,10 +66,12 @@ struct Walk {
     ptx::mbarrier_wait(ptx::smem_address(&full[at.slot]), at.parity);
   }
   __device__ __forceinline__ void release(uint64_t (&empty)[Config::kStages], const P& at) const {
+    __syncwarp();  // one lane speaks for all
     if (x.lane == 0) ptx::mbarrier_arrive(ptx::smem_address(&empty[at.slot]));
   }
   // The producer may load the next queries, and write over the tile before this one.
   __device__ __forceinline__ void release_queries() const {
+    __syncwarp();
     if (x.lane == 0) ptx::mbarrier_arrive(ptx::smem_address(&smem.query_empty));
   }
   __device__ __forceinline__ void mask(int step) const {
