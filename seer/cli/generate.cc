@@ -133,7 +133,7 @@ int generate(int argc, char** argv, int first) {
       model, tokenizer, prompt,
       [&](const models::AttentionInput& input) { return attention(input); }, a.settings);
   std::fprintf(stderr, "seer generate: %s, density %.3f\n", label(selections[0]).c_str(),
-               attention.statistics.density());
+               attention.statistics().density());
   return 0;
 }
 

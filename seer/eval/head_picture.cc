@@ -13,7 +13,7 @@
 namespace seer::eval {
 namespace {
 
-// 1 where a row's list names the block: [R, N] of one head.
+// 1 where a row's list names the block: [R, N] of one head. Lists on the CPU.
 at::Tensor to_mask(const torch_ops::BlockLists& lists, int64_t head, int64_t blocks) {
   const int64_t rows = lists.begin.size(1);
   at::Tensor mask = at::zeros({rows, blocks}, at::kFloat);
@@ -30,7 +30,9 @@ at::Tensor to_mask(const torch_ops::BlockLists& lists, int64_t head, int64_t blo
 // How much of each head's map lies away from the first block and from the diagonal's last four: [H].
 at::Tensor distant_mass(const at::Tensor& map) {
   const int64_t n = map.size(2);
-  const at::Tensor row = at::arange(map.size(1)).unsqueeze(1), column = at::arange(n).unsqueeze(0);
+  const auto options = at::TensorOptions(map.device()).dtype(at::kLong);
+  const at::Tensor row = at::arange(map.size(1), options).unsqueeze(1);
+  const at::Tensor column = at::arange(n, options).unsqueeze(0);
   return (map * ((column >= 1) & (row - column >= 4))).sum(at::IntArrayRef{1, 2});
 }
 
@@ -84,12 +86,13 @@ std::vector<HeadMaps> capture_heads(const models::Decoder& model, const models::
     const at::Tensor scores = gates.scores(in, ragged, model);
     const auto lists = torch_ops::block_select(scores, ragged, selection);
     const int64_t head = distant_mass(map).argmax().item<int64_t>();
-    HeadMaps maps{in.layer,
-                  static_cast<int>(head),
-                  map[head].clone(),
-                  scores[head].softmax(1),
-                  to_mask(lists, head, ragged.num_blocks),
-                  0};
+    HeadMaps maps{
+        in.layer,
+        static_cast<int>(head),
+        map[head].cpu().clone(),
+        scores[head].softmax(1).cpu(),
+        to_mask({lists.begin.cpu(), lists.count.cpu(), lists.list.cpu()}, head, ragged.num_blocks),
+        0};
     maps.recall = recall_of(maps.truth, maps.chosen);
     heads.push_back(std::move(maps));
     return o;

@@ -4,20 +4,14 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
 #include "seer/base/error.h"
 #include "seer/report/table.h"
+#include "seer/torch/stopwatch.h"
 
 namespace seer::eval {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double milliseconds_since(Clock::time_point start) {
-  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-}
 
 double median(std::vector<double> values) {
   if (values.empty()) return 0;
@@ -44,22 +38,23 @@ struct Runner {
     const models::Sequences sequences{.q_lens = {length}, .k_lens = {length}, .prompt_len = 0};
 
     models::SparseAttention sparse(model, gates, method.sparse);
-    double attention_ms = 0;
+    torch_ops::Stopwatch attention_time(model.device()), prefill_time(model.device());
     const models::Attention attention = [&](const models::AttentionInput& input) {
-      const auto start = Clock::now();
-      at::Tensor o = method.dense ? models::dense_attention(input) : sparse(input);
-      attention_ms += milliseconds_since(start);
-      return o;
+      const auto span = attention_time.span();
+      return method.dense ? models::dense_attention(input) : sparse(input);
     };
-    const auto start = Clock::now();
-    const at::Tensor hidden = model.hidden(ids, sequences, attention);
-    const double prefill_ms = milliseconds_since(start);
+    at::Tensor hidden;
+    {
+      const auto span = prefill_time.span();
+      hidden = model.hidden(ids, sequences, attention);
+    }
     const double nll = mean_nll(model, hidden, ids);
 
-    const auto& s = sparse.statistics;
+    const models::SparseStatistics s = sparse.statistics();
     statistics.kept_blocks += s.kept_blocks;
     statistics.causal_blocks += s.causal_blocks;
-    return {nll, attention_ms, 1e3 * s.score_seconds, 1e3 * s.select_seconds, prefill_ms};
+    return {nll, 1e3 * attention_time.seconds(), 1e3 * s.score_seconds, 1e3 * s.select_seconds,
+            1e3 * prefill_time.seconds()};
   }
 };
 

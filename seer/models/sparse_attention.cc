@@ -1,8 +1,7 @@
 #include "seer/models/sparse_attention.h"
 
 #include <ATen/core/grad_mode.h>
-
-#include <chrono>
+#include <ATen/ops/zeros.h>
 
 #include "seer/base/error.h"
 #include "seer/models/block_scores.h"
@@ -11,21 +10,6 @@ namespace seer::models {
 namespace {
 
 constexpr const char* kNames[] = {"gate", "untrained", "random", "streaming", "oracle"};
-
-// Adds the seconds of its life to a sum.
-class Timer {
- public:
-  explicit Timer(double& sum) : sum_(sum), begin_(std::chrono::steady_clock::now()) {}
-  ~Timer() {
-    sum_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
-  }
-  Timer(const Timer&) = delete;
-  Timer& operator=(const Timer&) = delete;
-
- private:
-  double& sum_;
-  std::chrono::steady_clock::time_point begin_;
-};
 
 // Rules that read scores as logits mean nothing where scores only give an order.
 void check_rule(const SparseSettings& settings) {
@@ -53,8 +37,14 @@ const char* name(Scorer scorer) {
 }
 
 SparseAttention::SparseAttention(const Decoder& model, const Gates* gates, SparseSettings settings)
-    : model_(model), gates_(gates), settings_(std::move(settings)) {
+    : model_(model),
+      gates_(gates),
+      settings_(std::move(settings)),
+      score_(model.device()),
+      select_(model.device()),
+      attention_(model.device()) {
   check_rule(settings_);
+  reset_statistics();
   if (settings_.scorer == Scorer::untrained) {
     io::GateConfig config = gates != nullptr ? gates->config() : io::GateConfig{};
     config.block_size = settings_.block;
@@ -72,6 +62,34 @@ SparseAttention::SparseAttention(const Decoder& model, const Gates* gates, Spars
 
 void SparseAttention::reset() {
   gate_keys_.clear();
+}
+
+SparseStatistics SparseAttention::statistics() {
+  SparseStatistics s;
+  s.kept_blocks = kept_blocks_.item().toDouble();
+  s.causal_blocks = causal_blocks_;
+  s.score_seconds = score_.seconds();
+  s.select_seconds = select_.seconds();
+  s.attention_seconds = attention_.seconds();
+  return s;
+}
+
+void SparseAttention::reset_statistics() {
+  kept_blocks_ = at::zeros({}, at::TensorOptions(model_.device()).dtype(at::kLong));
+  causal_blocks_ = 0;
+  for (auto* watch : {&score_, &select_, &attention_}) watch->reset();
+}
+
+const torch_ops::Ragged& SparseAttention::ragged_of(const AttentionInput& input) {
+  const Sequences& now = input.sequences;
+  const at::Device device = input.q.device();
+  const bool same = ragged_.cu_q.defined() && ragged_.cu_q.device() == device &&
+                    now.q_lens == sequences_.q_lens && now.k_lens == sequences_.k_lens;
+  if (!same) {
+    ragged_ = torch_ops::make_ragged(now.q_lens, now.k_lens, settings_.block, device);
+    sequences_ = now;
+  }
+  return ragged_;
 }
 
 at::Tensor SparseAttention::scores(const AttentionInput& input, const torch_ops::Ragged& ragged) {
@@ -103,26 +121,25 @@ at::Tensor SparseAttention::operator()(const AttentionInput& input) {
                ", not a multiple of the block size ", settings_.block,
                "; choose a chunk length that is");
   }
-  const auto ragged =
-      torch_ops::make_ragged(sequences.q_lens, sequences.k_lens, settings_.block, input.q.device());
+  const torch_ops::Ragged& ragged = ragged_of(input);
   at::Tensor scores;
   {
-    const Timer timer(statistics.score_seconds);
+    const auto span = score_.span();
     const at::NoGradGuard no_grad;  // the choice of blocks has no gradient
     scores = this->scores(input, ragged);
   }
   torch_ops::BlockLists lists;
   {
-    const Timer timer(statistics.select_seconds);
+    const auto span = select_.span();
     torch_ops::Selection selection = settings_.selection;
     const int64_t block = settings_.block;
     selection.prompt_blocks = (sequences.prompt_len + block - 1) / block;
     lists = torch_ops::block_select(scores, ragged, selection);
   }
-  statistics.kept_blocks += lists.count.sum().item().toDouble();
-  statistics.causal_blocks +=
+  kept_blocks_.add_(lists.count.sum());
+  causal_blocks_ +=
       static_cast<double>(input.q.size(1) * num_visible_blocks(sequences, settings_.block));
-  const Timer timer(statistics.attention_seconds);
+  const auto span = attention_.span();
   return std::get<0>(torch_ops::block_sparse_attn(input.q, input.k, input.v, ragged, lists,
                                                   input.scale, /*causal=*/true));
 }

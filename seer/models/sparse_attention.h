@@ -8,6 +8,7 @@
 
 #include "seer/models/attention.h"
 #include "seer/models/gate.h"
+#include "seer/torch/stopwatch.h"
 
 namespace seer::models {
 
@@ -26,7 +27,7 @@ const char* name(Scorer scorer);
 struct SparseStatistics {
   double kept_blocks = 0;    // blocks computed
   double causal_blocks = 0;  // blocks that dense causal attention computes
-  double score_seconds = 0, select_seconds = 0, attention_seconds = 0;  // by the host's clock
+  double score_seconds = 0, select_seconds = 0, attention_seconds = 0;
   double density() const { return causal_blocks > 0 ? kept_blocks / causal_blocks : 1; }
 };
 
@@ -51,15 +52,24 @@ class SparseAttention {
   // Forgets the gate keys, to free their memory; a prompt that starts at token 0 begins anew
   // without it.
   void reset();
-  SparseStatistics statistics;
+  // Since the beginning, or since reset_statistics(). Waits for the device.
+  SparseStatistics statistics();
+  void reset_statistics();
 
  private:
   at::Tensor scores(const AttentionInput& input, const torch_ops::Ragged& ragged);
+  const torch_ops::Ragged& ragged_of(const AttentionInput& input);
   const Decoder& model_;
   const Gates* gates_;
   std::unique_ptr<Gates> untrained_;
   SparseSettings settings_;
   std::vector<at::Tensor> gate_keys_;
+  // Of the last call: all layers of a forward pass have the same.
+  Sequences sequences_;
+  torch_ops::Ragged ragged_;
+  torch_ops::Stopwatch score_, select_, attention_;
+  at::Tensor kept_blocks_;  // [] int64 on the model's device
+  double causal_blocks_ = 0;
 };
 
 }  // namespace seer::models

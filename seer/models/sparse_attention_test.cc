@@ -69,7 +69,7 @@ TEST_P(EveryScorer, DensityOneEqualsDense) {
     const SparseInputs inputs = sparse_inputs(lens);
     EXPECT_LE(test::largest_difference(sparse(inputs.get()), dense_attention(inputs.get())), 1e-5);
   }
-  EXPECT_EQ(sparse.statistics.density(), 1);
+  EXPECT_EQ(sparse.statistics().density(), 1);
 }
 
 TEST_P(EveryScorer, PromptInChunksEqualsWhole) {
@@ -79,7 +79,7 @@ TEST_P(EveryScorer, PromptInChunksEqualsWhole) {
   SparseAttention sparse(model, &gates, settings_of(GetParam(), 0.4));
   const auto ids = test::some_ids(150);
   const auto run = [&](int64_t chunk) {
-    sparse.statistics = {};
+    sparse.reset_statistics();
     KvCache cache(2);
     std::vector<at::Tensor> parts;
     prefill(model, ids, std::ref(sparse), chunk, cache,
@@ -87,12 +87,12 @@ TEST_P(EveryScorer, PromptInChunksEqualsWhole) {
     return at::cat(parts, 0);
   };
   const at::Tensor whole = run(0);
-  const double density = sparse.statistics.density();
+  const double density = sparse.statistics().density();
   EXPECT_GT(density, 0.3);
   EXPECT_LT(density, 0.6);
   for (const int64_t chunk : {16, 48, 128}) {
     EXPECT_LE(test::largest_difference(run(chunk), whole), 2e-4) << chunk;
-    EXPECT_DOUBLE_EQ(sparse.statistics.density(), density) << chunk;
+    EXPECT_DOUBLE_EQ(sparse.statistics().density(), density) << chunk;
   }
   EXPECT_THROW(run(40), Error) << "not a multiple of the block size";
 }
@@ -121,9 +121,9 @@ TEST(SparseAttention, BudgetDecidesDensity) {
   SparseAttention sparse(model, nullptr, settings_of(Scorer::streaming, 3 * kBlock, "row_budget"));
   const SparseInputs inputs = sparse_inputs({10 * kBlock});
   sparse(inputs.get());
-  EXPECT_EQ(sparse.statistics.causal_blocks, 4 * 55);
-  EXPECT_EQ(sparse.statistics.kept_blocks, 4 * (1 + 2 + 8 * 3));
-  EXPECT_GT(sparse.statistics.attention_seconds, 0);
+  EXPECT_EQ(sparse.statistics().causal_blocks, 4 * 55);
+  EXPECT_EQ(sparse.statistics().kept_blocks, 4 * (1 + 2 + 8 * 3));
+  EXPECT_GT(sparse.statistics().attention_seconds, 0);
 }
 
 TEST(SparseAttention, StreamingSeesTheFirstAndTheRecentBlocks) {
@@ -147,10 +147,10 @@ TEST(SparseAttention, WindowedLayersStayDenseAndAreNotCounted) {
   SparseInputs inputs = sparse_inputs({100});
   inputs.window = 50;
   EXPECT_TRUE(sparse(inputs.get()).equal(dense_attention(inputs.get())));
-  EXPECT_EQ(sparse.statistics.causal_blocks, 0);
+  EXPECT_EQ(sparse.statistics().causal_blocks, 0);
   inputs.window = 100;
   sparse(inputs.get());
-  EXPECT_GT(sparse.statistics.causal_blocks, 0);
+  EXPECT_GT(sparse.statistics().causal_blocks, 0);
 }
 
 TEST(SparseAttention, GradientThroughItIsAnError) {
