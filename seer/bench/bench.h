@@ -26,8 +26,10 @@ struct Times {
   double median_ms, min_ms, max_ms;
   int runs;
 };
-// Times `call` until `min_runs` are done and `seconds` are over, after one warm-up call.
-Times time_calls(const std::function<void()>& call, int min_runs, double seconds);
+// Times `call` until `min_runs` are done and `seconds` are over, after one warm-up call. It returns
+// when its work is done, on a GPU, too.
+Times time_calls(const std::function<void()>& call, int min_runs, double seconds,
+                 bool warm_up = true);
 
 // Each appends its rows to `rows` (a JSON array): implementation, the shape, the times, kept_tflops:
 // 4 * block^2 * head_dim per computed block over the median time.
@@ -36,18 +38,22 @@ void pooled_attn(const Shape& shape, int runs, double seconds, nlohmann::json& r
 // Pooling, projection, scores and selection, beside block_sparse_attn on the blocks chosen.
 void attn_gate(const Shape& shape, int runs, double seconds, nlohmann::json& rows);
 
-// A prompt of random ids through a model, dense and sparse; `peak_mib` is the memory beyond what was in
-// use before.
+// A prompt of random ids through a model up to its first token: dense (on a GPU by FlashAttention-2,
+// then cuDNN), and sparse with each selection. Rows have the time and its parts (gate, select,
+// attention; products: all matrix products, measured on their own; rest), `overhead`: how much longer
+// than the faster dense run without its attention and with the sparse attention, and `peak_mib`, the
+// memory beyond what was in use before.
 void prefill(const models::Decoder& model, const models::Gates& gates,
-             const torch_ops::Selection& selection, int64_t length, int runs, double seconds,
-             nlohmann::json& rows);
+             const std::vector<torch_ops::Selection>& selections, int64_t length, int runs,
+             double seconds, const std::string& name, nlohmann::json& rows);
 
-// A short name of the CPU, for a folder, as "amd-epyc-2-threads-avx512bf16".
-std::string chip();
+// A short name of the device, for a folder, as "amd-epyc-2-threads-avx512bf16", "nvidia-h200".
+std::string chip(const at::Device& device = at::kCPU);
 // Limits the operations and torch to AVX2, to measure a CPU without AVX-512 on one that has it. Call
 // it before anything runs.
 void limit_to_avx2();
 // Everything around the rows: chip, versions, command, date.
-nlohmann::json record(const std::string& operation, int argc, char** argv, nlohmann::json rows);
+nlohmann::json record(const std::string& operation, int argc, char** argv, nlohmann::json rows,
+                      const at::Device& device = at::kCPU);
 
 }  // namespace seer::bench

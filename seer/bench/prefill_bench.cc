@@ -1,12 +1,17 @@
-// A whole prompt through a model: time and the memory that it takes beyond the weights.
+// A whole prompt through a model: time to the first token, where it goes, and the memory that it
+// takes beyond the weights.
 
 #include <ATen/ATen.h>
+#include <ATen/Context.h>
 #include <ATen/core/grad_mode.h>
+#include <c10/core/CachingDeviceAllocator.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "seer/base/error.h"
 #include "seer/bench/bench.h"
+#include "seer/torch/stopwatch.h"
 
 namespace seer::bench {
 namespace {
@@ -20,46 +25,144 @@ double status_mib(const std::string& name) {
   fail("/proc/self/status has no ", name);
 }
 
-// From here on the peak counts anew (proc(5), clear_refs).
-void reset_peak() {
-  std::ofstream("/proc/self/clear_refs") << "5";
+// Memory of tensors on a GPU, of the process on a CPU, beyond what was there at the beginning.
+class PeakMemory {
+ public:
+  explicit PeakMemory(const at::Device& device) : device_(device), before_(now()) {
+    if (device.is_cuda()) {
+      c10::getDeviceAllocator(device.type())->resetPeakStats(index());
+    } else {
+      std::ofstream("/proc/self/clear_refs") << "5";  // the peak counts anew (proc(5))
+    }
+  }
+  double mib() const {
+    return (device_.is_cuda() ? bytes().peak / kMib : status_mib("VmHWM")) - before_;
+  }
+
+ private:
+  static constexpr double kMib = 1024 * 1024;
+  at::Device device_;
+  double before_;
+
+  c10::DeviceIndex index() const { return std::max<c10::DeviceIndex>(device_.index(), 0); }
+  c10::CachingAllocator::Stat bytes() const {
+    return c10::getDeviceAllocator(device_.type())->getDeviceStats(index()).allocated_bytes[0];
+  }
+  double now() const { return device_.is_cuda() ? bytes().current / kMib : status_mib("VmRSS"); }
+};
+
+// One of torch's dense attentions and no other, while it lives.
+class OnlyDense {
+ public:
+  explicit OnlyDense(const std::string& name) {
+    auto& context = at::globalContext();
+    context.setSDPUseFlash(name != "cuDNN");
+    context.setSDPUseCuDNN(name == "cuDNN");
+  }
+  ~OnlyDense() {
+    at::globalContext().setSDPUseFlash(true);
+    at::globalContext().setSDPUseCuDNN(true);
+  }
+};
+
+// The matrix products of all layers on their own, in ms.
+double product_ms(const models::Decoder& model, int64_t length) {
+  const models::LayerWeights& w = model.weights().layers.at(0);
+  const auto input = [&](const at::Tensor& weight) {
+    return at::randn({length, weight.size(1)}, weight.options());
+  };
+  const at::Tensor x = input(w.q), heads = input(w.o), inner = input(w.down);
+  torch_ops::Stopwatch watch(model.device());
+  constexpr int kRuns = 3;
+  for (int i = 0; i <= kRuns; ++i) {
+    if (i == 1) watch.reset();  // the first one warms up
+    const auto span = watch.span();
+    for (const at::Tensor* weight : {&w.q, &w.k, &w.v, &w.gate, &w.up}) at::linear(x, *weight);
+    at::linear(heads, w.o);
+    at::linear(inner, w.down);
+  }
+  return 1e3 * watch.seconds() / kRuns * static_cast<double>(model.weights().layers.size());
 }
 
 }  // namespace
 
 void prefill(const models::Decoder& model, const models::Gates& gates,
-             const torch_ops::Selection& selection, int64_t length, int runs, double seconds,
-             nlohmann::json& rows) {
+             const std::vector<torch_ops::Selection>& selections, int64_t length, int runs,
+             double seconds, const std::string& name, nlohmann::json& rows) {
   const at::NoGradGuard no_grad;
-  const at::Tensor ids = at::randint(model.config().vocab_size, {length}, at::kLong);
+  const at::Device device = model.device();
+  const at::Tensor ids = at::randint(model.config().vocab_size, {length}, at::kLong).to(device);
   const models::Sequences sequences{.q_lens = {length}, .k_lens = {length}, .prompt_len = 0};
-  const models::SparseSettings settings{.scorer = models::Scorer::gate,
-                                        .selection = selection,
-                                        .block = gates.config().block_size,
-                                        .seed = 0};
-  for (const bool dense : {true, false}) {
+  const double products = product_ms(model, length);
+
+  // selection: null where dense.
+  const auto measure = [&](const std::string& implementation,
+                           const torch_ops::Selection* selection) {
+    models::SparseSettings settings{.scorer = models::Scorer::gate,
+                                    .selection = selection ? *selection : torch_ops::Selection{},
+                                    .block = gates.config().block_size,
+                                    .seed = 0};
     models::SparseAttention sparse(model, &gates, settings);
+    torch_ops::Stopwatch dense_time(device);
     const models::Attention attention = [&](const models::AttentionInput& input) {
-      return dense ? models::dense_attention(input) : sparse(input);
+      if (selection) return sparse(input);
+      const auto span = dense_time.span();
+      return models::dense_attention(input);
     };
-    const double before = status_mib("VmRSS");
-    reset_peak();
-    const Times t = time_calls([&] { model.hidden(ids, sequences, attention); }, runs, seconds);
-    rows.push_back({{"implementation", dense ? "dense" : "seer"},
+    const auto first_token = [&] {
+      const at::Tensor hidden = model.hidden(ids, sequences, attention);
+      model.logits(hidden.slice(0, -1)).argmax(-1);
+      torch_ops::synchronize(device);
+    };
+    first_token();
+    sparse.reset_statistics();
+    dense_time.reset();
+    const PeakMemory peak(device);
+    const Times t = time_calls(first_token, runs, seconds, /*warm_up=*/false);
+    const models::SparseStatistics s = sparse.statistics();
+    const double each = 1e3 / t.runs;
+    const double gate = s.score_seconds * each, select = s.select_seconds * each;
+    const double attend = selection ? s.attention_seconds * each : dense_time.seconds() * each;
+    rows.push_back({{"implementation", implementation},
+                    {"model", name},
                     {"heads_q", model.config().num_heads},
                     {"heads_kv", model.config().num_kv_heads},
                     {"head_dim", model.config().head_dim},
                     {"len_q", length},
                     {"len_k", length},
-                    {"density", dense ? 1.0 : sparse.statistics().density()},
-                    {"lists", dense ? "dense" : "gate"},
+                    {"density", selection ? s.density() : 1.0},
+                    {"lists", selection ? "gate" : "dense"},
                     {"dtype", model.dtype() == at::kFloat ? "f32" : "bf16"},
                     {"median_ms", t.median_ms},
                     {"min_ms", t.min_ms},
                     {"max_ms", t.max_ms},
                     {"runs", t.runs},
                     {"kept_tflops", nullptr},
-                    {"peak_mib", status_mib("VmHWM") - before}});
+                    {"gate_ms", gate},
+                    {"select_ms", select},
+                    {"attention_ms", attend},
+                    {"products_ms", products},
+                    {"rest_ms", t.median_ms - gate - select - attend - products},
+                    {"peak_mib", peak.mib()}});
+  };
+
+  const std::vector<std::string> dense = device.is_cuda()
+                                             ? std::vector<std::string>{"FlashAttention-2", "cuDNN"}
+                                             : std::vector<std::string>{""};
+  for (const std::string& kind : dense) {
+    const OnlyDense only(kind);
+    measure(kind.empty() ? "dense" : "dense, " + kind, nullptr);
+  }
+  const double fastest = [&] {
+    double ms = rows.back()["median_ms"].get<double>() - rows.back()["attention_ms"].get<double>();
+    return ms;
+  }();
+  for (const auto& selection : selections) {
+    measure("seer", &selection);
+    // What is there beside the model without attention, and the sparse attention itself.
+    auto& row = rows.back();
+    row["overhead"] =
+        row["median_ms"].get<double>() / (fastest + row["attention_ms"].get<double>()) - 1;
   }
 }
 

@@ -10,6 +10,7 @@
 
 #include "seer/bench/bench.h"
 #include "seer/kernels/cpu_features.h"
+#include "seer/kernels/impl.h"
 
 namespace seer::bench {
 namespace {
@@ -24,11 +25,16 @@ std::string cpu_model() {
   return "unknown CPU";
 }
 
+std::string device_name(const at::Device& device) {
+  if (!device.is_cuda()) return cpu_model();
+  return kernels::cuda_device_name(device.has_index() ? device.index() : 0);
+}
+
 }  // namespace
 
-Times time_calls(const std::function<void()>& call, int min_runs, double seconds) {
+Times time_calls(const std::function<void()>& call, int min_runs, double seconds, bool warm_up) {
   using Clock = std::chrono::steady_clock;
-  call();
+  if (warm_up) call();
   std::vector<double> ms;
   const auto begin = Clock::now();
   do {
@@ -50,9 +56,9 @@ void limit_to_avx2() {
   setenv("MKL_ENABLE_INSTRUCTIONS", "AVX2", 1);
 }
 
-std::string chip() {
+std::string chip(const at::Device& device) {
   std::string out;
-  for (const char c : cpu_model()) {
+  for (const char c : device_name(device)) {
     const auto u = static_cast<unsigned char>(c);
     if (std::isalnum(u)) {
       out += static_cast<char>(std::tolower(u));
@@ -61,19 +67,21 @@ std::string chip() {
     }
   }
   while (!out.empty() && out.back() == '-') out.pop_back();
+  if (device.is_cuda()) return out;
   out += "-" + std::to_string(at::get_num_threads()) + "-threads";
   if (kernels::cpu_has_bf16_dot()) return out + "-avx512bf16";
   return limited ? out + "-avx2" : out;
 }
 
-nlohmann::json record(const std::string& operation, int argc, char** argv, nlohmann::json rows) {
+nlohmann::json record(const std::string& operation, int argc, char** argv, nlohmann::json rows,
+                      const at::Device& device) {
   std::string command = "seer";
   for (int i = 1; i < argc; ++i) command += std::string(" ") + argv[i];
   const std::time_t now = std::time(nullptr);
   char date[32];
   std::strftime(date, sizeof date, "%Y-%m-%d", std::gmtime(&now));
   return {{"operation", operation},
-          {"chip", cpu_model()},
+          {"chip", device_name(device)},
           {"threads", at::get_num_threads()},
           {"avx2_at_most", limited},
           {"bf16_dot_product", kernels::cpu_has_bf16_dot()},

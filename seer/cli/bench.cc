@@ -1,6 +1,7 @@
 // seer bench: an operation beside its rivals.
 
 #include "seer/bench/bench.h"
+#include "seer/bench/model_shapes.h"
 
 #include <ATen/Parallel.h>
 
@@ -22,18 +23,51 @@ constexpr Operation kOperations[] = {{"block_sparse_attn", bench::block_sparse_a
                                      {"pooled_attn", bench::pooled_attn},
                                      {"attn_gate", bench::attn_gate}};
 
-// Every length through the embedded model or the one named.
-void prefill(const ModelArgs& model_args, const std::vector<int64_t>& lengths,
-             const std::vector<double>& densities, int runs, double seconds, nlohmann::json& rows) {
-  const models::Decoder model = model_args.load();
-  const auto gates = load_gates("", model_args.model, model, true);
-  for (const int64_t length : lengths) {
-    for (const double density : densities) {
-      torch_ops::Selection selection;
-      selection.strength = {density};
-      bench::prefill(model, *gates, selection, length, runs, seconds, rows);
+// Every length through the embedded model, the one named, or models of the shapes named.
+void prefill(const ModelArgs& model_args, const std::vector<std::string>& shapes,
+             const std::vector<int64_t>& lengths, const std::vector<double>& densities, int runs,
+             double seconds, nlohmann::json& rows) {
+  std::vector<torch_ops::Selection> selections;
+  for (const double density : densities) selections.emplace_back().strength = {density};
+  const auto run = [&](const models::Decoder& model, const models::Gates& gates,
+                       const std::string& name) {
+    for (const int64_t length : lengths) {
+      bench::prefill(model, gates, selections, length, runs, seconds, name, rows);
     }
+  };
+  if (shapes.empty()) {
+    const models::Decoder model = model_args.load();
+    run(model, *load_gates("", model_args.model, model, true), model_args.model);
   }
+  for (const std::string& shape : shapes) {
+    const models::Decoder model =
+        bench::random_model(shape, model_args.resolved_dtype(), model_args.resolved_device());
+    run(model, models::Gates::create({}, model, 0), shape);
+  }
+}
+
+// Where the time of a prompt goes.
+std::string parts_of(const nlohmann::json& rows) {
+  report::Table table({"model", "length", "implementation", "density", "first token", "gate",
+                       "selection", "attention", "products", "rest", "overhead", "peak MiB"});
+  const auto ms = [](const nlohmann::json& value) {
+    return report::fixed(value.get<double>(), 1) + " ms";
+  };
+  for (const auto& r : rows) {
+    table.add(
+        {r["model"], std::to_string(r["len_q"].get<int>()), r["implementation"],
+         report::fixed(r["density"], 3), ms(r["median_ms"]), ms(r["gate_ms"]), ms(r["select_ms"]),
+         ms(r["attention_ms"]), ms(r["products_ms"]), ms(r["rest_ms"]),
+         r.contains("overhead") ? report::fixed(100 * r["overhead"].get<double>(), 1) + "%" : "",
+         report::fixed(r["peak_mib"], 0)});
+  }
+  return table.text();
+}
+
+std::string known_shapes() {
+  std::string names;
+  for (const std::string& name : bench::model_shapes()) names += (names.empty() ? "" : ", ") + name;
+  return names;
 }
 
 std::string table_of(const nlohmann::json& rows) {
@@ -58,14 +92,14 @@ int bench(int argc, char** argv, int first) {
   std::string operation, out = "results";
   std::vector<int64_t> lengths{8192, 32768}, head_dims{64, 128};
   std::vector<double> densities{0.1};
-  std::vector<std::string> lists{"random"}, dtypes{"bf16"};
+  std::vector<std::string> lists{"random"}, dtypes{"bf16"}, shapes;
   bench::Shape shape;
   ModelArgs model;
   bool avx2 = false;
   int runs = 3;
   double seconds = 1;
   Args args("bench", "Times an operation beside its rivals on the same inputs.");
-  args.positional("operation", operation, "block_sparse_attn, pooled_attn or attn_gate")
+  args.positional("operation", operation, "block_sparse_attn, pooled_attn, attn_gate or prefill")
       ->required();
   args.add("lengths", lengths, "tokens");
   args.add("head-dims", head_dims, "head sizes");
@@ -80,6 +114,8 @@ int bench(int argc, char** argv, int first) {
   args.flag("avx2", avx2, "use AVX2 at most, torch too");
   args.add("threads", model.threads, "CPU threads; 0: all cores");
   args.add("model", model.model, "folder of a model with gates; for prefill");
+  args.add("shapes", shapes, "models with random weights, for prefill: " + known_shapes());
+  args.add("device", model.device, "of prefill: cpu, cuda or auto");
   args.add("out", out, "folder of results: <out>/<chip>/<operation>.json; empty: none");
   if (!args.parse(argc, argv, first)) return 0;
   const auto* op = std::find_if(std::begin(kOperations), std::end(kOperations),
@@ -93,8 +129,10 @@ int bench(int argc, char** argv, int first) {
   if (model.threads > 0) at::set_num_threads(model.threads);
 
   nlohmann::json rows = nlohmann::json::array();
+  at::Device device = at::kCPU;
   if (operation == "prefill") {
-    prefill(model, lengths, densities, runs, seconds, rows);
+    prefill(model, shapes, lengths, densities, runs, seconds, rows);
+    device = model.resolved_device();
     head_dims.clear();
   }
   for (const int64_t head_dim : head_dims) {
@@ -113,10 +151,10 @@ int bench(int argc, char** argv, int first) {
       }
     }
   }
-  std::fputs(table_of(rows).c_str(), stdout);
+  std::fputs((operation == "prefill" ? parts_of(rows) : table_of(rows)).c_str(), stdout);
   if (!out.empty()) {
-    const std::string path = out + "/" + bench::chip() + "/" + operation + ".json";
-    write_json(path, bench::record(operation, argc, argv, rows));
+    const std::string path = out + "/" + bench::chip(device) + "/" + operation + ".json";
+    write_json(path, bench::record(operation, argc, argv, rows, device));
     std::printf("written: %s\n", path.c_str());
   }
   return 0;

@@ -9,6 +9,7 @@
 #include <filesystem>
 
 #include "seer/kernels/cpu_features.h"
+#include "seer/kernels/impl.h"
 
 namespace seer::cli {
 namespace fs = std::filesystem;
@@ -32,8 +33,21 @@ void ModelArgs::add(Args& args) {
   args.group("");
 }
 
+namespace {
+
+// Whether the first GPU takes the kernels of this build.
+bool runs_on_gpu() {
+  return at::hasCUDA() && kernels::num_cuda_devices() > 0 && kernels::cuda_device(0).sm >= 80;
+}
+
+}  // namespace
+
 at::Device ModelArgs::resolved_device() const {
-  if (device == "auto" || device == "cpu") return at::kCPU;
+  if (device == "cpu") return at::kCPU;
+  if (device == "auto") {
+    // No attention in f32 on a GPU.
+    return dtype != "f32" && runs_on_gpu() ? at::Device(at::kCUDA, 0) : at::kCPU;
+  }
   if (device == "cuda") {
     if (!at::hasCUDA()) throw UsageError("--device cuda: no GPU here that torch can use");
     return at::Device(at::kCUDA, 0);

@@ -40,6 +40,13 @@ Device cuda_device(int index) {
       .num_sms = get(cudaDevAttrMultiProcessorCount)};
 }
 
+std::string cuda_device_name(int index) {
+  cudaDeviceProp properties;
+  const cudaError_t status = cudaGetDeviceProperties(&properties, index);
+  SEER_CHECK(status == cudaSuccess, "CUDA device ", index, ": ", cudaGetErrorString(status));
+  return properties.name;
+}
+
 bool is_capturing(void* stream) {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status);
@@ -54,6 +61,11 @@ int num_cuda_devices() {
 
 Device cuda_device(int index) {
   fail("CUDA device ", index, ": this build has no CUDA kernels; configure with -DSEER_CUDA=ON");
+}
+
+std::string cuda_device_name(int index) {
+  cuda_device(index);  // fails
+  return "";
 }
 
 bool is_capturing(void*) {

@@ -27,6 +27,8 @@ std::string why_not_cpu(const Params&, const Device& device) {
 
 // The CUDA device of this index. Error: there is none, or the build has no CUDA kernels.
 Device cuda_device(int index);
+// As the driver calls it: "NVIDIA H200".
+std::string cuda_device_name(int index);
 // How many there are; 0 without a GPU, a driver, or CUDA kernels in the build.
 int num_cuda_devices();
 // Whether a CUDA graph is being captured on this stream of the current device.

@@ -1,0 +1,19 @@
+#pragma once
+// Models of well-known shapes with random weights, to measure speed without anybody's weights.
+
+#include <string>
+#include <vector>
+
+#include "seer/models/decoder.h"
+
+namespace seer::bench {
+
+// "llama-3.1-8b", "qwen2.5-14b", "qwen3-4b".
+std::vector<std::string> model_shapes();
+
+// N(0, 0.02) weights, drawn on the device; norms one, biases zero. UsageError: an unknown name, with
+// the list.
+models::Decoder random_model(const std::string& shape, at::ScalarType dtype,
+                             const at::Device& device, uint64_t seed = 0);
+
+}  // namespace seer::bench
