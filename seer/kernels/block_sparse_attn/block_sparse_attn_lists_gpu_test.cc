@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "seer/kernels/block_sparse_attn/block_sparse_attn_cases.h"
 #include "seer/kernels/block_sparse_attn/block_sparse_attn_gpu_run.h"
 
 namespace seer::kernels {
