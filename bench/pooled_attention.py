@@ -76,14 +76,6 @@ def parse(argv=None):
     return args
 
 
-def without_places(argv):
-    """The arguments that shape the results: not where the library is and where results go."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--library")
-    parser.add_argument("--out")
-    return parser.parse_known_args(argv)[1]
-
-
 def map_of_row(shape, q, k, head, row):
     """[blocks] f32: the largest attention weight of each block in a row of 64 queries."""
     queries = torch.arange(row * BLOCK, row * BLOCK + BLOCK, device=q.device)
@@ -173,7 +165,7 @@ def main():
     torch.ops.load_library(args.library)
     path = args.out and pathlib.Path(args.out) / record.slug(torch.cuda.get_device_name()) / "pooled_attn.json"
     old = record.read(path) if args.append and path and path.exists() else None
-    command = " ".join(["python", "bench/pooled_attention.py", *without_places(sys.argv[1:])])
+    command = record.portable(" ".join(["python", "bench/pooled_attention.py", *sys.argv[1:]]))
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
     rows, failed = [], {}
     for dtype in args.dtypes:

@@ -194,7 +194,7 @@ def main():
     done = {record.group_of(row) for row in old["rows"]} if old and args.resume else set()
     known = {k.name: k.missing() or k.version() for k in rivals.ALL if k.name != "seer"}
     kinds = [k for k in rivals.ALL if not k.missing() and (not args.only or k.name == "seer" or k.name in args.only)]
-    command = " ".join(["python", "bench/prefill_attention.py", *sys.argv[1:]])
+    command = record.portable(" ".join(["python", "bench/prefill_attention.py", *sys.argv[1:]]))
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}; {len(groups)} groups; " +
           "; ".join(f"{name}: {state}" for name, state in known.items()))
     rows, bad, left, failed = [], 0, [], {}

@@ -1,12 +1,11 @@
 """The file of results: what stands around the rows, merging, and writing."""
+import argparse
 import datetime
 import json
 import os
 import pathlib
 import re
 import subprocess
-
-import torch
 
 # Rows with the same values of these were measured together, in one process and on the same inputs.
 GROUP = ("len_q", "len_k", "heads_q", "heads_kv", "head_dim", "dtype")
@@ -15,6 +14,14 @@ GROUP = ("len_q", "len_k", "heads_q", "heads_kv", "head_dim", "dtype")
 def slug(name):
     """A folder's name: "NVIDIA H200" -> "nvidia-h200"."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def portable(command):
+    """A command, or several, without where the library is and where results go: neither shapes the results."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--library")
+    parser.add_argument("--out")
+    return "; ".join(" ".join(parser.parse_known_args(one.split())[1]) for one in command.split("; "))
 
 
 def driver():
@@ -27,6 +34,7 @@ def driver():
 
 def make(command, method, rivals, rows, failed):
     """rivals: {name: version, or why it is missing}; failed: {group: why it has no rows}."""
+    import torch
     import triton
     return {"operation": "block_sparse_attn", "chip": torch.cuda.get_device_name(),
             "versions": {"torch": torch.__version__, "cuda": torch.version.cuda, "driver": driver(),

@@ -80,7 +80,7 @@ def table(data, keep=lambda row: True):
              "FA2 and cuDNN are torch's and compute everything; FlexAttention and FlashInfer compute the same lists.",
              *(["Not in the table: " + "; ".join(sorted(reasons)) + "."] if reasons else []),
              f"{data['chip']}, torch {data['versions']['torch']}, CUDA {data['versions']['cuda']}, cuDNN "
-             f"{data['versions']['cudnn']}, driver {data['versions']['driver']}, {data['date']}; `{data['command']}`"]
+             f"{data['versions']['cudnn']}, driver {data['versions']['driver']}, {data['date']}; `{record.portable(data['command'])}`"]
     return markdown(header, lines) + "\n\n" + "\n\n".join(notes)
 
 

@@ -12,8 +12,13 @@ import re
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "bench"))
+import record as gpu_record  # noqa: E402
+import table as gpu_table  # noqa: E402
+
 CHIP = "amd-epyc-2-threads-avx512bf16"
 AVX2 = "amd-epyc-2-threads-avx2"
+GPU = "nvidia-h200"
 
 
 def load(name, chip=CHIP):
@@ -92,7 +97,49 @@ def others():
     return markdown(["what", "measured"], rows)
 
 
-TABLES = {"quality": quality, "speed": speed, "others": others}
+def gpu_source(record, name):
+    v = record["versions"]
+    return (f"{record['chip']}, torch {v['torch']}, cuDNN {v['cudnn']}, {record['date']}; "
+            f"`{gpu_record.portable(record['command'])}`; [{name}.json](results/{GPU}/{name}.json)")
+
+
+def gpu():
+    """Block-sparse attention beside dense attention and FlexAttention: 32 kv heads, chunks also with 8."""
+    record = load("block_sparse_attn", GPU)
+    rows = []
+    for own, rivals in gpu_table.compared(record["rows"]):
+        is_chunk = own["len_q"] < own["len_k"]
+        if own["list_heads"] != own["heads_q"] or not (is_chunk or own["heads_kv"] == own["heads_q"]):
+            continue
+        lists = {"gate": "gate-like"}.get(own["lists"], own["lists"]) if own["wanted_density"] < 1 else "all blocks"
+        ms = own["median_ms"]
+        rows.append([gpu_table.tokens(own), f"{own['heads_q']}/{own['heads_kv']}", lists, f"{own['density']:.3f}",
+                     f"{ms:.2f} ms", f"{own['kept_tflops']:.0f}",
+                     *(gpu_table.ratio(rivals.get(name), ms)
+                       for name in (gpu_table.FLASH, gpu_table.CUDNN, gpu_table.FLEX))])
+    return (markdown(["tokens", "heads", "lists", "density", "seer", "kept TFLOP/s", "against FlashAttention-2",
+                      "against cuDNN", "against FlexAttention"], rows) + "\n\n" +
+            gpu_source(record, "block_sparse_attn"))
+
+
+def gpu_map():
+    """Dense attention with the pooled map of each query head beside dense attention without one."""
+    record = load("pooled_attn", GPU)
+    rows = []
+    for own in record["rows"]:
+        if own["implementation"] != "seer" or own["status"] != "ok" or own["map_heads"] != "q":
+            continue
+        rivals = {r["implementation"]: r["median_ms"] for r in record["rows"]
+                  if r["status"] == "ok" and gpu_record.group_of(r) == gpu_record.group_of(own)}
+        ms = own["median_ms"]
+        rows.append([gpu_table.tokens(own), f"{own['heads_q']}/{own['heads_kv']}", own["head_dim"], f"{ms:.2f} ms",
+                     f"{own['tflops']:.0f}",
+                     *(gpu_table.ratio(rivals.get(name), ms) for name in (gpu_table.FLASH, gpu_table.CUDNN))])
+    return (markdown(["tokens", "heads", "D", "seer, with map", "TFLOP/s", "against FlashAttention-2",
+                      "against cuDNN"], rows) + "\n\n" + gpu_source(record, "pooled_attn"))
+
+
+TABLES = {"quality": quality, "speed": speed, "others": others, "gpu": gpu, "gpu_map": gpu_map}
 
 
 def main():

@@ -264,6 +264,11 @@ def test_merge_replaces_whole_groups():
         record.merge({**old, "chip": "another"}, new)
 
 
+def test_command_without_places():
+    assert record.portable("python x --out /a --cases quick --library /b/libseer.so; python x --append") == (
+        "python x --cases quick; python x --append")
+
+
 def test_slug():
     assert record.slug("NVIDIA H200") == "nvidia-h200"
 
