@@ -15,7 +15,8 @@ int distill(int argc, char** argv, int first) {
   LoopArgs loop;
   train::DistillSettings s;
   Args args("distill",
-            "Trains a model's gates on its own attention maps; the model stays as it is.");
+            "Trains a model's gates on its own attention maps; the model stays as it is. With "
+            "several GPUs or machines: torchrun --no-python seer distill ...");
   model_args.add(args);
   data.add(args, s.data);
   loop.add(args, s.loop);
@@ -38,8 +39,11 @@ int distill(int argc, char** argv, int first) {
   s.loop.out = loop.out;
   s.tokenizer = model_args.model;
   s.data.threads = model_args.threads;
+  const auto ranks = train::Ranks::from_environment(model_args.resolved_device());
+  s.loop.ranks = ranks.get();
   const models::Decoder model = model_args.load();
-  print_result("distill", train::distill(model, model_args.tokenizer(), s), loop.out);
+  const train::RunResult result = train::distill(model, model_args.tokenizer(), s);
+  if (ranks->is_first()) print_result("distill", result, loop.out);
   return 0;
 }
 

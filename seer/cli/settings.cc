@@ -40,17 +40,26 @@ bool runs_on_gpu() {
   return at::hasCUDA() && kernels::num_cuda_devices() > 0 && kernels::cuda_device(0).sm >= 80;
 }
 
+// The GPU of this process: torchrun numbers those of a machine.
+at::Device own_gpu() {
+  const char* number = std::getenv("LOCAL_RANK");
+  const int gpus = kernels::num_cuda_devices(), index = number ? std::atoi(number) : 0;
+  SEER_CHECK(index < gpus, "LOCAL_RANK is ", index, ", but this machine has ", gpus,
+             " GPUs: start fewer processes on it");
+  return {at::kCUDA, static_cast<c10::DeviceIndex>(index)};
+}
+
 }  // namespace
 
 at::Device ModelArgs::resolved_device() const {
   if (device == "cpu") return at::kCPU;
   if (device == "auto") {
     // No attention in f32 on a GPU.
-    return dtype != "f32" && runs_on_gpu() ? at::Device(at::kCUDA, 0) : at::kCPU;
+    return dtype != "f32" && runs_on_gpu() ? own_gpu() : at::Device(at::kCPU);
   }
   if (device == "cuda") {
     if (!at::hasCUDA()) throw UsageError("--device cuda: no GPU here that torch can use");
-    return at::Device(at::kCUDA, 0);
+    return own_gpu();
   }
   throw UsageError("--device " + device + ": want cpu, cuda or auto");
 }

@@ -121,7 +121,7 @@ class Distillation : public Task {
     return {"loss"};
   }
 
-  at::Tensor backward(int64_t step, int64_t micro_batch) override {
+  at::Tensor backward(int64_t step, int64_t micro_batch, const Complete& complete) override {
     const int64_t first = micro_batch * settings_.micro_batch;
     const int64_t count = std::min(settings_.micro_batch, settings_.sequences - first);
     const at::Tensor ids = at::empty({count * settings_.length}, at::kLong);
@@ -134,7 +134,7 @@ class Distillation : public Task {
                 ids.mutable_data_ptr<int64_t>() + i * settings_.length);
     }
     const double share = static_cast<double>(count) / static_cast<double>(settings_.sequences);
-    return run_model(ids, count, /*trains=*/true, share);
+    return run_model(ids, count, /*trains=*/true, share, complete);
   }
 
   std::map<std::string, double> validate() override {
@@ -151,7 +151,7 @@ class Distillation : public Task {
         stream.copy(i * body, body, window.data() + settings_.length - body);
         std::copy(window.begin(), window.end(), ids.mutable_data_ptr<int64_t>());
         const at::Tensor one =
-            run_model(ids, 1, /*trains=*/false, 1.0 / static_cast<double>(count));
+            run_model(ids, 1, /*trains=*/false, 1.0 / static_cast<double>(count), nullptr);
         sum = sum.defined() ? sum + one : one;
       }
       const std::string source = stream.file().source();
@@ -168,7 +168,8 @@ class Distillation : public Task {
  private:
   // One forward pass of the frozen model. Each layer's gate gets its loss (and gradient) as soon as
   // the layer's attention is there; nothing of a layer is kept. Returns the metrics times `share`.
-  at::Tensor run_model(const at::Tensor& ids, int64_t count, bool trains, double share) {
+  at::Tensor run_model(const at::Tensor& ids, int64_t count, bool trains, double share,
+                       const Complete& complete) {
     const at::NoGradGuard frozen;
     models::Sequences sequences;
     sequences.q_lens.assign(static_cast<size_t>(count), settings_.length);
@@ -186,6 +187,11 @@ class Distillation : public Task {
       const at::Tensor scores = gates_.scores(input, ragged, model_);
       const at::Tensor loss = torch_ops::gate_loss(scores, target, ragged, skip_, settings_.loss);
       if (trains) (loss * (settings_.loss_scale * share)).backward();
+      if (complete) {
+        const auto& weights = gates_.layers()[static_cast<size_t>(input.layer)];
+        if (weights.q.defined()) complete(weights.q);
+        complete(weights.k);
+      }
       sum.add_(loss.detach());
       ++layers;
       return o;
@@ -218,7 +224,7 @@ RunResult distill_on(const models::Decoder& model, const io::Tokenizer& tokenize
   }
   Distillation task(model, tokenizer, std::move(train), std::move(valid), settings);
   const RunResult result = run(task, settings.loop);
-  task.save(settings.loop.out);
+  if (!settings.loop.ranks || settings.loop.ranks->is_first()) task.save(settings.loop.out);
   return result;
 }
 

@@ -41,11 +41,13 @@ class Loop {
         settings_(settings),
         groups_(task.groups()),
         names_(task.metrics()),
-        folder_(settings.out, run_settings(), settings.restart) {
+        ranks_(settings.ranks ? *settings.ranks : alone_),
+        folder_(open_folder()) {
     for (ParameterGroup& group : groups_) {
       for (auto& [name, tensor] : group.parameters) {
         tensor.mutable_grad() = at::zeros_like(tensor.detach());
         gradients_.push_back(tensor.grad());
+        parameters_.push_back(tensor);
         tensors_.emplace_back(name, tensor.detach());
       }
       optimizers_.push_back(make_optimizer(group.rule, group.parameters));
@@ -57,7 +59,7 @@ class Loop {
   }
 
   RunResult run() {
-    if (const auto state = folder_.resume(tensors_)) {
+    if (const auto state = folder_->resume(tensors_)) {
       step_ = state->at("step");
       result_.tokens = state->at("tokens");
       result_.skipped_steps = state->at("skipped");
@@ -71,8 +73,8 @@ class Loop {
     }
     result_.resumed_from = step_;
     begin_ = read_at_ = Clock::now();
-    progress_ =
-        std::make_unique<Progress>(task_.name(), settings_.steps, step_, settings_.show_progress);
+    progress_ = std::make_unique<Progress>(task_.name(), settings_.steps, step_,
+                                           settings_.show_progress && ranks_.is_first());
     if (step_ > 0) progress_->note("going on from step " + std::to_string(step_));
     while (step_ < settings_.steps) {
       one_step();
@@ -83,9 +85,10 @@ class Loop {
       if (validates || saves || waiting_ == kMostRows || unread.count() > kReadSeconds) {
         read_metrics();
       }
-      if (validates) validate();
-      if (saves) save();
+      if (validates && ranks_.is_first()) validate();
+      if (saves && ranks_.is_first()) save();
     }
+    ranks_.meet();  // the last checkpoint is there
     result_.steps = step_;
     result_.seconds = seconds();
     return result_;
@@ -96,20 +99,55 @@ class Loop {
     return {
         {"task", task_.name()}, {"settings", task_.settings()}, {"loop", loop_settings(settings_)}};
   }
+  // The first process makes or checks the folder; the others then find it.
+  std::unique_ptr<RunFolder> open_folder() {
+    std::unique_ptr<RunFolder> folder;
+    if (ranks_.is_first()) {
+      folder = std::make_unique<RunFolder>(settings_.out, run_settings(), settings_.restart);
+    }
+    ranks_.meet();
+    if (!folder) folder = std::make_unique<RunFolder>(settings_.out, run_settings());
+    return folder;
+  }
   bool is_multiple(int64_t every) const { return every > 0 && step_ % every == 0; }
   double seconds() const {
     return seconds_before_ + std::chrono::duration<double>(Clock::now() - begin_).count();
+  }
+
+  // The gradient of all micro-batches, of all processes; returns the metrics.
+  at::Tensor backward() {
+    const int64_t count = task_.micro_batches(step_), size = ranks_.size();
+    SEER_CHECK(count >= size, task_.name(), ": step ", step_ + 1, " has ", count,
+               " micro-batches, too few for ", size,
+               " processes: choose more sequences, a smaller micro-batch, or fewer processes");
+    std::vector<bool> summed(gradients_.size(), size == 1);
+    const auto sum = [&](size_t i) {
+      if (!summed[i]) ranks_.start_sum(gradients_[i]);
+      summed[i] = true;
+    };
+    const Task::Complete complete = [&](const at::Tensor& parameter) {
+      for (size_t i = 0; i < parameters_.size(); ++i) {
+        if (parameter.is_same(parameters_[i])) return sum(i);
+      }
+    };
+    at::Tensor metrics;
+    for (int64_t i = ranks_.rank(); i < count; i += size) {
+      const bool is_last = i + size >= count;
+      const at::Tensor share =
+          task_.backward(step_, i, is_last && size > 1 ? complete : Task::Complete());
+      metrics = metrics.defined() ? metrics.add_(share) : share.to(at::kDouble);
+    }
+    for (size_t i = 0; i < gradients_.size(); ++i) sum(i);
+    ranks_.start_sum(metrics);
+    ranks_.finish_sums();
+    return metrics;
   }
 
   // Everything on the device: nothing here waits for a result.
   void one_step() {
     at::_foreach_zero_(gradients_);
     task_.begin_step(step_);
-    at::Tensor metrics;
-    for (int64_t i = 0; i < task_.micro_batches(step_); ++i) {
-      const at::Tensor share = task_.backward(step_, i);
-      metrics = i == 0 ? share.to(at::kDouble) : metrics.add_(share);
-    }
+    const at::Tensor metrics = backward();
     const at::Tensor norm = at::linalg_vector_norm(at::stack(at::_foreach_norm(gradients_)), 2);
     const at::Tensor finite = at::isfinite(metrics[0]).logical_and_(at::isfinite(norm));
     const at::Tensor skip = finite.logical_not().to(at::kFloat);
@@ -171,7 +209,7 @@ class Loop {
     }
     line["tokens_per_s"] = std::llround(rate);
     line["seconds"] = seconds();
-    folder_.add_metrics(line);
+    folder_->add_metrics(line);
   }
 
   void validate() {
@@ -184,18 +222,18 @@ class Loop {
       line["valid_" + name] = value;
       text += message(" valid ", name, " ", value);
     }
-    folder_.add_metrics(line);
+    folder_->add_metrics(line);
     progress_->note(text);
   }
 
   void save() {
-    folder_.save(tensors_, {{"step", step_},
-                            {"tokens", result_.tokens},
-                            {"skipped", result_.skipped_steps},
-                            {"skipped_in_row", skipped_in_row_},
-                            {"loss", result_.loss},
-                            {"seconds", seconds()},
-                            {"valid", result_.valid}});
+    folder_->save(tensors_, {{"step", step_},
+                             {"tokens", result_.tokens},
+                             {"skipped", result_.skipped_steps},
+                             {"skipped_in_row", skipped_in_row_},
+                             {"loss", result_.loss},
+                             {"seconds", seconds()},
+                             {"valid", result_.valid}});
     read_at_ = Clock::now();
   }
 
@@ -203,9 +241,11 @@ class Loop {
   const LoopSettings& settings_;
   std::vector<ParameterGroup> groups_;
   std::vector<std::string> names_;
-  RunFolder folder_;
+  Ranks alone_;
+  Ranks& ranks_;
+  std::unique_ptr<RunFolder> folder_;
   std::vector<std::unique_ptr<Optimizer>> optimizers_;
-  std::vector<at::Tensor> gradients_;
+  std::vector<at::Tensor> gradients_, parameters_;
   NamedTensors tensors_;
   at::Tensor
       rows_;  // [kMostRows, metrics + 2]: metrics, gradient norm, 1 where the step was left out

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "seer/train/optimizer.h"
+#include "seer/train/ranks.h"
 #include "seer/train/schedule.h"
 
 namespace seer::train {
@@ -27,6 +29,9 @@ struct LoopSettings {
   int64_t valid_every = 0;   // steps between validations; 0: after the last step only
   bool restart = false;      // discard the run that lies in `out`
   bool show_progress = true;
+  // The processes that share the micro-batches of a step; null: this one alone. The first one writes
+  // the folder, which all must see.
+  Ranks* ranks = nullptr;
 };
 
 // Parameters that share an optimizer and a schedule.
@@ -57,8 +62,11 @@ class Task {
   virtual std::vector<std::string> metrics() const { return {"loss"}; }
   // Adds the gradient of one micro-batch to the parameters' .grad (defined, zero before the first).
   // Returns its share of the step's metrics, [metrics] on the parameters' device: shares are
-  // summed.
-  virtual at::Tensor backward(int64_t step, int64_t micro_batch) = 0;
+  // summed. `complete`: null, or this is this process's last micro-batch of the step, and a
+  // parameter may be named as soon as its gradient is complete, so that sums over processes begin
+  // while the rest is computed; always in the same order. Those not named are taken at the end.
+  using Complete = std::function<void(const at::Tensor& parameter)>;
+  virtual at::Tensor backward(int64_t step, int64_t micro_batch, const Complete& complete) = 0;
   // Named results on held-out data; empty: nothing to validate on.
   virtual std::map<std::string, double> validate() { return {}; }
 };

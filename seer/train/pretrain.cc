@@ -111,7 +111,7 @@ class Pretraining : public Task {
     refresh_weights();
   }
 
-  at::Tensor backward(int64_t step, int64_t micro_batch) override {
+  at::Tensor backward(int64_t step, int64_t micro_batch, const Complete&) override {
     const int64_t each = windows_at_once(step), first = micro_batch * each;
     const int64_t count = std::min(each, windows_of(step) - first);
     const at::Tensor batch = at::empty({count, length_ + 1}, at::kLong);

@@ -31,7 +31,7 @@ class QuadraticTask : public Task {
   int64_t tokens(int64_t) const override { return 10; }
   std::vector<std::string> metrics() const override { return {"loss", "squares"}; }
 
-  at::Tensor backward(int64_t step, int64_t micro_batch) override {
+  at::Tensor backward(int64_t step, int64_t micro_batch, const Complete&) override {
     if (before_backward) before_backward(step, micro_batch);
     Random random(seed_, static_cast<uint64_t>(step * 100 + micro_batch));
     at::Tensor loss;

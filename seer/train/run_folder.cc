@@ -100,9 +100,19 @@ RunFolder::RunFolder(const fs::path& out, const json& settings, bool restart)
     write_file_atomic(run, settings.dump(2) + "\n");
     return;
   }
-  const json before = json::parse(read_file(run), nullptr, /*allow_exceptions=*/false);
+  check_settings(settings);
+}
+
+RunFolder::RunFolder(const fs::path& out, const json& settings)
+    : out_(out), checkpoints_(out / "checkpoints"), writes_(false) {
+  check_settings(settings);
+}
+
+void RunFolder::check_settings(const json& settings) const {
+  const json before =
+      json::parse(read_file(out_ / "run.json"), nullptr, /*allow_exceptions=*/false);
   const std::string difference = first_difference(settings, before);
-  SEER_CHECK(difference.empty(), "the run in ", out.string(), " has other settings: ", difference,
+  SEER_CHECK(difference.empty(), "the run in ", out_.string(), " has other settings: ", difference,
              "; use the same, another folder, or --restart to discard that run");
 }
 
@@ -149,6 +159,7 @@ std::optional<json> RunFolder::resume(const NamedTensors& tensors) {
 }
 
 void RunFolder::save(const NamedTensors& tensors, const json& state) {
+  if (!writes_) return;
   if (::fsync(metrics_.fd) != 0)
     fail("cannot write metrics.jsonl in ", out_.string(), ": ", reason());
   std::vector<at::Tensor> copies;  // keep the memory that the records point to
@@ -169,6 +180,7 @@ void RunFolder::save(const NamedTensors& tensors, const json& state) {
 }
 
 void RunFolder::open_metrics(int64_t last_step) {
+  if (!writes_) return;
   const fs::path path = out_ / "metrics.jsonl";
   if (fs::exists(path)) {
     std::string kept;
@@ -189,6 +201,7 @@ void RunFolder::open_metrics(int64_t last_step) {
 }
 
 void RunFolder::add_metrics(const nlohmann::ordered_json& line) {
+  if (!writes_) return;
   append(metrics_.fd, line.dump() + "\n", out_ / "metrics.jsonl");
 }
 

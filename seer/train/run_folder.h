@@ -22,6 +22,9 @@ class RunFolder {
   // a run with other settings lies there (names the first difference), another process has it open.
   // `restart`: discards the run that lies there.
   RunFolder(const std::filesystem::path& out, const nlohmann::json& settings, bool restart);
+  // Opens the folder that another process writes, to read: save() and add_metrics() do nothing.
+  // Error: that run has other settings.
+  RunFolder(const std::filesystem::path& out, const nlohmann::json& settings);
   RunFolder(const RunFolder&) = delete;
   RunFolder& operator=(const RunFolder&) = delete;
 
@@ -39,6 +42,7 @@ class RunFolder {
  private:
   std::vector<std::pair<int64_t, std::filesystem::path>> checkpoints() const;  // by step
   void discard();
+  void check_settings(const nlohmann::json& settings) const;
   void open_metrics(int64_t last_step);
 
   // A file descriptor that closes itself, and with it gives its lock back.
@@ -48,6 +52,7 @@ class RunFolder {
   };
   std::filesystem::path out_, checkpoints_;
   Descriptor lock_, metrics_;
+  bool writes_ = true;
 };
 
 // The first difference of two settings, "loop.steps is 100, was 200"; empty where they are equal.

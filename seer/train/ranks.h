@@ -1,0 +1,36 @@
+#pragma once
+// The processes that train one model together, as torchrun starts them, and sums over all of them.
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+
+namespace seer::train {
+
+// This class itself is one process alone: its sums are what they are.
+class Ranks {
+ public:
+  // From torchrun's environment (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT): sums over NCCL on GPUs,
+  // over Gloo on CPUs. One process alone where WORLD_SIZE is not set, or 1. Waits for all processes.
+  // Error: a variable is missing or no number; the others do not come within ten minutes.
+  static std::unique_ptr<Ranks> from_environment(const at::Device& device);
+
+  Ranks() = default;
+  virtual ~Ranks() = default;
+  Ranks(const Ranks&) = delete;
+  Ranks& operator=(const Ranks&) = delete;
+
+  virtual int rank() const { return 0; }
+  virtual int size() const { return 1; }
+  bool is_first() const { return rank() == 0; }
+
+  // Begins to replace x in every process by its sum over all. Calls must come in the same order
+  // everywhere; x must not be touched before finish_sums().
+  virtual void start_sum(const at::Tensor& x) { static_cast<void>(x); }
+  // Waits for the sums begun (on a GPU its current stream does). Error: a process is gone; names it.
+  virtual void finish_sums() {}
+  // Waits until all processes are here.
+  virtual void meet() {}
+};
+
+}  // namespace seer::train

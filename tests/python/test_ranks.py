@@ -1,0 +1,106 @@
+"""seer distill by several processes: the result of one, the end of all when one dies, exact resume."""
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+BUILD = pathlib.Path(os.environ.get("SEER_BUILD", pathlib.Path(__file__).resolve().parents[2] / "build"))
+TORCHRUN = pathlib.Path(sys.executable).parent / "torchrun"
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("ranks") / "text.txt"
+    path.write_bytes((BUILD / "default_text.txt").read_bytes()[:200_000])
+    return path
+
+
+def arguments(text, out, steps=4, **more):
+    settings = {"data": text, "out": out, "steps": steps, "length": 256, "sequences": 4, "micro-batch": 1,
+                "valid-sequences": 1, "dtype": "f32", "device": "cpu", "threads": 1, **more}
+    return [str(BUILD / "seer"), "distill", *(str(x) for key, value in settings.items() for x in (f"--{key}", value))]
+
+
+def environment(**more):
+    return {**os.environ, "OMP_NUM_THREADS": "1", **{key: str(value) for key, value in more.items()}}
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def start(rank, port, args, **kwargs):
+    """One of two processes, as torchrun would start it."""
+    env = environment(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    return subprocess.Popen(args, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+
+
+def gates_of(out):
+    return load_file(out / "attn_gate_weights.safetensors")
+
+
+def test_two_processes_give_what_one_gives(text, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    subprocess.run(arguments(text, one), env=environment(), check=True, capture_output=True)
+    subprocess.run([TORCHRUN, "--no-python", "--nproc_per_node", "2", *arguments(text, two)], env=environment(),
+                   check=True, capture_output=True, timeout=300)
+    alone, shared = gates_of(one), gates_of(two)
+    assert alone.keys() == shared.keys()
+    for name, weight in alone.items():
+        torch.testing.assert_close(shared[name], weight, rtol=1e-3, atol=1e-5)
+    lines = [[json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()] for out in (one, two)]
+    assert len(lines[0]) == len(lines[1])
+    for a, b in zip(*lines):
+        assert a["step"] == b["step"] and a.get("tokens") == b.get("tokens")
+        for key in a.keys() & {"loss", "grad_norm"}:
+            assert a[key] == pytest.approx(b[key], rel=1e-4)
+
+
+def test_a_dead_process_ends_the_others_and_the_run_goes_on(text, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run = lambda out: [start(rank, port, arguments(text, out, steps=12, **{"save-every": 1})) for rank in (0, 1)]
+    port = free_port()
+    for process in run(whole):
+        assert process.wait(timeout=300) == 0, process.stderr.read()
+
+    port = free_port()
+    first, second = run(killed)
+    checkpoints = killed / "checkpoints"
+    while not (checkpoints.exists() and any(checkpoints.glob("step-*.safetensors"))):
+        assert second.poll() is None, second.stderr.read()
+        time.sleep(0.02)
+    second.send_signal(signal.SIGKILL)
+    assert first.wait(timeout=120) == 1
+    message = first.stderr.read().splitlines()[-1]
+    assert "rank 1 does not answer any more" in message and "start all of them again" in message
+
+    port = free_port()
+    for process in run(killed):
+        assert process.wait(timeout=300) == 0, process.stderr.read()
+    before, after = gates_of(whole), gates_of(killed)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_errors(text, tmp_path):
+    port = free_port()
+    processes = [start(rank, port, arguments(text, tmp_path / "few", sequences=1)) for rank in (0, 1)]
+    for process in processes:
+        assert process.wait(timeout=120) == 1
+    assert "too few for 2 processes" in processes[0].stderr.read()
+
+    result = subprocess.run(arguments(text, tmp_path / "none"), env=environment(WORLD_SIZE=2, RANK=0), text=True,
+                            capture_output=True)
+    assert result.returncode == 1 and "MASTER_PORT is not" in result.stderr
+    result = subprocess.run(arguments(text, tmp_path / "none"), env=environment(WORLD_SIZE="two"), text=True,
+                            capture_output=True)
+    assert result.returncode == 1 and 'WORLD_SIZE is "two"' in result.stderr
