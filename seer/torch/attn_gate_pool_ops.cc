@@ -22,7 +22,7 @@ void check_pools(int64_t pools) {
 
 // On a GPU the contents of prefix sums are not looked at: that would wait for the device.
 at::Tensor pool(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_blocks,
-                    int64_t num_blocks, int64_t block, int64_t pools) {
+                int64_t num_blocks, int64_t block, int64_t pools) {
   check_same_device(kPoolOp, {{"x", x}, {"cu", cu}, {"cu_blocks", cu_blocks}});
   check_heads(kPoolOp, {"x", x});
   check_block(kPoolOp, block);

@@ -4,8 +4,8 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <c10/core/DeviceGuard.h>
+#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include "seer/kernels/attn_gate/attn_gate.h"
@@ -68,7 +68,7 @@ void check_weight(const at::Tensor& x, const at::Tensor& weight) {
 }
 
 at::Tensor project(const at::Tensor& x_in, const OptionalTensor& weight_in,
-                       const OptionalTensor& cos, const OptionalTensor& sin) {
+                   const OptionalTensor& cos, const OptionalTensor& sin) {
   check_f32(kProjectOp, {"x", x_in}, 3);
   check_devices(kProjectOp, {"x", x_in}, {{"weight", weight_in}, {"cos", cos}, {"sin", sin}});
   const at::Tensor x = x_in.contiguous();
@@ -99,8 +99,8 @@ at::Tensor project(const at::Tensor& x_in, const OptionalTensor& weight_in,
   return y;
 }
 
-at::Tensor project_grad(const at::Tensor& dy_in, const at::Tensor& x_in,
-                            const OptionalTensor& cos, const OptionalTensor& sin) {
+at::Tensor project_grad(const at::Tensor& dy_in, const at::Tensor& x_in, const OptionalTensor& cos,
+                        const OptionalTensor& sin) {
   check_f32(kProjectGradOp, {"dy", dy_in}, 3);
   check_f32(kProjectGradOp, {"x", x_in}, 3);
   TORCH_CHECK(dy_in.size(0) == x_in.size(0), kProjectGradOp, ": dy has ", dy_in.size(0),

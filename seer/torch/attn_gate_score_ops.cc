@@ -3,8 +3,8 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <c10/core/DeviceGuard.h>
+#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include <cmath>
@@ -69,8 +69,8 @@ kernels::GateScoreParams score_params(const char* op, const at::Tensor& q_gate,
 }
 
 at::Tensor score(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tensor& cu_q,
-                     const at::Tensor& cu_k, const at::Tensor& cu_rows, const at::Tensor& cu_blocks,
-                     int64_t num_blocks, int64_t block) {
+                 const at::Tensor& cu_k, const at::Tensor& cu_rows, const at::Tensor& cu_blocks,
+                 int64_t num_blocks, int64_t block) {
   const at::Tensor q_gate = q_in.contiguous(), k_gate = k_in.contiguous();
   auto p =
       score_params(kScoreOp, q_gate, k_gate, {cu_q, cu_k, cu_rows, cu_blocks}, num_blocks, block);
@@ -82,12 +82,11 @@ at::Tensor score(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tenso
   return scores;
 }
 
-std::tuple<at::Tensor, at::Tensor> score_grad(const at::Tensor& dscores_in,
-                                                  const at::Tensor& q_in, const at::Tensor& k_in,
-                                                  const at::Tensor& cu_q, const at::Tensor& cu_k,
-                                                  const at::Tensor& cu_rows,
-                                                  const at::Tensor& cu_blocks, int64_t block,
-                                                  bool want_q) {
+std::tuple<at::Tensor, at::Tensor> score_grad(const at::Tensor& dscores_in, const at::Tensor& q_in,
+                                              const at::Tensor& k_in, const at::Tensor& cu_q,
+                                              const at::Tensor& cu_k, const at::Tensor& cu_rows,
+                                              const at::Tensor& cu_blocks, int64_t block,
+                                              bool want_q) {
   check_f32(kScoreGradOp, {"dscores", dscores_in}, 3);
   check_same_device(kScoreGradOp, {{"q_gate", q_in}, {"dscores", dscores_in}});
   const at::Tensor q_gate = q_in.contiguous(), k_gate = k_in.contiguous();

@@ -65,11 +65,11 @@ Lists empty_lists(const kernels::BlockSelectParams& p, const at::Tensor& scores)
 
 // On a GPU the contents of prefix sums and scores are not looked at: that would wait for the device.
 Lists select(const at::Tensor& scores_in, const at::Tensor& cu_q, const at::Tensor& cu_k,
-                 const at::Tensor& cu_rows, int64_t block, c10::string_view rule,
-                 at::ArrayRef<double> strength, int64_t sink_blocks, int64_t local_blocks,
-                 int64_t last_dense_rows, int64_t prompt_blocks) {
-  check_same_device(
-      kSelectOp, {{"scores", scores_in}, {"cu_q", cu_q}, {"cu_k", cu_k}, {"cu_rows", cu_rows}});
+             const at::Tensor& cu_rows, int64_t block, c10::string_view rule,
+             at::ArrayRef<double> strength, int64_t sink_blocks, int64_t local_blocks,
+             int64_t last_dense_rows, int64_t prompt_blocks) {
+  check_same_device(kSelectOp,
+                    {{"scores", scores_in}, {"cu_q", cu_q}, {"cu_k", cu_k}, {"cu_rows", cu_rows}});
   check_f32(kSelectOp, {"scores", scores_in}, 3);
   const at::Tensor scores = scores_in.contiguous();
   check_prefix(kSelectOp, {"cu_q", cu_q}, -1);

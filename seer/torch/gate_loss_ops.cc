@@ -8,8 +8,8 @@
 #include <ATen/ops/mul.h>
 #include <ATen/ops/slice.h>
 #include <ATen/ops/sub.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <c10/core/DeviceGuard.h>
+#include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
 #include <string>
@@ -44,10 +44,10 @@ at::Tensor key_blocks(const at::Tensor& cu_blocks, int64_t num_blocks) {
 }
 
 std::tuple<at::Tensor, at::Tensor> loss_with_grad(const at::Tensor& scores_in,
-                                                      const at::Tensor& target_in,
-                                                      const at::Tensor& cu_rows,
-                                                      const at::Tensor& cu_blocks, double skip,
-                                                      c10::string_view kind) {
+                                                  const at::Tensor& target_in,
+                                                  const at::Tensor& cu_rows,
+                                                  const at::Tensor& cu_blocks, double skip,
+                                                  c10::string_view kind) {
   check_same_device(kLossOp, {{"scores", scores_in},
                               {"target", target_in},
                               {"cu_rows", cu_rows},
@@ -87,7 +87,7 @@ std::tuple<at::Tensor, at::Tensor> loss_with_grad(const at::Tensor& scores_in,
 }
 
 at::Tensor loss(const at::Tensor& scores, const at::Tensor& target, const at::Tensor& cu_rows,
-                    const at::Tensor& cu_blocks, double skip, c10::string_view kind) {
+                const at::Tensor& cu_blocks, double skip, c10::string_view kind) {
   return std::get<0>(loss_with_grad(scores, target, cu_rows, cu_blocks, skip, kind));
 }
 

@@ -49,11 +49,10 @@ constexpr void (*attn_gate_score_grad_sm80)(const GateScoreGradParams&, void*) =
 template <class Params, void (*kRunCpu)(const Params&)>
 constexpr Impl<Params> cpu_impl = {"cpu", why_not_cpu<Params>, run_cpu<Params, kRunCpu>};
 
-constexpr Impl<GatePoolParams> kPool[] = {
-    {"sm80", why_not_sm80, attn_gate_pool_sm80}, cpu_impl<GatePoolParams, attn_gate_pool_cpu>};
-constexpr Impl<GateProjectParams> kProject[] = {
-    {"sm80", why_not_sm80, attn_gate_project_sm80},
-    cpu_impl<GateProjectParams, attn_gate_project_cpu>};
+constexpr Impl<GatePoolParams> kPool[] = {{"sm80", why_not_sm80, attn_gate_pool_sm80},
+                                          cpu_impl<GatePoolParams, attn_gate_pool_cpu>};
+constexpr Impl<GateProjectParams> kProject[] = {{"sm80", why_not_sm80, attn_gate_project_sm80},
+                                                cpu_impl<GateProjectParams, attn_gate_project_cpu>};
 constexpr Impl<GateProjectGradParams> kProjectGrad[] = {
     {"sm80", why_not_sm80, attn_gate_project_grad_sm80},
     cpu_impl<GateProjectGradParams, attn_gate_project_grad_cpu>};

@@ -61,8 +61,8 @@ __global__ void __launch_bounds__(kThreads)
   const int tokens = static_cast<int>(min(int64_t{p.block}, p.cu[b + 1] - begin));
   const int lanes = 1 << lanes_log2, lane = threadIdx.x & (lanes - 1);
   const int group = threadIdx.x >> lanes_log2, groups = kThreads >> lanes_log2;
-  const Element* x = static_cast<const Element*>(p.x.data) + begin * p.x.token_stride +
-                     h * p.x.head_stride;
+  const Element* x =
+      static_cast<const Element*>(p.x.data) + begin * p.x.token_stride + h * p.x.head_stride;
   float* out = p.pooled + (r * p.num_heads + h) * count_pools(p.pools) * p.head_dim;
 
   for (int first = 0; first < p.head_dim; first += lanes * kCount) {

@@ -134,9 +134,7 @@ __global__ void __launch_bounds__(GemmF32::kThreads, 4)
   GemmF32 product;
   product.accumulate<Along::depth, Along::side>(
       smem, visible[rows - 1],
-      [&](int row, int n) {
-        return n < visible[row] ? dscores[row * p.num_blocks + n] : 0.0f;
-      },
+      [&](int row, int n) { return n < visible[row] ? dscores[row * p.num_blocks + n] : 0.0f; },
       [&](int column, int n) {
         return column0 + column < d ? k[n * k_row + column0 + column] : 0.0f;
       });
@@ -176,8 +174,8 @@ __global__ void __launch_bounds__(GemmF32::kThreads, 4)
           return column0 + column < d ? q[row * q_row + column0 + column] : 0.0f;
         });
   }
-  store(product, p.scale, g.dk_gate + (s.block0 + n0) * k_row + int64_t{gate_head} * d, k_row,
-        keys, column0, d);
+  store(product, p.scale, g.dk_gate + (s.block0 + n0) * k_row + int64_t{gate_head} * d, k_row, keys,
+        column0, d);
 }
 
 // Slots of tiles of a sequence's rows or blocks; they are the grid's second axis.

@@ -13,10 +13,11 @@ constexpr int kDigits = 1 << kDigitBits;
 
 // Of one head and sequence.
 struct Budget {
-  int64_t left;  // of the budget among keys that begin with `prefix`; after the last digit: the ties
-  int prefix;    // digits of the cut found so far; then the cut's key
-  int found;     // not 0: `prefix` is the cut's key
-  int invalid;   // not 0: some score is NaN or +inf
+  int64_t
+      left;     // of the budget among keys that begin with `prefix`; after the last digit: the ties
+  int prefix;   // digits of the cut found so far; then the cut's key
+  int found;    // not 0: `prefix` is the cut's key
+  int invalid;  // not 0: some score is NaN or +inf
 };
 
 // The workspace: L heads, B sequences, R rows.
@@ -217,8 +218,7 @@ void select_by_budget(const BlockSelectParams& p, const HeadRules& heads, int co
   const BudgetSpace space(p.workspace, p.num_heads, p.num_seqs, p.num_rows);
   if (heads.first == 0) {
     const auto cleared = reinterpret_cast<char*>(space.softmax) - static_cast<char*>(p.workspace);
-    SEER_CUDA_CHECK(
-        cudaMemsetAsync(p.workspace, 0, cleared, static_cast<cudaStream_t>(stream)));
+    SEER_CUDA_CHECK(cudaMemsetAsync(p.workspace, 0, cleared, static_cast<cudaStream_t>(stream)));
   }
   const dim3 rows = rows_grid(p, count);
   const dim3 budgets(static_cast<unsigned>(p.num_seqs), static_cast<unsigned>(count));

@@ -109,7 +109,8 @@ __device__ __forceinline__ double weight_of(const GateLossParams& p, int b) {
            p.num_key_blocks[of];
   };
   int counted = 0;
-  for (int other = threadIdx.x % 32; other < p.num_seqs; other += 32) counted += elements(other) > 0;
+  for (int other = threadIdx.x % 32; other < p.num_seqs; other += 32)
+    counted += elements(other) > 0;
   counted = __reduce_add_sync(kAll, counted);
   return 1 / elements(b) / counted;
 }
