@@ -1,5 +1,6 @@
 #pragma once
-// Which key blocks the queries of a row may see, and where a row belongs.
+// Which key blocks the queries of a row may see, and where a row belongs. constexpr: CUDA kernels
+// call these functions, too.
 
 #include <algorithm>
 #include <cstdint>
@@ -15,16 +16,53 @@ struct RowBlocks {
   int64_t end;  // 0: the row sees nothing
 };
 
-inline RowBlocks row_blocks(int64_t len_q, int64_t len_k, int64_t block, int64_t row) {
+constexpr RowBlocks row_blocks(int64_t len_q, int64_t len_k, int64_t block, int64_t row) {
   const int64_t first = row * block + len_k - len_q;
   const int64_t last = std::min((row + 1) * block, len_q) - 1 + len_k - len_q;
   if (last < 0) return {0, 0};
   return {std::max<int64_t>(first, 0) / block, last / block + 1};
 }
 
-// The sequence b with cu[b] <= index < cu[b + 1].
-inline int sequence_of(const int32_t* cu, int num_seqs, int64_t index) {
-  return static_cast<int>(std::upper_bound(cu, cu + num_seqs + 1, index) - cu) - 1;
+// The sequence b with cu[b] <= index < cu[b + 1]; num_seqs where the index is not below the last
+// entry.
+constexpr int sequence_of(const int32_t* cu, int num_seqs, int64_t index) {
+  int first = 0, end = num_seqs + 1;  // entries before `first` are at most the index
+  while (first < end) {
+    const int middle = first + (end - first) / 2;
+    if (cu[middle] <= index) {
+      first = middle + 1;
+    } else {
+      end = middle;
+    }
+  }
+  return first - 1;
+}
+
+// Work in tiles of `tile` entries of one sequence each, for a grid whose size does not depend on the
+// prefix sums: sequence b has the slots from cu[b] / tile + b on, which are as many as its tiles or
+// one more.
+struct TileSlot {
+  int sequence;
+  int64_t begin;  // of the tile, within its sequence
+  int64_t end;    // not above begin: the slot has no tile
+};
+
+constexpr int64_t num_tile_slots(int64_t entries, int num_seqs, int tile) {
+  return entries / tile + num_seqs;
+}
+
+constexpr TileSlot tile_slot(const int32_t* cu, int num_seqs, int tile, int64_t slot) {
+  int first = 0, end = num_seqs;  // the last sequence whose slots begin at or before this one
+  while (end - first > 1) {
+    const int middle = first + (end - first) / 2;
+    if (cu[middle] / tile + middle <= slot) {
+      first = middle;
+    } else {
+      end = middle;
+    }
+  }
+  const int64_t begin = (slot - cu[first] / tile - first) * tile;
+  return {first, begin, std::min<int64_t>(begin + tile, cu[first + 1] - cu[first])};
 }
 
 }  // namespace seer::kernels

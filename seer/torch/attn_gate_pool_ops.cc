@@ -3,6 +3,7 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
+#include <c10/core/DeviceGuard.h>
 #include <torch/library.h>
 
 #include "seer/kernels/attn_gate/attn_gate.h"
@@ -19,8 +20,10 @@ void check_pools(int64_t pools) {
               ", want the sum of some of max (1), min (2), avg (4)");
 }
 
-at::Tensor pool_cpu(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_blocks,
-                    int64_t num_blocks, int64_t block, int64_t pools) {
+// On a GPU the contents of prefix sums are not looked at: that would wait for the device.
+at::Tensor pool(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_blocks,
+                int64_t num_blocks, int64_t block, int64_t pools) {
+  check_same_device(kPoolOp, {{"x", x}, {"cu", cu}, {"cu_blocks", cu_blocks}});
   check_heads(kPoolOp, {"x", x});
   check_block(kPoolOp, block);
   check_pools(pools);
@@ -39,9 +42,12 @@ at::Tensor pool_cpu(const at::Tensor& x, const at::Tensor& cu, const at::Tensor&
   p.num_heads = static_cast<int>(x.size(1));
   p.head_dim = static_cast<int>(x.size(2));
   p.block = static_cast<int>(block);
+  p.num_blocks = num_blocks;
   p.pools = pool_bits;
   p.dtype = dtype_of(x);
-  kernels::attn_gate_pool(p, {});
+  const c10::DeviceGuard on_device(x.device());
+  const Queue queue = queue_of(x);
+  kernels::attn_gate_pool(p, queue.device, queue.stream);
   return pooled;
 }
 
@@ -80,7 +86,10 @@ at::Tensor attn_gate_pool(const at::Tensor& x, const at::Tensor& cu, const at::T
 }  // namespace seer::torch_ops
 
 TORCH_LIBRARY_IMPL(seer, CPU, m) {
-  m.impl("attn_gate_pool", seer::torch_ops::pool_cpu);
+  m.impl("attn_gate_pool", seer::torch_ops::pool);
+}
+TORCH_LIBRARY_IMPL(seer, CUDA, m) {
+  m.impl("attn_gate_pool", seer::torch_ops::pool);
 }
 TORCH_LIBRARY_IMPL(seer, Meta, m) {
   m.impl("attn_gate_pool", seer::torch_ops::pool_meta);

@@ -4,6 +4,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
+#include <c10/core/DeviceGuard.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
@@ -26,6 +27,18 @@ struct Rope {
   const float* cos_data() const { return cos.defined() ? cos.const_data_ptr<float>() : nullptr; }
   const float* sin_data() const { return sin.defined() ? sin.const_data_ptr<float>() : nullptr; }
 };
+
+// Those that are given are where x is.
+struct NamedOptional {
+  const char* name;
+  const OptionalTensor& tensor;
+};
+void check_devices(const char* op, const Named& x, std::initializer_list<NamedOptional> others) {
+  for (const NamedOptional& other : others) {
+    const at::Tensor tensor = given(other.tensor);
+    if (tensor.defined()) check_same_device(op, {x, {other.name, tensor}});
+  }
+}
 
 Rope check_rope(const char* op, const OptionalTensor& cos, const OptionalTensor& sin,
                 int64_t num_blocks, int64_t out_dim) {
@@ -54,9 +67,10 @@ void check_weight(const at::Tensor& x, const at::Tensor& weight) {
               weight.size(0), " heads, want a multiple of the ", x.size(1), " of x");
 }
 
-at::Tensor project_cpu(const at::Tensor& x_in, const OptionalTensor& weight_in,
-                       const OptionalTensor& cos, const OptionalTensor& sin) {
+at::Tensor project(const at::Tensor& x_in, const OptionalTensor& weight_in,
+                   const OptionalTensor& cos, const OptionalTensor& sin) {
   check_f32(kProjectOp, {"x", x_in}, 3);
+  check_devices(kProjectOp, {"x", x_in}, {{"weight", weight_in}, {"cos", cos}, {"sin", sin}});
   const at::Tensor x = x_in.contiguous();
   at::Tensor weight = given(weight_in);
   if (weight.defined()) {
@@ -79,16 +93,20 @@ at::Tensor project_cpu(const at::Tensor& x_in, const OptionalTensor& weight_in,
   p.in_dim = static_cast<int>(x.size(2));
   p.out_dim = static_cast<int>(out_dim);
   p.rope_half = rope.half;
-  kernels::attn_gate_project(p, {});
+  const c10::DeviceGuard on_device(x.device());
+  const Queue queue = queue_of(x);
+  kernels::attn_gate_project(p, queue.device, queue.stream);
   return y;
 }
 
-at::Tensor project_grad_cpu(const at::Tensor& dy_in, const at::Tensor& x_in,
-                            const OptionalTensor& cos, const OptionalTensor& sin) {
+at::Tensor project_grad(const at::Tensor& dy_in, const at::Tensor& x_in, const OptionalTensor& cos,
+                        const OptionalTensor& sin) {
   check_f32(kProjectGradOp, {"dy", dy_in}, 3);
   check_f32(kProjectGradOp, {"x", x_in}, 3);
   TORCH_CHECK(dy_in.size(0) == x_in.size(0), kProjectGradOp, ": dy has ", dy_in.size(0),
               " rows, x has ", x_in.size(0));
+  check_same_device(kProjectGradOp, {{"x", x_in}, {"dy", dy_in}});
+  check_devices(kProjectGradOp, {"x", x_in}, {{"cos", cos}, {"sin", sin}});
   const at::Tensor dy = dy_in.contiguous(), x = x_in.contiguous();
   const Rope rope = check_rope(kProjectGradOp, cos, sin, x.size(0), dy.size(2));
   at::Tensor dweight = at::zeros({dy.size(1), x.size(2), dy.size(2)}, x.options());
@@ -104,7 +122,9 @@ at::Tensor project_grad_cpu(const at::Tensor& dy_in, const at::Tensor& x_in,
   p.in_dim = static_cast<int>(x.size(2));
   p.out_dim = static_cast<int>(dy.size(2));
   p.rope_half = rope.half;
-  kernels::attn_gate_project_grad(p, {});
+  const c10::DeviceGuard on_device(x.device());
+  const Queue queue = queue_of(x);
+  kernels::attn_gate_project_grad(p, queue.device, queue.stream);
   return dweight;
 }
 
@@ -124,7 +144,7 @@ at::Tensor project_grad_meta(const at::Tensor& dy, const at::Tensor& x, const Op
 at::Tensor call(const at::Tensor& x, const OptionalTensor& weight, const OptionalTensor& cos,
                 const OptionalTensor& sin) {
   static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow(kProjectOp, "").typed<decltype(project_cpu)>();
+      c10::Dispatcher::singleton().findSchemaOrThrow(kProjectOp, "").typed<decltype(project)>();
   return op.call(x, weight, cos, sin);
 }
 
@@ -132,7 +152,7 @@ at::Tensor call_grad(const at::Tensor& dy, const at::Tensor& x, const OptionalTe
                      const OptionalTensor& sin) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow(kProjectGradOp, "")
-                             .typed<decltype(project_grad_cpu)>();
+                             .typed<decltype(project_grad)>();
   return op.call(dy, x, cos, sin);
 }
 
@@ -182,8 +202,12 @@ at::Tensor attn_gate_project(const at::Tensor& x, const at::Tensor& weight, cons
 }  // namespace seer::torch_ops
 
 TORCH_LIBRARY_IMPL(seer, CPU, m) {
-  m.impl("attn_gate_project", seer::torch_ops::project_cpu);
-  m.impl("attn_gate_project_grad", seer::torch_ops::project_grad_cpu);
+  m.impl("attn_gate_project", seer::torch_ops::project);
+  m.impl("attn_gate_project_grad", seer::torch_ops::project_grad);
+}
+TORCH_LIBRARY_IMPL(seer, CUDA, m) {
+  m.impl("attn_gate_project", seer::torch_ops::project);
+  m.impl("attn_gate_project_grad", seer::torch_ops::project_grad);
 }
 TORCH_LIBRARY_IMPL(seer, Meta, m) {
   m.impl("attn_gate_project", seer::torch_ops::project_meta);

@@ -3,6 +3,7 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
+#include <c10/core/DeviceGuard.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
@@ -23,10 +24,17 @@ struct Prefixes {
   const at::Tensor &cu_q, &cu_k, &cu_rows, &cu_blocks;
 };
 
-// All but `scores`. q_gate and k_gate are contiguous and outlive the params.
+// All but `scores`. On a GPU the contents of prefix sums are not looked at: that would wait for the
+// device. q_gate and k_gate are contiguous and outlive the params.
 kernels::GateScoreParams score_params(const char* op, const at::Tensor& q_gate,
                                       const at::Tensor& k_gate, const Prefixes& cu,
                                       int64_t num_blocks, int64_t block) {
+  check_same_device(op, {{"q_gate", q_gate},
+                         {"k_gate", k_gate},
+                         {"cu_q", cu.cu_q},
+                         {"cu_k", cu.cu_k},
+                         {"cu_rows", cu.cu_rows},
+                         {"cu_blocks", cu.cu_blocks}});
   check_f32(op, {"q_gate", q_gate}, 3);
   check_f32(op, {"k_gate", k_gate}, 3);
   check_block(op, block);
@@ -54,30 +62,33 @@ kernels::GateScoreParams score_params(const char* op, const at::Tensor& q_gate,
   p.gate_dim = static_cast<int>(q_gate.size(2));
   p.num_rows = q_gate.size(0);
   p.num_blocks = num_blocks;
+  p.total_blocks = k_gate.size(0);
   p.block = static_cast<int>(block);
   p.scale = static_cast<float>(1 / std::sqrt(static_cast<double>(p.gate_dim)));
   return p;
 }
 
-at::Tensor score_cpu(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tensor& cu_q,
-                     const at::Tensor& cu_k, const at::Tensor& cu_rows, const at::Tensor& cu_blocks,
-                     int64_t num_blocks, int64_t block) {
+at::Tensor score(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tensor& cu_q,
+                 const at::Tensor& cu_k, const at::Tensor& cu_rows, const at::Tensor& cu_blocks,
+                 int64_t num_blocks, int64_t block) {
   const at::Tensor q_gate = q_in.contiguous(), k_gate = k_in.contiguous();
   auto p =
       score_params(kScoreOp, q_gate, k_gate, {cu_q, cu_k, cu_rows, cu_blocks}, num_blocks, block);
   at::Tensor scores = at::empty({q_gate.size(1), q_gate.size(0), num_blocks}, q_gate.options());
   p.scores = scores.mutable_data_ptr<float>();
-  kernels::attn_gate_score(p, {});
+  const c10::DeviceGuard on_device(q_gate.device());
+  const Queue queue = queue_of(q_gate);
+  kernels::attn_gate_score(p, queue.device, queue.stream);
   return scores;
 }
 
-std::tuple<at::Tensor, at::Tensor> score_grad_cpu(const at::Tensor& dscores_in,
-                                                  const at::Tensor& q_in, const at::Tensor& k_in,
-                                                  const at::Tensor& cu_q, const at::Tensor& cu_k,
-                                                  const at::Tensor& cu_rows,
-                                                  const at::Tensor& cu_blocks, int64_t block,
-                                                  bool want_q) {
+std::tuple<at::Tensor, at::Tensor> score_grad(const at::Tensor& dscores_in, const at::Tensor& q_in,
+                                              const at::Tensor& k_in, const at::Tensor& cu_q,
+                                              const at::Tensor& cu_k, const at::Tensor& cu_rows,
+                                              const at::Tensor& cu_blocks, int64_t block,
+                                              bool want_q) {
   check_f32(kScoreGradOp, {"dscores", dscores_in}, 3);
+  check_same_device(kScoreGradOp, {{"q_gate", q_in}, {"dscores", dscores_in}});
   const at::Tensor q_gate = q_in.contiguous(), k_gate = k_in.contiguous();
   const at::Tensor dscores = dscores_in.contiguous();
   kernels::GateScoreGradParams p{};
@@ -92,7 +103,9 @@ std::tuple<at::Tensor, at::Tensor> score_grad_cpu(const at::Tensor& dscores_in,
   p.dscores = dscores.const_data_ptr<float>();
   p.dq_gate = want_q ? dq.mutable_data_ptr<float>() : nullptr;
   p.dk_gate = dk.mutable_data_ptr<float>();
-  kernels::attn_gate_score_grad(p, {});
+  const c10::DeviceGuard on_device(q_gate.device());
+  const Queue queue = queue_of(q_gate);
+  kernels::attn_gate_score_grad(p, queue.device, queue.stream);
   return {dq, dk};
 }
 
@@ -131,7 +144,7 @@ std::tuple<at::Tensor, at::Tensor> call_grad(const at::Tensor& dscores, const at
                                              bool want_q) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow(kScoreGradOp, "")
-                             .typed<decltype(score_grad_cpu)>();
+                             .typed<decltype(score_grad)>();
   return op.call(dscores, q_gate, k_gate, cu_q, cu_k, cu_rows, cu_blocks, block, want_q);
 }
 
@@ -184,8 +197,12 @@ at::Tensor attn_gate_score(const at::Tensor& q_gate, const at::Tensor& k_gate,
 }  // namespace seer::torch_ops
 
 TORCH_LIBRARY_IMPL(seer, CPU, m) {
-  m.impl("attn_gate_score", seer::torch_ops::score_cpu);
-  m.impl("attn_gate_score_grad", seer::torch_ops::score_grad_cpu);
+  m.impl("attn_gate_score", seer::torch_ops::score);
+  m.impl("attn_gate_score_grad", seer::torch_ops::score_grad);
+}
+TORCH_LIBRARY_IMPL(seer, CUDA, m) {
+  m.impl("attn_gate_score", seer::torch_ops::score);
+  m.impl("attn_gate_score_grad", seer::torch_ops::score_grad);
 }
 TORCH_LIBRARY_IMPL(seer, Meta, m) {
   m.impl("attn_gate_score", seer::torch_ops::score_meta);

@@ -3,6 +3,7 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
+#include <c10/core/DeviceGuard.h>
 #include <torch/library.h>
 
 #include <string>
@@ -62,10 +63,13 @@ Lists empty_lists(const kernels::BlockSelectParams& p, const at::Tensor& scores)
           at::empty({p.capacity}, scores.options().dtype(at::kInt))};
 }
 
-Lists select_cpu(const at::Tensor& scores_in, const at::Tensor& cu_q, const at::Tensor& cu_k,
-                 const at::Tensor& cu_rows, int64_t block, c10::string_view rule,
-                 at::ArrayRef<double> strength, int64_t sink_blocks, int64_t local_blocks,
-                 int64_t last_dense_rows, int64_t prompt_blocks) {
+// On a GPU the contents of prefix sums and scores are not looked at: that would wait for the device.
+Lists select(const at::Tensor& scores_in, const at::Tensor& cu_q, const at::Tensor& cu_k,
+             const at::Tensor& cu_rows, int64_t block, c10::string_view rule,
+             at::ArrayRef<double> strength, int64_t sink_blocks, int64_t local_blocks,
+             int64_t last_dense_rows, int64_t prompt_blocks) {
+  check_same_device(kSelectOp,
+                    {{"scores", scores_in}, {"cu_q", cu_q}, {"cu_k", cu_k}, {"cu_rows", cu_rows}});
   check_f32(kSelectOp, {"scores", scores_in}, 3);
   const at::Tensor scores = scores_in.contiguous();
   check_prefix(kSelectOp, {"cu_q", cu_q}, -1);
@@ -76,7 +80,7 @@ Lists select_cpu(const at::Tensor& scores_in, const at::Tensor& cu_q, const at::
       scores.size(0), scores.size(1), scores.size(2), cu_q.size(0) - 1, strengths);
   check_block_prefix(kSelectOp, {"cu_rows", cu_rows}, cu_q, block, scores.size(1));
   const int32_t* keys = int_data(cu_k);
-  for (int b = 0; b < p.num_seqs; ++b) {
+  for (int b = 0; b < (scores.is_cpu() ? p.num_seqs : 0); ++b) {
     TORCH_CHECK((keys[b + 1] - keys[b] + block - 1) / block <= scores.size(2), kSelectOp,
                 ": sequence ", b, " has ", keys[b + 1] - keys[b], " keys, the scores ",
                 scores.size(2), " blocks of ", block);
@@ -89,7 +93,15 @@ Lists select_cpu(const at::Tensor& scores_in, const at::Tensor& cu_q, const at::
   p.begin = begin.mutable_data_ptr<int64_t>();
   p.count = count.mutable_data_ptr<int32_t>();
   p.list = list.mutable_data_ptr<int32_t>();
-  kernels::block_select(p, {});
+  const c10::DeviceGuard on_device(scores.device());
+  const Queue queue = queue_of(scores);
+  at::Tensor workspace;
+  p.workspace_bytes = kernels::block_select_workspace(p, queue.device);
+  if (p.workspace_bytes > 0) {
+    workspace = at::empty({p.workspace_bytes}, scores.options().dtype(at::kByte));
+    p.workspace = workspace.mutable_data_ptr();
+  }
+  kernels::block_select(p, queue.device, queue.stream);
   return {begin, count, list};
 }
 
@@ -113,7 +125,7 @@ Lists call(const at::Tensor& scores, const at::Tensor& cu_q, const at::Tensor& c
            at::ArrayRef<double> strength, int64_t sink_blocks, int64_t local_blocks,
            int64_t last_dense_rows, int64_t prompt_blocks) {
   static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow(kSelectOp, "").typed<decltype(select_cpu)>();
+      c10::Dispatcher::singleton().findSchemaOrThrow(kSelectOp, "").typed<decltype(select)>();
   return op.call(scores, cu_q, cu_k, cu_rows, block, rule, strength, sink_blocks, local_blocks,
                  last_dense_rows, prompt_blocks);
 }
@@ -141,7 +153,10 @@ BlockLists block_select(const at::Tensor& scores, const Ragged& ragged,
 }  // namespace seer::torch_ops
 
 TORCH_LIBRARY_IMPL(seer, CPU, m) {
-  m.impl("block_select", seer::torch_ops::select_cpu);
+  m.impl("block_select", seer::torch_ops::select);
+}
+TORCH_LIBRARY_IMPL(seer, CUDA, m) {
+  m.impl("block_select", seer::torch_ops::select);
 }
 TORCH_LIBRARY_IMPL(seer, Meta, m) {
   m.impl("block_select", seer::torch_ops::select_meta);

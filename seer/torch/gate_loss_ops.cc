@@ -6,6 +6,9 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/mul.h>
+#include <ATen/ops/slice.h>
+#include <ATen/ops/sub.h>
+#include <c10/core/DeviceGuard.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
@@ -26,9 +29,10 @@ kernels::GateLoss kind_from_name(c10::string_view kind) {
   return kind == "kl" ? kernels::GateLoss::kl : kernels::GateLoss::mse;
 }
 
-// Key blocks of each sequence, int32 [B].
+// Key blocks of each sequence, int32 [B]. On a GPU they are not checked: that would wait for it.
 at::Tensor key_blocks(const at::Tensor& cu_blocks, int64_t num_blocks) {
   const int64_t seqs = cu_blocks.size(0) - 1;
+  if (!cu_blocks.is_cpu()) return at::sub(cu_blocks.slice(0, 1), cu_blocks.slice(0, 0, seqs));
   at::Tensor out = at::empty({seqs}, at::kInt);
   const int32_t* cu = int_data(cu_blocks);
   for (int64_t b = 0; b < seqs; ++b) {
@@ -39,11 +43,15 @@ at::Tensor key_blocks(const at::Tensor& cu_blocks, int64_t num_blocks) {
   return out;
 }
 
-std::tuple<at::Tensor, at::Tensor> loss_with_grad_cpu(const at::Tensor& scores_in,
-                                                      const at::Tensor& target_in,
-                                                      const at::Tensor& cu_rows,
-                                                      const at::Tensor& cu_blocks, double skip,
-                                                      c10::string_view kind) {
+std::tuple<at::Tensor, at::Tensor> loss_with_grad(const at::Tensor& scores_in,
+                                                  const at::Tensor& target_in,
+                                                  const at::Tensor& cu_rows,
+                                                  const at::Tensor& cu_blocks, double skip,
+                                                  c10::string_view kind) {
+  check_same_device(kLossOp, {{"scores", scores_in},
+                              {"target", target_in},
+                              {"cu_rows", cu_rows},
+                              {"cu_blocks", cu_blocks}});
   check_f32(kLossOp, {"scores", scores_in}, 3);
   check_f32(kLossOp, {"target", target_in}, 3);
   TORCH_CHECK(scores_in.sizes() == target_in.sizes(), kLossOp, ": scores are ", scores_in.sizes(),
@@ -51,6 +59,8 @@ std::tuple<at::Tensor, at::Tensor> loss_with_grad_cpu(const at::Tensor& scores_i
   const at::Tensor scores = scores_in.contiguous(), target = target_in.contiguous();
   check_prefix(kLossOp, {"cu_rows", cu_rows}, scores.size(1));
   check_prefix(kLossOp, {"cu_blocks", cu_blocks}, -1, &cu_rows);
+  const c10::DeviceGuard on_device(scores.device());
+  const Queue queue = queue_of(scores);
   const at::Tensor num_key_blocks = key_blocks(cu_blocks, scores.size(2));
   at::Tensor loss = at::empty({}, scores.options().dtype(at::kDouble));
   at::Tensor dscores = at::empty(scores.sizes(), scores.options());
@@ -67,13 +77,18 @@ std::tuple<at::Tensor, at::Tensor> loss_with_grad_cpu(const at::Tensor& scores_i
   p.num_blocks = scores.size(2);
   p.skip = skip;
   p.kind = kind_from_name(kind);
-  kernels::gate_loss(p, {});
+  at::Tensor row_losses;
+  if (!scores.is_cpu()) {
+    row_losses = at::empty({scores.size(0), scores.size(1)}, loss.options());
+    p.row_losses = row_losses.mutable_data_ptr<double>();
+  }
+  kernels::gate_loss(p, queue.device, queue.stream);
   return {loss, dscores};
 }
 
-at::Tensor loss_cpu(const at::Tensor& scores, const at::Tensor& target, const at::Tensor& cu_rows,
-                    const at::Tensor& cu_blocks, double skip, c10::string_view kind) {
-  return std::get<0>(loss_with_grad_cpu(scores, target, cu_rows, cu_blocks, skip, kind));
+at::Tensor loss(const at::Tensor& scores, const at::Tensor& target, const at::Tensor& cu_rows,
+                const at::Tensor& cu_blocks, double skip, c10::string_view kind) {
+  return std::get<0>(loss_with_grad(scores, target, cu_rows, cu_blocks, skip, kind));
 }
 
 std::tuple<at::Tensor, at::Tensor> loss_with_grad_meta(const at::Tensor& scores, const at::Tensor&,
@@ -93,7 +108,7 @@ at::Tensor loss_meta(const at::Tensor& scores, const at::Tensor&, const at::Tens
 at::Tensor call(const at::Tensor& scores, const at::Tensor& target, const at::Tensor& cu_rows,
                 const at::Tensor& cu_blocks, double skip, c10::string_view kind) {
   static const auto op =
-      c10::Dispatcher::singleton().findSchemaOrThrow(kLossOp, "").typed<decltype(loss_cpu)>();
+      c10::Dispatcher::singleton().findSchemaOrThrow(kLossOp, "").typed<decltype(loss)>();
   return op.call(scores, target, cu_rows, cu_blocks, skip, kind);
 }
 
@@ -104,7 +119,7 @@ std::tuple<at::Tensor, at::Tensor> call_with_grad(const at::Tensor& scores,
                                                   c10::string_view kind) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow(kLossGradOp, "")
-                             .typed<decltype(loss_with_grad_cpu)>();
+                             .typed<decltype(loss_with_grad)>();
   return op.call(scores, target, cu_rows, cu_blocks, skip, kind);
 }
 
@@ -159,8 +174,12 @@ at::Tensor gate_loss(const at::Tensor& scores, const at::Tensor& target, const R
 }  // namespace seer::torch_ops
 
 TORCH_LIBRARY_IMPL(seer, CPU, m) {
-  m.impl("gate_loss", seer::torch_ops::loss_cpu);
-  m.impl("gate_loss_with_grad", seer::torch_ops::loss_with_grad_cpu);
+  m.impl("gate_loss", seer::torch_ops::loss);
+  m.impl("gate_loss_with_grad", seer::torch_ops::loss_with_grad);
+}
+TORCH_LIBRARY_IMPL(seer, CUDA, m) {
+  m.impl("gate_loss", seer::torch_ops::loss);
+  m.impl("gate_loss_with_grad", seer::torch_ops::loss_with_grad);
 }
 TORCH_LIBRARY_IMPL(seer, Meta, m) {
   m.impl("gate_loss", seer::torch_ops::loss_meta);

@@ -11,10 +11,8 @@
 namespace seer::torch_ops {
 namespace {
 
-// Prefix sums of ceil(len / unit).
-at::Tensor prefix_sums(const std::vector<int64_t>& lens, int64_t unit, const at::Device& device) {
-  at::Tensor sums = at::empty({static_cast<int64_t>(lens.size()) + 1}, at::kInt);
-  int32_t* out = sums.mutable_data_ptr<int32_t>();
+// Prefix sums of ceil(len / unit), into `out` [lens + 1].
+void prefix_sums(const std::vector<int64_t>& lens, int64_t unit, int32_t* out) {
   int64_t sum = 0;
   out[0] = 0;
   for (size_t b = 0; b < lens.size(); ++b) {
@@ -25,7 +23,6 @@ at::Tensor prefix_sums(const std::vector<int64_t>& lens, int64_t unit, const at:
                 " tokens in one pack, want at most 2147483647; give fewer sequences");
     out[b + 1] = static_cast<int32_t>(sum);
   }
-  return sums.to(device);
 }
 
 }  // namespace
@@ -36,10 +33,20 @@ Ragged make_ragged(const std::vector<int64_t>& q_lens, const std::vector<int64_t
   TORCH_CHECK(q_lens.size() == k_lens.size(), "make_ragged: ", q_lens.size(), " query lengths and ",
               k_lens.size(), " key lengths, want as many");
   Ragged out;
-  out.cu_q = prefix_sums(q_lens, 1, device);
-  out.cu_k = prefix_sums(k_lens, 1, device);
-  out.cu_rows = prefix_sums(q_lens, block, device);
-  out.cu_blocks = prefix_sums(k_lens, block, device);
+  // One copy to the device, which does not wait for it: CUDA has read pageable memory when the call
+  // returns.
+  const int64_t entries = static_cast<int64_t>(q_lens.size()) + 1;
+  at::Tensor sums = at::empty({4, entries}, at::kInt);
+  int32_t* to = sums.mutable_data_ptr<int32_t>();
+  prefix_sums(q_lens, 1, to);
+  prefix_sums(k_lens, 1, to + entries);
+  prefix_sums(q_lens, block, to + 2 * entries);
+  prefix_sums(k_lens, block, to + 3 * entries);
+  sums = sums.to(device, /*non_blocking=*/true);
+  out.cu_q = sums.select(0, 0);
+  out.cu_k = sums.select(0, 1);
+  out.cu_rows = sums.select(0, 2);
+  out.cu_blocks = sums.select(0, 3);
   for (const int64_t len : q_lens) out.num_rows += (len + block - 1) / block;
   for (const int64_t len : k_lens) {
     const int64_t blocks = (len + block - 1) / block;

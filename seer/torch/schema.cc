@@ -2,23 +2,7 @@
 // sequences of `Ragged` are spelled out: cu_q, cu_k in tokens, cu_rows, cu_blocks in query and key
 // blocks.
 
-#include <ATen/core/dispatch/Dispatcher.h>
-#include <c10/util/Exception.h>
 #include <torch/library.h>
-
-namespace {
-
-// CUDA kernels are added op by op; until then the error says what to do.
-void no_cuda(const c10::OperatorHandle& op, c10::Stack*) {
-  TORCH_CHECK_NOT_IMPLEMENTED(false, op.schema().operator_name().name,
-                              ": no implementation for CUDA tensors yet; move them to the CPU");
-}
-
-constexpr const char* kWithoutCuda[] = {
-    "attn_gate_pool",       "attn_gate_project", "attn_gate_project_grad", "attn_gate_score",
-    "attn_gate_score_grad", "gate_loss",         "gate_loss_with_grad",    "block_select"};
-
-}  // namespace
 
 TORCH_LIBRARY(seer, m) {
   m.def(
@@ -51,9 +35,4 @@ TORCH_LIBRARY(seer, m) {
       "block_select(Tensor scores, Tensor cu_q, Tensor cu_k, Tensor cu_rows, int block, str rule, "
       "float[] strength, int sink_blocks=0, int local_blocks=0, int last_dense_rows=0, "
       "int prompt_blocks=0) -> (Tensor begin, Tensor count, Tensor list)");
-}
-
-TORCH_LIBRARY_IMPL(seer, CUDA, m) {
-  for (const char* op : kWithoutCuda)
-    m.impl(op, torch::CppFunction::makeFromBoxedFunction<&no_cuda>());
 }

@@ -1,6 +1,11 @@
 #include "seer/kernels/attn_gate/attn_gate.h"
 
+#include <type_traits>
+
 #include "seer/kernels/attn_gate/cpu.h"
+#ifdef SEER_CUDA
+#include "seer/kernels/attn_gate/sm80/attn_gate.h"
+#endif
 
 namespace seer::kernels {
 namespace {
@@ -10,12 +15,57 @@ void run_cpu(const Params& p, void*) {
   kRun(p);
 }
 
-template <class Params, void (*kRun)(const Params&)>
-constexpr Impl<Params> kImpls[] = {{"cpu", why_not_cpu<Params>, run_cpu<Params, kRun>}};
+constexpr int kMaxHeads = 65535;  // they are an axis of the grid
 
-template <class Params, void (*kRun)(const Params&)>
-void dispatch(const char* op, const Params& p, const Device& device, void* stream) {
-  select<Params>(op, kImpls<Params, kRun>, p, device).run(p, stream);
+template <class Params>
+int heads_of(const Params& p) {
+  if constexpr (std::is_same_v<Params, GatePoolParams>) {
+    return p.num_heads;
+  } else if constexpr (std::is_same_v<Params, GateScoreParams>) {
+    return p.num_q_heads;
+  } else if constexpr (std::is_same_v<Params, GateScoreGradParams>) {
+    return p.forward.num_q_heads;
+  } else {
+    return p.num_out_heads;
+  }
+}
+
+template <class Params>
+std::string why_not_sm80(const Params& p, const Device& device) {
+  const std::string reason = why_not_gpu(device, 80, 999);
+  if (!reason.empty() || heads_of(p) <= kMaxHeads) return reason;
+  return message(heads_of(p), " heads, want at most ", kMaxHeads);
+}
+
+#ifndef SEER_CUDA
+// Never run: why_not_gpu() says that the build has no CUDA kernels.
+constexpr void (*attn_gate_pool_sm80)(const GatePoolParams&, void*) = nullptr;
+constexpr void (*attn_gate_project_sm80)(const GateProjectParams&, void*) = nullptr;
+constexpr void (*attn_gate_project_grad_sm80)(const GateProjectGradParams&, void*) = nullptr;
+constexpr void (*attn_gate_score_sm80)(const GateScoreParams&, void*) = nullptr;
+constexpr void (*attn_gate_score_grad_sm80)(const GateScoreGradParams&, void*) = nullptr;
+#endif
+
+template <class Params, void (*kRunCpu)(const Params&)>
+constexpr Impl<Params> cpu_impl = {"cpu", why_not_cpu<Params>, run_cpu<Params, kRunCpu>};
+
+constexpr Impl<GatePoolParams> kPool[] = {{"sm80", why_not_sm80, attn_gate_pool_sm80},
+                                          cpu_impl<GatePoolParams, attn_gate_pool_cpu>};
+constexpr Impl<GateProjectParams> kProject[] = {{"sm80", why_not_sm80, attn_gate_project_sm80},
+                                                cpu_impl<GateProjectParams, attn_gate_project_cpu>};
+constexpr Impl<GateProjectGradParams> kProjectGrad[] = {
+    {"sm80", why_not_sm80, attn_gate_project_grad_sm80},
+    cpu_impl<GateProjectGradParams, attn_gate_project_grad_cpu>};
+constexpr Impl<GateScoreParams> kScore[] = {{"sm80", why_not_sm80, attn_gate_score_sm80},
+                                            cpu_impl<GateScoreParams, attn_gate_score_cpu>};
+constexpr Impl<GateScoreGradParams> kScoreGrad[] = {
+    {"sm80", why_not_sm80, attn_gate_score_grad_sm80},
+    cpu_impl<GateScoreGradParams, attn_gate_score_grad_cpu>};
+
+template <class Params, size_t kCount>
+void dispatch(const char* op, const Impl<Params> (&impls)[kCount], const Params& p,
+              const Device& device, void* stream) {
+  select<Params>(op, impls, p, device).run(p, stream);
 }
 
 template <class Params>
@@ -42,7 +92,7 @@ void check_score(const GateScoreParams& p) {
 }  // namespace
 
 std::span<const Impl<GatePoolParams>> attn_gate_pool_impls() {
-  return kImpls<GatePoolParams, attn_gate_pool_cpu>;
+  return kPool;
 }
 
 void attn_gate_pool(const GatePoolParams& p, const Device& device, void* stream) {
@@ -50,7 +100,7 @@ void attn_gate_pool(const GatePoolParams& p, const Device& device, void* stream)
              ", want bits of max (1), min (2), avg (4)");
   SEER_CHECK(p.num_heads > 0 && p.head_dim > 0 && p.block > 0, "attn_gate_pool: ", p.num_heads,
              " heads of ", p.head_dim, " features, block ", p.block, ", want at least 1 each");
-  dispatch<GatePoolParams, attn_gate_pool_cpu>("attn_gate_pool", p, device, stream);
+  dispatch("attn_gate_pool", kPool, p, device, stream);
 }
 
 void attn_gate_project(const GateProjectParams& p, const Device& device, void* stream) {
@@ -58,24 +108,22 @@ void attn_gate_project(const GateProjectParams& p, const Device& device, void* s
   SEER_CHECK(p.weight != nullptr || (p.num_in_heads == p.num_out_heads && p.in_dim == p.out_dim),
              "attn_gate_project: without a weight ", p.num_in_heads, " heads of ", p.in_dim,
              " features cannot become ", p.num_out_heads, " heads of ", p.out_dim);
-  dispatch<GateProjectParams, attn_gate_project_cpu>("attn_gate_project", p, device, stream);
+  dispatch("attn_gate_project", kProject, p, device, stream);
 }
 
 void attn_gate_project_grad(const GateProjectGradParams& p, const Device& device, void* stream) {
   check_project(p);
-  dispatch<GateProjectGradParams, attn_gate_project_grad_cpu>("attn_gate_project_grad", p, device,
-                                                              stream);
+  dispatch("attn_gate_project_grad", kProjectGrad, p, device, stream);
 }
 
 void attn_gate_score(const GateScoreParams& p, const Device& device, void* stream) {
   check_score(p);
-  dispatch<GateScoreParams, attn_gate_score_cpu>("attn_gate_score", p, device, stream);
+  dispatch("attn_gate_score", kScore, p, device, stream);
 }
 
 void attn_gate_score_grad(const GateScoreGradParams& p, const Device& device, void* stream) {
   check_score(p.forward);
-  dispatch<GateScoreGradParams, attn_gate_score_grad_cpu>("attn_gate_score_grad", p, device,
-                                                          stream);
+  dispatch("attn_gate_score_grad", kScoreGrad, p, device, stream);
 }
 
 }  // namespace seer::kernels

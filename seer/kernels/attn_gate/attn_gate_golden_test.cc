@@ -68,6 +68,7 @@ class GoldenGate {
     p.num_heads = heads;
     p.head_dim = head_dim_;
     p.block = block_;
+    p.num_blocks = seqs_ * blocks_;
     p.pools = pools;
     attn_gate_pool(p, {});
     return out;

@@ -26,8 +26,9 @@ struct GatePoolParams {
   const int32_t* cu_blocks;  // [B + 1]       prefix sums of ceil(len / block)
   float* pooled;             // [R, H, P * D] R blocks of all sequences, P poolings
   int num_seqs, num_heads, head_dim, block;
-  int pools;    // PoolBits
-  DType dtype;  // of x
+  int64_t num_blocks;  // R
+  int pools;           // PoolBits
+  DType dtype;         // of x
 };
 
 // y[r, h, :] = rope(x[r, h * Hin / Hout, :] W[h]), rotate-half on the first 2 * rope_half features.
@@ -65,6 +66,7 @@ struct GateScoreParams {
   float* scores;             // [Hq, R, N]  N: key blocks of the longest sequence
   int num_seqs, num_q_heads, num_gate_heads, gate_dim;
   int64_t num_rows, num_blocks;  // R, N
+  int64_t total_blocks;          // K
   int block;
   float scale;  // 1 / sqrt(d)
 };

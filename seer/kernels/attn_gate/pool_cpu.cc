@@ -120,9 +120,8 @@ void pool_block(const GatePoolParams& p, int64_t r) {
 
 template <class Element>
 void pool_blocks(const GatePoolParams& p) {
-  const int64_t num_blocks = p.cu_blocks[p.num_seqs];
 #pragma omp parallel for schedule(dynamic)
-  for (int64_t r = 0; r < num_blocks; ++r) pool_block<Element>(p, r);
+  for (int64_t r = 0; r < p.num_blocks; ++r) pool_block<Element>(p, r);
 }
 
 void attn_gate_pool(const GatePoolParams& p) {

@@ -2,6 +2,7 @@
 
 #include "seer/kernels/block_select/cpu.h"
 #include "seer/kernels/block_select/row_rule.h"
+#include "seer/kernels/block_select/sm80/select.h"
 
 namespace seer::kernels {
 namespace {
@@ -22,7 +23,27 @@ void run_cpu(const BlockSelectParams& p, void*) {
   block_select_cpu(p);
 }
 
-constexpr Impl<BlockSelectParams> kImpls[] = {{"cpu", why_not_cpu, run_cpu}};
+constexpr int kMaxHeads = 65535;  // they are an axis of the grid
+
+std::string why_not_sm80(const BlockSelectParams& p, const Device& device) {
+  const std::string reason = why_not_gpu(device, 80, 999);
+  if (!reason.empty() || p.num_heads <= kMaxHeads) return reason;
+  return message(p.num_heads, " heads, want at most ", kMaxHeads);
+}
+
+#ifndef SEER_CUDA
+// Never run: why_not_gpu() says that the build has no CUDA kernels.
+constexpr void (*run_sm80)(const BlockSelectParams&, void*) = nullptr;
+int64_t budget_workspace(int64_t, int64_t, int64_t) {
+  return 0;
+}
+#else
+constexpr auto run_sm80 = block_select_sm80;
+using sm80::budget_workspace;
+#endif
+
+constexpr Impl<BlockSelectParams> kImpls[] = {{"sm80", why_not_sm80, run_sm80},
+                                              {"cpu", why_not_cpu, run_cpu}};
 
 void check(const BlockSelectParams& p) {
   SEER_CHECK(p.num_heads > 0 && p.block > 0, "block_select: ", p.num_heads, " heads, block ",
@@ -61,21 +82,23 @@ SelectRule select_rule_from_name(const std::string& name) {
 
 int64_t block_select_capacity(const BlockSelectParams& p) {
   check(p);
-  // Where a chunk starts off the grid of blocks, its last two rows can end in the same block.
-  const int64_t dense = p.forced.last_dense_rows > 0 ? int64_t{p.forced.last_dense_rows} + 1 : 0;
-  const int64_t dense_rows = std::min(p.num_rows, p.num_seqs * dense);
   int64_t sum = 0;
-  for (int h = 0; h < p.num_heads; ++h) {
-    const int64_t bound = row_bound(p, h);
-    sum += (p.num_rows - dense_rows) * bound + dense_rows * p.num_blocks;
-  }
+  for (int h = 0; h < p.num_heads; ++h) sum += head_capacity(p, row_bound(p, h));
   return sum;
+}
+
+int64_t block_select_workspace(const BlockSelectParams& p, const Device& device) {
+  if (device.sm == 0 || p.rule != SelectRule::head_budget) return 0;
+  return budget_workspace(p.num_heads, p.num_seqs, p.num_rows);
 }
 
 void block_select(const BlockSelectParams& p, const Device& device, void* stream) {
   const int64_t want = block_select_capacity(p);
   SEER_CHECK(p.capacity >= want, "block_select: the list has room for ", p.capacity,
              " entries, want ", want);
+  const int64_t space = block_select_workspace(p, device);
+  SEER_CHECK(p.workspace_bytes >= space, "block_select: the workspace has ", p.workspace_bytes,
+             " bytes, want ", space);
   select<BlockSelectParams>("block_select", kImpls, p, device).run(p, stream);
 }
 

@@ -19,6 +19,10 @@ void block_select(const BlockSelectParams& p, const Device& device, void* stream
 // written in parallel; places are as large as the row can become and not filled up.
 int64_t block_select_capacity(const BlockSelectParams& p);
 
+// Bytes of workspace; 0 on the CPU and for rules that need none. Reads what block_select_capacity()
+// reads.
+int64_t block_select_workspace(const BlockSelectParams& p, const Device& device);
+
 // "nz_ratio", "threshold", "top_p", "row_budget", "head_budget". Error names the list.
 SelectRule select_rule_from_name(const std::string& name);
 

@@ -86,7 +86,7 @@ void check_top_k(const io::Golden& golden) {
     p.rule = SelectRule::nz_ratio;
     p.strength = &ratio;
     for (size_t j = 0; j < n.size(); ++j) {
-      ASSERT_EQ(best_of_row(p, 0, n[j]), k[i * n.size() + j]) << ratio << " " << n[j];
+      ASSERT_EQ(best_of_row(p, 0).of(n[j]), k[i * n.size() + j]) << ratio << " " << n[j];
     }
   }
 }
@@ -112,7 +112,7 @@ TEST(BlockSelectGolden, TopKOfSomeLengths) {
     BlockSelectParams p{};
     p.rule = SelectRule::nz_ratio;
     p.strength = &c.ratio;
-    EXPECT_EQ(best_of_row(p, 0, c.n), c.k) << c.ratio << " " << c.n;
+    EXPECT_EQ(best_of_row(p, 0).of(c.n), c.k) << c.ratio << " " << c.n;
   }
 }
 

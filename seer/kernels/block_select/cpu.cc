@@ -209,7 +209,7 @@ bool select_one_row(const BlockSelectParams& p, int64_t h, int64_t r, Row& work)
   work.load(scores, n);
   Cut cut{INT32_MAX, 0};
   if (takes_best_of_row(p.rule)) {
-    cut = best(work.keys, best_of_row(p, static_cast<int>(h), row.num_key_blocks));
+    cut = best(work.keys, best_of_row(p, static_cast<int>(h)).of(row.num_key_blocks));
   } else {
     work.softmax(scores, n);
     if (p.rule == SelectRule::top_p) {

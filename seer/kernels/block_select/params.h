@@ -26,12 +26,17 @@ struct SelectForced {
 // Ties go to the lower row, then to the lower index. A -inf score is a masked block and is never
 // chosen. nz_ratio and row_budget count forced blocks within k where they are among the best, as
 // the published rule does; forced blocks beyond that come on top.
+//
+// Visible scores that hold NaN (or +inf, where the rule needs a softmax) are an error on the CPU. On a
+// GPU, where nothing waits for the scores, such a row (of head_budget: every row of that head and
+// sequence) gets begin = -1 and count = 0, so that attention gives o = 0 for it: look for begin < 0
+// where the counts are read.
 struct BlockSelectParams {
   const float* scores;     // [L, R, N]
   const int32_t* cu_q;     // [B + 1] tokens
   const int32_t* cu_k;     // [B + 1] tokens
   const int32_t* cu_rows;  // [B + 1] rows
-  const double* strength;  // [L] one per head
+  const double* strength;  // [L] one per head; on the host, whatever the device
   int64_t* begin;          // [L, R]  out
   int32_t* count;          // [L, R]  out
   int32_t* list;           // [capacity] out; each row has a place of its own, gaps have no value
@@ -44,6 +49,10 @@ struct BlockSelectParams {
   int64_t prompt_blocks;
   SelectRule rule;
   SelectForced forced;
+
+  // On a GPU: as much memory as block_select_workspace() says, at a multiple of 16.
+  void* workspace = nullptr;
+  int64_t workspace_bytes = 0;
 };
 
 }  // namespace seer::kernels

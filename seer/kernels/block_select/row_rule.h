@@ -1,6 +1,6 @@
 #pragma once
 // What a rule asks of one row, and how large a row's list can become: shared by the size of the
-// list and the kernels that fill it.
+// list and the kernels that fill it. What is constexpr is called on GPUs, too.
 
 #include <algorithm>
 #include <cmath>
@@ -11,18 +11,26 @@
 
 namespace seer::kernels {
 
-// The k of a rule that takes the k best of a row; `n` is the number of key blocks of the complete
-// sequence. The order of operations, in double, is that of the published code.
-inline int64_t best_of_row(const BlockSelectParams& p, int head, int64_t n) {
-  const double strength = p.strength[head];
-  if (p.rule == SelectRule::nz_ratio) {
-    const double ratio = 1 - std::sqrt(1 - strength);
+// The k of a rule that takes the k best of a row of one head. The order of operations, in double, is
+// that of the published code.
+struct BestOfRow {
+  double ratio;
+  int64_t fixed;  // 0: `ratio` of the row's blocks
+
+  // `n` key blocks of the complete sequence.
+  constexpr int64_t of(int64_t n) const {
+    if (fixed > 0) return fixed;
     return std::max<int64_t>(1, static_cast<int64_t>(ratio * static_cast<double>(n)));
   }
-  return std::max<int64_t>(1, static_cast<int64_t>(std::floor(strength / p.block)));
+};
+
+inline BestOfRow best_of_row(const BlockSelectParams& p, int head) {
+  const double strength = p.strength[head];
+  if (p.rule == SelectRule::nz_ratio) return {1 - std::sqrt(1 - strength), 0};
+  return {0, std::max<int64_t>(1, static_cast<int64_t>(std::floor(strength / p.block)))};
 }
 
-inline bool takes_best_of_row(SelectRule rule) {
+constexpr bool takes_best_of_row(SelectRule rule) {
   return rule == SelectRule::nz_ratio || rule == SelectRule::row_budget;
 }
 
@@ -32,7 +40,15 @@ inline int64_t row_bound(const BlockSelectParams& p, int head) {
   if (!takes_best_of_row(p.rule)) return p.num_blocks;
   const int64_t n = p.prompt_blocks > 0 ? p.prompt_blocks : p.num_blocks;
   const int64_t forced = int64_t{2} + p.forced.sink_blocks + p.forced.local_blocks;
-  return std::min(p.num_blocks, best_of_row(p, head, n) + forced);
+  return std::min(p.num_blocks, best_of_row(p, head).of(n) + forced);
+}
+
+// Entries that a head's lists can need, if rows that are not dense need at most `bound`.
+inline int64_t head_capacity(const BlockSelectParams& p, int64_t bound) {
+  // Where a chunk starts off the grid of blocks, its last two rows can end in the same block.
+  const int64_t dense = p.forced.last_dense_rows > 0 ? int64_t{p.forced.last_dense_rows} + 1 : 0;
+  const int64_t dense_rows = std::min(p.num_rows, p.num_seqs * dense);
+  return (p.num_rows - dense_rows) * bound + dense_rows * p.num_blocks;
 }
 
 // One row: which of its blocks are forced, and whether it sees everything.
@@ -41,12 +57,12 @@ struct SelectRow {
   bool dense;
   int64_t num_key_blocks;  // of the complete sequence
 
-  bool forced(const BlockSelectParams& p, int64_t n) const {
+  constexpr bool forced(const BlockSelectParams& p, int64_t n) const {
     return dense || n < p.forced.sink_blocks || n >= blocks.diagonal - p.forced.local_blocks;
   }
 };
 
-inline SelectRow select_row(const BlockSelectParams& p, int seq, int64_t row) {
+constexpr SelectRow select_row(const BlockSelectParams& p, int seq, int64_t row) {
   const int64_t len_q = p.cu_q[seq + 1] - p.cu_q[seq], len_k = p.cu_k[seq + 1] - p.cu_k[seq];
   SelectRow out{row_blocks(len_q, len_k, p.block, row), false, 0};
   if (p.prompt_blocks > 0) {

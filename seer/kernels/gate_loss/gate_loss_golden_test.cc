@@ -52,6 +52,7 @@ class GoldenDistillation {
     p.num_heads = heads;
     p.head_dim = dim_;
     p.block = block_;
+    p.num_blocks = blocks_;
     p.pools = pools;
     attn_gate_pool(p, {});
     return out;

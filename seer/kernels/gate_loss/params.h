@@ -25,6 +25,8 @@ struct GateLossParams {
   int64_t num_rows, num_blocks;  // R, N
   double skip;
   GateLoss kind;
+
+  double* row_losses = nullptr;  // [H, R] memory for a GPU; the CPU needs none
 };
 
 }  // namespace seer::kernels

@@ -1,0 +1,15 @@
+#pragma once
+// The gate's steps on sm_80 and later chips: plain CUDA, all arithmetic in f32. Each is asynchronous
+// on `stream` and gives the same bits in every run; no allocation, no synchronisation.
+
+#include "seer/kernels/attn_gate/params.h"
+
+namespace seer::kernels {
+
+void attn_gate_pool_sm80(const GatePoolParams& p, void* stream);
+void attn_gate_project_sm80(const GateProjectParams& p, void* stream);
+void attn_gate_project_grad_sm80(const GateProjectGradParams& p, void* stream);
+void attn_gate_score_sm80(const GateScoreParams& p, void* stream);
+void attn_gate_score_grad_sm80(const GateScoreGradParams& p, void* stream);
+
+}  // namespace seer::kernels

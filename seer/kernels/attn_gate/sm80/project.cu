@@ -1,0 +1,145 @@
+// Projection of pooled features to gate vectors, then RoPE; and the gradient of the weights. A
+// thread block has 64 blocks (or features) and 64 columns of one head.
+
+#include "seer/kernels/attn_gate/sm80/attn_gate.h"
+#include "seer/kernels/cuda_check.h"
+#include "seer/kernels/device/gemm_f32.cuh"
+
+namespace seer::kernels {
+namespace {
+
+using device::Along;
+using device::GemmF32;
+
+constexpr int kTile = GemmF32::kTile;
+constexpr int kCopyThreads = 128;
+
+unsigned tiles_of(int64_t n) {
+  return static_cast<unsigned>((n + kTile - 1) / kTile);
+}
+
+// Columns in the order in which a thread takes them: the two features that turn together are
+// neighbours, 0, half, 1, half + 1 ..., then those that do not turn.
+__device__ __forceinline__ int feature_of(int column, int half) {
+  return column < 2 * half ? column / 2 + column % 2 * half : column;
+}
+
+__global__ void __launch_bounds__(GemmF32::kThreads, 4)
+    project(const __grid_constant__ GateProjectParams p) {
+  __shared__ GemmF32::Smem smem;
+  const int64_t r0 = int64_t{blockIdx.x} * kTile;
+  const int column0 = blockIdx.y * kTile, h = blockIdx.z;
+  const int F = p.in_dim, d = p.out_dim, half = p.cos ? p.rope_half : 0;
+  const int in_head = static_cast<int>(int64_t{h} * p.num_in_heads / p.num_out_heads);
+  const int rows = static_cast<int>(min(int64_t{kTile}, p.num_blocks - r0));
+  const int64_t x_row = int64_t{p.num_in_heads} * F;
+  const float* x = p.x + r0 * x_row + int64_t{in_head} * F;
+  const float* weight = p.weight + int64_t{h} * F * d;
+
+  GemmF32 product;
+  product.accumulate<Along::depth, Along::side>(
+      smem, F, [&](int row, int f) { return row < rows ? x[row * x_row + f] : 0.0f; },
+      [&](int column, int f) {
+        column += column0;
+        return column < d ? weight[int64_t{f} * d + feature_of(column, half)] : 0.0f;
+      });
+
+#pragma unroll
+  for (int i = 0; i < GemmF32::kRows; ++i) {
+    const int row = GemmF32::row() + i;
+    if (row >= rows) break;
+    const int64_t r = r0 + row;
+    float* y = p.y + (r * p.num_out_heads + h) * d;
+#pragma unroll
+    for (int j = 0; j < GemmF32::kColumns; j += 2) {
+      const int column = column0 + GemmF32::column() + j;
+      const float a = product.c[i][j], b = product.c[i][j + 1];
+      if (column < 2 * half) {
+        const int k = column / 2;
+        const float cos = p.cos[r * half + k], sin = p.sin[r * half + k];
+        y[k] = a * cos - b * sin;
+        y[k + half] = b * cos + a * sin;
+      } else {
+        if (column < d) y[column] = a;
+        if (column + 1 < d) y[column + 1] = b;
+      }
+    }
+  }
+}
+
+// Without a weight: a thread block turns one block of one head.
+__global__ void __launch_bounds__(kCopyThreads) turn(const __grid_constant__ GateProjectParams p) {
+  const int64_t at = blockIdx.x, r = at / p.num_out_heads;
+  const int half = p.cos ? p.rope_half : 0;
+  const float* x = p.x + at * p.in_dim;
+  float* y = p.y + at * p.out_dim;
+  for (int i = threadIdx.x; i < p.in_dim; i += kCopyThreads) {
+    if (i >= 2 * half) {
+      y[i] = x[i];
+    } else if (i < half) {
+      const float cos = p.cos[r * half + i], sin = p.sin[r * half + i];
+      const float a = x[i], b = x[i + half];
+      y[i] = a * cos - b * sin;
+      y[i + half] = b * cos + a * sin;
+    }
+  }
+}
+
+__global__ void __launch_bounds__(GemmF32::kThreads, 4)
+    project_grad(const __grid_constant__ GateProjectGradParams p) {
+  __shared__ GemmF32::Smem smem;
+  const int f0 = blockIdx.x * kTile, column0 = blockIdx.y * kTile, h = blockIdx.z;
+  const int F = p.in_dim, d = p.out_dim, half = p.cos ? p.rope_half : 0;
+  const int in_head = static_cast<int>(int64_t{h} * p.num_in_heads / p.num_out_heads);
+  const int64_t x_row = int64_t{p.num_in_heads} * F, y_row = int64_t{p.num_out_heads} * d;
+  const float* x = p.x + int64_t{in_head} * F + f0;
+  const float* dy = p.dy + int64_t{h} * d;
+
+  GemmF32 product;
+  product.accumulate<Along::side, Along::side>(
+      smem, static_cast<int>(p.num_blocks),
+      [&](int f, int r) { return f0 + f < F ? x[r * x_row + f] : 0.0f; },
+      [&](int column, int r) {  // turned back
+        column += column0;
+        if (column >= d) return 0.0f;
+        const float* row = dy + r * y_row;
+        if (column >= 2 * half) return row[column];
+        const int k = column < half ? column : column - half;
+        const float cos = p.cos[int64_t{r} * half + k], sin = p.sin[int64_t{r} * half + k];
+        return column < half ? row[k] * cos + row[k + half] * sin
+                             : row[k + half] * cos - row[k] * sin;
+      });
+
+  float* dweight = p.dweight + int64_t{h} * F * d;
+#pragma unroll
+  for (int i = 0; i < GemmF32::kRows; ++i) {
+    const int64_t f = f0 + GemmF32::row() + i;
+#pragma unroll
+    for (int j = 0; j < GemmF32::kColumns; ++j) {
+      const int column = column0 + GemmF32::column() + j;
+      if (f < F && column < d) dweight[f * d + column] += product.c[i][j];
+    }
+  }
+}
+
+}  // namespace
+
+void attn_gate_project_sm80(const GateProjectParams& p, void* stream) {
+  if (p.num_blocks == 0) return;
+  if (p.weight) {
+    const dim3 grid(tiles_of(p.num_blocks), tiles_of(p.out_dim),
+                    static_cast<unsigned>(p.num_out_heads));
+    launch(project, grid, GemmF32::kThreads, 0, stream, p);
+  } else {
+    const dim3 grid(static_cast<unsigned>(p.num_blocks * p.num_out_heads));
+    launch(turn, grid, kCopyThreads, 0, stream, p);
+  }
+}
+
+void attn_gate_project_grad_sm80(const GateProjectGradParams& p, void* stream) {
+  if (p.num_blocks == 0) return;
+  const dim3 grid(tiles_of(p.in_dim), tiles_of(p.out_dim), static_cast<unsigned>(p.num_out_heads));
+  launch(project_grad, grid, GemmF32::kThreads, 0, stream, p);
+}
+
+}  // namespace seer::kernels

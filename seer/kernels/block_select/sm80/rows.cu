@@ -1,0 +1,121 @@
+// Places of the rows' lists, and the rules that look at one row alone.
+
+#include "seer/kernels/block_select/sm80/row.cuh"
+#include "seer/kernels/block_select/sm80/select.h"
+
+namespace seer::kernels {
+namespace sm80 {
+namespace {
+
+constexpr int kPlaceThreads = 256;
+
+// A thread block gives the rows of one head their places, one row after another.
+__global__ void __launch_bounds__(kPlaceThreads)
+    place_rows(const __grid_constant__ BlockSelectParams p,
+               const __grid_constant__ HeadRules heads) {
+  __shared__ int64_t warp_sums[kPlaceThreads / 32];
+  const HeadRule& rule = heads.at[blockIdx.x];
+  int64_t* begin = p.begin + int64_t{heads.first + static_cast<int>(blockIdx.x)} * p.num_rows;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  int64_t next = rule.begin;
+  for (int64_t r0 = 0; r0 < p.num_rows; r0 += kPlaceThreads) {
+    const int64_t r = r0 + threadIdx.x;
+    int64_t size = 0;
+    const int b = r < p.num_rows ? sequence_of(p.cu_rows, p.num_seqs, r) : p.num_seqs;
+    if (b < p.num_seqs) {
+      const SelectRow row = select_row(p, b, r - p.cu_rows[b]);
+      size = row.dense ? row.blocks.end : min(row.blocks.end, rule.bound);
+    }
+    int64_t sum = size;  // of this warp's rows up to this one
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+      const int64_t other = __shfl_up_sync(kAll, sum, step);
+      if (lane >= step) sum += other;
+    }
+    if (lane == 31) warp_sums[warp] = sum;
+    __syncthreads();
+    int64_t before = 0, all = 0;
+#pragma unroll
+    for (int w = 0; w < kPlaceThreads / 32; ++w) {
+      if (w < warp) before += warp_sums[w];
+      all += warp_sums[w];
+    }
+    if (r < p.num_rows) begin[r] = next + before + sum - size;
+    next += all;
+    __syncthreads();
+  }
+}
+
+// kBest: the rules that take the k best; else those that look at softmax values.
+template <int kItems, bool kBest>
+__global__ void __launch_bounds__(kRowThreads)
+    select_rows(const __grid_constant__ BlockSelectParams p,
+                const __grid_constant__ HeadRules heads) {
+  const int64_t r = row_of_warp(p);
+  if (r < 0) return;
+  const HeadRule& rule = heads.at[blockIdx.y];
+  const int64_t at = int64_t{heads.first + static_cast<int>(blockIdx.y)} * p.num_rows + r;
+  const int b = sequence_of(p.cu_rows, p.num_seqs, r);
+  if (b == p.num_seqs) {  // behind the last row
+    if (threadIdx.x % 32 == 0) p.count[at] = 0;
+    return;
+  }
+  const SelectRow row = select_row(p, b, r - p.cu_rows[b]);
+  const Row<kItems> scores(p.scores + at * p.num_blocks, static_cast<int>(row.blocks.end));
+  if (scores.has_nan()) return write_invalid(p, at);
+  const auto as_it_is = [](int key) { return key; };
+  if constexpr (kBest) {
+    const Cut cut = scores.best(rule.best.of(row.num_key_blocks));
+    return write_list(p, row, scores, cut, at, as_it_is);
+  } else {
+    const int largest = scores.largest();
+    const float top = score_of(largest);
+    if (top == INFINITY) return write_invalid(p, at);
+    if (largest == kMasked) return write_list(p, row, scores, {INT_MAX, 0}, at, as_it_is);
+    const double sum = scores.mass_above(kMasked, top);
+    if (p.rule == SelectRule::top_p) {
+      const Cut cut = scores.best_mass(rule.strength * sum, top);
+      return write_list(p, row, scores, cut, at, as_it_is);
+    }
+    const float sum_f32 = static_cast<float>(sum);
+    const Cut cut{__float_as_int(static_cast<float>(rule.strength)), 0};
+    write_list(p, row, scores, cut, at, [&](int key) { return softmax_key(key, top, sum_f32); });
+  }
+}
+
+void select_each_row(const BlockSelectParams& p, const HeadRules& heads, int count, void* stream) {
+  const dim3 grid = rows_grid(p, count);
+  const auto run = [&](auto* kernel) { launch(kernel, grid, kRowThreads, 0, stream, p, heads); };
+  if (takes_best_of_row(p.rule)) {
+    if (p.num_blocks <= 32 * 16) return run(select_rows<16, true>);
+    if (p.num_blocks <= 32 * 64) return run(select_rows<64, true>);
+    return run(select_rows<0, true>);
+  }
+  p.num_blocks <= 32 * 16 ? run(select_rows<16, false>) : run(select_rows<0, false>);
+}
+
+}  // namespace
+}  // namespace sm80
+
+void block_select_sm80(const BlockSelectParams& p, void* stream) {
+  if (p.num_rows == 0) return;
+  sm80::HeadRules heads;
+  int64_t begin = 0;
+  for (int first = 0; first < p.num_heads; first += sm80::kHeadsPerLaunch) {
+    const int count = std::min(sm80::kHeadsPerLaunch, p.num_heads - first);
+    heads.first = first;
+    for (int i = 0; i < count; ++i) {
+      const int64_t bound = row_bound(p, first + i);
+      heads.at[i] = {p.strength[first + i], best_of_row(p, first + i), begin, bound};
+      begin += head_capacity(p, bound);
+    }
+    launch(sm80::place_rows, dim3(count), sm80::kPlaceThreads, 0, stream, p, heads);
+    if (p.rule == SelectRule::head_budget) {
+      sm80::select_by_budget(p, heads, count, stream);
+    } else {
+      sm80::select_each_row(p, heads, count, stream);
+    }
+  }
+}
+
+}  // namespace seer::kernels
