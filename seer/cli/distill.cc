@@ -36,6 +36,7 @@ int distill(int argc, char** argv, int first) {
   if (!args.parse(argc, argv, first)) return 0;
   data.fill(s.data);
   s.gate = gate.config;
+  model_args.block = gate.config.block_size;
   s.loop.out = loop.out;
   s.tokenizer = model_args.model;
   s.data.threads = model_args.threads;

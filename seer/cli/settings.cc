@@ -4,12 +4,15 @@
 #include <ATen/Parallel.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <map>
 
+#include "seer/io/model_config.h"
 #include "seer/kernels/cpu_features.h"
-#include "seer/kernels/impl.h"
+#include "seer/kernels/kernel_list.h"
 
 namespace seer::cli {
 namespace fs = std::filesystem;
@@ -35,9 +38,15 @@ void ModelArgs::add(Args& args) {
 
 namespace {
 
-// Whether the first GPU takes the kernels of this build.
-bool runs_on_gpu() {
-  return at::hasCUDA() && kernels::num_cuda_devices() > 0 && kernels::cuda_device(0).sm >= 80;
+// Whether each operation has a kernel for this model on the first GPU.
+bool runs_on_gpu(const std::string& model, DType dtype, int block) {
+  if (!at::hasCUDA() || kernels::num_cuda_devices() == 0) return false;
+  const int head_dim = io::ModelConfig::read(model).head_dim;
+  std::map<std::string, bool> runs;
+  for (const auto& kernel : kernels::kernel_list(kernels::cuda_device(0), dtype, head_dim, block)) {
+    runs[kernel.op] |= kernel.why_not.empty();
+  }
+  return std::all_of(runs.begin(), runs.end(), [](const auto& op) { return op.second; });
 }
 
 // The GPU of this process: torchrun numbers those of a machine.
@@ -54,8 +63,9 @@ at::Device own_gpu() {
 at::Device ModelArgs::resolved_device() const {
   if (device == "cpu") return at::kCPU;
   if (device == "auto") {
-    // No attention in f32 on a GPU.
-    return dtype != "f32" && runs_on_gpu() ? own_gpu() : at::Device(at::kCPU);
+    return runs_on_gpu(model, dtype == "f32" ? DType::f32 : DType::bf16, block)
+               ? own_gpu()
+               : at::Device(at::kCPU);
   }
   if (device == "cuda") {
     if (!at::hasCUDA()) throw UsageError("--device cuda: no GPU here that torch can use");
