@@ -32,6 +32,10 @@ void ModelArgs::add(Args& args) {
   args.add("model", model, "folder of the model (Hugging Face form)");
   args.add("device", device, "cpu, cuda, or auto: cuda where every operation needed has a kernel");
   args.add("dtype", dtype, "f32, bf16, or auto: bf16 where the device multiplies it natively");
+  args.flag(
+      "stream", stream,
+      "keep layers in host memory, each travels to the GPU while the one before computes: for "
+      "models larger than its memory");
   args.add("threads", threads, "CPU threads; 0: all cores");
   args.group("");
 }
@@ -85,7 +89,7 @@ at::ScalarType ModelArgs::resolved_dtype() const {
 models::Decoder ModelArgs::load() const {
   if (threads < 0) throw UsageError("--threads: want 0 or more");
   if (threads > 0) at::set_num_threads(threads);
-  return models::Decoder::load(model, resolved_dtype(), resolved_device());
+  return models::Decoder::load(model, resolved_dtype(), resolved_device(), stream);
 }
 
 io::Tokenizer ModelArgs::tokenizer() const {

@@ -24,6 +24,7 @@ struct ModelArgs {
   std::string model = embedded_model();
   std::string device = "auto", dtype = "auto";
   int threads = 0;
+  bool stream = false;
   int block = 64;  // of the gates, as far as it is known when the model is loaded
   void add(Args& args);
   // Sets the number of threads, then loads.

@@ -12,6 +12,7 @@
 #include <cmath>
 
 #include "seer/base/error.h"
+#include "seer/models/layer_stream.h"
 #include "seer/models/rope.h"
 
 namespace seer::models {
@@ -119,13 +120,20 @@ std::vector<std::pair<std::string, at::Tensor*>> named_weights(ModelWeights& wei
 }
 
 Decoder::Decoder(io::ModelConfig config, ModelWeights weights)
-    : config_(std::move(config)), weights_(std::move(weights)) {
-  SEER_CHECK(static_cast<int>(weights_.layers.size()) == config_.num_layers, "weights of ",
-             weights_.layers.size(), " layers, expected ", config_.num_layers);
-  SEER_CHECK(weights_.embedding.defined() && weights_.norm.defined(),
+    : config_(std::move(config)), weights_(std::make_unique<ModelWeights>(std::move(weights))) {
+  SEER_CHECK(static_cast<int>(weights_->layers.size()) == config_.num_layers, "weights of ",
+             weights_->layers.size(), " layers, expected ", config_.num_layers);
+  SEER_CHECK(weights_->embedding.defined() && weights_->norm.defined(),
              "weights without an embedding or a last norm");
-  if (config_.tied_embeddings) weights_.head = weights_.embedding;
-  SEER_CHECK(weights_.head.defined(), "weights without an output head, and it is not tied");
+  if (config_.tied_embeddings) weights_->head = weights_->embedding;
+  SEER_CHECK(weights_->head.defined(), "weights without an output head, and it is not tied");
+}
+
+Decoder::~Decoder() = default;
+Decoder::Decoder(Decoder&&) noexcept = default;
+
+void Decoder::stream_layers() {
+  stream_ = std::make_unique<LayerStream>(weights_->layers, device());
 }
 
 at::Tensor Decoder::hidden(const at::Tensor& ids, const Sequences& sequences,
@@ -137,9 +145,10 @@ at::Tensor Decoder::hidden(const at::Tensor& ids, const Sequences& sequences,
   cos = cos.to(dtype());
   sin = sin.to(dtype());
 
-  at::Tensor x = at::embedding(weights_.embedding, ids);
+  at::Tensor x = at::embedding(weights_->embedding, ids);
   for (int layer = 0; layer < config_.num_layers; ++layer) {
-    const LayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
+    const LayerWeights& w =
+        stream_ ? stream_->layer(layer) : weights_->layers[static_cast<size_t>(layer)];
     const at::Tensor y = norm(x, w.input_norm, eps);
     at::Tensor q = heads(linear(y, w.q, w.q_bias), head_dim);
     at::Tensor k = heads(linear(y, w.k, w.k_bias), head_dim);
@@ -163,11 +172,11 @@ at::Tensor Decoder::hidden(const at::Tensor& ids, const Sequences& sequences,
     x = x.add(mlp_in_pieces(norm(x, w.post_norm, eps), w));
   }
   if (cache != nullptr) cache->advance(num_tokens);
-  return norm(x, weights_.norm, eps);
+  return norm(x, weights_->norm, eps);
 }
 
 at::Tensor Decoder::logits(const at::Tensor& hidden) const {
-  return at::linear(hidden, config_.tied_embeddings ? weights_.embedding : weights_.head);
+  return at::linear(hidden, config_.tied_embeddings ? weights_->embedding : weights_->head);
 }
 
 std::pair<at::Tensor, at::Tensor> Decoder::rope(const at::Tensor& positions, int64_t length) const {

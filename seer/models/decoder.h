@@ -39,22 +39,32 @@ struct ModelWeights {
 // Fused families give their parts under the unfused names.
 std::vector<std::pair<std::string, at::Tensor*>> named_weights(ModelWeights& weights);
 
+class LayerStream;
+
 class Decoder {
  public:
   Decoder(io::ModelConfig config, ModelWeights weights);
+  ~Decoder();
+  Decoder(Decoder&&) noexcept;
 
   // Maps the safetensors of `folder` (single file or sharded with an index). Weights stay on the
   // mapped pages when dtype and device are the file's. Error: missing or truncated files, a tensor
   // missing, of the wrong shape (expected and found), NaN or infinite; each names the file and the
   // tensor.
+  // `streamed`: the layers stay in host memory and travel to the device one by one, for a model that
+  // is larger than its memory (layer_stream.h).
   static Decoder load(const std::filesystem::path& folder, at::ScalarType dtype,
-                      const at::Device& device);
+                      const at::Device& device, bool streamed = false);
+  // From here on the layers, which must be in host memory, are streamed to the device of the
+  // embedding.
+  void stream_layers();
 
   const io::ModelConfig& config() const { return config_; }
-  ModelWeights& weights() { return weights_; }
-  const ModelWeights& weights() const { return weights_; }
-  at::Device device() const { return weights_.embedding.device(); }
-  at::ScalarType dtype() const { return weights_.embedding.scalar_type(); }
+  // Streamed layers are in host memory.
+  ModelWeights& weights() { return *weights_; }
+  const ModelWeights& weights() const { return *weights_; }
+  at::Device device() const { return weights_->embedding.device(); }
+  at::ScalarType dtype() const { return weights_->embedding.scalar_type(); }
 
   // ids int64 [T] of all sequences -> hidden states after the last norm [T, hidden].
   // `cache`: null, or the cache of the (single) sequence: keys and values are appended to it.
@@ -69,7 +79,9 @@ class Decoder {
 
  private:
   io::ModelConfig config_;
-  ModelWeights weights_;
+  // On the heap, so that the stream finds the layers when the decoder has moved.
+  std::unique_ptr<ModelWeights> weights_;
+  std::unique_ptr<LayerStream> stream_;
 };
 
 }  // namespace seer::models

@@ -145,9 +145,10 @@ void fuse(LayerWeights& w, const std::string& layer,
 }  // namespace
 
 ModelWeights load_weights(const std::filesystem::path& folder, const io::ModelConfig& config,
-                          at::ScalarType dtype, const at::Device& device) {
+                          at::ScalarType dtype, const at::Device& device,
+                          const at::Device& layer_device) {
   WeightFiles files(folder);
-  const Loading load{files, dtype, device};
+  const Loading load{files, dtype, device}, load_layer{files, dtype, layer_device};
   const int64_t hidden = config.hidden_size;
   ModelWeights weights;
   weights.embedding = load("model.embed_tokens.weight", {config.vocab_size, hidden});
@@ -155,10 +156,10 @@ ModelWeights load_weights(const std::filesystem::path& folder, const io::ModelCo
   for (size_t i = 0; i < weights.layers.size(); ++i) {
     const std::string layer = "model.layers." + std::to_string(i) + ".";
     LayerWeights& w = weights.layers[i];
-    w.input_norm = load(layer + "input_layernorm.weight", {hidden});
-    load_attention(load, config, layer + "self_attn.", w);
-    w.post_norm = load(layer + "post_attention_layernorm.weight", {hidden});
-    load_mlp(load, config, layer + "mlp.", w);
+    w.input_norm = load_layer(layer + "input_layernorm.weight", {hidden});
+    load_attention(load_layer, config, layer + "self_attn.", w);
+    w.post_norm = load_layer(layer + "post_attention_layernorm.weight", {hidden});
+    load_mlp(load_layer, config, layer + "mlp.", w);
   }
   weights.norm = load("model.norm.weight", {hidden});
   weights.head = config.tied_embeddings ? weights.embedding
@@ -191,10 +192,13 @@ void save_model(const std::filesystem::path& folder, const nlohmann::json& confi
 }
 
 Decoder Decoder::load(const std::filesystem::path& folder, at::ScalarType dtype,
-                      const at::Device& device) {
+                      const at::Device& device, bool streamed) {
   io::ModelConfig config = io::ModelConfig::read(folder);
-  ModelWeights weights = load_weights(folder, config, dtype, device);
-  return Decoder(std::move(config), std::move(weights));
+  ModelWeights weights =
+      load_weights(folder, config, dtype, device, streamed ? at::Device(at::kCPU) : device);
+  Decoder model(std::move(config), std::move(weights));
+  if (streamed) model.stream_layers();
+  return model;
 }
 
 }  // namespace seer::models

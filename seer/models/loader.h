@@ -20,8 +20,10 @@ namespace seer::models {
 // converted one at a time.
 // Error, with file and tensor: missing or truncated files, a tensor missing, of another shape or
 // not of f32, bf16, f16, a NaN or infinite value, a tensor that config.json does not account for.
+// Layers go to `layer_device`, the rest to `device`.
 ModelWeights load_weights(const std::filesystem::path& folder, const io::ModelConfig& config,
-                          at::ScalarType dtype, const at::Device& device);
+                          at::ScalarType dtype, const at::Device& device,
+                          const at::Device& layer_device);
 
 // Writes folder/model.safetensors in the weights' own type, then folder/config.json = `config`,
 // each atomically: a folder with a config.json is complete. `config` must describe the weights;

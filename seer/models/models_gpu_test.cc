@@ -108,6 +108,22 @@ TEST_F(ModelOnGpu, SparseAttentionIsTheCpusForEveryScorer) {
   }
 }
 
+TEST_F(ModelOnGpu, StreamedLayersComputeTheSameBits) {
+  const Decoder resident = model_on(kGpu);
+  const Decoder host = model_on(at::kCPU);
+  ModelWeights weights = host.weights();
+  for (at::Tensor* x : {&weights.embedding, &weights.norm}) *x = x->to(kGpu);
+  weights.head = weights.embedding;
+  Decoder streamed(host.config(), weights);
+  streamed.stream_layers();
+  const Sequences sequences{{300}, {300}, 0};
+  const at::Tensor ids = id_tensor(300, kGpu);
+  const at::Tensor want = resident.hidden(ids, sequences, dense_attention);
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_TRUE(streamed.hidden(ids, sequences, dense_attention).equal(want)) << i;
+  }
+}
+
 TEST_F(ModelOnGpu, PromptInChunksEqualsWhole) {
   const Decoder model = model_on(kGpu);
   const Gates gates = gates_for(model);
