@@ -61,6 +61,7 @@ int bench(int argc, char** argv, int first) {
   std::vector<std::string> lists{"random"}, dtypes{"bf16"};
   bench::Shape shape;
   ModelArgs model;
+  model.device = "cpu";
   bool avx2 = false;
   int runs = 3;
   double seconds = 1;

@@ -38,6 +38,7 @@ int distill(int argc, char** argv, int first) {
   s.loop.out = loop.out;
   s.tokenizer = model_args.model;
   s.data.threads = model_args.threads;
+  model_args.block = gate.config.block_size;
   const models::Decoder model = model_args.load();
   print_result("distill", train::distill(model, model_args.tokenizer(), s), loop.out);
   return 0;

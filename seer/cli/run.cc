@@ -124,6 +124,7 @@ int run(int argc, char** argv, int first) {
   if (a.windows < 1 || a.steps < 1) throw UsageError("--windows and --steps: want 1 or more");
   if (a.out.empty()) a.out = default_out();
 
+  a.model.block = a.gate.config.block_size;
   const models::Decoder model = a.model.load();
   const io::Tokenizer tokenizer = a.model.tokenizer();
   const Split split = split_text(a, tokenizer);

@@ -4,11 +4,15 @@
 #include <ATen/Parallel.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <map>
 
+#include "seer/io/model_config.h"
 #include "seer/kernels/cpu_features.h"
+#include "seer/kernels/kernel_list.h"
 
 namespace seer::cli {
 namespace fs = std::filesystem;
@@ -32,11 +36,26 @@ void ModelArgs::add(Args& args) {
   args.group("");
 }
 
+// Whether each operation has a kernel for this model on the first GPU.
+static bool runs_on_gpu(const std::string& model, DType dtype, int block) {
+  const int head_dim = io::ModelConfig::read(model).head_dim;
+  std::map<std::string, bool> runs;
+  for (const auto& kernel : kernels::kernel_list(kernels::cuda_device(0), dtype, head_dim, block)) {
+    runs[kernel.op] |= kernel.why_not.empty();
+  }
+  return std::all_of(runs.begin(), runs.end(), [](const auto& op) { return op.second; });
+}
+
 at::Device ModelArgs::resolved_device() const {
-  if (device == "auto" || device == "cpu") return at::kCPU;
+  const at::Device gpu(at::kCUDA, 0);
+  if (device == "cpu") return at::kCPU;
+  if (device == "auto") {
+    if (!at::hasCUDA() || kernels::num_cuda_devices() == 0) return at::kCPU;
+    return runs_on_gpu(model, dtype == "f32" ? DType::f32 : DType::bf16, block) ? gpu : at::kCPU;
+  }
   if (device == "cuda") {
     if (!at::hasCUDA()) throw UsageError("--device cuda: no GPU here that torch can use");
-    return at::Device(at::kCUDA, 0);
+    return gpu;
   }
   throw UsageError("--device " + device + ": want cpu, cuda or auto");
 }

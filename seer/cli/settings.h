@@ -24,6 +24,7 @@ struct ModelArgs {
   std::string model = embedded_model();
   std::string device = "auto", dtype = "auto";
   int threads = 0;
+  int block = 64;  // tokens in a block, as far as they are known when the model is loaded
   void add(Args& args);
   // Sets the number of threads, then loads.
   models::Decoder load() const;

@@ -13,8 +13,10 @@
 namespace seer::eval {
 namespace {
 
-// 1 where a row's list names the block: [R, N] of one head.
-at::Tensor to_mask(const torch_ops::BlockLists& lists, int64_t head, int64_t blocks) {
+// 1 where a row's list names the block: [R, N] of one head, on the CPU.
+at::Tensor to_mask(const torch_ops::BlockLists& on_device, int64_t head, int64_t blocks) {
+  const torch_ops::BlockLists lists{on_device.begin.cpu(), on_device.count.cpu(),
+                                    on_device.list.cpu()};
   const int64_t rows = lists.begin.size(1);
   at::Tensor mask = at::zeros({rows, blocks}, at::kFloat);
   auto out = mask.accessor<float, 2>();
@@ -79,15 +81,15 @@ std::vector<HeadMaps> capture_heads(const models::Decoder& model, const models::
     }
     const auto ragged = torch_ops::make_ragged(in.sequences.q_lens, in.sequences.k_lens,
                                                gates.config().block_size, in.q.device());
-    const auto [o, lse, map] =
+    const auto [o, lse, map_on_device] =
         torch_ops::pooled_attn(in.q, in.k, in.v, ragged, in.scale, true, false, true);
-    const at::Tensor scores = gates.scores(in, ragged, model);
+    const at::Tensor scores = gates.scores(in, ragged, model), map = map_on_device.cpu();
     const auto lists = torch_ops::block_select(scores, ragged, selection);
     const int64_t head = distant_mass(map).argmax().item<int64_t>();
     HeadMaps maps{in.layer,
                   static_cast<int>(head),
                   map[head].clone(),
-                  scores[head].softmax(1),
+                  scores[head].softmax(1).cpu(),
                   to_mask(lists, head, ragged.num_blocks),
                   0};
     maps.recall = recall_of(maps.truth, maps.chosen);

@@ -4,7 +4,6 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 
 #include "seer/base/error.h"
@@ -12,12 +11,6 @@
 
 namespace seer::eval {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-double milliseconds_since(Clock::time_point start) {
-  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-}
 
 double median(std::vector<double> values) {
   if (values.empty()) return 0;
@@ -44,22 +37,22 @@ struct Runner {
     const models::Sequences sequences{.q_lens = {length}, .k_lens = {length}, .prompt_len = 0};
 
     models::SparseAttention sparse(model, gates, method.sparse);
-    double attention_ms = 0;
+    models::DeviceTime attention_time, prefill_time;
     const models::Attention attention = [&](const models::AttentionInput& input) {
-      const auto start = Clock::now();
-      at::Tensor o = method.dense ? models::dense_attention(input) : sparse(input);
-      attention_ms += milliseconds_since(start);
-      return o;
+      const models::DeviceTime::Span span(attention_time, input.q.device());
+      return method.dense ? models::dense_attention(input) : sparse(input);
     };
-    const auto start = Clock::now();
-    const at::Tensor hidden = model.hidden(ids, sequences, attention);
-    const double prefill_ms = milliseconds_since(start);
+    at::Tensor hidden;
+    {
+      const models::DeviceTime::Span span(prefill_time, model.device());
+      hidden = model.hidden(ids, sequences, attention);
+    }
     const double nll = mean_nll(model, hidden, ids);
 
     const auto& s = sparse.statistics;
-    statistics.kept_blocks += s.kept_blocks;
-    statistics.causal_blocks += s.causal_blocks;
-    return {nll, attention_ms, 1e3 * s.score_seconds, 1e3 * s.select_seconds, prefill_ms};
+    statistics.add_blocks(s);
+    return {nll, 1e3 * attention_time.seconds(), 1e3 * s.score.seconds(), 1e3 * s.select.seconds(),
+            1e3 * prefill_time.seconds()};
   }
 };
 
@@ -133,15 +126,15 @@ Windows document_windows(const std::vector<std::vector<int32_t>>& documents, int
 
 double mean_nll(const models::Decoder& model, const at::Tensor& hidden, const at::Tensor& ids) {
   const int64_t count = ids.size(0) - 1, piece = 1024;
-  double sum = 0;
+  at::Tensor sum = at::zeros({}, hidden.options().dtype(at::kDouble));
   for (int64_t i = 0; i < count; i += piece) {
     const int64_t n = std::min(piece, count - i);
     const at::Tensor logits = model.logits(hidden.narrow(0, i, n)).to(at::kFloat);
     const at::Tensor target = ids.narrow(0, i + 1, n).unsqueeze(1);
     const at::Tensor nll = at::logsumexp(logits, {1}) - logits.gather(1, target).squeeze(1);
-    sum += nll.sum(at::kDouble).item<double>();
+    sum.add_(nll.sum(at::kDouble));
   }
-  return sum / static_cast<double>(count);
+  return sum.item<double>() / static_cast<double>(count);
 }
 
 std::vector<Row> compare(const models::Decoder& model, const models::Gates* gates,

@@ -18,7 +18,8 @@ at::Tensor id_tensor(const std::vector<int32_t>& ids, const at::Device& device) 
   // from_blob does not own the ids; the conversion to int64 copies them.
   return at::from_blob(const_cast<int32_t*>(ids.data()), {static_cast<int64_t>(ids.size())},
                        at::TensorOptions(at::kInt))
-      .to(at::TensorOptions(at::kLong).device(device));
+      .to(at::kLong)
+      .to(device, /*non_blocking=*/true);
 }
 
 void check_ids(const Decoder& model, const std::vector<int32_t>& ids) {

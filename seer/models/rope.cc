@@ -8,8 +8,9 @@ namespace seer::models {
 std::pair<at::Tensor, at::Tensor> rope_tables(const RopeConfig& config, const at::Tensor& positions,
                                               int64_t length) {
   const RopeFrequencies frequencies = rope_frequencies(config, length);
-  const at::Tensor inv_freq =
-      at::tensor(frequencies.inv_freq, at::TensorOptions(at::kFloat)).to(positions.device());
+  // The copy does not wait for the device: CUDA has read pageable memory when the call returns.
+  const at::Tensor inv_freq = at::tensor(frequencies.inv_freq, at::TensorOptions(at::kFloat))
+                                  .to(positions.device(), /*non_blocking=*/true);
   const at::Tensor angle = positions.to(at::kFloat).unsqueeze(1).mul(inv_freq);
   return {angle.cos().mul(frequencies.attention_factor),
           angle.sin().mul(frequencies.attention_factor)};

@@ -2,8 +2,6 @@
 
 #include <ATen/core/grad_mode.h>
 
-#include <chrono>
-
 #include "seer/base/error.h"
 #include "seer/models/block_scores.h"
 
@@ -11,21 +9,6 @@ namespace seer::models {
 namespace {
 
 constexpr const char* kNames[] = {"gate", "untrained", "random", "streaming", "oracle"};
-
-// Adds the seconds of its life to a sum.
-class Timer {
- public:
-  explicit Timer(double& sum) : sum_(sum), begin_(std::chrono::steady_clock::now()) {}
-  ~Timer() {
-    sum_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
-  }
-  Timer(const Timer&) = delete;
-  Timer& operator=(const Timer&) = delete;
-
- private:
-  double& sum_;
-  std::chrono::steady_clock::time_point begin_;
-};
 
 // Rules that read scores as logits mean nothing where scores only give an order.
 void check_rule(const SparseSettings& settings) {
@@ -52,6 +35,26 @@ const char* name(Scorer scorer) {
   return kNames[static_cast<int>(scorer)];
 }
 
+double SparseStatistics::kept_blocks() const {
+  if (!kept_.defined()) return 0;
+  SEER_CHECK(invalid_.item().toLong() == 0, "the scores of ", invalid_.item().toLong(),
+             " rows hold NaN or an infinity; check the gate's weights and the model's activations");
+  return kept_.item().toDouble();
+}
+
+void SparseStatistics::count(const torch_ops::BlockLists& lists) {
+  const at::Tensor kept = lists.count.sum(at::kLong), invalid = lists.begin.lt(0).sum(at::kLong);
+  kept_ = kept_.defined() ? kept_.add(kept) : kept;
+  invalid_ = invalid_.defined() ? invalid_.add(invalid) : invalid;
+}
+
+void SparseStatistics::add_blocks(const SparseStatistics& other) {
+  causal_blocks += other.causal_blocks;
+  if (!other.kept_.defined()) return;
+  kept_ = kept_.defined() ? kept_.add(other.kept_) : other.kept_;
+  invalid_ = invalid_.defined() ? invalid_.add(other.invalid_) : other.invalid_;
+}
+
 SparseAttention::SparseAttention(const Decoder& model, const Gates* gates, SparseSettings settings)
     : model_(model), gates_(gates), settings_(std::move(settings)) {
   check_rule(settings_);
@@ -72,6 +75,18 @@ SparseAttention::SparseAttention(const Decoder& model, const Gates* gates, Spars
 
 void SparseAttention::reset() {
   gate_keys_.clear();
+}
+
+// The layers of a pass have the same sequences.
+const torch_ops::Ragged& SparseAttention::ragged_of(const Sequences& sequences,
+                                                    const at::Device& device) {
+  if (!ragged_.cu_q.defined() || ragged_q_lens_ != sequences.q_lens ||
+      ragged_k_lens_ != sequences.k_lens || ragged_.cu_q.device() != device) {
+    ragged_ = torch_ops::make_ragged(sequences.q_lens, sequences.k_lens, settings_.block, device);
+    ragged_q_lens_ = sequences.q_lens;
+    ragged_k_lens_ = sequences.k_lens;
+  }
+  return ragged_;
 }
 
 at::Tensor SparseAttention::scores(const AttentionInput& input, const torch_ops::Ragged& ragged) {
@@ -103,26 +118,25 @@ at::Tensor SparseAttention::operator()(const AttentionInput& input) {
                ", not a multiple of the block size ", settings_.block,
                "; choose a chunk length that is");
   }
-  const auto ragged =
-      torch_ops::make_ragged(sequences.q_lens, sequences.k_lens, settings_.block, input.q.device());
+  const torch_ops::Ragged& ragged = ragged_of(sequences, input.q.device());
   at::Tensor scores;
   {
-    const Timer timer(statistics.score_seconds);
+    const DeviceTime::Span span(statistics.score, input.q.device());
     const at::NoGradGuard no_grad;  // the choice of blocks has no gradient
     scores = this->scores(input, ragged);
   }
   torch_ops::BlockLists lists;
   {
-    const Timer timer(statistics.select_seconds);
+    const DeviceTime::Span span(statistics.select, input.q.device());
     torch_ops::Selection selection = settings_.selection;
     const int64_t block = settings_.block;
     selection.prompt_blocks = (sequences.prompt_len + block - 1) / block;
     lists = torch_ops::block_select(scores, ragged, selection);
   }
-  statistics.kept_blocks += lists.count.sum().item().toDouble();
+  statistics.count(lists);
   statistics.causal_blocks +=
       static_cast<double>(input.q.size(1) * num_visible_blocks(sequences, settings_.block));
-  const Timer timer(statistics.attention_seconds);
+  const DeviceTime::Span span(statistics.attention, input.q.device());
   return std::get<0>(torch_ops::block_sparse_attn(input.q, input.k, input.v, ragged, lists,
                                                   input.scale, /*causal=*/true));
 }

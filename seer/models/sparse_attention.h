@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "seer/models/attention.h"
+#include "seer/models/device_time.h"
 #include "seer/models/gate.h"
 
 namespace seer::models {
@@ -23,11 +24,22 @@ Scorer scorer_from_name(const std::string& name);  // UsageError names the list
 const char* name(Scorer scorer);
 
 // What a run of sparse attention did, summed over layers and calls.
-struct SparseStatistics {
-  double kept_blocks = 0;    // blocks computed
+class SparseStatistics {
+ public:
   double causal_blocks = 0;  // blocks that dense causal attention computes
-  double score_seconds = 0, select_seconds = 0, attention_seconds = 0;  // by the host's clock
-  double density() const { return causal_blocks > 0 ? kept_blocks / causal_blocks : 1; }
+  DeviceTime score, select, attention;
+
+  // Blocks computed. They are counted where the lists are: reading this waits for the device. Error:
+  // scores of some row held NaN or an infinity.
+  double kept_blocks() const;
+  double density() const { return causal_blocks > 0 ? kept_blocks() / causal_blocks : 1; }
+
+  void count(const torch_ops::BlockLists& lists);
+  // Adds the blocks of `other`; times stay.
+  void add_blocks(const SparseStatistics& other);
+
+ private:
+  at::Tensor kept_, invalid_;  // int64 []: entries of lists, rows that have none for their scores
 };
 
 struct SparseSettings {
@@ -55,11 +67,14 @@ class SparseAttention {
 
  private:
   at::Tensor scores(const AttentionInput& input, const torch_ops::Ragged& ragged);
+  const torch_ops::Ragged& ragged_of(const Sequences& sequences, const at::Device& device);
   const Decoder& model_;
   const Gates* gates_;
   std::unique_ptr<Gates> untrained_;
   SparseSettings settings_;
   std::vector<at::Tensor> gate_keys_;
+  torch_ops::Ragged ragged_;
+  std::vector<int64_t> ragged_q_lens_, ragged_k_lens_;  // what it describes
 };
 
 }  // namespace seer::models

@@ -122,8 +122,8 @@ TEST(SparseAttention, BudgetDecidesDensity) {
   const SparseInputs inputs = sparse_inputs({10 * kBlock});
   sparse(inputs.get());
   EXPECT_EQ(sparse.statistics.causal_blocks, 4 * 55);
-  EXPECT_EQ(sparse.statistics.kept_blocks, 4 * (1 + 2 + 8 * 3));
-  EXPECT_GT(sparse.statistics.attention_seconds, 0);
+  EXPECT_EQ(sparse.statistics.kept_blocks(), 4 * (1 + 2 + 8 * 3));
+  EXPECT_GT(sparse.statistics.attention.seconds(), 0);
 }
 
 TEST(SparseAttention, StreamingSeesTheFirstAndTheRecentBlocks) {

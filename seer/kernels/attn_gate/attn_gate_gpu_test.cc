@@ -84,7 +84,9 @@ TEST_P(GateProjectGpu, AgreesWithReference) {
   p.y = y.as<float>();
   const Floats got = run_twice(
       {&y}, {size}, [&](const Device& d, void* stream) { attn_gate_project(p, d, stream); });
-  expect_near(got, reference::attn_gate_project(in.p, widen(in.x), widen(in.weight)), 1e-5);
+  // Sums in f32, in order.
+  const double limit = 1e-5 * std::max(1.0, c.in_dim / 32.0);
+  expect_near(got, reference::attn_gate_project(in.p, widen(in.x), widen(in.weight)), limit);
 }
 
 TEST_P(GateProjectGradGpu, AgreesWithCpuAndAdds) {
