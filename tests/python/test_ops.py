@@ -384,11 +384,61 @@ def test_opcheck(name, which):
     torch.library.opcheck(getattr(ops, name).default, tuple(args), test_utils=tests)
 
 
-@pytest.mark.parametrize("name", sorted(set(OPS) - {"block_sparse_attn", "pooled_attn"}))
-def test_no_cuda_implementation(name):
-    cuda = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
-    with pytest.raises(NotImplementedError, match=f"seer::{name}: no implementation for CUDA"):
-        getattr(ops, name).default.redispatch(cuda, *calls(PACKS["whole"])[name][0])
+@pytest.mark.parametrize("name", OPS)
+def test_every_op_has_a_cuda_implementation(name):
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"seer::{name}", "CUDA")
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+ON_GPU_IN_F32 = sorted(set(OPS) - {"block_sparse_attn", "pooled_attn"})  # those two take f16 and bf16
+
+
+def on_gpu(args):
+    return [a.cuda() if isinstance(a, torch.Tensor) else a for a in args]
+
+
+def rows_of(begin, count, listed):
+    """The blocks of every row, head by head."""
+    begin, count, listed = begin.cpu().flatten(), count.cpu().flatten(), listed.cpu()
+    return [listed[b : b + n].tolist() for b, n in zip(begin.tolist(), count.tolist())]
+
+
+@needs_gpu
+@pytest.mark.parametrize("name", ON_GPU_IN_F32)
+@pytest.mark.parametrize("which", ["whole", "packed", "chunk", "empty_sequence"])
+def test_cuda_equals_cpu(name, which):
+    args = calls(PACKS[which])[name][0]
+    want, got = getattr(ops, name)(*args), getattr(ops, name)(*on_gpu(args))
+    if name == "block_select":
+        assert rows_of(*got) == rows_of(*want)
+        return
+    want, got = ((x,) if isinstance(x, torch.Tensor) else x for x in (want, got))
+    for x, y in zip(got, want, strict=True):
+        assert x.is_cuda and x.dtype == y.dtype
+        torch.testing.assert_close(x.cpu(), y, rtol=1e-4, atol=1e-5)
+
+
+@needs_gpu
+@pytest.mark.parametrize("rule,strength", [("nz_ratio", 0.3), ("top_p", 0.7), ("head_budget", 0.4)])
+def test_cuda_graph_of_gate_and_selection(rule, strength):
+    pack = PACKS["packed"]
+    _, k, _ = (x.cuda() for x in attention_inputs(pack))
+    cu_q, cu_k, cu_rows, cu_blocks = on_gpu(pack.cu())
+
+    def run():
+        pooled = ops.attn_gate_pool(k, cu_k, cu_blocks, pack.total_blocks, pack.block, 4)
+        gate = ops.attn_gate_project(pooled, None, None, None)
+        scores = ops.attn_gate_score(gate, gate, cu_q, cu_k, cu_rows, cu_blocks, pack.num_blocks, pack.block)
+        return ops.block_select(scores, cu_q, cu_k, cu_rows, pack.block, rule, [strength])
+
+    want = rows_of(*run())
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = run()
+    for x in out:
+        x.fill_(-7)
+    graph.replay()
+    assert rows_of(*out) == want
 
 
 @pytest.mark.parametrize("name,which", [("block_sparse_attn", 0), ("pooled_attn", 2),
