@@ -31,6 +31,12 @@ TEST(KernelList, GpuKernelsSayWhichChipsTheyTake) {
   const Device ampere{.sm = 80}, hopper{.sm = 90}, turing{.sm = 75};
   EXPECT_EQ(reason(hopper, DType::bf16, 128, "block_sparse_attn", "sm90"), "");
   EXPECT_EQ(reason(ampere, DType::f16, 64, "block_sparse_attn", "sm80"), "");
+  for (const char* op : {"attn_gate", "gate_loss", "block_select"}) {
+    EXPECT_EQ(reason(ampere, DType::f32, 72, op, "sm80"), "") << op;
+    EXPECT_EQ(reason(hopper, DType::bf16, 128, op, "sm80"), "") << op;
+    EXPECT_THAT(reason(turing, DType::bf16, 128, op, "sm80"), HasSubstr("8.0 or later")) << op;
+    EXPECT_THAT(reason({}, DType::bf16, 128, op, "sm80"), HasSubstr("on the CPU")) << op;
+  }
   EXPECT_THAT(reason(ampere, DType::bf16, 128, "block_sparse_attn", "sm90"),
               HasSubstr("needs compute capability 9.0, this GPU has 8.0"));
   EXPECT_THAT(reason(turing, DType::bf16, 128, "block_sparse_attn", "sm80"),
