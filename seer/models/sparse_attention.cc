@@ -66,7 +66,12 @@ void SparseAttention::reset() {
 
 SparseStatistics SparseAttention::statistics() {
   SparseStatistics s;
-  s.kept_blocks = kept_blocks_.item().toDouble();
+  const at::Tensor counts = counts_.cpu();
+  const auto* count = counts.const_data_ptr<int64_t>();
+  SEER_CHECK(count[1] == 0, count[1],
+             " rows hold NaN or infinite scores: no blocks could be chosen; is the gate of this "
+             "model, or is a weight damaged?");
+  s.kept_blocks = static_cast<double>(count[0]);
   s.causal_blocks = causal_blocks_;
   s.score_seconds = score_.seconds();
   s.select_seconds = select_.seconds();
@@ -75,7 +80,7 @@ SparseStatistics SparseAttention::statistics() {
 }
 
 void SparseAttention::reset_statistics() {
-  kept_blocks_ = at::zeros({}, at::TensorOptions(model_.device()).dtype(at::kLong));
+  counts_ = at::zeros({2}, at::TensorOptions(model_.device()).dtype(at::kLong));
   causal_blocks_ = 0;
   for (auto* watch : {&score_, &select_, &attention_}) watch->reset();
 }
@@ -136,7 +141,8 @@ at::Tensor SparseAttention::operator()(const AttentionInput& input) {
     selection.prompt_blocks = (sequences.prompt_len + block - 1) / block;
     lists = torch_ops::block_select(scores, ragged, selection);
   }
-  kept_blocks_.add_(lists.count.sum());
+  counts_[0].add_(lists.count.sum());
+  counts_[1].add_(lists.begin.lt(0).sum());  // rows without valid scores, on a GPU
   causal_blocks_ +=
       static_cast<double>(input.q.size(1) * num_visible_blocks(sequences, settings_.block));
   const auto span = attention_.span();

@@ -52,7 +52,8 @@ class SparseAttention {
   // Forgets the gate keys, to free their memory; a prompt that starts at token 0 begins anew
   // without it.
   void reset();
-  // Since the beginning, or since reset_statistics(). Waits for the device.
+  // Since the beginning, or since reset_statistics(). Waits for the device. Error: some scores were
+  // NaN (on a CPU the call itself fails).
   SparseStatistics statistics();
   void reset_statistics();
 
@@ -68,7 +69,7 @@ class SparseAttention {
   Sequences sequences_;
   torch_ops::Ragged ragged_;
   torch_ops::Stopwatch score_, select_, attention_;
-  at::Tensor kept_blocks_;  // [] int64 on the model's device
+  at::Tensor counts_;  // [2] int64 on the model's device: blocks kept, rows without valid scores
   double causal_blocks_ = 0;
 };
 
