@@ -25,6 +25,8 @@ int distill(int argc, char** argv, int first) {
   args.add("length", s.length, "tokens of a sequence");
   args.add("sequences", s.sequences, "sequences of a step");
   args.add("micro-batch", s.micro_batch, "sequences that are run at once");
+  args.flag("states-on-host", s.states_on_host,
+            "with --stream: hidden states wait in host memory between layers");
   args.add("valid-sequences", s.valid_sequences, "sequences of each held-out text");
   args.add("loss", s.loss, "kl, or mse (of the paper's first version)");
   args.add("skip", s.skip, "share of the first block rows without loss; -1: 1/4 for kl, 0 for mse");
@@ -37,6 +39,7 @@ int distill(int argc, char** argv, int first) {
   data.fill(s.data);
   s.gate = gate.config;
   model_args.block = gate.config.block_size;
+  s.by_layers = model_args.stream;
   s.loop.out = loop.out;
   s.tokenizer = model_args.model;
   s.data.threads = model_args.threads;

@@ -139,40 +139,50 @@ void Decoder::stream_layers() {
 at::Tensor Decoder::hidden(const at::Tensor& ids, const Sequences& sequences,
                            const Attention& attention, KvCache* cache) const {
   check_sequences(ids, sequences, cache);
-  const int64_t head_dim = config_.head_dim, num_tokens = ids.size(0);
-  const double eps = config_.rms_norm_eps;
-  auto [cos, sin] = rope(query_positions(sequences, device()), sequences.longest());
-  cos = cos.to(dtype());
-  sin = sin.to(dtype());
-
-  at::Tensor x = at::embedding(weights_->embedding, ids);
+  Pass pass = begin(ids, sequences);
   for (int layer = 0; layer < config_.num_layers; ++layer) {
-    const LayerWeights& w =
-        stream_ ? stream_->layer(layer) : weights_->layers[static_cast<size_t>(layer)];
-    const at::Tensor y = norm(x, w.input_norm, eps);
-    at::Tensor q = heads(linear(y, w.q, w.q_bias), head_dim);
-    at::Tensor k = heads(linear(y, w.k, w.k_bias), head_dim);
-    at::Tensor v = heads(linear(y, w.v, w.v_bias), head_dim);
-    if (config_.qk_norm) {
-      q = norm(q, w.q_norm, eps);
-      k = norm(k, w.k_norm, eps);
-    }
-    AttentionInput input{layer,
-                         sequences,
-                         q,
-                         k,
-                         apply_rope(q, cos, sin),
-                         apply_rope(k, cos, sin),
-                         v,
-                         1 / std::sqrt(static_cast<double>(head_dim)),
-                         config_.sliding_window[static_cast<size_t>(layer)]};
-    if (cache != nullptr) std::tie(input.k, input.v) = cache->append(layer, input.k, v);
-    const at::Tensor o = attention(input).reshape({num_tokens, -1});
-    x = x.add(linear(o, w.o, w.o_bias));
-    x = x.add(mlp_in_pieces(norm(x, w.post_norm, eps), w));
+    run_layer(layer, pass, attention, cache);
   }
-  if (cache != nullptr) cache->advance(num_tokens);
-  return norm(x, weights_->norm, eps);
+  if (cache != nullptr) cache->advance(ids.size(0));
+  return end(pass);
+}
+
+Decoder::Pass Decoder::begin(const at::Tensor& ids, const Sequences& sequences) const {
+  const auto [cos, sin] = rope(query_positions(sequences, device()), sequences.longest());
+  return {sequences, at::embedding(weights_->embedding, ids), cos.to(dtype()), sin.to(dtype())};
+}
+
+void Decoder::run_layer(int layer, Pass& pass, const Attention& attention, KvCache* cache) const {
+  const LayerWeights& w =
+      stream_ ? stream_->layer(layer) : weights_->layers[static_cast<size_t>(layer)];
+  const int64_t head_dim = config_.head_dim;
+  const double eps = config_.rms_norm_eps;
+  at::Tensor& x = pass.x;
+  const at::Tensor y = norm(x, w.input_norm, eps);
+  at::Tensor q = heads(linear(y, w.q, w.q_bias), head_dim);
+  at::Tensor k = heads(linear(y, w.k, w.k_bias), head_dim);
+  const at::Tensor v = heads(linear(y, w.v, w.v_bias), head_dim);
+  if (config_.qk_norm) {
+    q = norm(q, w.q_norm, eps);
+    k = norm(k, w.k_norm, eps);
+  }
+  AttentionInput input{layer,
+                       pass.sequences,
+                       q,
+                       k,
+                       apply_rope(q, pass.cos, pass.sin),
+                       apply_rope(k, pass.cos, pass.sin),
+                       v,
+                       1 / std::sqrt(static_cast<double>(head_dim)),
+                       config_.sliding_window[static_cast<size_t>(layer)]};
+  if (cache != nullptr) std::tie(input.k, input.v) = cache->append(layer, input.k, v);
+  const at::Tensor o = attention(input).reshape({x.size(0), -1});
+  x = x.add(linear(o, w.o, w.o_bias));
+  x = x.add(mlp_in_pieces(norm(x, w.post_norm, eps), w));
+}
+
+at::Tensor Decoder::end(const Pass& pass) const {
+  return norm(pass.x, weights_->norm, config_.rms_norm_eps);
 }
 
 at::Tensor Decoder::logits(const at::Tensor& hidden) const {

@@ -70,6 +70,19 @@ class Decoder {
   // `cache`: null, or the cache of the (single) sequence: keys and values are appended to it.
   at::Tensor hidden(const at::Tensor& ids, const Sequences& sequences, const Attention& attention,
                     KvCache* cache = nullptr) const;
+
+  // The same a layer at a time, begin(), run_layer() for each layer in order, end(): several passes
+  // may take turns at every layer, so that a streamed layer travels once for all of them.
+  struct Pass {
+    Sequences sequences;
+    at::Tensor x;         // [T, hidden] before the layer; may wait in host memory between layers
+    at::Tensor cos, sin;  // [T, rotary_dim / 2]
+  };
+  Pass begin(const at::Tensor& ids, const Sequences& sequences) const;
+  void run_layer(int layer, Pass& pass, const Attention& attention, KvCache* cache = nullptr) const;
+  at::Tensor end(const Pass& pass) const;
+  bool is_streamed() const { return stream_ != nullptr; }
+
   // hidden [T, hidden] -> logits [T, vocab]
   at::Tensor logits(const at::Tensor& hidden) const;
 

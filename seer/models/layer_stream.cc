@@ -55,6 +55,7 @@ class LayerStream::Copier {
   }
 
   const LayerWeights& layer(int i) {
+    if (slots_[current_].layer == i) return slots_[current_].weights;  // once more
     const int num_layers = static_cast<int>(layers_.size());
     Slot& slot = slots_[current_ ^ 1];
     if (slot.layer != i) ask(current_ ^ 1, i);  // the first call, or one out of order

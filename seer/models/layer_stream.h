@@ -20,8 +20,9 @@ class LayerStream {
   LayerStream(const LayerStream&) = delete;
   LayerStream& operator=(const LayerStream&) = delete;
 
-  // Layer i on the device, for work that is enqueued on the current stream before the next call. The
-  // layer after it (the first after the last) begins to travel. Waits until layer i is under way.
+  // Layer i on the device, for work that is enqueued on the current stream before another layer is
+  // asked for. The layer after it (the first after the last) begins to travel. Waits until layer i is
+  // under way.
   const LayerWeights& layer(int i);
 
  private:

@@ -113,7 +113,7 @@ class Distillation : public Task {
   }
 
   int64_t micro_batches(int64_t) const override {
-    return (settings_.sequences + settings_.micro_batch - 1) / settings_.micro_batch;
+    return settings_.by_layers ? num_ranks() : num_batches();
   }
   int64_t tokens(int64_t) const override { return settings_.sequences * settings_.length; }
   std::vector<std::string> metrics() const override {
@@ -122,19 +122,17 @@ class Distillation : public Task {
   }
 
   at::Tensor backward(int64_t step, int64_t micro_batch, const Complete& complete) override {
-    const int64_t first = micro_batch * settings_.micro_batch;
-    const int64_t count = std::min(settings_.micro_batch, settings_.sequences - first);
-    const at::Tensor ids = at::empty({count * settings_.length}, at::kLong);
-    std::vector<int32_t> window(static_cast<size_t>(settings_.length));
-    for (int64_t i = 0; i < count; ++i) {
-      const auto index = static_cast<uint64_t>(step * settings_.sequences + first + i);
-      windows_.window(index, window.data());
-      synthetic_.apply(index, settings_.length, window.data());
-      std::copy(window.begin(), window.end(),
-                ids.mutable_data_ptr<int64_t>() + i * settings_.length);
+    if (!settings_.by_layers) {
+      return run_model({batch_of(step, micro_batch)}, /*trains=*/true, complete);
     }
-    const double share = static_cast<double>(count) / static_cast<double>(settings_.sequences);
-    return run_model(ids, count, /*trains=*/true, share, complete);
+    // This process's micro-batches, all together.
+    std::vector<Batch> batches;
+    for (int64_t i = micro_batch; i < num_batches(); i += num_ranks()) {
+      batches.push_back(batch_of(step, i));
+    }
+    SEER_CHECK(!batches.empty(), "a step has ", num_batches(), " micro-batches, too few for ",
+               num_ranks(), " processes: choose more sequences or fewer processes");
+    return run_model(std::move(batches), /*trains=*/true, complete);
   }
 
   std::map<std::string, double> validate() override {
@@ -150,8 +148,8 @@ class Distillation : public Task {
       for (int64_t i = 0; i < count; ++i) {
         stream.copy(i * body, body, window.data() + settings_.length - body);
         std::copy(window.begin(), window.end(), ids.mutable_data_ptr<int64_t>());
-        const at::Tensor one =
-            run_model(ids, 1, /*trains=*/false, 1.0 / static_cast<double>(count), nullptr);
+        const at::Tensor one = run_model({{ids.clone(), 1, 1.0 / static_cast<double>(count)}},
+                                         /*trains=*/false, nullptr);
         sum = sum.defined() ? sum + one : one;
       }
       const std::string source = stream.file().source();
@@ -166,45 +164,103 @@ class Distillation : public Task {
   void save(const std::filesystem::path& folder) const { gates_.save(folder, model_); }
 
  private:
-  // One forward pass of the frozen model. Each layer's gate gets its loss (and gradient) as soon as
-  // the layer's attention is there; nothing of a layer is kept. Returns the metrics times `share`.
-  at::Tensor run_model(const at::Tensor& ids, int64_t count, bool trains, double share,
-                       const Complete& complete) {
+  // Sequences that are run at once: ids int64 [count * length], and their share of the step.
+  struct Batch {
+    at::Tensor ids;
+    int64_t count;
+    double share;
+  };
+
+  int64_t num_ranks() const { return settings_.loop.ranks ? settings_.loop.ranks->size() : 1; }
+  int64_t num_batches() const {
+    return (settings_.sequences + settings_.micro_batch - 1) / settings_.micro_batch;
+  }
+
+  Batch batch_of(int64_t step, int64_t index) {
+    const int64_t first = index * settings_.micro_batch;
+    const int64_t count = std::min(settings_.micro_batch, settings_.sequences - first);
+    const at::Tensor ids = at::empty({count * settings_.length}, at::kLong);
+    std::vector<int32_t> window(static_cast<size_t>(settings_.length));
+    for (int64_t i = 0; i < count; ++i) {
+      const auto at = static_cast<uint64_t>(step * settings_.sequences + first + i);
+      windows_.window(at, window.data());
+      synthetic_.apply(at, settings_.length, window.data());
+      std::copy(window.begin(), window.end(),
+                ids.mutable_data_ptr<int64_t>() + i * settings_.length);
+    }
+    return {ids, count, static_cast<double>(count) / static_cast<double>(settings_.sequences)};
+  }
+
+  // One forward pass of the frozen model, all batches through a layer before the next. Each layer's
+  // gate gets its loss (and gradient) as soon as the layer's attention is there; nothing of a layer
+  // is kept. Returns the metrics, each batch's by its share.
+  at::Tensor run_model(const std::vector<Batch>& batches, bool trains, const Complete& complete) {
     const at::NoGradGuard frozen;
-    models::Sequences sequences;
-    sequences.q_lens.assign(static_cast<size_t>(count), settings_.length);
-    sequences.k_lens = sequences.q_lens;
-    const torch_ops::Ragged ragged = torch_ops::make_ragged(
-        sequences.q_lens, sequences.k_lens, settings_.gate.block_size, model_.device());
-    at::Tensor sum = at::zeros({}, at::TensorOptions(model_.device()).dtype(at::kDouble));
+    const at::Device device = model_.device();
+    std::vector<models::Decoder::Pass> passes;
+    std::vector<torch_ops::Ragged> ragged;
+    for (const Batch& batch : batches) {
+      models::Sequences sequences;
+      sequences.q_lens.assign(static_cast<size_t>(batch.count), settings_.length);
+      sequences.k_lens = sequences.q_lens;
+      ragged.push_back(torch_ops::make_ragged(sequences.q_lens, sequences.k_lens,
+                                              settings_.gate.block_size, device));
+      passes.push_back(model_.begin(batch.ids.to(device), sequences));
+      if (waits_on_host(batches)) passes.back().x = on_host(passes.back().x);
+    }
+    at::Tensor sum = at::zeros({}, at::TensorOptions(device).dtype(at::kDouble));
     int64_t layers = 0;
-    const models::Attention attention = [&](const models::AttentionInput& input) {
-      if (models::window_cuts(input)) return models::dense_attention(input);
-      const auto [o, lse, target] =
-          torch_ops::pooled_attn(input.q, input.k, input.v, ragged, input.scale, /*causal=*/true,
-                                 /*group_max=*/false, /*normalise=*/true);
-      const at::AutoGradMode grad(trains);
-      const at::Tensor scores = gates_.scores(input, ragged, model_);
-      const at::Tensor loss = torch_ops::gate_loss(scores, target, ragged, skip_, settings_.loss);
-      if (trains) (loss * (settings_.loss_scale * share)).backward();
-      if (complete) {
-        const auto& weights = gates_.layers()[static_cast<size_t>(input.layer)];
-        if (weights.q.defined()) complete(weights.q);
-        complete(weights.k);
+    for (int layer = 0; layer < model_.config().num_layers; ++layer) {
+      for (size_t b = 0; b < batches.size(); ++b) {
+        const bool is_last = b + 1 == batches.size();
+        const models::Attention attention = [&](const models::AttentionInput& input) {
+          if (models::window_cuts(input)) return models::dense_attention(input);
+          if (b == 0) ++layers;
+          return train_gate(input, ragged[b], batches[b].share, trains, sum,
+                            is_last ? complete : nullptr);
+        };
+        models::Decoder::Pass& pass = passes[b];
+        pass.x = pass.x.to(device, /*non_blocking=*/true);
+        model_.run_layer(layer, pass, attention);
+        if (waits_on_host(batches)) pass.x = on_host(pass.x);
       }
-      sum.add_(loss.detach());
-      ++layers;
-      return o;
-    };
-    model_.hidden(ids.to(model_.device()), sequences, attention);
+    }
     SEER_CHECK(layers > 0, "every layer of the model has a sliding window shorter than ",
                settings_.length, " tokens: there is no gate to train");
-    const at::Tensor loss = sum * (settings_.loss_scale * share);
+    const at::Tensor loss = sum * settings_.loss_scale;
     if (settings_.loss != "kl") return loss.view(1);
     // The loss is a mean over all elements: times the blocks of a row, it is the mean over rows.
-    const double rows =
-        share * static_cast<double>(ragged.num_blocks) / static_cast<double>(layers);
+    const double rows = static_cast<double>(ragged[0].num_blocks) / static_cast<double>(layers);
     return at::stack({loss, sum * rows});
+  }
+
+  // The layer's attention; its gate's loss is added to `sum` by the batch's share.
+  at::Tensor train_gate(const models::AttentionInput& input, const torch_ops::Ragged& ragged,
+                        double share, bool trains, at::Tensor& sum, const Complete& complete) {
+    const auto [o, lse, target] =
+        torch_ops::pooled_attn(input.q, input.k, input.v, ragged, input.scale, /*causal=*/true,
+                               /*group_max=*/false, /*normalise=*/true);
+    const at::AutoGradMode grad(trains);
+    const at::Tensor scores = gates_.scores(input, ragged, model_);
+    const at::Tensor loss = torch_ops::gate_loss(scores, target, ragged, skip_, settings_.loss);
+    if (trains) (loss * (settings_.loss_scale * share)).backward();
+    if (complete) {
+      const auto& weights = gates_.layers()[static_cast<size_t>(input.layer)];
+      if (weights.q.defined()) complete(weights.q);
+      complete(weights.k);
+    }
+    sum.add_(loss.detach().mul(share));
+    return o;
+  }
+
+  bool waits_on_host(const std::vector<Batch>& batches) const {
+    return settings_.states_on_host && batches.size() > 1;
+  }
+  // In pinned memory, where copies from a GPU need no other.
+  static at::Tensor on_host(const at::Tensor& x) {
+    if (x.is_cpu()) return x;
+    const auto options = x.options().device(at::kCPU).pinned_memory(true);
+    return at::empty(x.sizes(), options).copy_(x, /*non_blocking=*/true);
   }
 
   const models::Decoder& model_;

@@ -21,9 +21,14 @@ struct DistillSettings {
   DataSettings data;
   std::filesystem::path tokenizer;  // folder with tokenizer.json: token files are kept for it
   io::GateConfig gate;
-  int64_t sequences = 16;       // of a step
-  int64_t length = 65536;       // tokens of a sequence
-  int64_t micro_batch = 1;      // sequences that are run at once
+  int64_t sequences = 16;   // of a step
+  int64_t length = 65536;   // tokens of a sequence
+  int64_t micro_batch = 1;  // sequences that are run at once
+  // All micro-batches pass through a layer before the next layer begins: what a streamed model does,
+  // whose layers then travel once a step. Between layers hidden states wait on the device, or in host
+  // memory where there are too many: 2 bytes x tokens of a step x hidden size.
+  bool by_layers = false;
+  bool states_on_host = false;
   int64_t valid_sequences = 4;  // of each held-out file
   std::string loss = "kl";      // "kl", or "mse" as in version 1 of the paper
   double skip = -1;        // share of the first block rows without loss; -1: 1/4 for kl, 0 for mse

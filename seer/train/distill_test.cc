@@ -105,6 +105,24 @@ TEST_F(Distill, MicroBatchesChangeOnlyTheRounding) {
               metrics_of(folder / "b")[0]["grad_norm"].get<double>(), 1e-6);
 }
 
+TEST_F(Distill, LayerByLayerChangesOnlyTheRounding) {
+  DistillSettings run = distill_settings(folder, "a");
+  run.loop.steps = 5;
+  const auto model = test_model();
+  const RunResult whole = distill(model, tokenizer, run);
+  auto streamed = test_model();
+  streamed.stream_layers();
+  for (const bool states_on_host : {false, true}) {
+    run.loop.out = folder / (states_on_host ? "c" : "b");
+    run.by_layers = true;
+    run.states_on_host = states_on_host;
+    run.micro_batch = 1;
+    const RunResult result = distill(streamed, tokenizer, run);
+    EXPECT_NEAR(result.loss, whole.loss, 1e-4 * whole.loss);
+    EXPECT_NEAR(result.valid.at("loss_valid"), whole.valid.at("loss_valid"), 1e-4 * whole.loss);
+  }
+}
+
 TEST_F(Distill, TheModelItselfDoesNotChange) {
   auto model = test_model();
   std::vector<at::Tensor> before;
