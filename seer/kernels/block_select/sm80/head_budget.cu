@@ -137,6 +137,7 @@ __global__ void __launch_bounds__(32)
   }
   const bool here = !budget.found && static_cast<int64_t>(through) >= budget.left &&
                     static_cast<int64_t>(through - sum) < budget.left;
+  __syncwarp();  // all lanes have read the budget: shuffles do not order memory
   if (here || (budget.found && lane == 0)) {
     if (here) {
       budget.left -= static_cast<int64_t>(through - sum);
