@@ -74,7 +74,8 @@ TEST_P(BlockSelectGpu, TiesAndMaskedBlocks) {
 
 // Rows of more blocks than a warp keeps in registers, of each size that has a kernel.
 const SelectShape kLongShapes[] = {{"blocks_700", {1000, 100}, {11200, 3000}, 2, 16, 0, {1, 2, 1}},
-                                   {"blocks_3000", {300}, {48000}, 2, 16, 3100, {1, 0, 2}}};
+                                   {"blocks_3000", {300}, {48000}, 2, 16, 3100, {1, 0, 2}},
+                                   {"many_rows", {8200, 100}, {8200, 400}, 2, 16, 0, {1, 0, 2}}};
 
 INSTANTIATE_TEST_SUITE_P(Shapes, BlockSelectGpu, testing::ValuesIn(kSelectShapes),
                          [](const auto& test) { return std::string(test.param.name); });
