@@ -22,13 +22,13 @@ constexpr ModelShape kShapes[] = {{"llama-3.1-8b", R"({
       "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
                        "high_freq_factor": 4.0, "original_max_position_embeddings": 8192},
       "tie_word_embeddings": false, "torch_dtype": "bfloat16"})"},
-                             {"qwen2.5-14b", R"({
+                                  {"qwen2.5-14b", R"({
       "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_act": "silu",
       "hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 48,
       "num_attention_heads": 40, "num_key_value_heads": 8, "vocab_size": 152064,
       "rms_norm_eps": 1e-05, "rope_theta": 1000000.0, "max_position_embeddings": 131072,
       "use_sliding_window": false, "tie_word_embeddings": false, "torch_dtype": "bfloat16"})"},
-                             {"qwen3-4b", R"({
+                                  {"qwen3-4b", R"({
       "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_act": "silu",
       "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36,
       "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936,
