@@ -54,6 +54,13 @@ class LayerStream::Copier {
     thread_ = std::jthread([this](const std::stop_token& stop) { work(stop); });
   }
 
+  // Copies that are under way still write to the slots.
+  ~Copier() {
+    thread_.request_stop();
+    thread_.join();
+    if (on_gpu()) copies_->synchronize();
+  }
+
   const LayerWeights& layer(int i) {
     if (slots_[current_].layer == i) return slots_[current_].weights;  // once more
     const int num_layers = static_cast<int>(layers_.size());
@@ -91,7 +98,7 @@ class LayerStream::Copier {
   std::condition_variable_any changed_;
   std::optional<int> asked_;  // slot to fill
   std::exception_ptr error_;
-  std::jthread thread_;  // last: it ends first
+  std::jthread thread_;
 
   bool on_gpu() const { return !device_.is_cpu(); }
   c10::Stream current_stream() const {
