@@ -4,52 +4,16 @@
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <ATen/core/grad_mode.h>
-#include <c10/core/CachingDeviceAllocator.h>
 
 #include <algorithm>
-#include <fstream>
 
 #include "seer/base/error.h"
 #include "seer/bench/bench.h"
+#include "seer/bench/peak_memory.h"
 #include "seer/torch/stopwatch.h"
 
 namespace seer::bench {
 namespace {
-
-// A line of /proc/self/status, in MiB.
-double status_mib(const std::string& name) {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);) {
-    if (line.starts_with(name + ":")) return std::stod(line.substr(name.size() + 1)) / 1024;
-  }
-  fail("/proc/self/status has no ", name);
-}
-
-// Memory of tensors on a GPU, of the process on a CPU, beyond what was there at the beginning.
-class PeakMemory {
- public:
-  explicit PeakMemory(const at::Device& device) : device_(device), before_(now()) {
-    if (device.is_cuda()) {
-      c10::getDeviceAllocator(device.type())->resetPeakStats(index());
-    } else {
-      std::ofstream("/proc/self/clear_refs") << "5";  // the peak counts anew (proc(5))
-    }
-  }
-  double mib() const {
-    return (device_.is_cuda() ? bytes().peak / kMib : status_mib("VmHWM")) - before_;
-  }
-
- private:
-  static constexpr double kMib = 1024 * 1024;
-  at::Device device_;
-  double before_;
-
-  c10::DeviceIndex index() const { return std::max<c10::DeviceIndex>(device_.index(), 0); }
-  c10::CachingAllocator::Stat bytes() const {
-    return c10::getDeviceAllocator(device_.type())->getDeviceStats(index()).allocated_bytes[0];
-  }
-  double now() const { return device_.is_cuda() ? bytes().current / kMib : status_mib("VmRSS"); }
-};
 
 // One of torch's dense attentions and no other, while it lives.
 class OnlyDense {

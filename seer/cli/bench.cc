@@ -7,6 +7,7 @@
 
 #include <cstdio>
 
+#include "seer/cli/bench_distill.h"
 #include "seer/cli/settings.h"
 #include "seer/cli/verbs.h"
 #include "seer/report/table.h"
@@ -99,7 +100,8 @@ int bench(int argc, char** argv, int first) {
   int runs = 3;
   double seconds = 1;
   Args args("bench", "Times an operation beside its rivals on the same inputs.");
-  args.positional("operation", operation, "block_sparse_attn, pooled_attn, attn_gate or prefill")
+  args.positional("operation", operation,
+                  "block_sparse_attn, pooled_attn, attn_gate, prefill or distill")
       ->required();
   args.add("lengths", lengths, "tokens");
   args.add("head-dims", head_dims, "head sizes");
@@ -114,13 +116,15 @@ int bench(int argc, char** argv, int first) {
   args.flag("avx2", avx2, "use AVX2 at most, torch too");
   args.add("threads", model.threads, "CPU threads; 0: all cores");
   args.add("model", model.model, "folder of a model with gates; for prefill");
-  args.add("shapes", shapes, "models with random weights, for prefill: " + known_shapes());
-  args.add("device", model.device, "of prefill: cpu, cuda or auto");
+  args.add("shapes", shapes,
+           "models with random weights, for prefill and distill: " + known_shapes());
+  args.add("device", model.device, "of prefill and distill: cpu, cuda or auto");
   args.add("out", out, "folder of results: <out>/<chip>/<operation>.json; empty: none");
   if (!args.parse(argc, argv, first)) return 0;
   const auto* op = std::find_if(std::begin(kOperations), std::end(kOperations),
                                 [&](const Operation& o) { return operation == o.name; });
-  if (op == std::end(kOperations) && operation != "prefill")
+  const bool is_prefill = operation == "prefill", is_distill = operation == "distill";
+  if (op == std::end(kOperations) && !is_prefill && !is_distill)
     throw UsageError("bench: no operation \"" + operation + "\"");
   for (const std::string& dtype : dtypes) {
     if (dtype != "f32" && dtype != "bf16") throw UsageError("--dtypes: want f32, bf16");
@@ -130,8 +134,9 @@ int bench(int argc, char** argv, int first) {
 
   nlohmann::json rows = nlohmann::json::array();
   at::Device device = at::kCPU;
-  if (operation == "prefill") {
-    prefill(model, shapes, lengths, densities, runs, seconds, rows);
+  if (is_prefill || is_distill) {
+    if (is_prefill) prefill(model, shapes, lengths, densities, runs, seconds, rows);
+    if (is_distill) bench_distill(model, shapes, lengths, runs, rows);
     device = model.resolved_device();
     head_dims.clear();
   }
@@ -151,7 +156,8 @@ int bench(int argc, char** argv, int first) {
       }
     }
   }
-  std::fputs((operation == "prefill" ? parts_of(rows) : table_of(rows)).c_str(), stdout);
+  const auto text = is_prefill ? parts_of(rows) : is_distill ? distill_table(rows) : table_of(rows);
+  std::fputs(text.c_str(), stdout);
   if (!out.empty()) {
     const std::string path = out + "/" + bench::chip(device) + "/" + operation + ".json";
     write_json(path, bench::record(operation, argc, argv, rows, device));
