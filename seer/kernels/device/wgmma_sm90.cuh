@@ -146,4 +146,20 @@ __device__ __forceinline__ void wgmma_ss_n128(float (&c)[64], uint32_t a, uint32
 #undef SEER_C_48
 #undef SEER_C_64
 
+// Accumulators lie in pairs of columns; this gives a lane eight columns of one group instead. x[i] of
+// lane j of a quad goes to x[j] of lane i; quad: the lane's place in it.
+__device__ __forceinline__ void transpose_quad(uint32_t (&x)[4], int quad) {
+  const bool is_odd = quad & 1, is_high = quad & 2;
+#pragma unroll
+  for (int i = 0; i < 4; i += 2) {
+    const uint32_t other = __shfl_xor_sync(0xffffffff, is_odd ? x[i] : x[i + 1], 1);
+    (is_odd ? x[i] : x[i + 1]) = other;
+  }
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const uint32_t other = __shfl_xor_sync(0xffffffff, is_high ? x[i] : x[i + 2], 2);
+    (is_high ? x[i] : x[i + 2]) = other;
+  }
+}
+
 }  // namespace seer::ptx

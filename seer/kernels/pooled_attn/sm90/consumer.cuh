@@ -196,7 +196,7 @@ struct Consumer {
           const float* o = &rO[(4 * c + i) * 4 + 2 * r];
           x[i] = ptx::pack<Element>(o[0] * inverse, o[1] * inverse);
         }
-        transpose_quad(x, quad);
+        ptx::transpose_quad(x, quad);
         if (is_inside) {
           __stcs(reinterpret_cast<uint4*>(gO + 32 * c), make_uint4(x[0], x[1], x[2], x[3]));
         }
@@ -223,22 +223,6 @@ struct Consumer {
       for (int lanes = 4; lanes <= 16; lanes *= 2) {
         w[b] = fmaxf(w[b], __shfl_xor_sync(kAllLanes, w[b], lanes));
       }
-    }
-  }
-
- private:
-  // x[i] of lane j goes to x[j] of lane i.
-  __device__ __forceinline__ static void transpose_quad(uint32_t (&x)[4], int quad) {
-    const bool is_odd = quad & 1, is_high = quad & 2;
-#pragma unroll
-    for (int i = 0; i < 4; i += 2) {
-      const uint32_t other = __shfl_xor_sync(kAllLanes, is_odd ? x[i] : x[i + 1], 1);
-      (is_odd ? x[i] : x[i + 1]) = other;
-    }
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const uint32_t other = __shfl_xor_sync(kAllLanes, is_high ? x[i] : x[i + 2], 2);
-      (is_high ? x[i] : x[i + 2]) = other;
     }
   }
 };
