@@ -39,7 +39,6 @@ int distill(int argc, char** argv, int first) {
   data.fill(s.data);
   s.gate = gate.config;
   model_args.block = gate.config.block_size;
-  s.by_layers = model_args.stream;
   s.loop.out = loop.out;
   s.tokenizer = model_args.model;
   s.data.threads = model_args.threads;

@@ -65,6 +65,9 @@ class Distillation : public Task {
     SEER_CHECK(settings.sequences > 0 && settings.micro_batch > 0,
                "sequences per step and at once ", "are ", settings.sequences, " and ",
                settings.micro_batch, ", want 1 or more");
+    SEER_CHECK(!settings.states_on_host || model.is_streamed(),
+               "hidden states wait in host memory only where layers are streamed: add --stream, or "
+               "leave out --states-on-host");
     skip_ = settings.skip >= 0 ? settings.skip : settings.loss == "kl" ? 0.25 : 0;
     for (auto& layer : gates_.layers()) {
       if (layer.q.defined()) layer.q.requires_grad_();
@@ -113,7 +116,7 @@ class Distillation : public Task {
   }
 
   int64_t micro_batches(int64_t) const override {
-    return settings_.by_layers ? num_ranks() : num_batches();
+    return model_.is_streamed() ? num_ranks() : num_batches();
   }
   int64_t tokens(int64_t) const override { return settings_.sequences * settings_.length; }
   std::vector<std::string> metrics() const override {
@@ -122,7 +125,7 @@ class Distillation : public Task {
   }
 
   at::Tensor backward(int64_t step, int64_t micro_batch, const Complete& complete) override {
-    if (!settings_.by_layers) {
+    if (!model_.is_streamed()) {
       return run_model({batch_of(step, micro_batch)}, /*trains=*/true, complete);
     }
     // This process's micro-batches, all together.

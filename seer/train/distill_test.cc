@@ -114,13 +114,18 @@ TEST_F(Distill, LayerByLayerChangesOnlyTheRounding) {
   streamed.stream_layers();
   for (const bool states_on_host : {false, true}) {
     run.loop.out = folder / (states_on_host ? "c" : "b");
-    run.by_layers = true;
     run.states_on_host = states_on_host;
     run.micro_batch = 1;
     const RunResult result = distill(streamed, tokenizer, run);
     EXPECT_NEAR(result.loss, whole.loss, 1e-4 * whole.loss);
     EXPECT_NEAR(result.valid.at("loss_valid"), whole.valid.at("loss_valid"), 1e-4 * whole.loss);
   }
+}
+
+TEST_F(Distill, StatesWaitOnTheHostOnlyWhereLayersAreStreamed) {
+  DistillSettings run = distill_settings(folder, "a");
+  run.states_on_host = true;
+  EXPECT_THAT(error_of(test_model(), run), HasSubstr("add --stream"));
 }
 
 TEST_F(Distill, TheModelItselfDoesNotChange) {
