@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -55,8 +56,14 @@ bool runs_on_gpu(const std::string& model, DType dtype, int block) {
 
 // The GPU of this process: torchrun numbers those of a machine.
 at::Device own_gpu() {
+  const int gpus = kernels::num_cuda_devices();
+  SEER_CHECK(gpus > 0, "--device cuda: this build has no kernels for a GPU, or sees none");
   const char* number = std::getenv("LOCAL_RANK");
-  const int gpus = kernels::num_cuda_devices(), index = number ? std::atoi(number) : 0;
+  const std::string text = number ? number : "0";
+  int index = -1;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), index);
+  SEER_CHECK(error == std::errc() && end == text.data() + text.size() && index >= 0,
+             "LOCAL_RANK is \"", text, "\", want a number");
   SEER_CHECK(index < gpus, "LOCAL_RANK is ", index, ", but this machine has ", gpus,
              " GPUs: start fewer processes on it");
   return {at::kCUDA, static_cast<c10::DeviceIndex>(index)};
