@@ -44,7 +44,7 @@ std::vector<std::string> model_shapes() {
 }
 
 models::Decoder random_model(const std::string& name, at::ScalarType dtype,
-                             const at::Device& device, uint64_t seed) {
+                             const at::Device& device, bool streamed, uint64_t seed) {
   std::string known;
   for (const ModelShape& shape : kShapes) {
     known += std::string(known.empty() ? "" : ", ") + shape.name;
@@ -77,10 +77,16 @@ models::Decoder random_model(const std::string& name, at::ScalarType dtype,
       w.k_norm = norm(config.qk_norm, config.head_dim);
       w.gate = normal(inner, hidden), w.up = normal(inner, hidden), w.down = normal(hidden, inner);
       weights.layers.push_back(w);
+      if (!streamed) continue;
+      for (const auto& [name, weight] : models::named_weights(weights)) {
+        if (name.starts_with("model.layers.")) *weight = weight->cpu();
+      }
     }
     weights.norm = norm(true, hidden);
     weights.head = config.tied_embeddings ? weights.embedding : normal(config.vocab_size, hidden);
-    return {config, weights};
+    models::Decoder model(config, std::move(weights));
+    if (streamed) model.stream_layers();
+    return model;
   }
   throw UsageError("--shape " + name + ": known are " + known);
 }

@@ -12,8 +12,8 @@ namespace seer::bench {
 std::vector<std::string> model_shapes();
 
 // N(0, 0.02) weights, drawn on the device; norms one, biases zero. UsageError: an unknown name, with
-// the list.
+// the list. `streamed`: its layers stay in host memory (Decoder::stream_layers()).
 models::Decoder random_model(const std::string& shape, at::ScalarType dtype,
-                             const at::Device& device, uint64_t seed = 0);
+                             const at::Device& device, bool streamed = false, uint64_t seed = 0);
 
 }  // namespace seer::bench

@@ -97,6 +97,7 @@ int bench(int argc, char** argv, int first) {
   bench::Shape shape;
   ModelArgs model;
   bool avx2 = false;
+  int64_t sequences = 1;
   int runs = 3;
   double seconds = 1;
   Args args("bench", "Times an operation beside its rivals on the same inputs.");
@@ -119,6 +120,8 @@ int bench(int argc, char** argv, int first) {
   args.add("shapes", shapes,
            "models with random weights, for prefill and distill: " + known_shapes());
   args.add("device", model.device, "of prefill and distill: cpu, cuda or auto");
+  args.add("sequences", sequences, "of a step of distill");
+  args.flag("stream", model.stream, "distill with layers that stay in host memory");
   args.add("out", out, "folder of results: <out>/<chip>/<operation>.json; empty: none");
   if (!args.parse(argc, argv, first)) return 0;
   const auto* op = std::find_if(std::begin(kOperations), std::end(kOperations),
@@ -136,7 +139,7 @@ int bench(int argc, char** argv, int first) {
   at::Device device = at::kCPU;
   if (is_prefill || is_distill) {
     if (is_prefill) prefill(model, shapes, lengths, densities, runs, seconds, rows);
-    if (is_distill) bench_distill(model, shapes, lengths, runs, rows);
+    if (is_distill) bench_distill(model, shapes, lengths, sequences, runs, rows);
     device = model.resolved_device();
     head_dims.clear();
   }

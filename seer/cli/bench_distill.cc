@@ -8,6 +8,7 @@
 #include "seer/base/random.h"
 #include "seer/bench/model_shapes.h"
 #include "seer/bench/peak_memory.h"
+#include "seer/kernels/impl.h"
 #include "seer/report/table.h"
 #include "seer/train/distill.h"
 
@@ -27,53 +28,96 @@ struct ScratchFolder {
   ~ScratchFolder() { std::filesystem::remove_all(path); }
 };
 
+// Of the frozen model's layers forward, causal attention counted as half; what gates take is not
+// counted.
+double flop_per_token(const io::ModelConfig& config, int64_t length) {
+  const double heads = config.num_heads, kv_heads = config.num_kv_heads;
+  const double weights = config.hidden_size * config.head_dim * 2.0 * (heads + kv_heads) +
+                         3.0 * static_cast<double>(config.hidden_size) * config.intermediate_size;
+  const double attention = 2.0 * static_cast<double>(length) * heads * config.head_dim;
+  return config.num_layers * (2 * weights + attention);
+}
+
+// Dense bf16 products, by the vendor's data sheet; 0: not known.
+double peak_flops(const at::Device& device) {
+  if (!device.is_cuda()) return 0;
+  const int sm = kernels::cuda_device(device.index()).sm;
+  return sm == 90 ? 989e12 : sm == 80 ? 312e12 : 0;
+}
+
 }  // namespace
 
 void bench_distill(const ModelArgs& model_args, const std::vector<std::string>& shapes,
-                   const std::vector<int64_t>& lengths, int runs, nlohmann::json& rows) {
+                   const std::vector<int64_t>& lengths, int64_t sequences, int runs,
+                   nlohmann::json& rows) {
+  if (sequences < 1) throw UsageError("--sequences: want 1 or more");
   if (shapes.empty()) throw UsageError("bench distill: name models with --shapes");
   const io::Tokenizer tokenizer = model_args.tokenizer();
   const at::Device device = model_args.resolved_device();
   for (const std::string& shape : shapes) {
     const bench::PeakMemory peak(device);
-    const models::Decoder model = bench::random_model(shape, model_args.resolved_dtype(), device);
+    const models::Decoder model =
+        bench::random_model(shape, model_args.resolved_dtype(), device, model_args.stream);
     for (const int64_t length : lengths) {
-      std::vector<int32_t> tokens(static_cast<size_t>((runs + 2) * length));
+      std::vector<int32_t> tokens(static_cast<size_t>((runs + 2) * sequences * length));
       Random random(1);
       for (int32_t& token : tokens) {
         token = static_cast<int32_t>(random.below(static_cast<uint64_t>(tokenizer.vocab_size())));
       }
-      const auto seconds_of = [&](int64_t steps) {
+      const auto distil = [&](int64_t steps) {
         const ScratchFolder folder;
         train::DistillSettings s;
         s.loop.out = folder.path;
         s.loop.steps = steps;
         s.loop.show_progress = false;
-        s.sequences = 1;
+        s.sequences = sequences;
         s.length = length;
         s.data.synthetic_share = 0;
-        return train::distill(model, tokens, tokenizer, s).seconds;
+        s.profile = true;
+        return train::distill(model, tokens, tokenizer, s);
       };
-      const double first = seconds_of(1);  // warms up, and is what a run takes beside its steps
-      const double all = seconds_of(runs + 1);
-      const double rate = static_cast<double>(runs * length) / std::max(all - first, 1e-9);
+      distil(1);                     // warms up
+      const auto first = distil(1);  // what a run takes beside its steps, and one step
+      const auto all = distil(runs + 1);
+      const double seconds = std::max(all.seconds - first.seconds, 1e-9);
+      const double attention = all.attention_seconds - first.attention_seconds;
+      const double gate = all.gate_seconds - first.gate_seconds;
+      const double rate = static_cast<double>(runs * sequences * length) / seconds;
+      const double flops = rate * flop_per_token(model.config(), length);
+      const double most = peak_flops(device);
       rows.push_back({{"implementation", "seer"},
                       {"model", shape},
                       {"len_q", length},
                       {"dtype", model.dtype() == at::kFloat ? "f32" : "bf16"},
+                      {"sequences", sequences},
+                      {"streamed", model_args.stream},
                       {"runs", runs},
                       {"tokens_per_s", rate},
                       {"hours", kRecipeTokens / rate / 3600},
+                      {"attention_share", attention / seconds},
+                      {"gate_share", gate / seconds},
+                      {"model_share", 1 - (attention + gate) / seconds},
+                      {"model_tflops", 1e-12 * flops},
+                      {"mfu", most > 0 ? nlohmann::json(flops / most) : nlohmann::json()},
                       {"peak_mib", peak.mib()}});
     }
   }
 }
 
 std::string distill_table(const nlohmann::json& rows) {
-  report::Table table({"model", "length", "dtype", "tokens/s", "0.524 B tokens", "peak MiB"});
+  report::Table table({"model", "length", "sequences", "layers", "dtype", "tokens/s",
+                       "0.524 B tokens", "attention", "gates", "rest", "model TFLOP/s", "MFU",
+                       "peak MiB"});
+  const auto percent = [](const nlohmann::json& share) {
+    return share.is_null() ? "" : report::fixed(100 * share.get<double>(), 1) + "%";
+  };
   for (const auto& r : rows) {
-    table.add({r["model"], std::to_string(r["len_q"].get<int64_t>()), r["dtype"],
+    table.add({r["model"], std::to_string(r["len_q"].get<int64_t>()),
+               std::to_string(r["sequences"].get<int64_t>()),
+               r["streamed"].get<bool>() ? "streamed" : "on device", r["dtype"],
                report::fixed(r["tokens_per_s"], 0), report::fixed(r["hours"], 1) + " h",
+               percent(r["attention_share"]), percent(r["gate_share"]), percent(r["model_share"]),
+               report::fixed(r["model_tflops"], 1), percent(r["mfu"]),
                report::fixed(r["peak_mib"], 0)});
   }
   return table.text();

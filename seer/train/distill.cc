@@ -8,12 +8,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "seer/base/error.h"
 #include "seer/base/random.h"
 #include "seer/models/attention.h"
 #include "seer/models/gate.h"
 #include "seer/torch/ops.h"
+#include "seer/torch/stopwatch.h"
 #include "seer/train/synthetic.h"
 
 namespace seer::train {
@@ -59,7 +61,9 @@ class Distillation : public Task {
         valid_(std::move(valid)),
         windows_(train_, settings.seed, settings.length),
         synthetic_(settings.data.synthetic_share, settings.seed, tokenizer),
-        gates_(models::Gates::create(resolved(settings.gate, model), model, settings.seed)) {
+        gates_(models::Gates::create(resolved(settings.gate, model), model, settings.seed)),
+        attention_time_(model.device()),
+        gate_time_(model.device()) {
     SEER_CHECK(settings.loss == "kl" || settings.loss == "mse", "the loss is \"", settings.loss,
                "\", want \"kl\" or \"mse\"");
     SEER_CHECK(settings.sequences > 0 && settings.micro_batch > 0,
@@ -165,6 +169,8 @@ class Distillation : public Task {
   }
 
   void save(const std::filesystem::path& folder) const { gates_.save(folder, model_); }
+  double attention_seconds() { return attention_time_.seconds(); }
+  double gate_seconds() { return gate_time_.seconds(); }
 
  private:
   // Sequences that are run at once: ids int64 [count * length], and their share of the step.
@@ -240,9 +246,13 @@ class Distillation : public Task {
   // The layer's attention; its gate's loss is added to `sum` by the batch's share.
   at::Tensor train_gate(const models::AttentionInput& input, const torch_ops::Ragged& ragged,
                         double share, bool trains, at::Tensor& sum, const Complete& complete) {
+    std::optional<torch_ops::Stopwatch::Span> span;
+    if (settings_.profile) span.emplace(attention_time_);
     const auto [o, lse, target] =
         torch_ops::pooled_attn(input.q, input.k, input.v, ragged, input.scale, /*causal=*/true,
                                /*group_max=*/false, /*normalise=*/true);
+    span.reset();
+    if (settings_.profile) span.emplace(gate_time_);
     const at::AutoGradMode grad(trains);
     const at::Tensor scores = gates_.scores(input, ragged, model_);
     const at::Tensor loss = torch_ops::gate_loss(scores, target, ragged, skip_, settings_.loss);
@@ -273,31 +283,34 @@ class Distillation : public Task {
   SyntheticShare synthetic_;
   models::Gates gates_;
   double skip_ = 0;
+  torch_ops::Stopwatch attention_time_, gate_time_;
 };
 
-RunResult distill_on(const models::Decoder& model, const io::Tokenizer& tokenizer, Mixture train,
-                     const DistillSettings& settings) {
+DistillResult distill_on(const models::Decoder& model, const io::Tokenizer& tokenizer,
+                         Mixture train, const DistillSettings& settings) {
   Mixture valid;
   if (!settings.data.valid.empty()) {
     valid = open_mixture(settings.data.valid, settings.data, tokenizer, settings.tokenizer);
   }
   Distillation task(model, tokenizer, std::move(train), std::move(valid), settings);
-  const RunResult result = run(task, settings.loop);
+  DistillResult result{run(task, settings.loop)};
   if (!settings.loop.ranks || settings.loop.ranks->is_first()) task.save(settings.loop.out);
+  result.attention_seconds = task.attention_seconds();
+  result.gate_seconds = task.gate_seconds();
   return result;
 }
 
 }  // namespace
 
-RunResult distill(const models::Decoder& model, const io::Tokenizer& tokenizer,
-                  const DistillSettings& settings) {
+DistillResult distill(const models::Decoder& model, const io::Tokenizer& tokenizer,
+                      const DistillSettings& settings) {
   return distill_on(model, tokenizer,
                     open_mixture(settings.data.train, settings.data, tokenizer, settings.tokenizer),
                     settings);
 }
 
-RunResult distill(const models::Decoder& model, std::vector<int32_t> tokens,
-                  const io::Tokenizer& tokenizer, const DistillSettings& settings) {
+DistillResult distill(const models::Decoder& model, std::vector<int32_t> tokens,
+                      const io::Tokenizer& tokenizer, const DistillSettings& settings) {
   auto file = std::make_shared<const TokenFile>(std::move(tokens), "the text");
   return distill_on(model, tokenizer, single_mixture(std::move(file), tokenizer), settings);
 }

@@ -35,17 +35,24 @@ struct DistillSettings {
   double learning_rate = 1e-3;
   AdamW adamw;
   Schedule schedule{Schedule::Form::cosine, 20, 0, 0};
-  uint64_t seed = 1;  // of the gates' first weights and of the order of the data
+  uint64_t seed = 1;     // of the gates' first weights and of the order of the data
+  bool profile = false;  // fill in DistillResult's times
+};
+
+struct DistillResult : RunResult {
+  // With DistillSettings::profile, of this process's part of the run, on the model's device: dense
+  // attention with the map, and gates with their loss and gradients. The rest is the model's.
+  double attention_seconds = 0, gate_seconds = 0;
 };
 
 // Trains new gates for `model`, resumes, and writes them into loop.out. Metrics: loss (scaled, as
 // published); kl_per_row (nats; mean over layers, heads and rows: comparable between lengths), for
 // "kl" only; valid_<metric>_<file> on held-out text. Layers whose sliding window hides keys have no
 // gate loss. Error: as run(); data with fewer tokens than a sequence; a loss that is not known.
-RunResult distill(const models::Decoder& model, const io::Tokenizer& tokenizer,
-                  const DistillSettings& settings);
+DistillResult distill(const models::Decoder& model, const io::Tokenizer& tokenizer,
+                      const DistillSettings& settings);
 // The same on one text that is in memory; data.train is not looked at.
-RunResult distill(const models::Decoder& model, std::vector<int32_t> tokens,
-                  const io::Tokenizer& tokenizer, const DistillSettings& settings);
+DistillResult distill(const models::Decoder& model, std::vector<int32_t> tokens,
+                      const io::Tokenizer& tokenizer, const DistillSettings& settings);
 
 }  // namespace seer::train
