@@ -1,16 +1,19 @@
 #include "seer/models/gate.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "seer/base/error.h"
 #include "seer/base/random.h"
 #include "seer/models/loader.h"
 #include "seer/models/rope.h"
+#include "seer/torch/side_stream.h"
 
 namespace seer::models {
 namespace {
@@ -164,20 +167,39 @@ at::Tensor Gates::scores(const AttentionInput& input, const torch_ops::Ragged& r
   SEER_CHECK(key_cache != nullptr || sequences.q_lens == sequences.k_lens,
              "a prompt in chunks needs a cache of gate keys");
   const GateWeights& weights = layers_.at(static_cast<size_t>(input.layer));
-  const int block = config_.block_size;
-  const auto [cos, sin] =
-      rope_tables(gate_rope(config_, model.config()),
-                  block_positions(sequences, block, input.q_plain.device()), sequences.longest());
+  const Turns& turns = turns_of(input, model);
   // The keys given now belong to the same tokens as the queries: one set of blocks for both.
   const auto gate_vectors = [&](const at::Tensor& x, int pools, const at::Tensor& weight) {
     const at::Tensor pooled = torch_ops::attn_gate_pool(x.detach(), ragged.cu_q, ragged.cu_rows,
-                                                        ragged.num_rows, block, pools);
-    return torch_ops::attn_gate_project(pooled, weight, cos, sin);
+                                                        ragged.num_rows, ragged.block, pools);
+    return torch_ops::attn_gate_project(pooled, weight, turns.cos, turns.sin);
   };
-  const at::Tensor queries = gate_vectors(input.q_plain, config_.q_pools(), weights.q);
+  // On a GPU queries are bound by memory and keys by their product: both at once, where no gradient
+  // has to find its way back.
+  std::optional<torch_ops::SideStream> side;
+  if (!at::GradMode::is_enabled()) side.emplace(input.q_plain.device());
+  at::Tensor queries = gate_vectors(input.q_plain, config_.q_pools(), weights.q);
+  if (side) side->leave();
   at::Tensor keys = gate_vectors(input.k_plain, config_.k_pools(), weights.k);
-  if (key_cache != nullptr) keys = append_keys(keys, input, block, *key_cache);
+  if (key_cache != nullptr) keys = append_keys(keys, input, config_.block_size, *key_cache);
+  if (side) queries = side->join(queries);
   return torch_ops::attn_gate_score(queries, keys, ragged);
+}
+
+const Gates::Turns& Gates::turns_of(const AttentionInput& input, const Decoder& model) const {
+  const Sequences& now = input.sequences;
+  const at::Device device = input.q_plain.device();
+  const bool same = turns_.cos.defined() && turns_.cos.device() == device &&
+                    now.q_lens == turns_.sequences.q_lens &&
+                    now.k_lens == turns_.sequences.k_lens &&
+                    now.longest() == turns_.sequences.longest();
+  if (!same) {
+    const auto [cos, sin] =
+        rope_tables(gate_rope(config_, model.config()),
+                    block_positions(now, config_.block_size, device), now.longest());
+    turns_ = {now, cos, sin};
+  }
+  return turns_;
 }
 
 }  // namespace seer::models

@@ -41,8 +41,16 @@ class Gates {
                     const Decoder& model, std::vector<at::Tensor>* key_cache = nullptr) const;
 
  private:
+  // cos, sin [blocks, rotary_dim / 2] for the blocks of these sequences: those of all layers.
+  struct Turns {
+    Sequences sequences;
+    at::Tensor cos, sin;
+  };
+  const Turns& turns_of(const AttentionInput& input, const Decoder& model) const;
+
   io::GateConfig config_;
   std::vector<GateWeights> layers_;
+  mutable Turns turns_;  // the last ones
 };
 
 }  // namespace seer::models

@@ -1,43 +1,46 @@
 #pragma once
-// A product of f32 matrices for one thread block, in f32 arithmetic: no rounding to TF32.
+// A product of f32 matrices for one thread block, on tensor cores.
 //
 //   c[64, 64] += a[64, depth] b[depth, 64]
 //
+// Tensor cores take 11 bits of a factor. Each factor is therefore split in two, x = hi + lo, and
+// three of the four products are summed: hi hi + hi lo + lo hi. What is left out is 2^-22 of a
+// product, less than a sum in f32 loses; and it is faster than the same in ordinary f32 arithmetic.
+//
 // The matrices are functions of their indices, so that masks, strides and rotations are the
-// caller's. Each element of c is one thread's sum in the order of depth: the same bits in every run.
+// caller's. The order of all sums is fixed: the same bits in every run.
+
+#include "seer/kernels/device/ptx_sm80.cuh"
 
 namespace seer::device {
 
 // Which index of an operand runs along memory: threads that are neighbours read along it.
 enum class Along { depth, side };
 
-struct GemmF32 {
-  static constexpr int kTile = 64;  // rows and columns
-  static constexpr int kThreads = 128;
-  static constexpr int kRows = 8, kColumns = 4;  // of a thread
-  static constexpr int kStep = 16;               // depth that shared memory holds
+class GemmF32 {
+ public:
+  static constexpr int kTile = 64;      // rows and columns
+  static constexpr int kThreads = 128;  // a warp has 32 rows and 32 columns
+  static constexpr int kStep = 32;      // depth that shared memory holds
 
+  // An operand of one step, as it lies in memory: [side][depth] or [depth][side]. Rows are padded so
+  // that the elements of a fragment lie in different banks.
+  static constexpr int kDepthRow = kStep + 4, kSideRow = kTile + 8;
+  static constexpr int kOperand = kTile * kDepthRow;
+  static_assert(kOperand >= kStep * kSideRow, "both layouts fit");
   struct alignas(16) Smem {
-    float a[kStep][kTile + 4];
-    float b[kStep][kTile + 4];
+    float a[kOperand], b[kOperand];
   };
-
-  float c[kRows][kColumns];  // of rows row() + i and columns column() + j
 
   __device__ __forceinline__ GemmF32() {
 #pragma unroll
-    for (int i = 0; i < kRows; ++i) {
+    for (int m = 0; m < kRowTiles; ++m) {
 #pragma unroll
-      for (int j = 0; j < kColumns; ++j) c[i][j] = 0;
+      for (int n = 0; n < kColumnTiles; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) c_[m][n][i] = 0;
+      }
     }
-  }
-
-  // A warp has 32 rows and 32 columns.
-  __device__ __forceinline__ static int row() {
-    return (threadIdx.x / 64 * 4 + threadIdx.x % 32 / 8) * kRows;
-  }
-  __device__ __forceinline__ static int column() {
-    return (threadIdx.x / 32 % 2 * 8 + threadIdx.x % 8) * kColumns;
   }
 
   // a(row, k) and b(column, k) for rows and columns 0 .. 63 and k 0 .. depth - 1. Called by all
@@ -56,12 +59,35 @@ struct GemmF32 {
         fetch<kA>(next_a, a, k0 + kStep, depth);
         fetch<kB>(next_b, b, k0 + kStep, depth);
       }
-      multiply(smem);
+      multiply<kA, kB>(smem);
+    }
+  }
+
+  // take(row, column, x, y) for all of this thread's elements: x is that of (row, column), y that of
+  // (row, column + 1); columns are even.
+  template <class Take>
+  __device__ __forceinline__ void for_each_pair(const Take& take) const {
+#pragma unroll
+    for (int m = 0; m < kRowTiles; ++m) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int row = first_row() + 16 * m + 8 * half + threadIdx.x % 32 / 4;
+#pragma unroll
+        for (int n = 0; n < kColumnTiles; ++n) {
+          const int column = first_column() + 8 * n + threadIdx.x % 4 * 2;
+          take(row, column, c_[m][n][2 * half], c_[m][n][2 * half + 1]);
+        }
+      }
     }
   }
 
  private:
+  static constexpr int kRowTiles = 2, kColumnTiles = 4;   // of 16 rows, 8 columns
   static constexpr int kPart = kTile * kStep / kThreads;  // elements that a thread fetches
+  float c_[kRowTiles][kColumnTiles][4];
+
+  __device__ __forceinline__ static int first_row() { return threadIdx.x / 64 * 32; }
+  __device__ __forceinline__ static int first_column() { return threadIdx.x / 32 % 2 * 32; }
 
   // The i-th element of this thread.
   template <Along kAlong>
@@ -73,6 +99,10 @@ struct GemmF32 {
       *side = threadIdx.x % kTile;
       *k = threadIdx.x / kTile + kThreads / kTile * i;
     }
+  }
+  template <Along kAlong>
+  __device__ __forceinline__ static int offset(int side, int k) {
+    return kAlong == Along::depth ? side * kDepthRow + k : k * kSideRow + side;
   }
 
   template <Along kAlong, class Matrix>
@@ -87,34 +117,51 @@ struct GemmF32 {
   }
 
   template <Along kAlong>
-  __device__ __forceinline__ static void store(float (&to)[kStep][kTile + 4],
-                                               const float (&from)[kPart]) {
+  __device__ __forceinline__ static void store(float* to, const float (&from)[kPart]) {
 #pragma unroll
     for (int i = 0; i < kPart; ++i) {
       int side, k;
       place<kAlong>(i, &side, &k);
-      to[k][side] = from[i];
+      to[offset<kAlong>(side, k)] = from[i];
     }
   }
 
+  // x = hi + lo; hi has the 11 bits that tensor cores take, and they cut lo to as many.
+  __device__ __forceinline__ static void split(float x, uint32_t* hi, uint32_t* lo) {
+    *hi = (__float_as_uint(x) + 0x1000u) & 0xffffe000u;
+    *lo = __float_as_uint(x - __uint_as_float(*hi));
+  }
+
+  template <Along kA, Along kB>
   __device__ __forceinline__ void multiply(const Smem& smem) {
+    const int group = threadIdx.x % 32 / 4, quad = threadIdx.x % 4;
 #pragma unroll
-    for (int k = 0; k < kStep; ++k) {
-      float x[kRows], y[kColumns];
+    for (int k0 = 0; k0 < kStep; k0 += 8) {
+      uint32_t a_hi[kRowTiles][4], a_lo[kRowTiles][4];
 #pragma unroll
-      for (int i = 0; i < kRows; i += 4) load_4(x + i, &smem.a[k][row() + i]);
-      load_4(y, &smem.b[k][column()]);
+      for (int m = 0; m < kRowTiles; ++m) {
 #pragma unroll
-      for (int i = 0; i < kRows; ++i) {
+        for (int i = 0; i < 4; ++i) {
+          const int row = first_row() + 16 * m + group + i % 2 * 8, k = k0 + quad + i / 2 * 4;
+          split(smem.a[offset<kA>(row, k)], &a_hi[m][i], &a_lo[m][i]);
+        }
+      }
 #pragma unroll
-        for (int j = 0; j < kColumns; ++j) c[i][j] = fmaf(x[i], y[j], c[i][j]);
+      for (int n = 0; n < kColumnTiles; ++n) {
+        uint32_t b_hi[2], b_lo[2];
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const int column = first_column() + 8 * n + group, k = k0 + quad + i * 4;
+          split(smem.b[offset<kB>(column, k)], &b_hi[i], &b_lo[i]);
+        }
+#pragma unroll
+        for (int m = 0; m < kRowTiles; ++m) {
+          ptx::mma_tf32_16x8x8(c_[m][n], a_lo[m], b_hi[0], b_hi[1]);
+          ptx::mma_tf32_16x8x8(c_[m][n], a_hi[m], b_lo[0], b_lo[1]);
+          ptx::mma_tf32_16x8x8(c_[m][n], a_hi[m], b_hi[0], b_hi[1]);
+        }
       }
     }
-  }
-
-  __device__ __forceinline__ static void load_4(float* to, const float* from) {
-    const float4 four = *reinterpret_cast<const float4*>(from);
-    to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
   }
 };
 

@@ -1,5 +1,6 @@
 // Pooling of tokens into blocks, bound by memory: a thread block takes one block of tokens of one
-// head, a thread 16 bytes of a token, so that many loads travel at once.
+// head, a thread 16 bytes of a token, so that many loads travel at once. Heads come first in the
+// grid: what is read at the same time lies side by side.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -12,7 +13,8 @@
 namespace seer::kernels {
 namespace {
 
-constexpr int kThreads = 128;
+constexpr int kThreads = 128, kWarps = kThreads / 32;
+constexpr unsigned kAll = 0xffffffffu;
 
 __device__ __forceinline__ float widen(float x) {
   return x;
@@ -24,8 +26,14 @@ __device__ __forceinline__ float widen(__nv_bfloat16 x) {
   return __bfloat162float(x);
 }
 
+// What is asked for: the largest and the smallest value, the sum.
+template <bool kExtremes_, bool kSum_>
+struct Kinds {
+  static constexpr bool kExtremes = kExtremes_, kSum = kSum_;
+};
+
 // What one thread has seen of kCount neighbouring features.
-template <int kCount>
+template <class Kinds, int kCount>
 struct Seen {
   float max[kCount], min[kCount], sum[kCount];
 
@@ -33,60 +41,81 @@ struct Seen {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) max[i] = min[i] = NAN, sum[i] = 0;  // fmax, fmin pass by NaN
   }
-  template <class Element>
-  __device__ __forceinline__ void take(const Element* x) {
-    struct alignas(sizeof(Element) * kCount) Vector {
-      Element at[kCount];
-    };
-    const Vector v = *reinterpret_cast<const Vector*>(x);
-#pragma unroll
-    for (int i = 0; i < kCount; ++i) add(i, widen(v.at[i]), widen(v.at[i]), widen(v.at[i]));
-  }
   __device__ __forceinline__ void add(int i, float top, float bottom, float more) {
-    max[i] = fmaxf(max[i], top);
-    min[i] = fminf(min[i], bottom);
-    sum[i] += more;
+    if constexpr (Kinds::kExtremes) {
+      max[i] = fmaxf(max[i], top);
+      min[i] = fminf(min[i], bottom);
+    }
+    if constexpr (Kinds::kSum) sum[i] += more;
+  }
+  // Adds what the lane `step` away has seen.
+  __device__ __forceinline__ void add_lane(int step) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      float top = 0, bottom = 0, more = 0;
+      if constexpr (Kinds::kExtremes) {
+        top = __shfl_xor_sync(kAll, max[i], step);
+        bottom = __shfl_xor_sync(kAll, min[i], step);
+      }
+      if constexpr (Kinds::kSum) more = __shfl_xor_sync(kAll, sum[i], step);
+      add(i, top, bottom, more);
+    }
   }
 };
 
-// 2^lanes_log2 threads have a token's next features, the other threads other tokens.
 template <class Element, int kCount>
-__global__ void __launch_bounds__(kThreads)
+struct alignas(sizeof(Element) * kCount) Vector {
+  Element at[kCount];
+};
+
+// 2^lanes_log2 threads have a token's next features, the other threads other tokens. The bound leaves
+// registers for eight loads on their way; without it ptxas waits for each.
+template <class Element, int kCount, class Kinds>
+__global__ void __launch_bounds__(kThreads, 8)
     pool(const __grid_constant__ GatePoolParams p, int lanes_log2) {
-  __shared__ float part[3][kCount][kThreads];
-  const int64_t r = blockIdx.x;
-  const int b = sequence_of(p.cu_blocks, p.num_seqs, r), h = blockIdx.y;
+  __shared__ float part[3][kWarps][32 * kCount];
+  const int64_t r = blockIdx.x / p.num_heads;
+  const int h = static_cast<int>(blockIdx.x % p.num_heads);
+  const int b = sequence_of(p.cu_blocks, p.num_seqs, r);
   if (b == p.num_seqs) return;
   const int64_t begin = p.cu[b] + (r - p.cu_blocks[b]) * p.block;
   const int tokens = static_cast<int>(min(int64_t{p.block}, p.cu[b + 1] - begin));
   const int lanes = 1 << lanes_log2, lane = threadIdx.x & (lanes - 1);
   const int group = threadIdx.x >> lanes_log2, groups = kThreads >> lanes_log2;
+  const int warp = threadIdx.x / 32;
   const Element* x =
       static_cast<const Element*>(p.x.data) + begin * p.x.token_stride + h * p.x.head_stride;
   float* out = p.pooled + (r * p.num_heads + h) * count_pools(p.pools) * p.head_dim;
 
   for (int first = 0; first < p.head_dim; first += lanes * kCount) {
     const int feature = first + lane * kCount;
-    Seen<kCount> seen;
+    Seen<Kinds, kCount> seen;
     if (feature < p.head_dim) {
-#pragma unroll 4
-      for (int t = group; t < tokens; t += groups) seen.take(x + t * p.x.token_stride + feature);
-    }
+#pragma unroll 8
+      for (int t = group; t < tokens; t += groups) {
+        const auto v =
+            *reinterpret_cast<const Vector<Element, kCount>*>(x + t * p.x.token_stride + feature);
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) {
-      part[0][i][threadIdx.x] = seen.max[i];
-      part[1][i][threadIdx.x] = seen.min[i];
-      part[2][i][threadIdx.x] = seen.sum[i];
+        for (int i = 0; i < kCount; ++i) {
+          const float value = widen(v.at[i]);
+          seen.add(i, value, value, value);
+        }
+      }
+    }
+    for (int step = lanes; step < 32; step *= 2) seen.add_lane(step);
+    if (threadIdx.x % 32 < lanes) {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) {
+        part[0][warp][lane * kCount + i] = seen.max[i];
+        part[1][warp][lane * kCount + i] = seen.min[i];
+        part[2][warp][lane * kCount + i] = seen.sum[i];
+      }
     }
     __syncthreads();
-    for (int at = threadIdx.x; at < lanes * kCount; at += kThreads) {
-      const int i = at & (kCount - 1), from = at / kCount;
-      Seen<1> all;
-      for (int g = 0; g < groups; ++g) {
-        const int thread = (g << lanes_log2) + from;
-        all.add(0, part[0][i][thread], part[1][i][thread], part[2][i][thread]);
-      }
-      if (first + at >= p.head_dim) continue;
+    for (int at = threadIdx.x; at < min(lanes * kCount, p.head_dim - first); at += kThreads) {
+      Seen<Kinds, 1> all;
+#pragma unroll
+      for (int w = 0; w < kWarps; ++w) all.add(0, part[0][w][at], part[1][w][at], part[2][w][at]);
       float* to = out + first + at;
       const auto store = [&](float value) {
         *to = value;
@@ -104,8 +133,16 @@ template <class Element, int kCount>
 void run(const GatePoolParams& p, void* stream) {
   int lanes_log2 = 0;
   while (lanes_log2 < 5 && (kCount << lanes_log2) < p.head_dim) ++lanes_log2;
-  const dim3 grid(static_cast<unsigned>(p.num_blocks), static_cast<unsigned>(p.num_heads));
-  launch(pool<Element, kCount>, grid, kThreads, 0, stream, p, lanes_log2);
+  const int64_t blocks = p.num_blocks * p.num_heads;
+  SEER_CHECK(blocks <= INT32_MAX, "attn_gate_pool: ", p.num_blocks, " blocks of ", p.num_heads,
+             " heads are too many for one call; give fewer sequences");
+  const auto run_kind = [&]<class Kinds>(Kinds) {
+    launch(pool<Element, kCount, Kinds>, dim3(static_cast<unsigned>(blocks)), kThreads, 0, stream,
+           p, lanes_log2);
+  };
+  const bool extremes = p.pools & (kPoolMax | kPoolMin), sum = p.pools & kPoolAvg;
+  if (extremes && sum) return run_kind(Kinds<true, true>());
+  extremes ? run_kind(Kinds<true, false>()) : run_kind(Kinds<false, true>());
 }
 
 // 16 bytes at a time where every token and head begins at a multiple of them.

@@ -12,7 +12,7 @@ using device::Along;
 using device::GemmF32;
 
 constexpr int kTile = GemmF32::kTile;
-constexpr int kCopyThreads = 128;
+constexpr int kTurnThreads = 256;
 
 unsigned tiles_of(int64_t n) {
   return static_cast<unsigned>((n + kTile - 1) / kTile);
@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(GemmF32::kThreads, 4)
   const int F = p.in_dim, d = p.out_dim, half = p.cos ? p.rope_half : 0;
   const int in_head = static_cast<int>(int64_t{h} * p.num_in_heads / p.num_out_heads);
   const int rows = static_cast<int>(min(int64_t{kTile}, p.num_blocks - r0));
-  const int64_t x_row = int64_t{p.num_in_heads} * F;
+  const int x_row = p.num_in_heads * F;  // of the 64 rows: 32 bits do
   const float* x = p.x + r0 * x_row + int64_t{in_head} * F;
   const float* weight = p.weight + int64_t{h} * F * d;
 
@@ -41,48 +41,66 @@ __global__ void __launch_bounds__(GemmF32::kThreads, 4)
       smem, F, [&](int row, int f) { return row < rows ? x[row * x_row + f] : 0.0f; },
       [&](int column, int f) {
         column += column0;
-        return column < d ? weight[int64_t{f} * d + feature_of(column, half)] : 0.0f;
+        return column < d ? weight[f * d + feature_of(column, half)] : 0.0f;
       });
 
-#pragma unroll
-  for (int i = 0; i < GemmF32::kRows; ++i) {
-    const int row = GemmF32::row() + i;
-    if (row >= rows) break;
+  product.for_each_pair([&](int row, int column, float a, float b) {
+    if (row >= rows) return;
+    column += column0;
     const int64_t r = r0 + row;
     float* y = p.y + (r * p.num_out_heads + h) * d;
-#pragma unroll
-    for (int j = 0; j < GemmF32::kColumns; j += 2) {
-      const int column = column0 + GemmF32::column() + j;
-      const float a = product.c[i][j], b = product.c[i][j + 1];
-      if (column < 2 * half) {
-        const int k = column / 2;
-        const float cos = p.cos[r * half + k], sin = p.sin[r * half + k];
-        y[k] = a * cos - b * sin;
-        y[k + half] = b * cos + a * sin;
-      } else {
-        if (column < d) y[column] = a;
-        if (column + 1 < d) y[column + 1] = b;
-      }
+    if (column < 2 * half) {
+      const int k = column / 2;
+      const float cos = p.cos[r * half + k], sin = p.sin[r * half + k];
+      y[k] = a * cos - b * sin;
+      y[k + half] = b * cos + a * sin;
+    } else {
+      if (column < d) y[column] = a;
+      if (column + 1 < d) y[column + 1] = b;
     }
-  }
+  });
 }
 
-// Without a weight: a thread block turns one block of one head.
-__global__ void __launch_bounds__(kCopyThreads) turn(const __grid_constant__ GateProjectParams p) {
-  const int64_t at = blockIdx.x, r = at / p.num_out_heads;
-  const int half = p.cos ? p.rope_half : 0;
-  const float* x = p.x + at * p.in_dim;
-  float* y = p.y + at * p.out_dim;
-  for (int i = threadIdx.x; i < p.in_dim; i += kCopyThreads) {
-    if (i >= 2 * half) {
-      y[i] = x[i];
-    } else if (i < half) {
-      const float cos = p.cos[r * half + i], sin = p.sin[r * half + i];
-      const float a = x[i], b = x[i + half];
-      y[i] = a * cos - b * sin;
-      y[i + half] = b * cos + a * sin;
-    }
+// Without a weight: a thread turns kCount neighbouring features and those that they turn with, or
+// copies kCount that do not turn.
+template <int kCount>
+__global__ void __launch_bounds__(kTurnThreads)
+    turn(const __grid_constant__ GateProjectParams p, unsigned items_of_row, unsigned items) {
+  struct alignas(sizeof(float) * kCount) Vector {
+    float at[kCount];
+  };
+  const unsigned item = blockIdx.x * kTurnThreads + threadIdx.x;
+  if (item >= items) return;
+  const unsigned at = item / items_of_row;  // block and head
+  const int half = p.cos ? p.rope_half : 0, i = item % items_of_row * kCount;
+  const float* x = p.x + int64_t{at} * p.in_dim;
+  float* y = p.y + int64_t{at} * p.out_dim;
+  const auto load = [](const float* from) { return *reinterpret_cast<const Vector*>(from); };
+  const auto store = [](float* to, const Vector& v) { *reinterpret_cast<Vector*>(to) = v; };
+  if (i >= half) return store(y + half + i, load(x + half + i));
+  const int64_t angle = int64_t{at / p.num_out_heads} * half + i;
+  const Vector cos = load(p.cos + angle), sin = load(p.sin + angle);
+  Vector a = load(x + i), b = load(x + half + i);
+#pragma unroll
+  for (int j = 0; j < kCount; ++j) {
+    const float first = a.at[j] * cos.at[j] - b.at[j] * sin.at[j];
+    b.at[j] = b.at[j] * cos.at[j] + a.at[j] * sin.at[j];
+    a.at[j] = first;
   }
+  store(y + i, a);
+  store(y + half + i, b);
+}
+
+template <int kCount>
+void run_turn(const GateProjectParams& p, void* stream) {
+  const int half = p.cos ? p.rope_half : 0;
+  const auto items_of_row = static_cast<unsigned>((p.out_dim - half) / kCount);
+  const int64_t items = p.num_blocks * p.num_out_heads * items_of_row;
+  SEER_CHECK(items <= INT32_MAX, "attn_gate_project: ", p.num_blocks, " blocks of ",
+             p.num_out_heads, " heads are too many for one call; give fewer sequences");
+  const dim3 grid(static_cast<unsigned>((items + kTurnThreads - 1) / kTurnThreads));
+  launch(turn<kCount>, grid, kTurnThreads, 0, stream, p, items_of_row,
+         static_cast<unsigned>(items));
 }
 
 __global__ void __launch_bounds__(GemmF32::kThreads, 4)
@@ -111,15 +129,13 @@ __global__ void __launch_bounds__(GemmF32::kThreads, 4)
       });
 
   float* dweight = p.dweight + int64_t{h} * F * d;
-#pragma unroll
-  for (int i = 0; i < GemmF32::kRows; ++i) {
-    const int64_t f = f0 + GemmF32::row() + i;
-#pragma unroll
-    for (int j = 0; j < GemmF32::kColumns; ++j) {
-      const int column = column0 + GemmF32::column() + j;
-      if (f < F && column < d) dweight[f * d + column] += product.c[i][j];
-    }
-  }
+  product.for_each_pair([&](int row, int column, float x, float y) {
+    const int64_t f = f0 + row;
+    column += column0;
+    if (f >= F) return;
+    if (column < d) dweight[f * d + column] += x;
+    if (column + 1 < d) dweight[f * d + column + 1] += y;
+  });
 }
 
 }  // namespace
@@ -131,8 +147,12 @@ void attn_gate_project_sm80(const GateProjectParams& p, void* stream) {
                     static_cast<unsigned>(p.num_out_heads));
     launch(project, grid, GemmF32::kThreads, 0, stream, p);
   } else {
-    const dim3 grid(static_cast<unsigned>(p.num_blocks * p.num_out_heads));
-    launch(turn, grid, kCopyThreads, 0, stream, p);
+    const bool aligned = (reinterpret_cast<uintptr_t>(p.x) | reinterpret_cast<uintptr_t>(p.y) |
+                          reinterpret_cast<uintptr_t>(p.cos) | reinterpret_cast<uintptr_t>(p.sin)) %
+                             16 ==
+                         0;
+    const bool by_four = aligned && p.out_dim % 4 == 0 && (!p.cos || p.rope_half % 4 == 0);
+    by_four ? run_turn<4>(p, stream) : run_turn<1>(p, stream);
   }
 }
 

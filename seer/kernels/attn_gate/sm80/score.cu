@@ -44,7 +44,7 @@ struct Sequence {
   }
 };
 
-__global__ void __launch_bounds__(GemmF32::kThreads, 3)
+__global__ void __launch_bounds__(GemmF32::kThreads, 4)
     score(const __grid_constant__ GateScoreParams p) {
   __shared__ GemmF32::Smem smem;
   __shared__ int visible[kTile];
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(GemmF32::kThreads, 3)
   if (n0 < widest) {
     const int gate_head = static_cast<int>(int64_t{h} * p.num_gate_heads / p.num_q_heads);
     const int keys = static_cast<int>(min(int64_t{kTile}, widest - n0));
-    const int64_t q_row = int64_t{p.num_q_heads} * d, k_row = int64_t{p.num_gate_heads} * d;
+    const int q_row = p.num_q_heads * d, k_row = p.num_gate_heads * d;  // of 64 rows: 32 bits do
     const float* q = p.q_gate + (s.row0 + row0) * q_row + int64_t{h} * d;
     const float* k = p.k_gate + (s.block0 + n0) * k_row + int64_t{gate_head} * d;
     product.accumulate<Along::depth, Along::depth>(
@@ -71,44 +71,32 @@ __global__ void __launch_bounds__(GemmF32::kThreads, 3)
         [&](int n, int i) { return n < keys ? k[n * k_row + i] : 0.0f; });
   }
 
-  const bool by_four = p.num_blocks % 4 == 0;
-  const int64_t n = n0 + GemmF32::column();
-#pragma unroll
-  for (int i = 0; i < GemmF32::kRows; ++i) {
-    const int row = GemmF32::row() + i;
-    if (row >= rows) break;
+  const bool by_two = p.num_blocks % 2 == 0;
+  product.for_each_pair([&](int row, int column, float x, float y) {
+    if (row >= rows) return;
     const int seen = visible[row];
+    const int64_t n = n0 + column;
     float* out = p.scores + (h * p.num_rows + s.row0 + row0 + row) * p.num_blocks + n;
-    float values[GemmF32::kColumns];
-#pragma unroll
-    for (int j = 0; j < GemmF32::kColumns; ++j) {
-      values[j] = n + j < seen ? p.scale * product.c[i][j] : -INFINITY;
-    }
-    if (by_four) {
-      if (n < p.num_blocks) {
-        *reinterpret_cast<float4*>(out) = make_float4(values[0], values[1], values[2], values[3]);
-      }
+    x = n < seen ? p.scale * x : -INFINITY;
+    y = n + 1 < seen ? p.scale * y : -INFINITY;
+    if (by_two) {
+      if (n < p.num_blocks) *reinterpret_cast<float2*>(out) = make_float2(x, y);
     } else {
-#pragma unroll
-      for (int j = 0; j < GemmF32::kColumns; ++j) {
-        if (n + j < p.num_blocks) out[j] = values[j];
-      }
+      if (n < p.num_blocks) out[0] = x;
+      if (n + 1 < p.num_blocks) out[1] = y;
     }
-  }
+  });
 }
 
 // Writes scale * c to rows 0 .. rows - 1 (`stride` apart) and features column0 ... of `out`.
 __device__ __forceinline__ void store(const GemmF32& product, float scale, float* out,
                                       int64_t stride, int rows, int column0, int d) {
-#pragma unroll
-  for (int i = 0; i < GemmF32::kRows; ++i) {
-    const int row = GemmF32::row() + i;
-#pragma unroll
-    for (int j = 0; j < GemmF32::kColumns; ++j) {
-      const int column = column0 + GemmF32::column() + j;
-      if (row < rows && column < d) out[row * stride + column] = scale * product.c[i][j];
-    }
-  }
+  product.for_each_pair([&](int row, int column, float x, float y) {
+    column += column0;
+    if (row >= rows) return;
+    if (column < d) out[row * stride + column] = scale * x;
+    if (column + 1 < d) out[row * stride + column + 1] = scale * y;
+  });
 }
 
 __global__ void __launch_bounds__(GemmF32::kThreads, 4)

@@ -104,40 +104,60 @@ class Row {
   // The k best keys that are not masked.
   __device__ __forceinline__ Cut best(int64_t k) const {
     if (k <= 0) return {INT_MAX, 0};
-    if (count_above(kMasked) <= k) return {kMasked, 0};
+    const int all = count_above(kMasked);
+    if (all <= k) return {kMasked, 0};
     // More than k keys are above `low`, fewer than k above `high`.
     int low = smallest() - 1, high = largest();
+    int above_low = all, above_high = 0;
+    const int wanted = static_cast<int>(k);
     for (int step = 0; high - static_cast<int64_t>(low) > 1; ++step) {
-      const int middle = between(low, high, step);
+      const float share =
+          static_cast<float>(above_low - wanted) / static_cast<float>(above_low - above_high);
+      const int middle = between(low, high, share, step);
       const int above = count_above(middle);
-      if (above == k) return {middle, 0};
-      (above > k ? low : high) = middle;
+      if (above == wanted) return {middle, 0};
+      if (above > wanted) {
+        low = middle, above_low = above;
+      } else {
+        high = middle, above_high = above;
+      }
     }
-    return {high, k - count_above(high)};
+    return {high, wanted - above_high};
   }
 
   // The fewest best keys whose exp(score - top) sum to at least `mass`.
   __device__ __forceinline__ Cut best_mass(double mass, float top) const {
     if (mass <= 0) return {INT_MAX, 0};
-    if (mass_above(kMasked, top) < mass) return {kMasked, 0};
+    const double all = mass_above(kMasked, top);
+    if (all < mass) return {kMasked, 0};
     // The keys above `low` have the mass, those above `high` do not.
     int low = smallest() - 1, high = largest();
+    double above_low = all, above_high = 0;
     for (int step = 0; high - static_cast<int64_t>(low) > 1; ++step) {
-      const int middle = between(low, high, step);
-      (mass_above(middle, top) >= mass ? low : high) = middle;
+      const auto share = static_cast<float>((above_low - mass) / (above_low - above_high));
+      const int middle = between(low, high, share, step);
+      const double above = mass_above(middle, top);
+      if (above >= mass) {
+        low = middle, above_low = above;
+      } else {
+        high = middle, above_high = above;
+      }
     }
     // All keys that count now equal `high`: as many of them as the rest needs.
     const double each = expf(score_of(high) - top);
-    return {high, static_cast<int64_t>(ceil((mass - mass_above(high, top)) / each))};
+    return {high, static_cast<int64_t>(ceil((mass - above_high) / each))};
   }
 
  private:
-  // Halves the range of scores, which parts most rows in few steps; after 16 of those the range of
-  // keys, which ends after 32 more whatever the scores are.
-  __device__ __forceinline__ static int between(int low, int high, int step) {
+  // A key between the two, neither of them. `share`: how far up from `low` it lies if scores are
+  // spread evenly, which ends most searches in few steps; every other step takes the middle instead,
+  // in case they are not. After 16 steps the range of keys is halved, which ends after 32 more
+  // whatever the scores are.
+  __device__ __forceinline__ static int between(int low, int high, float share, int step) {
     const int half = static_cast<int>((static_cast<int64_t>(high) + low) >> 1);
     if (step >= 16) return half;
-    const float score = 0.5f * score_of(low) + 0.5f * score_of(high);
+    const float up = step % 2 == 0 ? share : 0.5f;
+    const float score = (1 - up) * score_of(low) + up * score_of(high);
     return isfinite(score) ? min(max(key_of(score), low + 1), high - 1) : half;
   }
 
@@ -155,15 +175,19 @@ __device__ __forceinline__ void write_list(const BlockSelectParams& p, const Sel
                                            const ToKey& to_key) {
   int32_t* list = p.list + p.begin[at];
   const unsigned before = (1u << scores.lane()) - 1;
-  int count = 0;
-  int64_t ties = cut.ties;
+  const int end = static_cast<int>(row.blocks.end);
+  const int forced_end = row.dense ? end : p.forced.sink_blocks;
+  const int forced_begin = static_cast<int>(row.blocks.diagonal) - p.forced.local_blocks;
+  int count = 0, ties = static_cast<int>(min(cut.ties, int64_t{INT_MAX}));
   scores.for_each([&](int score_key, int n) {
     const int key = to_key(score_key);
-    const bool inside = n < row.blocks.end;
-    const unsigned equal = __ballot_sync(kAll, inside && key == cut.key);
-    const bool tie = inside && key == cut.key && __popc(equal & before) < ties;
-    ties -= min(ties, int64_t{__popc(equal)});
-    const bool taken = inside && (key > cut.key || tie || row.forced(p, n));
+    bool taken = key > cut.key || n < forced_end || n >= forced_begin;
+    if (ties > 0) {
+      const unsigned equal = __ballot_sync(kAll, n < end && key == cut.key);
+      taken |= key == cut.key && __popc(equal & before) < ties;
+      ties -= min(ties, __popc(equal));
+    }
+    taken &= n < end;
     const unsigned all = __ballot_sync(kAll, taken);
     if (taken) list[count + __popc(all & before)] = n;
     count += __popc(all);
