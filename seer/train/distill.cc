@@ -281,8 +281,10 @@ RunResult distill_on(const models::Decoder& model, const io::Tokenizer& tokenize
   if (!settings.data.valid.empty()) {
     valid = open_mixture(settings.data.valid, settings.data, tokenizer, settings.tokenizer);
   }
+  const int64_t skipped_documents = train.skipped_documents() + valid.skipped_documents();
   Distillation task(model, tokenizer, std::move(train), std::move(valid), settings);
-  const RunResult result = run(task, settings.loop);
+  RunResult result = run(task, settings.loop);
+  result.skipped_documents = skipped_documents;
   if (!settings.loop.ranks || settings.loop.ranks->is_first()) task.save(settings.loop.out);
   return result;
 }

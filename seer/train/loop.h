@@ -73,6 +73,7 @@ class Task {
 
 struct RunResult {
   int64_t steps = 0, resumed_from = 0, tokens = 0, skipped_steps = 0;
+  int64_t skipped_documents = 0;        // of the training and held-out texts; the task's to fill in
   double seconds = 0;                   // of all parts of the run
   double loss = 0;                      // of the last step
   std::map<std::string, double> valid;  // after the last step

@@ -160,6 +160,10 @@ class Pretraining : public Task {
     return losses;
   }
 
+  int64_t skipped_documents() const {
+    return train_.skipped_documents() + valid_.skipped_documents();
+  }
+
   // The trained model in `folder`, as Hugging Face has it.
   void save(const std::filesystem::path& folder) {
     // config.json comes last: a folder that has one is complete.
@@ -275,7 +279,8 @@ RunResult pretrain(const PretrainSettings& settings) {
   const io::Tokenizer tokenizer = io::Tokenizer::load(settings.tokenizer);
   if (settings.device.is_cuda()) order_attention_kernels(settings.deterministic);
   Pretraining task(settings, tokenizer);
-  const RunResult result = run(task, settings.loop);
+  RunResult result = run(task, settings.loop);
+  result.skipped_documents = task.skipped_documents();
   task.save(settings.loop.out);
   return result;
 }
