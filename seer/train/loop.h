@@ -67,8 +67,12 @@ class Task {
   // while the rest is computed; always in the same order. Those not named are taken at the end.
   using Complete = std::function<void(const at::Tensor& parameter)>;
   virtual at::Tensor backward(int64_t step, int64_t micro_batch, const Complete& complete) = 0;
-  // Named results on held-out data; empty: nothing to validate on.
-  virtual std::map<std::string, double> validate() { return {}; }
+  // Named results on held-out data; empty: nothing to validate on. Called after the same steps in all
+  // processes, which may share the work (validation.h) and must come to the same results.
+  virtual std::map<std::string, double> validate(Ranks& ranks) {
+    static_cast<void>(ranks);
+    return {};
+  }
 };
 
 struct RunResult {
