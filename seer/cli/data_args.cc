@@ -8,7 +8,9 @@ namespace seer::cli {
 
 void DataArgs::add(Args& args, train::DataSettings& settings) {
   args.group("Data");
-  args.add("data", data, "texts to train on: .txt, .jsonl, .jsonl.zst")->required();
+  args.add("data", data,
+           "texts to train on: .txt, .jsonl, .jsonl.zst; broken lines are skipped and reported")
+      ->required();
   args.add("weights", weights, "share of the windows from each text; default: equal");
   args.add("valid", valid, "held-out texts");
   args.add("synthetic", settings.synthetic_share,
@@ -49,6 +51,9 @@ void print_result(const char* verb, const train::RunResult& result, const std::s
   for (const auto& [name, value] : result.valid) std::printf(", %s %.4f", name.c_str(), value);
   if (result.skipped_steps > 0) {
     std::printf(", %lld steps skipped", static_cast<long long>(result.skipped_steps));
+  }
+  if (result.skipped_documents > 0) {
+    std::printf(", %lld documents skipped", static_cast<long long>(result.skipped_documents));
   }
   std::printf("\nwritten: %s\n", out.c_str());
 }

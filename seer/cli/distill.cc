@@ -44,6 +44,7 @@ int distill(int argc, char** argv, int first) {
   s.data.threads = model_args.threads;
   const auto ranks = train::Ranks::from_environment(model_args.resolved_device());
   s.loop.ranks = ranks.get();
+  s.data.show_progress = ranks->is_first();
   const models::Decoder model = model_args.load();
   const train::RunResult result = train::distill(model, model_args.tokenizer(), s);
   if (ranks->is_first()) print_result("distill", result, loop.out);

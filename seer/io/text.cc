@@ -2,6 +2,8 @@
 #include "seer/io/text.h"
 
 #include <algorithm>
+#include <utility>
+#include <variant>
 
 #include <nlohmann/json.hpp>
 
@@ -17,28 +19,33 @@ constexpr size_t kLongestLine = size_t{1} << 31;  // bytes; beyond it a file is 
 
 struct Line {
   std::string_view text;
-  size_t number;  // from 1
-  size_t begin;   // byte offset in the unpacked file
+  Place place;
+
+  Place at(size_t byte) const { return {place.line, place.byte + static_cast<int64_t>(byte)}; }
 };
 
-void check_utf8(const std::string& path, const Line& line) {
+std::variant<Document, BrokenDocument> document_of(const Line& line) {
   const size_t bad = find_invalid_utf8(line.text);
-  SEER_CHECK(bad == std::string_view::npos, path, ": line ", line.number, " is not UTF-8 at byte ",
-             line.begin + bad, " of the file (from 0, unpacked); convert it to UTF-8");
-}
-
-std::string text_of_line(const std::string& path, const Line& line) {
-  check_utf8(path, line);
+  if (bad != std::string_view::npos) return BrokenDocument{line.at(bad), "is not UTF-8"};
   nlohmann::json json;
   try {
     json = nlohmann::json::parse(line.text);
   } catch (const nlohmann::json::parse_error& error) {
-    fail(path, ": line ", line.number, " is not valid JSON at its byte ", error.byte);
+    return BrokenDocument{line.at(error.byte - 1), "is not valid JSON"};  // its bytes are from 1
+  } catch (const nlohmann::json::out_of_range&) {
+    return BrokenDocument{line.place, "has a number that is too large"};
   }
   const auto text = json.is_object() ? json.find("text") : json.end();
-  SEER_CHECK(json.is_object() && text != json.end() && text->is_string(), path, ": line ",
-             line.number, " must be a JSON object with a string \"text\"");
-  return std::move(text->get_ref<std::string&>());
+  if (!json.is_object() || text == json.end() || !text->is_string()) {
+    return BrokenDocument{line.place, "is not a JSON object with a string \"text\""};
+  }
+  return Document{std::move(text->get_ref<std::string&>()), line.place};
+}
+
+[[noreturn]] void fail_broken(const std::string& path, const BrokenDocument& broken,
+                              const char* remedy) {
+  fail(path, ": line ", broken.place.line, " ", broken.reason, ", at byte ", broken.place.byte,
+       " of the file (from 0, unpacked); ", remedy);
 }
 
 // Lines without their "\n"; a last line without one counts, too.
@@ -46,10 +53,10 @@ void for_each_line(const std::filesystem::path& path,
                    const std::function<void(const Line&)>& take) {
   const auto stream = open_byte_stream(path);
   std::string kept;
-  size_t number = 0, begin = 0;
+  Place next;
   const auto give = [&](std::string_view text) {
-    take({text, ++number, begin});
-    begin += text.size() + 1;
+    take({text, next});
+    next = {next.line + 1, next.byte + static_cast<int64_t>(text.size()) + 1};
   };
   for (std::string_view bytes; !(bytes = stream->next()).empty();) {
     for (size_t end; (end = bytes.find('\n')) != std::string_view::npos;) {
@@ -63,31 +70,53 @@ void for_each_line(const std::filesystem::path& path,
       bytes.remove_prefix(end + 1);
     }
     kept.append(bytes);
-    SEER_CHECK(kept.size() <= kLongestLine, path.string(), ": line ", number + 1,
-               " is longer than ", kLongestLine, " bytes");
+    SEER_CHECK(kept.size() <= kLongestLine, path.string(), ": line ", next.line, " is longer than ",
+               kLongestLine, " bytes");
   }
   if (!kept.empty()) give(kept);
-  SEER_CHECK(number > 0, path.string(), " is empty: it has no line");
+  SEER_CHECK(next.line > 1, path.string(), " is empty: it has no line");
+}
+
+bool has_lines(const std::string& path) {
+  return path.ends_with(".jsonl") || path.ends_with(".jsonl.zst") || path.ends_with(".json.zst");
+}
+
+// A file that is one document.
+Document whole_document(const std::filesystem::path& path) {
+  std::string text = read_file(path);
+  SEER_CHECK(!text.empty(), path.string(), " is empty");
+  const size_t bad = find_invalid_utf8(text);
+  if (bad != std::string::npos) {
+    const auto lines = std::count(text.begin(), text.begin() + static_cast<ptrdiff_t>(bad), '\n');
+    fail_broken(path.string(), {{lines + 1, static_cast<int64_t>(bad)}, "is not UTF-8"},
+                "convert it to UTF-8");
+  }
+  return {std::move(text), {}};
 }
 
 }  // namespace
 
 void for_each_document(const std::filesystem::path& path,
                        const std::function<void(std::string&&)>& take) {
-  const std::string name = path.string();
-  if (name.ends_with(".jsonl") || name.ends_with(".jsonl.zst") || name.ends_with(".json.zst")) {
-    for_each_line(path, [&](const Line& line) { take(text_of_line(name, line)); });
-    return;
-  }
-  std::string text = read_file(path);
-  SEER_CHECK(!text.empty(), name, " is empty");
-  size_t number = 0;
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t end = std::min(text.find('\n', begin), text.size());
-    check_utf8(name, {std::string_view(text).substr(begin, end - begin), ++number, begin});
-    begin = end + 1;
-  }
-  take(std::move(text));
+  for_each_document(
+      path, [&](Document&& document) { take(std::move(document.text)); },
+      [&](BrokenDocument&& broken) {
+        fail_broken(path.string(), broken, "mend the line, or take it out");
+      });
+}
+
+void for_each_document(const std::filesystem::path& path,
+                       const std::function<void(Document&&)>& take,
+                       const std::function<void(BrokenDocument&&)>& skip) {
+  if (!has_lines(path.string())) return take(whole_document(path));
+  for_each_line(path, [&](const Line& line) {
+    auto document = document_of(line);
+    if (auto* broken = std::get_if<BrokenDocument>(&document)) {
+      skip(std::move(*broken));
+    } else {
+      take(std::move(std::get<Document>(document)));
+    }
+  });
 }
 
 }  // namespace seer::io

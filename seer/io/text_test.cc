@@ -115,7 +115,56 @@ TEST_F(TextTest, LinesThatAreNoDocuments) {
                 HasSubstr("line 2"))
         << line;
   }
-  EXPECT_THAT(error_of("a.jsonl", "{\"text\": \"a\"\n"), HasSubstr("not valid JSON"));
+  EXPECT_THAT(error_of("a.jsonl", "{\"text\": \"a\"\n"), HasSubstr("not valid JSON, at byte 12"));
+  EXPECT_THAT(error_of("a.jsonl", "{\"text\": \"a\", \"n\": 1e999}\n"), HasSubstr("number"));
+}
+
+TEST_F(TextTest, BrokenLinesGoToSkipAndTheOthersKeepTheirOrder) {
+  const std::string lines =
+      "{\"text\": \"a\"}\n"     // byte 0
+      "{\"text\": \"\xC3\"}\n"  // 14, fault at 24
+      "{\"text\": \"b\"\n"      // 28, fault at its end
+      "{\"text\": 1}\n"         // 41
+      "\n"                      // 53
+      "{\"text\": \"c\"}\n"     // 54
+      "{\"n\": 1e999}\n"        // 68
+      "{\"text\": \"d\"";       // 81, cut off at 93
+  for (const bool is_packed : {false, true}) {
+    const std::string name = is_packed ? "a.jsonl.zst" : "a.jsonl";
+    write_file_atomic(folder_ / name, is_packed ? zstd_frame(lines) : lines);
+    std::vector<std::string> good, broken;
+    for_each_document(
+        folder_ / name,
+        [&](Document&& d) {
+          good.push_back(message(d.text, " ", d.place.line, " ", d.place.byte));
+        },
+        [&](BrokenDocument&& d) {
+          broken.push_back(message(d.place.line, " ", d.place.byte, " ", d.reason));
+        });
+    EXPECT_THAT(good, ElementsAre("a 1 0", "c 6 54"));
+    EXPECT_THAT(broken, ElementsAre("2 24 is not UTF-8", "3 40 is not valid JSON",
+                                    "4 41 is not a JSON object with a string \"text\"",
+                                    "5 53 is not valid JSON", "7 68 has a number that is too large",
+                                    "8 93 is not valid JSON"));
+  }
+}
+
+TEST_F(TextTest, WhatCannotBeReadOnFromIsAnErrorEvenWhereLinesMayBeBroken) {
+  const auto error_with_skip = [&](const std::string& name, const std::string& content) {
+    write_file_atomic(folder_ / name, content);
+    try {
+      for_each_document(folder_ / name, [](Document&&) {}, [](BrokenDocument&&) {});
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  const std::string frame = zstd_frame("{\"text\": \"abc\"}\n");
+  EXPECT_THAT(error_with_skip("a.jsonl.zst", frame.substr(0, 12)), HasSubstr("cut off"));
+  EXPECT_THAT(error_with_skip("a.jsonl.zst", frame + "tail"), HasSubstr("cannot be unpacked"));
+  EXPECT_THAT(error_with_skip("a.jsonl", ""), HasSubstr("empty"));
+  EXPECT_THAT(error_with_skip("a.txt", "ab\ncd\xFF"),
+              AllOf(HasSubstr("line 2 is not UTF-8, at byte 5"), HasSubstr("convert it")));
 }
 
 TEST(Utf8, FindsTheFirstBadByte) {

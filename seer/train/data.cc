@@ -1,6 +1,7 @@
 #include "seer/train/data.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <numeric>
 #include <utility>
 
@@ -28,6 +29,15 @@ uint64_t stream_of(uint64_t use, uint64_t epoch) {
 [[noreturn]] void too_short(const TokenStream& stream, int64_t length) {
   fail(stream.file().source(), " has ", stream.size(), " tokens, fewer than one window of ", length,
        ": give more text or a smaller length");
+}
+
+void report_skipped(const std::filesystem::path& text, const TokenFile& file) {
+  const SkippedDocuments& skipped = file.skipped();
+  if (skipped.count == 0) return;
+  std::fprintf(stderr, "%s: %lld of %lld documents are skipped: %s\n", text.c_str(),
+               static_cast<long long>(skipped.count),
+               static_cast<long long>(file.num_documents() + skipped.count),
+               skipped.places().c_str());
 }
 
 }  // namespace
@@ -94,8 +104,16 @@ nlohmann::json Mixture::identity() const {
                     {"weight", weights[i]},
                     {"tokens", file.num_tokens()},
                     {"hash", file.hash()}});
+    // Only where there are some, so that the settings of runs without any stay what they were.
+    if (file.skipped().count > 0) json.back()["skipped_documents"] = file.skipped().count;
   }
   return json;
+}
+
+int64_t Mixture::skipped_documents() const {
+  int64_t count = 0;
+  for (const TokenStream& stream : streams) count += stream.file().skipped().count;
+  return count;
 }
 
 Mixture single_mixture(std::shared_ptr<const TokenFile> file, const io::Tokenizer& tokenizer) {
@@ -117,9 +135,10 @@ Mixture open_mixture(const std::vector<DataFile>& files, const DataSettings& set
     SEER_CHECK(weight >= 0, "weight ", weight, " of ", path.string(), ", want 0 or more");
     sum += weight;
     if (weight == 0) continue;
-    mixture.streams.emplace_back(
-        open_tokens(path, tokenizer, tokenizer_folder, settings.cache, settings.threads),
-        tokenizer);
+    auto file = open_tokens(path, tokenizer, tokenizer_folder, settings.cache, settings.threads,
+                            settings.show_progress);
+    if (settings.show_progress) report_skipped(path, *file);
+    mixture.streams.emplace_back(std::move(file), tokenizer);
     mixture.weights.push_back(weight);
   }
   SEER_CHECK(sum > 0, "the weights of all training files are 0: give one more than 0");

@@ -25,6 +25,8 @@ struct DataSettings {
   // Share of training windows that get synthetic facts and copies, 0 ... 1 (synthetic.h).
   double synthetic_share = 0;
   int threads = 0;  // that tokenise; 0: all cores
+  // Tokenising, and a line for each file whose broken documents are skipped; on standard error.
+  bool show_progress = true;
 };
 
 // A file's documents as one stream of tokens, [BOS] text EOS for each, in the order of the file or
@@ -55,12 +57,14 @@ struct Mixture {
   std::vector<TokenStream> streams;
   std::vector<double> weights;
   int32_t bos = -1;
-  // What the tokens are: names, lengths, hashes; part of a run's settings.
+  // What the tokens are: names, lengths, hashes, documents skipped; part of a run's settings.
   nlohmann::json identity() const;
+  int64_t skipped_documents() const;
 };
 // One stream.
 Mixture single_mixture(std::shared_ptr<const TokenFile> file, const io::Tokenizer& tokenizer);
-// Tokenises what is not in the cache. Error: no file, a negative weight, no weight above 0.
+// Tokenises what is not in the cache. Error: no file, a negative weight, no weight above 0; a file
+// that open_tokens() refuses.
 Mixture open_mixture(const std::vector<DataFile>& files, const DataSettings& settings,
                      const io::Tokenizer& tokenizer, const std::filesystem::path& tokenizer_folder);
 

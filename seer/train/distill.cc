@@ -17,6 +17,7 @@
 #include "seer/torch/ops.h"
 #include "seer/torch/stopwatch.h"
 #include "seer/train/synthetic.h"
+#include "seer/train/validation.h"
 
 namespace seer::train {
 namespace {
@@ -142,28 +143,16 @@ class Distillation : public Task {
     return run_model(std::move(batches), /*trains=*/true, complete);
   }
 
-  std::map<std::string, double> validate() override {
+  std::map<std::string, double> validate(Ranks& ranks) override {
+    const auto measure = [&](const at::Tensor& ids) {
+      return run_model({{ids, 1, 1.0}}, /*trains=*/false, nullptr);
+    };
+    const std::vector<std::string> names = metrics();
     std::map<std::string, double> results;
-    if (valid_.streams.empty()) return results;
-    for (const TokenStream& stream : valid_.streams) {
-      const int64_t body = settings_.length - (valid_.bos >= 0 ? 1 : 0);
-      const int64_t count = std::min(settings_.valid_sequences, stream.size() / body);
-      if (count < 1) continue;
-      const at::Tensor ids = at::empty({settings_.length}, at::kLong);
-      std::vector<int32_t> window(static_cast<size_t>(settings_.length), valid_.bos);
-      at::Tensor sum;
-      for (int64_t i = 0; i < count; ++i) {
-        stream.copy(i * body, body, window.data() + settings_.length - body);
-        std::copy(window.begin(), window.end(), ids.mutable_data_ptr<int64_t>());
-        const at::Tensor one = run_model({{ids.clone(), 1, 1.0 / static_cast<double>(count)}},
-                                         /*trains=*/false, nullptr);
-        sum = sum.defined() ? sum + one : one;
-      }
-      const std::string source = stream.file().source();
-      for (size_t j = 0; j < metrics().size(); ++j) {
-        results[metrics()[j] + "_" + source.substr(0, source.find('.'))] =
-            sum[static_cast<int64_t>(j)].item<double>();
-      }
+    for (const auto& [source, means] :
+         mean_over_windows({valid_, settings_.length, settings_.valid_sequences},
+                           static_cast<int64_t>(names.size()), model_.device(), measure, ranks)) {
+      for (size_t j = 0; j < names.size(); ++j) results[names[j] + "_" + source] = means[j];
     }
     return results;
   }
@@ -292,8 +281,10 @@ DistillResult distill_on(const models::Decoder& model, const io::Tokenizer& toke
   if (!settings.data.valid.empty()) {
     valid = open_mixture(settings.data.valid, settings.data, tokenizer, settings.tokenizer);
   }
+  const int64_t skipped_documents = train.skipped_documents() + valid.skipped_documents();
   Distillation task(model, tokenizer, std::move(train), std::move(valid), settings);
   DistillResult result{run(task, settings.loop)};
+  result.skipped_documents = skipped_documents;
   if (!settings.loop.ranks || settings.loop.ranks->is_first()) task.save(settings.loop.out);
   result.attention_seconds = task.attention_seconds();
   result.gate_seconds = task.gate_seconds();

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "seer/base/error.h"
+#include "seer/base/file.h"
 #include "seer/models/gate.h"
 #include "seer/models/test_model.h"
 #include "seer/train/run_fixture.h"
@@ -151,6 +152,25 @@ TEST_F(Distill, TextInMemoryIsEnough) {
   const auto tokens = tokenizer.encode(generated_text(100, 1), false);
   const RunResult result = distill(model, tokens, tokenizer, run);
   EXPECT_LT(result.loss, metrics_of(folder / "a")[0]["loss"].get<double>());
+}
+
+TEST_F(Distill, BrokenDocumentsAreSkippedAndCounted) {
+  const auto model = test_model();
+  DistillSettings run = distill_settings(folder, "clean");
+  run.loop.steps = 2;
+  EXPECT_EQ(distill(model, tokenizer, run).skipped_documents, 0);
+  for (const char* name : {"train.jsonl", "valid.jsonl"}) {
+    write_file_atomic(folder / name, "{\n" + read_file(folder / name) + "{\"text\": \"\xFF\"}\n");
+  }
+  run.loop.out = folder / "broken";
+  for (int runs = 0; runs < 2; ++runs) {  // the second finds all done
+    EXPECT_EQ(distill(model, tokenizer, run).skipped_documents, 4);
+  }
+  EXPECT_EQ(read_file(folder / "clean" / "attn_gate_weights.safetensors"),
+            read_file(folder / "broken" / "attn_gate_weights.safetensors"));
+  EXPECT_EQ(metrics_of(folder / "clean"), metrics_of(folder / "broken"));
+  const auto settings = nlohmann::json::parse(read_file(folder / "broken" / "run.json"));
+  EXPECT_EQ(settings["settings"]["data"][0]["skipped_documents"], 2);
 }
 
 TEST_F(Distill, WrongSettingsAreNamed) {

@@ -85,7 +85,7 @@ class Loop {
       if (validates || saves || waiting_ == kMostRows || unread.count() > kReadSeconds) {
         read_metrics();
       }
-      if (validates && ranks_.is_first()) validate();
+      if (validates) validate();
       if (saves && ranks_.is_first()) save();
     }
     ranks_.meet();  // the last checkpoint is there
@@ -213,7 +213,7 @@ class Loop {
   }
 
   void validate() {
-    result_.valid = task_.validate();
+    result_.valid = task_.validate(ranks_);
     read_at_ = Clock::now();  // its time is not the steps'
     if (result_.valid.empty()) return;
     nlohmann::ordered_json line{{"step", step_}};

@@ -67,12 +67,17 @@ class Task {
   // while the rest is computed; always in the same order. Those not named are taken at the end.
   using Complete = std::function<void(const at::Tensor& parameter)>;
   virtual at::Tensor backward(int64_t step, int64_t micro_batch, const Complete& complete) = 0;
-  // Named results on held-out data; empty: nothing to validate on.
-  virtual std::map<std::string, double> validate() { return {}; }
+  // Named results on held-out data; empty: nothing to validate on. Called after the same steps in all
+  // processes, which may share the work (validation.h) and must come to the same results.
+  virtual std::map<std::string, double> validate(Ranks& ranks) {
+    static_cast<void>(ranks);
+    return {};
+  }
 };
 
 struct RunResult {
   int64_t steps = 0, resumed_from = 0, tokens = 0, skipped_steps = 0;
+  int64_t skipped_documents = 0;        // of the training and held-out texts; the task's to fill in
   double seconds = 0;                   // of all parts of the run
   double loss = 0;                      // of the last step
   std::map<std::string, double> valid;  // after the last step

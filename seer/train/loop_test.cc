@@ -164,6 +164,27 @@ TEST_F(Loop, AFolderBelongsToOneProcess) {
   run(outer, settings("a"));
 }
 
+// The second of two processes; its sums are its own part.
+class Second : public Ranks {
+ public:
+  int rank() const override { return 1; }
+  int size() const override { return 2; }
+};
+
+TEST_F(Loop, AllProcessesValidateAndTheFirstWrites) {
+  QuadraticTask first, second;
+  first.before_backward = [](int64_t, int64_t) { throw std::runtime_error("stop"); };
+  EXPECT_THROW(run(first, settings("a")), std::runtime_error);  // makes the folder
+  Second ranks;
+  LoopSettings of_second = settings("a");
+  of_second.ranks = &ranks;
+  const RunResult result = run(second, of_second);
+  EXPECT_EQ(second.validations, 4);
+  EXPECT_EQ(result.valid.at("square"), second.vector().detach().square().sum().item<double>());
+  EXPECT_TRUE(metrics_of(folder / "a").empty());
+  EXPECT_TRUE(std::filesystem::is_empty(folder / "a" / "checkpoints"));
+}
+
 // Files may not grow beyond some bytes while this lives: what a full disk looks like.
 class FullDisk {
  public:

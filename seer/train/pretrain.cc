@@ -16,6 +16,7 @@
 #include "seer/train/cross_entropy.h"
 #include "seer/train/new_model.h"
 #include "seer/train/synthetic.h"
+#include "seer/train/validation.h"
 
 namespace seer::train {
 namespace {
@@ -138,26 +139,22 @@ class Pretraining : public Task {
     return loss.detach().view(1);
   }
 
-  std::map<std::string, double> validate() override {
-    const at::NoGradGuard no_grad;
+  std::map<std::string, double> validate(Ranks& ranks) override {
     refresh_weights();
+    const auto measure = [&](const at::Tensor& ids) {
+      return loss_of(ids.view({1, -1})).to(at::kDouble).view(1);
+    };
     std::map<std::string, double> losses;
-    for (const TokenStream& stream : valid_.streams) {
-      const int64_t body = length_ + (valid_.bos >= 0 ? 0 : 1);
-      const int64_t count = std::min(settings_.valid_tokens / length_, stream.size() / body);
-      if (count < 1) continue;
-      const at::Tensor batch = at::empty({1, length_ + 1}, at::kLong);
-      std::vector<int32_t> window(static_cast<size_t>(length_ + 1), valid_.bos);
-      double sum = 0;
-      for (int64_t i = 0; i < count; ++i) {
-        stream.copy(i * body, body, window.data() + length_ + 1 - body);
-        std::copy(window.begin(), window.end(), batch.mutable_data_ptr<int64_t>());
-        sum += loss_of(batch).item<double>();
-      }
-      const std::string source = stream.file().source();
-      losses[source.substr(0, source.find('.'))] = sum / static_cast<double>(count);
+    for (const auto& [source, means] :
+         mean_over_windows({valid_, length_ + 1, settings_.valid_tokens / length_}, 1,
+                           settings_.device, measure, ranks)) {
+      losses[source] = means[0];
     }
     return losses;
+  }
+
+  int64_t skipped_documents() const {
+    return train_.skipped_documents() + valid_.skipped_documents();
   }
 
   // The trained model in `folder`, as Hugging Face has it.
@@ -275,7 +272,8 @@ RunResult pretrain(const PretrainSettings& settings) {
   const io::Tokenizer tokenizer = io::Tokenizer::load(settings.tokenizer);
   if (settings.device.is_cuda()) order_attention_kernels(settings.deterministic);
   Pretraining task(settings, tokenizer);
-  const RunResult result = run(task, settings.loop);
+  RunResult result = run(task, settings.loop);
+  result.skipped_documents = task.skipped_documents();
   task.save(settings.loop.out);
   return result;
 }

@@ -6,7 +6,9 @@
 #include <cstring>
 #include <exception>
 #include <functional>
+#include <map>
 #include <mutex>
+#include <nlohmann/json.hpp>
 #include <string_view>
 #include <thread>
 #include <vector>
@@ -16,13 +18,13 @@
 #include "seer/base/progress.h"
 #include "seer/base/random.h"
 #include "seer/io/safetensors.h"
-#include "seer/io/text.h"
 
 namespace seer::train {
 namespace {
 
 constexpr const char* kForm = "seer tokens 1";
 constexpr int64_t kNarrowVocabulary = 65536;
+constexpr size_t kPlaces = 3;            // of skipped documents that are told
 constexpr size_t kBatchBytes = 2 << 20;  // of text per thread: enough to keep all threads busy
 
 uint64_t hash_bytes(const void* bytes, size_t size, uint64_t hash) {
@@ -65,9 +67,9 @@ class Tokeniser {
   Tokeniser(const io::Tokenizer& tokenizer, int threads)
       : tokenizer_(tokenizer), threads_(threads) {}
 
-  void add(std::string&& text) {
-    waiting_bytes_ += text.size();
-    waiting_.push_back(std::move(text));
+  void add(io::Document&& document) {
+    waiting_bytes_ += document.text.size();
+    waiting_.push_back(std::move(document));
     if (waiting_bytes_ >= kBatchBytes * static_cast<size_t>(threads_)) flush();
   }
 
@@ -79,7 +81,7 @@ class Tokeniser {
     const auto work = [&] {
       try {
         for (size_t i = next++; i < waiting_.size(); i = next++) {
-          ids[i] = tokenizer_.encode(waiting_[i], /*special=*/false);
+          ids[i] = tokenizer_.encode(waiting_[i].text, /*special=*/false);
         }
       } catch (...) {
         const std::lock_guard lock(error_lock);
@@ -91,8 +93,12 @@ class Tokeniser {
     work();
     for (auto& thread : threads) thread.join();
     if (error) std::rethrow_exception(error);
-    for (const auto& document : ids) {
-      tokens.insert(tokens.end(), document.begin(), document.end());
+    for (size_t i = 0; i < ids.size(); ++i) {
+      if (ids[i].empty()) {
+        skipped.add({waiting_[i].place, "has no text"});
+        continue;
+      }
+      tokens.insert(tokens.end(), ids[i].begin(), ids[i].end());
       offsets.push_back(static_cast<int64_t>(tokens.size()));
     }
     waiting_.clear();
@@ -101,11 +107,12 @@ class Tokeniser {
 
   std::vector<Token> tokens;
   std::vector<int64_t> offsets{0};
+  SkippedDocuments skipped;
 
  private:
   const io::Tokenizer& tokenizer_;
   int threads_;
-  std::vector<std::string> waiting_;
+  std::vector<io::Document> waiting_;
   size_t waiting_bytes_ = 0;
 };
 
@@ -117,31 +124,78 @@ io::TensorRecord record(const char* dtype, const std::vector<T>& values) {
           values.size() * sizeof(T)};
 }
 
+nlohmann::json to_json(const SkippedDocuments& skipped) {
+  auto first = nlohmann::json::array();
+  for (const auto& [place, reason] : skipped.first) {
+    first.push_back({place.line, place.byte, reason});
+  }
+  return {{"count", skipped.count}, {"first", first}};
+}
+
+// Error: nlohmann's.
+SkippedDocuments skipped_of(const std::string& text) {
+  const auto json = nlohmann::json::parse(text);
+  SkippedDocuments skipped{json.at("count"), {}};
+  for (const auto& one : json.at("first")) {
+    skipped.first.push_back({{one.at(0), one.at(1)}, one.at(2)});
+  }
+  return skipped;
+}
+
 template <class Token>
 void tokenise(const std::filesystem::path& text, const io::Tokenizer& tokenizer, int threads,
-              const std::filesystem::path& to) {
-  Progress progress("tokenise " + text.filename().string(), 0);
+              const std::filesystem::path& to, bool show_progress) {
+  Progress progress("tokenise " + text.filename().string(), 0, 0, show_progress);
   Tokeniser<Token> tokeniser(tokenizer, threads);
   double bytes = 0;
-  io::for_each_document(text, [&](std::string&& document) {
-    bytes += static_cast<double>(document.size());
+  const auto take = [&](io::Document&& document) {
+    bytes += static_cast<double>(document.text.size());
     tokeniser.add(std::move(document));
     progress.update(static_cast<int64_t>(tokeniser.offsets.size()) - 1,
                     count_text(bytes) + " bytes read");
+  };
+  io::for_each_document(text, take, [&](io::BrokenDocument&& document) {
+    tokeniser.skipped.add(std::move(document));
   });
   tokeniser.flush();
-  progress.update(static_cast<int64_t>(tokeniser.offsets.size()) - 1,
-                  count_text(static_cast<double>(tokeniser.tokens.size())) + " tokens");
+  const auto documents = static_cast<int64_t>(tokeniser.offsets.size()) - 1;
+  progress.update(documents, count_text(static_cast<double>(tokeniser.tokens.size())) + " tokens");
+  const SkippedDocuments& skipped = tokeniser.skipped;
+  SEER_CHECK(skipped.count <= documents, text.string(), ": ", skipped.count, " of ",
+             documents + skipped.count,
+             " documents, more than half, cannot be used: ", skipped.places(),
+             "; want a JSON object with a string \"text\" on each line, in UTF-8");
   uint64_t hash = hash_bytes(tokeniser.offsets.data(), tokeniser.offsets.size() * 8, 0);
   hash = hash_bytes(tokeniser.tokens.data(), tokeniser.tokens.size() * sizeof(Token), hash);
-  io::write_safetensors(
-      to,
-      {{"tokens", record(sizeof(Token) == 2 ? "U16" : "U32", tokeniser.tokens)},
-       {"offsets", record("I64", tokeniser.offsets)}},
-      {{"form", kForm}, {"hash", hex(hash)}, {"source", text.filename().string()}});
+  std::map<std::string, std::string> metadata{
+      {"form", kForm}, {"hash", hex(hash)}, {"source", text.filename().string()}};
+  if (skipped.count > 0) metadata["skipped"] = to_json(skipped).dump();
+  io::write_safetensors(to,
+                        {{"tokens", record(sizeof(Token) == 2 ? "U16" : "U32", tokeniser.tokens)},
+                         {"offsets", record("I64", tokeniser.offsets)}},
+                        metadata);
 }
 
 }  // namespace
+
+void SkippedDocuments::add(io::BrokenDocument&& document) {
+  ++count;
+  // They come nearly in order: a broken line is known when it is read, a text without a token later.
+  const auto after = std::find_if(first.begin(), first.end(), [&](const io::BrokenDocument& other) {
+    return other.place.line > document.place.line;
+  });
+  first.insert(after, std::move(document));
+  if (first.size() > kPlaces) first.pop_back();
+}
+
+std::string SkippedDocuments::places() const {
+  std::string text;
+  for (const auto& [place, reason] : first) {
+    text += message(text.empty() ? "" : ", ", "line ", place.line, " ", reason, " (byte ",
+                    place.byte, ")");
+  }
+  return count > static_cast<int64_t>(first.size()) ? text + ", ..." : text;
+}
 
 TokenFile::TokenFile(const std::filesystem::path& path) {
   const io::SafetensorsFile file(path);
@@ -170,6 +224,14 @@ TokenFile::TokenFile(const std::filesystem::path& path) {
   }
   hash_ = metadata.at("hash");
   source_ = metadata.at("source");
+  // Not there in files of texts that were all good, as older ones are.
+  if (const auto skipped = metadata.find("skipped"); skipped != metadata.end()) {
+    try {
+      skipped_ = skipped_of(skipped->second);
+    } catch (const nlohmann::json::exception&) {
+      bad("what it says of skipped documents cannot be read");
+    }
+  }
 }
 
 TokenFile::TokenFile(std::vector<int32_t> document, std::string source)
@@ -197,14 +259,15 @@ void TokenFile::copy(int64_t begin, int64_t count, int32_t* out) const {
 std::shared_ptr<const TokenFile> open_tokens(const std::filesystem::path& text,
                                              const io::Tokenizer& tokenizer,
                                              const std::filesystem::path& tokenizer_folder,
-                                             const std::filesystem::path& cache, int threads) {
+                                             const std::filesystem::path& cache, int threads,
+                                             bool show_progress) {
   const auto path = cached_path(text, tokenizer_folder, cache);
   if (!std::filesystem::exists(path)) {
     if (threads <= 0) threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
     if (tokenizer.vocab_size() <= kNarrowVocabulary) {
-      tokenise<uint16_t>(text, tokenizer, threads, path);
+      tokenise<uint16_t>(text, tokenizer, threads, path, show_progress);
     } else {
-      tokenise<uint32_t>(text, tokenizer, threads, path);
+      tokenise<uint32_t>(text, tokenizer, threads, path, show_progress);
     }
   }
   return std::make_shared<const TokenFile>(path);

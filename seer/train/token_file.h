@@ -9,12 +9,24 @@
 #include <string>
 #include <vector>
 
+#include "seer/io/text.h"
 #include "seer/io/tokenizer/tokenizer.h"
 
 namespace seer::train {
 
+// Documents of a text file that its token file leaves out: broken lines, and texts without a token.
+struct SkippedDocuments {
+  int64_t count = 0;
+  std::vector<io::BrokenDocument> first;  // of the file, three at most
+
+  void add(io::BrokenDocument&& document);
+  // "line 2 is not UTF-8 (byte 17), line 9 has no text (byte 80), ..."
+  std::string places() const;
+};
+
 // Tensors of the file: tokens [num_tokens] U16 (vocabularies up to 65,536) or U32, offsets
-// [num_documents + 1] I64. Tokens are the text's alone: no BOS, no EOS.
+// [num_documents + 1] I64. Tokens are the text's alone: no BOS, no EOS. Metadata: form, hash, source,
+// and "skipped", {"count", "first": [[line, byte, reason]]} as JSON, where documents were.
 class TokenFile {
  public:
   // Error: not such a file, offsets that do not fit.
@@ -30,6 +42,7 @@ class TokenFile {
   // Of the tokens and offsets: equal for equal data.
   const std::string& hash() const { return hash_; }
   const std::string& source() const { return source_; }  // name of the text file
+  const SkippedDocuments& skipped() const { return skipped_; }
 
  private:
   std::shared_ptr<const void> memory_;  // what the pointers below point into
@@ -37,14 +50,17 @@ class TokenFile {
   const uint16_t* narrow_ = nullptr;  // one of the two
   const uint32_t* wide_ = nullptr;
   std::string hash_, source_;
+  SkippedDocuments skipped_;
 };
 
 // The token file of `text` in the folder `cache`, made where it is not there for this path, size,
 // time of change and tokenizer.json. Tokenises with `threads` threads (0: all cores), keeps the
-// order.
+// order. Documents that cannot be used are skipped; error: more than half of them, or what
+// io::for_each_document cannot read on from.
 std::shared_ptr<const TokenFile> open_tokens(const std::filesystem::path& text,
                                              const io::Tokenizer& tokenizer,
                                              const std::filesystem::path& tokenizer_folder,
-                                             const std::filesystem::path& cache, int threads);
+                                             const std::filesystem::path& cache, int threads,
+                                             bool show_progress = true);
 
 }  // namespace seer::train

@@ -13,7 +13,7 @@ from conftest import ROOT
 REFERENCE = ROOT / "assets" / "reference"
 VERBS = ["run", "distill", "eval ppl", "generate", "pretrain", "bench", "kernels", "tokenize", "logits"]
 # Settings that make every run short.
-QUICK = ["--threads", "2"]
+QUICK = ["--threads", "1"]
 
 
 @pytest.fixture(scope="session")
@@ -200,6 +200,43 @@ def test_bad_texts(seer, tmp_path):
             assert words in message, (verb, message)
     assert "less than a block" in error_of(seer("generate", "--prompt", "Hi", "--method", "seer", ok=False))
     assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_broken_documents_are_skipped_in_training(seer, text, tmp_path):
+    import zstandard
+    parts = [text.read_text()[i:i + 8_000] for i in range(0, 32_000, 8_000)]
+    good = [json.dumps({"text": part}).encode() for part in parts]
+    broken = [b'{"text": "\xff"}', *good[:2], b"{", good[2], b'{"body": "a"}', good[3], b'{"text": ""}']
+    clean, mixed = tmp_path / "clean.jsonl", tmp_path / "mixed.jsonl.zst"
+    clean.write_bytes(b"\n".join(good))
+    mixed.write_bytes(zstandard.compress(b"\n".join(broken)))
+    line = (f"{mixed}: 4 of 8 documents are skipped: line 1 is not UTF-8 (byte 10), line 4 is not valid JSON "
+            f"(byte {sum(len(b) + 1 for b in broken[:3]) + 1}), line 6 is not a JSON object with a string \"text\" "
+            f"(byte {sum(len(b) + 1 for b in broken[:5])}), ...")
+
+    distill = ["--cache", tmp_path / "cache", "--steps", 2, "--length", 512, "--sequences", 1, *QUICK]
+    pretrain = ["--cache", tmp_path / "cache", "--steps", 2, "--lengths", 256, "--tokens-per-step", 512, "--layers", 1,
+                "--hidden", 32, "--heads", 1, "--kv-heads", 1, "--intermediate", 32, "--device", "cpu", *QUICK]
+    for verb, settings, result in [("distill", distill, "attn_gate_weights.safetensors"),
+                                   ("pretrain", pretrain, "model.safetensors")]:
+        want = seer(verb, "--data", clean, "--out", tmp_path / verb / "clean", *settings)
+        assert "skipped" not in want.stdout + want.stderr
+        for out in ("first", "from the cache"):
+            run = seer(verb, "--data", mixed, "--out", tmp_path / verb / out, *settings)
+            assert run.stderr.splitlines().count(line) == 1 and run.stderr.count("skipped") == 1, run.stderr
+            assert ", 4 documents skipped\n" in run.stdout
+            assert ((tmp_path / verb / out / result).read_bytes()
+                    == (tmp_path / verb / "clean" / result).read_bytes())
+            data = json.loads((tmp_path / verb / out / "run.json").read_text())["settings"]["data"]
+            assert data[0]["skipped_documents"] == 4
+
+    # A quantity that is measured does not leave anything out; nor is a damaged file one of broken documents.
+    assert "line 1 is not UTF-8" in error_of(seer("eval", "ppl", "--data", mixed, "--lengths", 512, ok=False))
+    for name, data, words in [("cut.jsonl.zst", mixed.read_bytes()[:-20], "cut off"),
+                              ("most.jsonl", b"\n".join([*broken, b"{"]), "5 of 9 documents, more than half")]:
+        (tmp_path / name).write_bytes(data)
+        message = error_of(seer("distill", "--data", tmp_path / name, "--out", tmp_path / "none", *distill, ok=False))
+        assert name in message and words in message
 
 
 def test_full_disk(seer, text, tmp_path):

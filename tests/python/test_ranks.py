@@ -66,6 +66,35 @@ def test_two_processes_give_what_one_gives(text, tmp_path):
             assert a[key] == pytest.approx(b[key], rel=1e-4)
 
 
+def test_validation_is_shared_and_gives_what_one_gives(text, tmp_path):
+    """Five windows of one held-out text and one of another, by two processes; a broken document is told once."""
+    lines = [json.dumps({"text": text.read_text()[i:i + 4_000]}) for i in range(0, 12_000, 4_000)]
+    (tmp_path / "many.jsonl").write_text("\n".join([*lines, "{"]))
+    (tmp_path / "short.txt").write_text(text.read_text()[-1_200:])
+    with_validation = lambda out: [
+        *arguments(text, out, **{"valid-every": 2, "valid-sequences": 5, "cache": tmp_path / "cache"}),
+        "--valid", f"{tmp_path / 'many.jsonl'},{tmp_path / 'short.txt'}"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    alone = subprocess.run(with_validation(one), env=environment(), check=True, capture_output=True, text=True)
+    port = free_port()
+    processes = [start(rank, port, with_validation(two)) for rank in (0, 1)]
+    outputs = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+
+    a, b = ([line for line in map(json.loads, (out / "metrics.jsonl").read_text().splitlines()) if "loss" not in line]
+            for out in (one, two))
+    names = {f"valid_{metric}_{file}" for metric in ("loss", "kl_per_row") for file in ("many", "short")}
+    assert [line["step"] for line in a] == [line["step"] for line in b] == [2, 4]
+    for alone_line, shared_line in zip(a, b):
+        assert alone_line.keys() == shared_line.keys() == {"step", *names}
+        for name in names:
+            assert shared_line[name] == pytest.approx(alone_line[name], rel=1e-4), name
+    # Only the first process writes and speaks.
+    skipped = "many.jsonl: 1 of 4 documents are skipped: line 4 is not valid JSON"
+    assert skipped in alone.stderr and skipped in outputs[0][1] and "1 documents skipped" in outputs[0][0]
+    assert outputs[1] == ("", "")
+
+
 def test_a_dead_process_ends_the_others_and_the_run_goes_on(text, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run = lambda out: [start(rank, port, arguments(text, out, steps=12, **{"save-every": 1})) for rank in (0, 1)]
