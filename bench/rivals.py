@@ -204,7 +204,7 @@ class FlashAttn(Implementation):
 
 
 class FlashAttn3(FlashAttn):
-    name, module, install = "flash-attn 3", "flash_attn_interface", "hopper/ of flash-attention's sources"
+    name, module, install = "flash-attn 3", "flash_attn_interface", "built from hopper/ of flash-attention's sources"
 
     def run(self):
         from flash_attn_interface import flash_attn_func
