@@ -72,6 +72,11 @@ def row_of_entries(lists):
     return torch.repeat_interleave(torch.arange(count.numel(), device=count.device), count)
 
 
+def place_of_entries(lists):
+    """For every entry of `list` its place within its row."""
+    return torch.arange(lists.listed, device=lists.list.device) - lists.begin.flatten()[row_of_entries(lists)]
+
+
 def to_mask(lists, blocks):
     """The map of listed blocks, bool [L, R, N]."""
     heads, rows = lists.count.shape
@@ -92,6 +97,14 @@ def per_query_head(lists, heads):
     return Lists(begin, count, torch.cat([part for part in per_head for _ in range(group)]))
 
 
+def padded(lists):
+    """(count [H, R], table [H, R, longest list]), int32: a row's list comes first, zeros follow."""
+    heads, rows = lists.count.shape
+    table = torch.zeros(heads * rows, int(lists.count.max()), dtype=torch.int32, device=lists.list.device)
+    table[row_of_entries(lists), place_of_entries(lists)] = lists.list
+    return lists.count, table.view(heads, rows, -1)
+
+
 def flex_tables(lists, blocks):
     """What BlockMask.from_kv_blocks takes: (partial count, partial index, full count, full index), int32.
 
@@ -107,8 +120,7 @@ def flex_tables(lists, blocks):
     full_count = torch.zeros(heads * rows, dtype=torch.int32, device=device)
     full_count.index_add_(0, row, is_full.to(torch.int32))
     full_count = full_count.view(1, heads, rows)
-    # Lists ascend, so a row's full blocks come first and keep their places.
-    place = torch.arange(lists.listed, device=device) - lists.begin.flatten()[row]
+    place = place_of_entries(lists)  # lists ascend, so a row's full blocks come first and keep their places
     full_index = torch.zeros(heads * rows, blocks, dtype=torch.int32, device=device)
     full_index[row[is_full], place[is_full]] = lists.list[is_full]
     partial_index = torch.zeros(heads * rows, blocks, dtype=torch.int32, device=device)

@@ -95,17 +95,20 @@ def targets():
 
 
 def full():
-    """All lengths and densities, both head sizes and dtypes."""
-    groups = []
-    for dtype in DTYPES:
-        for head_dim in (128, 64):
-            for heads_kv in (32, 8):
-                for length in (2048, 4096, 8192, 16384, 32768, 65536, 131072, 262144):
-                    shape = Shape(length, length, heads_kv=heads_kv, head_dim=head_dim, dtype=dtype)
-                    groups.append((shape, variants(shape, (.02, .05, .1, .2, .5, 1.))))
-                chunk = Shape(2048, 131072, heads_kv=heads_kv, head_dim=head_dim, dtype=dtype)
-                groups.append((chunk, variants(chunk, (.02, .05, .1, .2, .5, 1.), list_heads=("q", "kv"))))
-    return groups
+    """All lengths and densities of one shape, then shapes that differ from it in one thing or two.
+
+    Lists are gate's, but random below 8k, where a window and a sink alone would be dense. At 256k FlexAttention's
+    tables take 4 GB for each density, so there are two.
+    """
+    every, two = (.02, .05, .1, .2, .5, 1.), (.1, 1.)
+    square = lambda length, heads_kv=8, **more: Shape(length, length, heads_kv=heads_kv, **more)
+    groups = [(square(length), every) for length in (32768, 131072, 8192, 65536, 16384, 4096, 2048)]
+    groups += [(square(262144), (.02, .1)), (Shape(2048, 131072, heads_kv=8), (.02, .1, .5)),
+               (square(32768, heads_kv=32), two), (square(32768, head_dim=64), two), (square(32768, dtype="f16"), two),
+               (Shape(2048, 131072), (.1,)), (square(8192, head_dim=96), two), (square(8192, head_dim=256), two),
+               (square(8192, heads_kv=32, head_dim=64, dtype="f16"), two)]
+    return [(shape, variants(shape, densities, ("gate",) if shape.len_k >= 8192 else ("random",),
+                             ("q", "kv") if shape.offset else ("q",))) for shape, densities in groups]
 
 
 def quick():

@@ -31,8 +31,11 @@ def sample(shape, lists, heads_of_lists, count=24, seed=0):
     return list(dict.fromkeys(pairs))
 
 
-def references(shape, q, k, v, lists, pairs):
-    """Attention of the sampled rows over their listed blocks (None: all visible), in f32 without TF32."""
+def references(shape, q, k, v, lists, pairs, causal=True):
+    """Attention of the sampled rows over their listed blocks (None: all visible), in f32 without TF32.
+
+    causal: diagonal blocks are masked, else attended to as a whole.
+    """
     assert not torch.backends.cuda.matmul.allow_tf32
     device, out = q.device, []
     for head, row in pairs:
@@ -46,7 +49,8 @@ def references(shape, q, k, v, lists, pairs):
         queries = torch.arange(row * BLOCK, row * BLOCK + BLOCK, device=device)
         kv_head = head * shape.heads_kv // shape.heads_q
         scores = q[queries, head].float() @ k[keys, kv_head].float().T * shape.scale
-        scores.masked_fill_(keys > queries[:, None] + shape.offset * BLOCK, -torch.inf)
+        if causal:
+            scores.masked_fill_(keys > queries[:, None] + shape.offset * BLOCK, -torch.inf)
         out.append(Reference(head, row, scores.softmax(-1) @ v[keys, kv_head].float(), scores.logsumexp(-1)))
     return out
 

@@ -1,6 +1,7 @@
 """The implementations that are compared. Each is a small class:
 
 name        as in the results; sparse: works on the lists, else on everything
+causal      masks diagonal blocks; else it attends to them as a whole
 missing()   why it cannot be used here at all ("" if it can): the package, say
 can_run()   why it cannot run this shape, "" if it can
 prepare()   layouts, masks, plans: none of it is timed
@@ -16,6 +17,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import block_lists
+import timing
 from cases import BLOCK
 
 DTYPE = {"bf16": torch.bfloat16, "f16": torch.float16}
@@ -44,24 +46,48 @@ class Inputs:
 
 
 class Implementation:
-    sparse = False
-    module = ""  # what has to be installed
+    sparse, causal = False, True
+    module = ""   # what has to be importable
+    install = ""  # how to get it
 
     def __init__(self, shape):
         self.shape, self.note = shape, ""
 
     @classmethod
+    @functools.cache
     def missing(cls):
-        return "" if not cls.module or importlib.util.find_spec(cls.module) else "not installed"
+        if not cls.module:
+            return ""
+        if not importlib.util.find_spec(cls.module.split(".")[0]):
+            return f"not installed ({cls.install})"
+        try:
+            importlib.import_module(cls.module)
+        except Exception as error:  # a package that does not fit this torch or CUDA, or lacks one itself
+            return f"not usable ({one_line(error)})"
+        return ""
 
     @classmethod
     def version(cls):
         if not cls.module:
             return "part of torch"
-        return getattr(importlib.import_module(cls.module), "__version__", "of unknown version")
+        return getattr(importlib.import_module(cls.module.split(".")[0]), "__version__", "of unknown version")
 
     def can_run(self):
         return ""
+
+    def fastest(self, choices, choose):
+        """The choice whose run, after choose(choice), takes the least time. One that fails is left out."""
+        seconds, failed = {}, None
+        for choice in choices:
+            try:
+                choose(choice)
+                seconds[choice] = min(timing.warm_up(self.run)[0] for _ in range(3))
+            except Exception as error:  # a choice that does not fit the chip
+                failed = error
+                print(f"  {self.name} with {choice}: {one_line(error)}")
+        if not seconds:
+            raise failed
+        return min(seconds, key=seconds.get)
 
     def output(self, result):
         return result.squeeze(0).transpose(0, 1), None
@@ -147,15 +173,7 @@ class Flex(Implementation):
         self.mask = block_lists.block_mask(lists, s.blocks, self.mask_mod(s.offset * BLOCK))
         key = s.head_dim, s.dtype
         if self.tune and key not in self.best:
-            import timing
-            seconds = {}
-            for choice in self.choices:
-                self.choose(choice)
-                try:
-                    seconds[choice] = min(timing.warm_up(self.run)[0] for _ in range(3))
-                except Exception as error:  # a choice that does not fit the chip
-                    print(f"  FlexAttention with (warps, stages) {choice}: {one_line(error)}")
-            self.best[key] = min(seconds, key=seconds.get)
+            self.best[key] = self.fastest(self.choices, self.choose)
         self.choose(self.best.get(key, self.choices[0]))
 
     def choose(self, choice):
@@ -172,7 +190,7 @@ class Flex(Implementation):
 
 class FlashAttn(Implementation):
     """The flash-attn package, dense; grouped heads and the offset are its own."""
-    name, module = "flash-attn", "flash_attn"
+    name, module, install = "flash-attn", "flash_attn", "pip install flash-attn"
 
     def prepare(self, inputs, lists):
         self.inputs = tuple(x.unsqueeze(0) for x in (inputs.q, inputs.k, inputs.v))
@@ -186,7 +204,7 @@ class FlashAttn(Implementation):
 
 
 class FlashAttn3(FlashAttn):
-    name, module = "flash-attn 3", "flash_attn_interface"
+    name, module, install = "flash-attn 3", "flash_attn_interface", "built from hopper/ of flash-attention's sources"
 
     def run(self):
         from flash_attn_interface import flash_attn_func
@@ -198,21 +216,36 @@ class FlashInfer(Implementation):
     """FlashInfer's VariableBlockSparseAttentionWrapper: one map for each kv head, keys gathered token by token.
 
     Its causal rule counts in gathered keys from the end. That is the true one, for each row's last block is the
-    diagonal. Where query heads of a group have lists of their own, K and V are repeated beforehand.
+    diagonal. Where query heads of a group have lists of their own, K and V are repeated beforehand. By itself it takes
+    fa3 on Hopper, whose tiles of 128 queries are half empty here: fa2 is tried too, once for each kind of shape.
     """
-    name, sparse, module = "FlashInfer", True, "flashinfer"
+    name, sparse, module, install = "FlashInfer", True, "flashinfer", "pip install flashinfer-python"
+    backends, best = ("fa3", "fa2"), {}
 
     def prepare(self, inputs, lists):
-        import flashinfer
         s, heads = self.shape, lists.count.shape[0]
-        if lists.listed * BLOCK >= 2 ** 30:
+        if lists.listed * BLOCK >= 2 ** 29:
             raise RuntimeError(f"its plan would hold {lists.listed * BLOCK} int32 indices")
-        self.note = "" if heads == s.heads_kv else "K, V repeated"
-        self.inputs = tuple(x.squeeze(0) for x in (inputs.heads_first if heads == s.heads_kv else inputs.repeated))
-        device = inputs.q.device
+        own = heads == s.heads_kv
+        self.inputs = tuple(x.squeeze(0) for x in (inputs.heads_first if own else inputs.repeated))
+        plan = functools.partial(self.plan, lists)
+        key = s.head_dim, s.dtype, s.heads_q // heads
+        if key not in self.best:
+            self.best[key] = self.fastest(self.backends, plan)
+        plan(self.best[key])
+        self.note = self.best[key] + ("" if own else ", K, V repeated")
+
+    @staticmethod
+    @functools.cache
+    def workspace(device):
+        """For partial results of a run, so that all plans can share it."""
+        return torch.empty(512 << 20, dtype=torch.uint8, device=device)
+
+    def plan(self, lists, backend):
+        from flashinfer.sparse import VariableBlockSparseAttentionWrapper
+        s, heads, device = self.shape, lists.count.shape[0], lists.list.device
         sizes = lambda n: torch.full((heads, n), BLOCK, dtype=torch.int32, device=device)
-        workspace = torch.empty(512 << 20, dtype=torch.uint8, device=device)
-        self.wrapper = flashinfer.sparse.VariableBlockSparseAttentionWrapper(workspace)
+        self.wrapper = VariableBlockSparseAttentionWrapper(self.workspace(device), backend=backend)
         self.wrapper.plan(block_lists.to_mask(lists, s.blocks), sizes(s.rows), sizes(s.blocks), s.heads_q, heads,
                           s.head_dim, causal=True, sm_scale=s.scale, q_data_type=DTYPE[s.dtype])
 
@@ -223,7 +256,47 @@ class FlashInfer(Implementation):
         return result.transpose(0, 1), None
 
 
-ALL = (Seer, Flash2, Cudnn, Flex, FlashAttn, FlashAttn3, FlashInfer)
+class CudnnBlockSparse(Implementation):
+    """The block-sparse forward of nvidia-cudnn-frontend: for Hopper, written for blocks of 64.
+
+    It has no causal rule: the diagonal blocks count as a whole, as many blocks and no masking. It can split long lists
+    over the keys, so that K and V of a split fit into L2; its own choice for lists of one length is tried beside 1.
+    """
+    name, sparse, causal = "cuDNN block-sparse", True, False
+    module, install = "cudnn.block_sparse_attention", "pip install nvidia-cudnn-frontend"
+
+    def can_run(self):
+        return "" if self.shape.head_dim in (64, 96, 128) else "it has D 64, 96 and 128"
+
+    def prepare(self, inputs, lists):
+        self.inputs = inputs.heads_first
+        count, table = block_lists.padded(block_lists.per_query_head(lists, self.shape.heads_q))
+        self.lists = {"q2k_block_index": table[None], "q2k_block_nums": count[None]}
+        choices = {1, self.splits_for_l2()}
+        self.choose(self.fastest(choices, self.choose) if len(choices) > 1 else 1)
+
+    def splits_for_l2(self):
+        """As nvidia-cudnn-frontend's kv_splits="auto", which takes 1 where counts differ between rows; 4 at most."""
+        s = self.shape
+        of_head, l2 = 2 * s.len_k * s.head_dim * 2, torch.cuda.get_device_properties().L2_cache_size
+        splits = 1
+        while of_head > splits * l2 * 3 // 4 and splits < 4:
+            splits *= 2
+        return splits
+
+    def choose(self, splits):
+        self.splits, self.note = splits, "no causal mask" + (f", {splits} splits" if splits > 1 else "")
+
+    def run(self):
+        from cudnn.block_sparse_attention import block_sparse_attention_forward
+        return block_sparse_attention_forward(*self.inputs, **self.lists, sparse_block_size=BLOCK,
+                                              softmax_scale=self.shape.scale, kv_splits=self.splits)
+
+    def output(self, result):
+        return result["o_tensor"].squeeze(0).transpose(0, 1), result["lse_tensor"].squeeze(0)
+
+
+ALL = (Seer, Flash2, Cudnn, Flex, FlashAttn, FlashAttn3, FlashInfer, CudnnBlockSparse)
 
 
 def one_line(error):

@@ -10,7 +10,8 @@ import sys
 import record
 
 FLASH, CUDNN, FLEX = "torch FlashAttention-2", "torch cuDNN", "FlexAttention"
-OTHERS = ("flash-attn", "flash-attn 3", "FlashInfer")  # shown where they were measured
+SPARSE = (FLEX, "FlashInfer", "cuDNN block-sparse")
+OTHERS = ("flash-attn", "flash-attn 3", *SPARSE[1:])  # shown where they were measured
 SLOWER = " ⚠"
 
 
@@ -38,7 +39,7 @@ def compared(rows):
 
 def fastest_dense(rivals):
     """Milliseconds of the fastest dense rival, None where there is none."""
-    return min((ms for name, ms in rivals.items() if ms and name not in (FLEX, "FlashInfer")), default=None)
+    return min((ms for name, ms in rivals.items() if ms and name not in SPARSE), default=None)
 
 
 def tokens(row):
@@ -73,11 +74,11 @@ def table(data, keep=lambda row: True):
                       *(ratio(rivals.get(name), own["median_ms"]) for name in (FLASH, CUDNN, FLEX, *extra))])
     reasons = {f"{r['implementation']}, {tokens(r)}: {r['status']}" for r in data["rows"]
                if keep(r) and r["status"] != "ok"}
-    reasons |= {f"{name}: {state}" for name, state in data["rivals"].items() if state == "not installed"}
+    reasons |= {f"{name}: {state}" for name, state in data["rivals"].items() if state.startswith("not ")}
     slower = f";{SLOWER}: seer is slower" if SLOWER in str(lines) else ""
     reasons |= {f"{group}: {reason}" for group, reason in data.get("failed", {}).items()}
     notes = [f"\"x\": how many times longer the rival takes{slower}. "
-             "FA2 and cuDNN are torch's and compute everything; FlexAttention and FlashInfer compute the same lists.",
+             f"FA2 and cuDNN are torch's and compute everything; {', '.join(SPARSE)} compute the same lists.",
              *(["Not in the table: " + "; ".join(sorted(reasons)) + "."] if reasons else []),
              f"{data['chip']}, torch {data['versions']['torch']}, CUDA {data['versions']['cuda']}, cuDNN "
              f"{data['versions']['cudnn']}, driver {data['versions']['driver']}, {data['date']}; `{record.portable(data['command'])}`"]
