@@ -437,6 +437,18 @@ def test_cuda_equals_cpu(name, which):
 
 
 @needs_gpu
+@pytest.mark.parametrize("block_q", [1, 64])
+def test_cuda_map_equals_cpu(block_q):
+    pack = Pack([65, 1, 40], [150, 200, 40], block=64, block_q=block_q)
+    args = (*attention_inputs(pack, torch.bfloat16, dim=64), *pack.cu()[:3], pack.num_rows,
+            pack.num_blocks, block_q, 64, 0.125, True, True, True)
+    want, got = ops.pooled_attn(*args), ops.pooled_attn(*on_gpu(args))
+    for x, y, limit in zip(got, want, (2e-2, 1e-4, 1e-4), strict=True):
+        assert x.is_cuda and x.dtype == y.dtype
+        close(x.cpu(), y, limit)
+
+
+@needs_gpu
 @pytest.mark.parametrize("rule,strength", [("nz_ratio", 0.3), ("top_p", 0.7), ("head_budget", 0.4)])
 def test_cuda_graph_of_gate_and_selection(rule, strength):
     pack = PACKS["packed"]
