@@ -35,7 +35,7 @@ class Pooled(rivals.Implementation):
 
     def prepare(self, inputs, lists):
         s, ends = self.shape, lambda n: torch.tensor([0, n], dtype=torch.int32, device=inputs.q.device)
-        self.args = (inputs.q, inputs.k, inputs.v, ends(s.len_q), ends(s.len_k), ends(s.rows), s.rows, s.blocks, BLOCK,
+        self.args = (inputs.q, inputs.k, inputs.v, ends(s.len_q), ends(s.len_k), ends(s.rows), s.rows, s.blocks, BLOCK, BLOCK,
                      s.scale, True, self.group_max, True)
 
     def run(self):

@@ -24,6 +24,8 @@ constexpr Verb kVerbs[] = {
      "distil gates for a model on a text, compare dense and sparse attention"},
     {"distill", seer::cli::distill, "train the gates of a model"},
     {"eval ppl", seer::cli::eval_ppl, "perplexity, dense beside sparse"},
+    {"eval recall", seer::cli::eval_recall,
+     "share of attention in the chosen blocks, by layer and head"},
     {"generate", seer::cli::generate, "continue a prompt: sparse prefill, dense decode"},
     {"pretrain", seer::cli::pretrain, "train a language model from scratch"},
     {"bench", seer::cli::bench, "time an operation beside its rivals"},
@@ -35,7 +37,7 @@ constexpr Verb kVerbs[] = {
 void print_help() {
   std::puts(
       "seer: learned block-sparse attention for long text\n\nUsage: seer VERB [--settings]\n");
-  for (const Verb& verb : kVerbs) std::printf("  %-10s %s\n", verb.name, verb.about);
+  for (const Verb& verb : kVerbs) std::printf("  %-11s %s\n", verb.name, verb.about);
   std::puts(
       "\n`seer VERB --help` lists a verb's settings with units and defaults. --version prints the "
       "version.");

@@ -1,8 +1,6 @@
 // seer run: the main job. Gates are distilled for a model on a text, then dense and learned sparse
 // attention are shown side by side on the part of the text that was held out.
 
-#include <ATen/ATen.h>
-
 #include <cstdio>
 #include <ctime>
 #include <filesystem>
@@ -12,6 +10,7 @@
 #include "seer/cli/settings.h"
 #include "seer/cli/verbs.h"
 #include "seer/eval/head_picture.h"
+#include "seer/eval/perplexity.h"
 #include "seer/io/text.h"
 #include "seer/train/distill.h"
 
@@ -143,11 +142,9 @@ int run(int argc, char** argv, int first) {
     rows = eval::compare(model, &gates, methods, split.held_out, [&] { progress.advance(); });
   }
   const fs::path out = a.out;
-  const auto& window = split.held_out.ids[0];
-  const at::Tensor ids =
-      at::tensor(at::IntArrayRef(std::vector<int64_t>(window.begin(), window.end())), at::kLong);
+  const at::Tensor ids = eval::ids_of(split.held_out.ids[0], model.device());
   const auto shown = a.select.selections().back();
-  eval::draw_heads(eval::capture_heads(model, gates, ids.to(model.device()), shown, 4),
+  eval::draw_heads(eval::capture_heads(model, gates, ids, shown, 4),
                    "true map, gate, blocks at " + label(shown), out / "heads.png");
 
   nlohmann::json json = bench::record("run", argc, argv, eval::to_json(rows));

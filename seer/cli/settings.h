@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "seer/cli/args.h"
-#include "seer/eval/perplexity.h"
+#include "seer/eval/method.h"
 #include "seer/io/gate_file.h"
 #include "seer/io/tokenizer/tokenizer.h"
 #include "seer/models/decoder.h"

@@ -8,6 +8,7 @@ int run(int argc, char** argv, int first);
 int distill(int argc, char** argv, int first);
 int pretrain(int argc, char** argv, int first);
 int eval_ppl(int argc, char** argv, int first);
+int eval_recall(int argc, char** argv, int first);
 int generate(int argc, char** argv, int first);
 int logits(int argc, char** argv, int first);
 int tokenize(int argc, char** argv, int first);

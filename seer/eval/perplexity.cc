@@ -31,9 +31,7 @@ struct Runner {
 
   Pass operator()(const Method& method, const std::vector<int32_t>& window,
                   models::SparseStatistics& statistics) const {
-    const at::Tensor ids =
-        at::tensor(at::IntArrayRef(std::vector<int64_t>(window.begin(), window.end())), at::kLong)
-            .to(model.device());
+    const at::Tensor ids = ids_of(window, model.device());
     const auto length = static_cast<int64_t>(window.size());
     const models::Sequences sequences{.q_lens = {length}, .k_lens = {length}, .prompt_len = 0};
 
@@ -68,14 +66,9 @@ Row make_row(const Method& method, const Windows& windows, const std::vector<Pas
   double nll = 0;
   for (const Pass& pass : passes) nll += pass.nll / static_cast<double>(passes.size());
   Row row;
-  row.method = method.dense                                   ? "dense"
-               : method.sparse.scorer == models::Scorer::gate ? "seer"
-                                                              : models::name(method.sparse.scorer);
-  if (!method.dense) {
-    row.rule = method.sparse.selection.rule;
-    row.strength = method.sparse.selection.strength.at(0);
-    row.density = statistics.density();
-  }
+  row.method = method_name(method);
+  row.setting = setting_of(method);
+  if (!method.dense) row.density = statistics.density();
   row.length = windows.length;
   row.documents = static_cast<int64_t>(windows.ids.size());
   row.perplexity = std::exp(nll);
@@ -86,45 +79,7 @@ Row make_row(const Method& method, const Windows& windows, const std::vector<Pas
   return row;
 }
 
-// Whether the rule's strength is a share of the blocks.
-bool is_by_share(const Row& row) {
-  return row.rule == "nz_ratio" || row.rule == "head_budget";
-}
-
-double asked_sparsity(const Row& row) {
-  return std::round((1 - row.strength) * 1e6) / 1e6;
-}
-
-// What a sparse row was asked for, as "sparsity 0.9" or "threshold 0.005".
-std::string setting_of(const Row& row) {
-  if (row.rule.empty()) return "";
-  if (!is_by_share(row)) return row.rule + " " + report::number(row.strength, 4);
-  const std::string text = "sparsity " + report::number(asked_sparsity(row), 4);
-  return row.rule == "nz_ratio" ? text : row.rule + ", " + text;
-}
-
 }  // namespace
-
-Windows document_windows(const std::vector<std::vector<int32_t>>& documents, int64_t length,
-                         double min_ratio, int64_t max_documents, int64_t bos_id) {
-  SEER_CHECK(length >= 2, "length is ", length, ", want at least 2 tokens");
-  Windows windows{.length = length, .ids = {}};
-  size_t longest = 0;
-  for (const auto& document : documents) {
-    longest = std::max(longest, document.size());
-    if (static_cast<double>(document.size()) < min_ratio * static_cast<double>(length)) continue;
-    if (static_cast<int64_t>(windows.ids.size()) == max_documents) break;
-    std::vector<int32_t> window;
-    if (bos_id >= 0) window.push_back(static_cast<int32_t>(bos_id));
-    window.insert(window.end(), document.begin(),
-                  document.begin() + std::min<int64_t>(document.size(), length - window.size()));
-    if (static_cast<int64_t>(window.size()) == length) windows.ids.push_back(std::move(window));
-  }
-  SEER_CHECK(!windows.ids.empty(), "no document has ", min_ratio, " x ", length,
-             " tokens (the longest has ", longest,
-             "): choose shorter --lengths, a lower --min-ratio, or longer texts");
-  return windows;
-}
 
 double mean_nll(const models::Decoder& model, const at::Tensor& hidden, const at::Tensor& ids) {
   const int64_t count = ids.size(0) - 1, piece = 1024;
@@ -165,13 +120,10 @@ nlohmann::json to_json(const Row& row) {
                          {"documents", row.documents},  {"perplexity", row.perplexity},
                          {"density", row.density},      {"attention_ms", row.attention_ms},
                          {"prefill_ms", row.prefill_ms}};
-  // Null where the rule sets another limit.
-  json["sparsity"] = row.rule.empty()   ? nlohmann::json(0.0)
-                     : is_by_share(row) ? nlohmann::json(asked_sparsity(row))
-                                        : nlohmann::json(nullptr);
-  if (!row.rule.empty()) {
-    json["rule"] = row.rule;
-    json["strength"] = row.strength;
+  json["sparsity"] = asked_sparsity(row.setting);
+  if (!row.setting.rule.empty()) {
+    json["rule"] = row.setting.rule;
+    json["strength"] = row.setting.strength;
     json["score_ms"] = row.score_ms;
     json["select_ms"] = row.select_ms;
   }
@@ -190,7 +142,7 @@ std::string to_table(const std::vector<Row>& rows) {
   double dense = 0;
   for (const Row& row : rows) {
     if (row.method == "dense") dense = row.perplexity;
-    table.add({std::to_string(row.length), row.method, setting_of(row),
+    table.add({std::to_string(row.length), row.method, to_text(row.setting),
                report::fixed(row.density, 3), report::fixed(row.perplexity, 3),
                dense > 0 ? "x" + report::fixed(row.perplexity / dense, 4) : "",
                report::fixed(row.attention_ms, 0) + " ms",

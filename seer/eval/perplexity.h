@@ -8,23 +8,17 @@
 #include <string>
 #include <vector>
 
-#include "seer/io/tokenizer/tokenizer.h"
+#include "seer/eval/method.h"
+#include "seer/eval/windows.h"
 #include "seer/models/decoder.h"
 #include "seer/models/sparse_attention.h"
 
 namespace seer::eval {
 
-// One way to compute attention.
-struct Method {
-  bool dense = true;
-  models::SparseSettings sparse;  // where not dense
-};
-
 struct Row {
-  std::string method;   // "dense", "seer", "random", "streaming", "untrained", "oracle"
-  std::string rule;     // of block_select; empty for dense
-  double strength = 0;  // of the rule
-  int64_t length = 0;   // tokens of each document, BOS included
+  std::string method;  // "dense", "seer", "random", "streaming", "untrained", "oracle"
+  Setting setting;     // asked for
+  int64_t length = 0;  // tokens of each document, BOS included
   int64_t documents = 0;
   double perplexity = 0;
   double density = 1;       // blocks computed over causal blocks, measured
@@ -32,16 +26,6 @@ struct Row {
   double score_ms = 0, select_ms = 0;  // of which
   double prefill_ms = 0;  // median over documents: the whole forward pass but the output head
 };
-
-// Token windows of `length`, each with BOS first where the tokenizer has one.
-struct Windows {
-  int64_t length = 0;
-  std::vector<std::vector<int32_t>> ids;
-};
-// From documents of at least `min_ratio` x length tokens: the first `length` of each, `max_documents` of
-// them. Error, with the longest document found, where none is long enough.
-Windows document_windows(const std::vector<std::vector<int32_t>>& documents, int64_t length,
-                         double min_ratio, int64_t max_documents, int64_t bos_id);
 
 // Mean negative log-likelihood (nats) of ids[1...] given what comes before, from hidden states [T, hidden];
 // logits exist for a few rows at a time only.

@@ -9,28 +9,6 @@
 namespace seer::eval {
 namespace {
 
-TEST(DocumentWindows, CutsLongDocumentsAndPutsBosFirst) {
-  const std::vector<std::vector<int32_t>> documents = {{5, 6, 7},
-                                                       std::vector<int32_t>(16, 9),
-                                                       std::vector<int32_t>(15, 8),
-                                                       std::vector<int32_t>(40, 7)};
-  const Windows windows = document_windows(documents, 4, 4, 8, 1);
-  ASSERT_EQ(windows.ids.size(), 2u);  // the third is one token short of four lengths
-  EXPECT_EQ(windows.ids[0], (std::vector<int32_t>{1, 9, 9, 9}));
-  EXPECT_EQ(windows.ids[1], (std::vector<int32_t>{1, 7, 7, 7}));
-  EXPECT_EQ(document_windows(documents, 4, 4, 1, 1).ids.size(), 1u);
-  EXPECT_EQ(document_windows(documents, 4, 4, 8, -1).ids[0], (std::vector<int32_t>{9, 9, 9, 9}));
-}
-
-TEST(DocumentWindows, SaysHowLongTheLongestIs) {
-  try {
-    document_windows({{1, 2, 3}}, 100, 4, 8, 1);
-    FAIL() << "no error";
-  } catch (const Error& e) {
-    EXPECT_THAT(e.what(), testing::HasSubstr("the longest has 3"));
-  }
-}
-
 // A model whose logits are known: the embedding is the identity, so that hidden states are logits.
 models::Decoder identity_model(int64_t vocabulary) {
   io::ModelConfig config;
@@ -61,8 +39,7 @@ TEST(Table, ShowsRowsBesideDense) {
   dense.length = sparse.length = 1024;
   dense.perplexity = 10;
   sparse.method = "seer";
-  sparse.rule = "nz_ratio";
-  sparse.strength = 0.1;
+  sparse.setting = {"nz_ratio", 0.1};
   sparse.perplexity = 11;
   sparse.density = 0.0987;
   const std::string table = to_table({dense, sparse});
@@ -71,7 +48,7 @@ TEST(Table, ShowsRowsBesideDense) {
   EXPECT_THAT(table, testing::HasSubstr("0.099"));
   EXPECT_EQ(to_json(sparse)["sparsity"], 0.9);
   EXPECT_EQ(to_json(dense)["sparsity"], 0.0);
-  sparse.rule = "threshold";
+  sparse.setting.rule = "threshold";
   EXPECT_TRUE(to_json(sparse)["sparsity"].is_null());
 }
 

@@ -97,7 +97,10 @@ const torch_ops::Ragged& SparseAttention::ragged_of(const AttentionInput& input)
   return ragged_;
 }
 
-at::Tensor SparseAttention::scores(const AttentionInput& input, const torch_ops::Ragged& ragged) {
+at::Tensor SparseAttention::scores(const AttentionInput& input) {
+  const auto span = score_.span();
+  const at::NoGradGuard no_grad;  // the choice of blocks has no gradient
+  const torch_ops::Ragged& ragged = ragged_of(input);
   switch (settings_.scorer) {
     case Scorer::gate:
     case Scorer::untrained: {
@@ -117,6 +120,31 @@ at::Tensor SparseAttention::scores(const AttentionInput& input, const torch_ops:
   fail("unknown scorer");
 }
 
+torch_ops::BlockLists SparseAttention::select(const AttentionInput& input,
+                                              const at::Tensor& scores) {
+  const Sequences& sequences = input.sequences;
+  const int64_t block = settings_.block;
+  torch_ops::BlockLists lists;
+  {
+    const auto span = select_.span();
+    torch_ops::Selection selection = settings_.selection;
+    selection.prompt_blocks = (sequences.prompt_len + block - 1) / block;
+    lists = torch_ops::block_select(scores, ragged_of(input), selection);
+  }
+  counts_[0].add_(lists.count.sum());
+  counts_[1].add_(lists.begin.lt(0).sum());  // rows without valid scores, on a GPU
+  causal_blocks_ +=
+      static_cast<double>(input.q.size(1) * num_visible_blocks(sequences, settings_.block));
+  return lists;
+}
+
+std::tuple<at::Tensor, at::Tensor> SparseAttention::attend(const AttentionInput& input,
+                                                           const torch_ops::BlockLists& lists) {
+  const auto span = attention_.span();
+  return torch_ops::block_sparse_attn(input.q, input.k, input.v, ragged_of(input), lists,
+                                      input.scale, /*causal=*/true);
+}
+
 at::Tensor SparseAttention::operator()(const AttentionInput& input) {
   if (window_cuts(input)) return dense_attention(input);
   const Sequences& sequences = input.sequences;
@@ -126,28 +154,7 @@ at::Tensor SparseAttention::operator()(const AttentionInput& input) {
                ", not a multiple of the block size ", settings_.block,
                "; choose a chunk length that is");
   }
-  const torch_ops::Ragged& ragged = ragged_of(input);
-  at::Tensor scores;
-  {
-    const auto span = score_.span();
-    const at::NoGradGuard no_grad;  // the choice of blocks has no gradient
-    scores = this->scores(input, ragged);
-  }
-  torch_ops::BlockLists lists;
-  {
-    const auto span = select_.span();
-    torch_ops::Selection selection = settings_.selection;
-    const int64_t block = settings_.block;
-    selection.prompt_blocks = (sequences.prompt_len + block - 1) / block;
-    lists = torch_ops::block_select(scores, ragged, selection);
-  }
-  counts_[0].add_(lists.count.sum());
-  counts_[1].add_(lists.begin.lt(0).sum());  // rows without valid scores, on a GPU
-  causal_blocks_ +=
-      static_cast<double>(input.q.size(1) * num_visible_blocks(sequences, settings_.block));
-  const auto span = attention_.span();
-  return std::get<0>(torch_ops::block_sparse_attn(input.q, input.k, input.v, ragged, lists,
-                                                  input.scale, /*causal=*/true));
+  return std::get<0>(attend(input, select(input, scores(input))));
 }
 
 }  // namespace seer::models

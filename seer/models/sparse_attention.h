@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "seer/models/attention.h"
@@ -49,6 +50,15 @@ class SparseAttention {
   // size.
   SparseAttention(const Decoder& model, const Gates* gates, SparseSettings settings);
   at::Tensor operator()(const AttentionInput& input);
+
+  // Its three steps, for layers whose window hides nothing: scores of blocks [Hq, R, N]; the blocks
+  // chosen by them (or by those of another object whose settings differ in the selection only), which
+  // the statistics count; attention over those blocks, o [T, Hq, D], lse [Hq, T] f32.
+  at::Tensor scores(const AttentionInput& input);
+  torch_ops::BlockLists select(const AttentionInput& input, const at::Tensor& scores);
+  std::tuple<at::Tensor, at::Tensor> attend(const AttentionInput& input,
+                                            const torch_ops::BlockLists& lists);
+
   // Forgets the gate keys, to free their memory; a prompt that starts at token 0 begins anew
   // without it.
   void reset();
@@ -58,7 +68,6 @@ class SparseAttention {
   void reset_statistics();
 
  private:
-  at::Tensor scores(const AttentionInput& input, const torch_ops::Ragged& ragged);
   const torch_ops::Ragged& ragged_of(const AttentionInput& input);
   const Decoder& model_;
   const Gates* gates_;

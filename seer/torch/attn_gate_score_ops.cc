@@ -191,7 +191,7 @@ std::tuple<at::Tensor, at::Tensor> score_grad_autograd(
 at::Tensor attn_gate_score(const at::Tensor& q_gate, const at::Tensor& k_gate,
                            const Ragged& ragged) {
   return call(q_gate, k_gate, ragged.cu_q, ragged.cu_k, ragged.cu_rows, ragged.cu_blocks,
-              ragged.num_blocks, ragged.block);
+              ragged.num_blocks, ragged.one_block(kScoreOp));
 }
 
 }  // namespace seer::torch_ops

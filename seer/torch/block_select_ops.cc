@@ -144,8 +144,8 @@ Lists select_autograd(const at::Tensor& scores, const at::Tensor& cu_q, const at
 BlockLists block_select(const at::Tensor& scores, const Ragged& ragged,
                         const Selection& selection) {
   auto [begin, count, list] =
-      call(scores, ragged.cu_q, ragged.cu_k, ragged.cu_rows, ragged.block, selection.rule,
-           selection.strength, selection.sink_blocks, selection.local_blocks,
+      call(scores, ragged.cu_q, ragged.cu_k, ragged.cu_rows, ragged.one_block(kSelectOp),
+           selection.rule, selection.strength, selection.sink_blocks, selection.local_blocks,
            selection.last_dense_rows, selection.prompt_blocks);
   return {begin, count, list};
 }

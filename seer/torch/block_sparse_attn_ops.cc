@@ -157,7 +157,7 @@ Output attn_autograd(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
 Output block_sparse_attn(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                          const Ragged& ragged, const BlockLists& lists, double scale, bool causal) {
   return call(q, k, v, ragged.cu_q, ragged.cu_k, ragged.cu_rows, lists.begin, lists.count,
-              lists.list, ragged.block, scale, causal);
+              lists.list, ragged.one_block(kSparseOp), scale, causal);
 }
 
 }  // namespace seer::torch_ops

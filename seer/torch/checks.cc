@@ -53,9 +53,14 @@ void check_f32(const char* op, const Named& x, int64_t dim) {
               x.tensor.scalar_type(), ", want float32");
 }
 
-void check_block(const char* op, int64_t block) {
-  TORCH_CHECK(block >= 16 && block <= 128 && block % 16 == 0, op, ": block is ", block,
+void check_block(const char* op, int64_t block, const char* name) {
+  TORCH_CHECK(block >= 16 && block <= 128 && block % 16 == 0, op, ": ", name, " is ", block,
               ", want a multiple of 16 from 16 to 128");
+}
+
+void check_block_q(const char* op, int64_t block_q) {
+  TORCH_CHECK(block_q >= 1 && block_q <= 128, op, ": block_q is ", block_q,
+              ", want 1 (a row for each token) to 128");
 }
 
 int64_t check_prefix(const char* op, const Named& cu, int64_t total, const at::Tensor* like) {

@@ -30,7 +30,9 @@ void check_qkv(const char* op, const at::Tensor& q, const at::Tensor& k, const a
 void check_same_device(const char* op, std::initializer_list<Named> tensors);
 // f32 with `dim` axes.
 void check_f32(const char* op, const Named& x, int64_t dim);
-void check_block(const char* op, int64_t block);
+void check_block(const char* op, int64_t block, const char* name = "block");
+// Tokens of a row where they may differ from those of a key block.
+void check_block_q(const char* op, int64_t block_q);
 
 // int32 [B + 1], contiguous, 0 first, never falling; B as in `like` where that is given. Returns
 // the last entry, which must be `total` where that is not negative. Of a CUDA tensor only the form is

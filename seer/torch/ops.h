@@ -23,11 +23,17 @@ struct Ragged {
   int64_t num_rows = 0;           // R
   int64_t total_blocks = 0;       // key blocks of all sequences
   int64_t num_blocks = 0;         // N
-  int block = 64;
+  int block = 64;                 // tokens in a key block
+  int block_q = 64;               // tokens in a query block, a row
+  // Tokens in a block, for an op whose blocks of queries and keys are one size. Error: they are not.
+  int one_block(const char* op) const;
 };
-// From host lengths; `block` tokens in a block. Lengths of 0 are allowed.
+// From host lengths; `block` tokens in a block of queries and of keys. Lengths of 0 are allowed.
 Ragged make_ragged(const std::vector<int64_t>& q_lens, const std::vector<int64_t>& k_lens,
                    int block, const at::Device& device);
+// The same with rows of `block_q` tokens, 1 ... 128, for pooled_attn: the other ops take one block.
+Ragged make_ragged(const std::vector<int64_t>& q_lens, const std::vector<int64_t>& k_lens,
+                   int block_q, int block_k, const at::Device& device);
 
 // What a row attends to: list[begin .. begin + count), ascending. Checked before it is used.
 struct BlockLists {
@@ -43,7 +49,8 @@ std::tuple<at::Tensor, at::Tensor> block_sparse_attn(const at::Tensor& q, const 
                                                      const BlockLists& lists, double scale,
                                                      bool causal);
 
-// -> o [T, Hq, D], lse [Hq, T] f32, map [Hq or Hk, R, N] f32
+// -> o [T, Hq, D], lse [Hq, T] f32, map [Hq or Hk, R, N] f32. Rows of one token (ragged.block_q = 1)
+// give each token's largest weight in every key block.
 std::tuple<at::Tensor, at::Tensor, at::Tensor> pooled_attn(const at::Tensor& q, const at::Tensor& k,
                                                            const at::Tensor& v,
                                                            const Ragged& ragged, double scale,

@@ -38,6 +38,17 @@ TEST(MakeRagged, OfLengths) {
   EXPECT_EQ(r.total_blocks, 9);
   EXPECT_EQ(r.num_blocks, 6);
   EXPECT_EQ(r.block, 16);
+  EXPECT_EQ(r.block_q, 16);
+}
+
+TEST(MakeRagged, RowsOfTokens) {
+  const Ragged r = make_ragged({32, 0, 5}, {96, 20, 5}, 1, 16, at::kCPU);
+  EXPECT_EQ(ints(r.cu_rows), ints(r.cu_q));
+  EXPECT_EQ(ints(r.cu_blocks), (std::vector<int32_t>{0, 6, 8, 9}));
+  EXPECT_EQ(r.num_rows, 37);
+  EXPECT_EQ(r.num_blocks, 6);
+  EXPECT_EQ(r.block, 16);
+  EXPECT_EQ(r.block_q, 1);
 }
 
 TEST(MakeRagged, Refused) {
@@ -46,6 +57,30 @@ TEST(MakeRagged, Refused) {
   EXPECT_THAT(error_of([] { make_ragged({1, 2}, {1}, 16, at::kCPU); }), HasSubstr("as many"));
   EXPECT_THAT(error_of([] { make_ragged({1l << 31}, {1}, 16, at::kCPU); }),
               HasSubstr("at most 2147483647"));
+  EXPECT_THAT(error_of([] { make_ragged({1}, {1}, 0, 16, at::kCPU); }), HasSubstr("block_q is 0"));
+  EXPECT_THAT(error_of([] { make_ragged({1}, {1}, 1, 24, at::kCPU); }), HasSubstr("block_k is 24"));
+}
+
+// The largest weight of a row is that of its tokens.
+TEST(PooledAttn, RowsOfTokensMakeUpRowsOfBlocks) {
+  at::manual_seed(3);
+  const at::Tensor q = at::randn({96, 4, 32}), k = at::randn({160, 2, 32});
+  const auto map_of = [&](int block_q) {
+    const Ragged ragged = make_ragged({64, 32}, {64, 96}, block_q, 16, at::kCPU);
+    return std::get<2>(pooled_attn(q, k, k, ragged, 0.2, true, true, false));
+  };
+  const at::Tensor of_tokens = map_of(1);
+  EXPECT_EQ(of_tokens.sizes(), (at::IntArrayRef{2, 96, 6}));
+  EXPECT_TRUE(at::equal(of_tokens.view({2, 6, 16, 6}).amax(2), map_of(16)));
+}
+
+TEST(PooledAttn, OnlyItTakesTwoBlockSizes) {
+  const Ragged ragged = make_ragged({16}, {16}, 1, 16, at::kCPU);
+  const at::Tensor x = at::randn({16, 2, 8}), scores = at::randn({2, 16, 1});
+  const auto wants_one = HasSubstr("rows of 1 tokens and key blocks of 16, want one size");
+  EXPECT_THAT(error_of([&] { attn_gate_score(x, x.narrow(0, 0, 1), ragged); }), wants_one);
+  EXPECT_THAT(error_of([&] { block_select(scores, ragged, {.strength = {1}}); }), wants_one);
+  EXPECT_THAT(error_of([&] { block_sparse_attn(x, x, x, ragged, {}, 1, true); }), wants_one);
 }
 
 // A step against the gradient makes the loss smaller by about the gradient's square.

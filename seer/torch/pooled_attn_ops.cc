@@ -20,21 +20,23 @@ constexpr const char* kPooledOp = "seer::pooled_attn";
 // On a GPU the contents of prefix sums are not looked at: that would wait for the device.
 Output attn(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& cu_q,
             const at::Tensor& cu_k, const at::Tensor& cu_rows, int64_t num_rows, int64_t num_blocks,
-            int64_t block, double scale, bool causal, bool group_max, bool normalise) {
+            int64_t block_q, int64_t block_k, double scale, bool causal, bool group_max,
+            bool normalise) {
   check_same_device(
       kPooledOp,
       {{"q", q}, {"k", k}, {"v", v}, {"cu_q", cu_q}, {"cu_k", cu_k}, {"cu_rows", cu_rows}});
   check_qkv(kPooledOp, q, k, v);
-  check_block(kPooledOp, block);
+  check_block_q(kPooledOp, block_q);
+  check_block(kPooledOp, block_k, "block_k");
   check_prefix(kPooledOp, {"cu_q", cu_q}, q.size(0));
   check_prefix(kPooledOp, {"cu_k", cu_k}, k.size(0), &cu_q);
-  check_block_prefix(kPooledOp, {"cu_rows", cu_rows}, cu_q, block, num_rows);
+  check_block_prefix(kPooledOp, {"cu_rows", cu_rows}, cu_q, block_q, num_rows);
   const int seqs = static_cast<int>(cu_q.size(0) - 1);
   const int32_t* keys = int_data(cu_k);
   for (int b = 0; b < (q.is_cpu() ? seqs : 0); ++b) {
-    TORCH_CHECK((keys[b + 1] - keys[b] + block - 1) / block <= num_blocks, kPooledOp, ": sequence ",
-                b, " has ", keys[b + 1] - keys[b], " keys, the map ", num_blocks, " blocks of ",
-                block);
+    TORCH_CHECK((keys[b + 1] - keys[b] + block_k - 1) / block_k <= num_blocks, kPooledOp,
+                ": sequence ", b, " has ", keys[b + 1] - keys[b], " keys, the map ", num_blocks,
+                " blocks of ", block_k);
   }
   const int64_t map_heads = group_max ? k.size(1) : q.size(1);
   const auto f32 = q.options().dtype(at::kFloat);
@@ -60,7 +62,8 @@ Output attn(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const
   p.total_k = k.size(0);
   p.num_rows = num_rows;
   p.num_blocks = num_blocks;
-  p.block_q = p.block_k = static_cast<int>(block);
+  p.block_q = static_cast<int>(block_q);
+  p.block_k = static_cast<int>(block_k);
   p.scale = static_cast<float>(scale);
   p.causal = causal;
   p.normalise = normalise;
@@ -79,8 +82,9 @@ Output attn(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const
 
 Output attn_meta(const at::Tensor& q, const at::Tensor& k, const at::Tensor&, const at::Tensor&,
                  const at::Tensor&, const at::Tensor&, c10::SymInt num_rows, c10::SymInt num_blocks,
-                 int64_t block, double, bool, bool group_max, bool) {
-  check_block(kPooledOp, block);
+                 int64_t block_q, int64_t block_k, double, bool, bool group_max, bool) {
+  check_block_q(kPooledOp, block_q);
+  check_block(kPooledOp, block_k, "block_k");
   const auto f32 = q.options().dtype(at::kFloat);
   return {at::empty_symint(q.sym_sizes(), q.options()),
           at::empty_symint({q.sym_size(1), q.sym_size(0)}, f32),
@@ -89,27 +93,27 @@ Output attn_meta(const at::Tensor& q, const at::Tensor& k, const at::Tensor&, co
 
 Output call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& cu_q,
             const at::Tensor& cu_k, const at::Tensor& cu_rows, c10::SymInt num_rows,
-            c10::SymInt num_blocks, int64_t block, double scale, bool causal, bool group_max,
-            bool normalise) {
+            c10::SymInt num_blocks, int64_t block_q, int64_t block_k, double scale, bool causal,
+            bool group_max, bool normalise) {
   using Tensor = const at::Tensor&;
   static const auto op =
       c10::Dispatcher::singleton()
           .findSchemaOrThrow(kPooledOp, "")
           .typed<Output(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, c10::SymInt, c10::SymInt,
-                        int64_t, double, bool, bool, bool)>();
-  return op.call(q, k, v, cu_q, cu_k, cu_rows, num_rows, num_blocks, block, scale, causal,
-                 group_max, normalise);
+                        int64_t, int64_t, double, bool, bool, bool)>();
+  return op.call(q, k, v, cu_q, cu_k, cu_rows, num_rows, num_blocks, block_q, block_k, scale,
+                 causal, group_max, normalise);
 }
 
 Output attn_autograd(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                      const at::Tensor& cu_q, const at::Tensor& cu_k, const at::Tensor& cu_rows,
-                     c10::SymInt num_rows, c10::SymInt num_blocks, int64_t block, double scale,
-                     bool causal, bool group_max, bool normalise) {
+                     c10::SymInt num_rows, c10::SymInt num_blocks, int64_t block_q, int64_t block_k,
+                     double scale, bool causal, bool group_max, bool normalise) {
   refuse_gradient(kPooledOp, "it has no backward: call it under no_grad or detach q, k, v",
                   {{"q", q}, {"k", k}, {"v", v}});
   const at::AutoDispatchBelowADInplaceOrView guard;
-  return call(q, k, v, cu_q, cu_k, cu_rows, num_rows, num_blocks, block, scale, causal, group_max,
-              normalise);
+  return call(q, k, v, cu_q, cu_k, cu_rows, num_rows, num_blocks, block_q, block_k, scale, causal,
+              group_max, normalise);
 }
 
 }  // namespace
@@ -118,7 +122,7 @@ Output pooled_attn(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v
                    const Ragged& ragged, double scale, bool causal, bool group_max,
                    bool normalise) {
   return call(q, k, v, ragged.cu_q, ragged.cu_k, ragged.cu_rows, ragged.num_rows, ragged.num_blocks,
-              ragged.block, scale, causal, group_max, normalise);
+              ragged.block_q, ragged.block, scale, causal, group_max, normalise);
 }
 
 }  // namespace seer::torch_ops

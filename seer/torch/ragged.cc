@@ -27,9 +27,22 @@ void prefix_sums(const std::vector<int64_t>& lens, int64_t unit, int32_t* out) {
 
 }  // namespace
 
+int Ragged::one_block(const char* op) const {
+  TORCH_CHECK(block_q == block, op, ": rows of ", block_q, " tokens and key blocks of ", block,
+              ", want one size for both; only pooled_attn takes two");
+  return block;
+}
+
 Ragged make_ragged(const std::vector<int64_t>& q_lens, const std::vector<int64_t>& k_lens,
                    int block, const at::Device& device) {
   check_block("make_ragged", block);
+  return make_ragged(q_lens, k_lens, block, block, device);
+}
+
+Ragged make_ragged(const std::vector<int64_t>& q_lens, const std::vector<int64_t>& k_lens,
+                   int block_q, int block_k, const at::Device& device) {
+  check_block_q("make_ragged", block_q);
+  check_block("make_ragged", block_k, "block_k");
   TORCH_CHECK(q_lens.size() == k_lens.size(), "make_ragged: ", q_lens.size(), " query lengths and ",
               k_lens.size(), " key lengths, want as many");
   Ragged out;
@@ -40,20 +53,21 @@ Ragged make_ragged(const std::vector<int64_t>& q_lens, const std::vector<int64_t
   int32_t* to = sums.mutable_data_ptr<int32_t>();
   prefix_sums(q_lens, 1, to);
   prefix_sums(k_lens, 1, to + entries);
-  prefix_sums(q_lens, block, to + 2 * entries);
-  prefix_sums(k_lens, block, to + 3 * entries);
+  prefix_sums(q_lens, block_q, to + 2 * entries);
+  prefix_sums(k_lens, block_k, to + 3 * entries);
   sums = sums.to(device, /*non_blocking=*/true);
   out.cu_q = sums.select(0, 0);
   out.cu_k = sums.select(0, 1);
   out.cu_rows = sums.select(0, 2);
   out.cu_blocks = sums.select(0, 3);
-  for (const int64_t len : q_lens) out.num_rows += (len + block - 1) / block;
+  for (const int64_t len : q_lens) out.num_rows += (len + block_q - 1) / block_q;
   for (const int64_t len : k_lens) {
-    const int64_t blocks = (len + block - 1) / block;
+    const int64_t blocks = (len + block_k - 1) / block_k;
     out.total_blocks += blocks;
     out.num_blocks = std::max(out.num_blocks, blocks);
   }
-  out.block = block;
+  out.block = block_k;
+  out.block_q = block_q;
   return out;
 }
 

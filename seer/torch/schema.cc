@@ -11,8 +11,8 @@ TORCH_LIBRARY(seer, m) {
       "-> (Tensor o, Tensor lse)");
   m.def(
       "pooled_attn(Tensor q, Tensor k, Tensor v, Tensor cu_q, Tensor cu_k, Tensor cu_rows, "
-      "SymInt num_rows, SymInt num_blocks, int block, float scale, bool causal, bool group_max, "
-      "bool normalise) -> (Tensor o, Tensor lse, Tensor map)");
+      "SymInt num_rows, SymInt num_blocks, int block_q, int block_k, float scale, bool causal, "
+      "bool group_max, bool normalise) -> (Tensor o, Tensor lse, Tensor map)");
   m.def(
       "attn_gate_pool(Tensor x, Tensor cu, Tensor cu_blocks, SymInt num_blocks, int block, "
       "int pools) -> Tensor");

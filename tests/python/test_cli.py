@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from conftest import ROOT
 
 REFERENCE = ROOT / "assets" / "reference"
-VERBS = ["run", "distill", "eval ppl", "generate", "pretrain", "bench", "kernels", "tokenize", "logits"]
+VERBS = ["run", "distill", "eval ppl", "eval recall", "generate", "pretrain", "bench", "kernels", "tokenize", "logits"]
 # Settings that make every run short.
 QUICK = ["--threads", "1"]
 
@@ -103,6 +103,57 @@ def test_eval_ppl(seer, text, tmp_path):
     assert rules[-4:] == ["threshold", "top_p", "row_budget", "head_budget"]
     assert "rule:strength" in error_of(
         seer("eval", "ppl", "--data", text, "--also", "threshold", ok=False), 2)
+
+
+def test_eval_recall(seer, text, model, tmp_path):
+    cpu, gpu = tmp_path / "on_cpu" / "gates", tmp_path / "on_gpu" / "gates"
+    for folder in (cpu, gpu):
+        shutil.copytree(REFERENCE / "gates", folder)
+    weights = load_file(gpu / "attn_gate_weights.safetensors")  # gates that learnt nothing
+    save_file({k: torch.randn_like(v) * 0.02 for k, v in weights.items()}, gpu / "attn_gate_weights.safetensors")
+    out, png = tmp_path / "recall.json", tmp_path / "pictures" / "recall.png"
+    result = seer("eval", "recall", "--model", model, "--gates", f"{cpu},{gpu}", "--data", text, "--length", 1024,
+                  "--documents", 1, "--methods", "seer,oracle,streaming,random,untrained", "--sparsity", "0,0.5",
+                  "--min-ratio", 1, "--json", out, "--png", png, *QUICK)
+    rows = json.loads(out.read_text())["rows"]
+    assert len(rows) == 2 * (2 + 4)
+    of = {(r["method"], r["gates"], r["sparsity"]): r for r in rows}
+    for row in rows:
+        recall = torch.tensor(row["recall"], dtype=torch.float64)
+        assert recall.shape == (8, 4) and row["length"] == 1024 and row["documents"] == 1
+        assert row["mean_recall"] == pytest.approx(recall.mean().item(), abs=1e-5)
+        worst = row["worst"]
+        assert recall[worst["layer"], worst["head"]].item() == pytest.approx(recall.min().item(), abs=1e-5)
+        if row["sparsity"] == 0:
+            assert row["density"] == 1 and (recall - 1).abs().max() < 1e-4
+        else:
+            assert 0.4 < row["density"] < 0.6 and recall.max() <= 1.0001
+    sparse = lambda method, gates=None: of[method, gates, 0.5]["mean_recall"]
+    trained = sparse("seer", "on_cpu/gates")
+    assert trained > sparse("seer", "on_gpu/gates") and trained > sparse("untrained")
+    assert sparse("oracle") > sparse("random") and trained > sparse("random")
+    # The table has the same rows; the picture is one.
+    table = result.stdout.splitlines()
+    assert len(table) == 1 + len(rows) and "worst head" in table[0] and "on_cpu/gates" in table[1]
+    assert f"{100 * trained:.1f}%" in table[2]
+    assert png.read_bytes()[1:4] == b"PNG"
+
+
+def test_eval_recall_defaults_and_errors(seer, text, model, tmp_path):
+    quick = ["eval", "recall", "--data", text, "--length", 512, "--min-ratio", 1, *QUICK]
+    rows = json.loads(seer(*quick, "--documents", 1, "--json").stdout)["rows"]
+    assert [r["method"] for r in rows[::3]] == ["seer", "oracle", "streaming", "random"]
+    assert rows[0]["gates"] == "gates" and rows[3]["gates"] is None
+    # A model without gates: baselines are measured, gates are asked for.
+    bare = json.loads(seer(*quick, "--model", model, "--methods", "streaming", "--json").stdout)["rows"]
+    assert len(bare) == 3
+    assert "seer distill" in error_of(seer(*quick, "--model", model, ok=False))
+    gates = REFERENCE / "gates"
+    assert "twice" in error_of(seer(*quick, "--gates", f"{gates},{gates}/", ok=False), 2)
+    assert "recall 1" in error_of(seer(*quick, "--methods", "dense,seer", ok=False), 2)
+    assert "unknown scorer" in error_of(seer(*quick, "--methods", "sier", ok=False), 2)
+    assert "--documents" in error_of(seer(*quick, "--documents", 0, ok=False), 2)
+    assert "shorter length" in error_of(seer(*quick[:5], 65536, ok=False))
 
 
 def test_distill_and_use_the_gates(seer, text, model, tmp_path):

@@ -24,12 +24,13 @@ def prefix(lens, unit=1):
 
 
 class Pack:
-    """Packed sequences: the queries of each are its last positions."""
+    """Packed sequences: the queries of each are its last positions. Rows have `block_q` tokens."""
 
-    def __init__(self, q_lens, k_lens=None, block=16):
+    def __init__(self, q_lens, k_lens=None, block=16, block_q=None):
         self.q_lens, self.k_lens, self.block = q_lens, k_lens or q_lens, block
+        self.block_q = block_q or block
         self.cu_q, self.cu_k = prefix(self.q_lens), prefix(self.k_lens)
-        self.cu_rows, self.cu_blocks = prefix(self.q_lens, block), prefix(self.k_lens, block)
+        self.cu_rows, self.cu_blocks = prefix(self.q_lens, self.block_q), prefix(self.k_lens, block)
         self.num_rows, self.total_blocks = int(self.cu_rows[-1]), int(self.cu_blocks[-1])
         self.num_blocks = max(-(-n // block) for n in self.k_lens)
 
@@ -41,7 +42,7 @@ class Pack:
         out = torch.zeros(self.num_rows, self.num_blocks, dtype=torch.bool)
         for b, (nq, nk) in enumerate(zip(self.q_lens, self.k_lens)):
             for i in range(nq):
-                row = int(self.cu_rows[b]) + i // self.block
+                row = int(self.cu_rows[b]) + i // self.block_q
                 out[row, : max(0, (i + nk - nq) // self.block + 1)] = True
         return out
 
@@ -52,6 +53,14 @@ PACKS = {
     "packed": Pack([40, 1, 70]),
     "chunk": Pack([32, 20], [96, 20]),
     "empty_sequence": Pack([0, 33], [20, 33]),
+}
+# Of pooled_attn alone: a map row for each token (the target of decode gates), or for some of a block's.
+OTHER_ROWS = {
+    "token_rows": Pack([200, 1, 70], block=64, block_q=1),
+    "token_rows_of_a_chunk": Pack([65, 1, 40], [150, 200, 40], block=64, block_q=1),
+    "token_rows_empty_sequence": Pack([0, 33], [20, 33], block=64, block_q=1),
+    "short_rows": Pack([100, 33], [130, 33], block=32, block_q=8),
+    "long_rows": Pack([150, 33], [170, 33], block_q=128),
 }
 
 
@@ -100,7 +109,7 @@ def masked_attention(q, k, v, pack, mask, scale, causal=True):
             for x in (k, v)
         )
         i, j = torch.arange(nq), torch.arange(nk)
-        keep = mask[:, int(pack.cu_rows[b]) + i // pack.block][:, :, j // pack.block]
+        keep = mask[:, int(pack.cu_rows[b]) + i // pack.block_q][:, :, j // pack.block]
         keep = keep.repeat_interleave(q.shape[1] // mask.shape[0], 0)
         if causal:
             keep = keep & (j <= i[:, None] + nk - nq)
@@ -283,13 +292,16 @@ def test_block_sparse_attn(pack, list_heads, dtype, limit):
     close(lse, want_lse, limit)
 
 
-@pytest.mark.parametrize("group_max,normalise", [(False, False), (True, True)])
-def test_pooled_attn(pack, group_max, normalise):
+@pytest.mark.parametrize("group_max,normalise", [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize("which", [*PACKS, *OTHER_ROWS])
+def test_pooled_attn(which, group_max, normalise):
+    pack = {**PACKS, **OTHER_ROWS}[which]
     q, k, v = attention_inputs(pack)
     o, lse, found = ops.pooled_attn(
-        q, k, v, *pack.cu()[:3], pack.num_rows, pack.num_blocks, pack.block, 0.2, True,
+        q, k, v, *pack.cu()[:3], pack.num_rows, pack.num_blocks, pack.block_q, pack.block, 0.2, True,
         group_max, normalise,
     )
+    assert found.shape == (2 if group_max else 4, pack.num_rows, pack.num_blocks)
     full = pack.visible()[None].expand(4, -1, -1)
     want_o, want_lse = masked_attention(q, k, v, pack, full, 0.2)
     close(o, want_o)
@@ -297,7 +309,7 @@ def test_pooled_attn(pack, group_max, normalise):
     want = torch.zeros(4, pack.num_rows, pack.num_blocks, dtype=torch.float64)
     for b, (nq, nk) in enumerate(zip(pack.q_lens, pack.k_lens)):
         for i in range(nq):
-            row, t = int(pack.cu_rows[b]) + i // pack.block, int(pack.cu_q[b]) + i
+            row, t = int(pack.cu_rows[b]) + i // pack.block_q, int(pack.cu_q[b]) + i
             keys = k[pack.cu_k[b] : pack.cu_k[b] + i + nk - nq + 1].double()
             s = torch.einsum("hd,jhd->hj", q[t].double(), keys.repeat_interleave(2, 1)) * 0.2
             for n, p in enumerate(s.softmax(-1).split(pack.block, -1)):
@@ -358,7 +370,7 @@ def calls(pack):
         "block_select": ((scores, *three, block, "nz_ratio", [0.3], 1, 1, 2), ()),
         "block_sparse_attn": ((q, k, v, *three, *lists, block, 0.2, True), ()),
         "pooled_attn": (
-            (q, k, v, *three, pack.num_rows, pack.num_blocks, block, 0.2, True, True, True),
+            (q, k, v, *three, pack.num_rows, pack.num_blocks, pack.block_q, block, 0.2, True, True, True),
             (),
         ),
     }
@@ -382,6 +394,12 @@ def test_opcheck(name, which):
     if name != "block_select":
         tests.append("test_aot_dispatch_dynamic")
     torch.library.opcheck(getattr(ops, name).default, tuple(args), test_utils=tests)
+
+
+def test_opcheck_of_a_map_row_for_each_token():
+    pack = OTHER_ROWS["token_rows_of_a_chunk"]
+    args = (*attention_inputs(pack), *pack.cu()[:3], pack.num_rows, pack.num_blocks, 1, pack.block, 0.2)
+    torch.library.opcheck(ops.pooled_attn.default, (*args, True, True, True))
 
 
 @pytest.mark.parametrize("name", OPS)
@@ -416,6 +434,18 @@ def test_cuda_equals_cpu(name, which):
     for x, y in zip(got, want, strict=True):
         assert x.is_cuda and x.dtype == y.dtype
         torch.testing.assert_close(x.cpu(), y, rtol=1e-4, atol=1e-5)
+
+
+@needs_gpu
+@pytest.mark.parametrize("block_q", [1, 64])
+def test_cuda_map_equals_cpu(block_q):
+    pack = Pack([65, 1, 40], [150, 200, 40], block=64, block_q=block_q)
+    args = (*attention_inputs(pack, torch.bfloat16, dim=64), *pack.cu()[:3], pack.num_rows,
+            pack.num_blocks, block_q, 64, 0.125, True, True, True)
+    want, got = ops.pooled_attn(*args), ops.pooled_attn(*on_gpu(args))
+    for x, y, limit in zip(got, want, (2e-2, 1e-4, 1e-4), strict=True):
+        assert x.is_cuda and x.dtype == y.dtype
+        close(x.cpu(), y, limit)
 
 
 @needs_gpu
@@ -508,6 +538,10 @@ WRONG = [
     ("block_sparse_attn", 9, 256, "block is 256"),
     ("pooled_attn", 6, 5, "cu_rows ends with 9, want 5"),
     ("pooled_attn", 7, 2, "the map 2 blocks"),
+    ("pooled_attn", 8, 0, "block_q is 0, want 1"),
+    ("pooled_attn", 8, 129, "block_q is 129, want 1"),
+    ("pooled_attn", 8, 1, "cu_rows gives sequence 0 3 blocks, want 40"),
+    ("pooled_attn", 9, 24, "block_k is 24, want a multiple of 16"),
     ("attn_gate_pool", 5, 8, "pools is 8"),
     ("attn_gate_pool", 3, 4, "cu_blocks ends with 9, want 4"),
     ("attn_gate_project", 1, lambda w: w[:3], "want a multiple of the 2 of x"),

@@ -11,7 +11,7 @@ from conftest import BUILD, ROOT
 
 README = (ROOT / "README.md").read_text()
 # What makes a command of the README short; the rest of it stays as it is.
-SHORTER = [("--steps 200", "--steps 2"), ("--length 8192", "--length 512"), ("--lengths 4096", "--lengths 1024"),
+SHORTER = [("--steps 200", "--steps 2"), ("--length 8192", "--length 512"), ("--length 4096", "--length 1024"), ("--lengths 4096", "--lengths 1024"),
            ("--lengths 32768", "--lengths 2048 --runs 1 --seconds 0"), ("--max-new-tokens 64", "--max-new-tokens 4"),
            ("--out model", "--out model --steps 2 --lengths 512 --tokens-per-step 1024 --hidden 64 --layers 2 "
                            "--heads 1 --kv-heads 1 --intermediate 64"),
@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
 
 
 def test_there_are_commands():
-    assert len(COMMANDS) == 5
+    assert len(COMMANDS) == 6
 
 
 @pytest.mark.parametrize("command", COMMANDS)

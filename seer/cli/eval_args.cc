@@ -1,0 +1,45 @@
+#include "seer/cli/eval_args.h"
+
+#include <algorithm>
+
+#include "seer/io/text.h"
+
+namespace seer::cli {
+
+void EvalArgs::add(Args& args, const std::string& known, std::vector<double> default_sparsity) {
+  model.add(args);
+  args.add("data", data, "texts: .txt, .jsonl, .jsonl.zst")->required();
+  args.add("documents", documents, "documents of each length, at most");
+  args.add("min-ratio", min_ratio, "documents must have this many times the length");
+  args.add("methods", methods, "of " + known);
+  args.add("seed", seed, "of random blocks and untrained gates");
+  select.add(args, std::move(default_sparsity));
+  args.json_output(json);
+}
+
+void EvalArgs::check() const {
+  if (documents < 1) throw UsageError("--documents: want 1 or more");
+  if (methods.empty()) throw UsageError("--methods: want at least one");
+}
+
+bool EvalArgs::wants(const std::string& method) const {
+  return std::find(methods.begin(), methods.end(), method) != methods.end();
+}
+
+std::vector<std::vector<int32_t>> EvalArgs::tokens(const io::Tokenizer& tokenizer,
+                                                   int64_t length) const {
+  const auto enough = static_cast<size_t>(min_ratio * static_cast<double>(length));
+  std::vector<std::vector<int32_t>> found;
+  int64_t long_ones = 0;
+  for (const std::string& file : data) {
+    io::for_each_document(file, [&](std::string&& text) {
+      // A document gives one window: no need to tokenise more of them than asked for.
+      if (long_ones >= documents) return;
+      found.push_back(tokenizer.encode(text, false));
+      if (found.back().size() >= enough) ++long_ones;
+    });
+  }
+  return found;
+}
+
+}  // namespace seer::cli

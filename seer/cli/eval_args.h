@@ -1,0 +1,30 @@
+#pragma once
+// What the verbs of `eval` share: a model, methods to compare, and the texts to compare them on.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "seer/cli/settings.h"
+
+namespace seer::cli {
+
+struct EvalArgs {
+  ModelArgs model;
+  SelectArgs select;
+  std::string json;
+  std::vector<std::string> data, methods;
+  int64_t documents = 8;
+  double min_ratio = 4;
+  uint64_t seed = 1;
+
+  // `known`: the names that `methods` may hold, as --help lists them.
+  void add(Args& args, const std::string& known, std::vector<double> default_sparsity);
+  // UsageError: numbers out of their range.
+  void check() const;
+  bool wants(const std::string& method) const;
+  // The texts as tokens, no more of them than windows of `length` tokens need.
+  std::vector<std::vector<int32_t>> tokens(const io::Tokenizer& tokenizer, int64_t length) const;
+};
+
+}  // namespace seer::cli

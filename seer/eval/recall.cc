@@ -1,0 +1,174 @@
+#include "seer/eval/recall.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <memory>
+
+#include "seer/base/error.h"
+#include "seer/report/table.h"
+
+namespace seer::eval {
+namespace {
+
+// Whether one set of scores serves both: they differ in the selection only.
+bool share_scores(const RecallMethod& a, const RecallMethod& b) {
+  return a.gates == b.gates && a.sparse.scorer == b.sparse.scorer &&
+         a.sparse.block == b.sparse.block && a.sparse.seed == b.sparse.seed;
+}
+
+// Sums over windows, on the model's device: nothing waits for it before the end.
+class Measurement {
+ public:
+  Measurement(const models::Decoder& model, const std::vector<RecallMethod>& methods)
+      : model_(model), methods_(methods) {
+    for (const RecallMethod& m : methods) {
+      choosers_.push_back(std::make_unique<models::SparseAttention>(model, m.gates, m.sparse));
+    }
+    const auto& config = model.config();
+    sums_ = at::full({static_cast<int64_t>(methods.size()), config.num_layers, config.num_heads},
+                     std::numeric_limits<double>::quiet_NaN(),
+                     at::TensorOptions(model.device()).dtype(at::kDouble));
+    has_sum_.resize(static_cast<size_t>(config.num_layers));
+  }
+
+  void run(const std::vector<int32_t>& window, const std::function<void()>& done) {
+    const auto length = static_cast<int64_t>(window.size());
+    const models::Sequences sequences{.q_lens = {length}, .k_lens = {length}, .prompt_len = 0};
+    const auto ragged =
+        torch_ops::make_ragged({length}, {length}, methods_[0].sparse.block, model_.device());
+    const models::Attention attention = [&](const models::AttentionInput& in) {
+      const at::Tensor o =
+          models::window_cuts(in) ? models::dense_attention(in) : measure(in, ragged);
+      if (done) done();
+      return o;
+    };
+    model_.hidden(ids_of(window, model_.device()), sequences, attention);
+  }
+
+  bool has_any() const {
+    return std::any_of(has_sum_.begin(), has_sum_.end(), [](bool has) { return has; });
+  }
+  // [methods, layers, Hq] f64 on the CPU.
+  at::Tensor sums() const { return sums_.cpu(); }
+  double density(size_t method) { return choosers_[method]->statistics().density(); }
+
+ private:
+  // The layer's dense attention; what each method would have kept of it is added to the sums.
+  at::Tensor measure(const models::AttentionInput& in, const torch_ops::Ragged& ragged) {
+    const auto [o, lse, map] =
+        torch_ops::pooled_attn(in.q, in.k, in.v, ragged, in.scale, /*causal=*/true,
+                               /*group_max=*/true, /*normalise=*/false);
+    const auto layer = static_cast<size_t>(in.layer);
+    at::Tensor scores;
+    for (size_t m = 0; m < methods_.size(); ++m) {
+      models::SparseAttention& chooser = *choosers_[m];
+      if (m == 0 || !share_scores(methods_[m - 1], methods_[m])) scores = chooser.scores(in);
+      const at::Tensor kept = std::get<1>(chooser.attend(in, chooser.select(in, scores)));
+      const at::Tensor mass = kept.sub(lse).exp().mean(1, /*keepdim=*/false, at::kDouble);
+      at::Tensor sum = sums_[static_cast<int64_t>(m)][in.layer];
+      has_sum_[layer] ? sum.add_(mass) : sum.copy_(mass);
+    }
+    has_sum_[layer] = true;
+    return o;
+  }
+
+  const models::Decoder& model_;
+  const std::vector<RecallMethod>& methods_;
+  std::vector<std::unique_ptr<models::SparseAttention>> choosers_;
+  at::Tensor sums_;            // NaN where nothing was added
+  std::vector<bool> has_sum_;  // of each layer
+};
+
+std::string percent(double share) {
+  return report::fixed(100 * share, 1) + "%";
+}
+
+// [layers][heads] with six digits, which is what f32 log-sum-exps give.
+nlohmann::json layers_of(const at::Tensor& recall) {
+  nlohmann::json layers = nlohmann::json::array();
+  const auto values = recall.accessor<double, 2>();
+  for (int64_t layer = 0; layer < recall.size(0); ++layer) {
+    nlohmann::json heads = nlohmann::json::array();
+    for (int64_t head = 0; head < recall.size(1); ++head) {
+      const double value = values[layer][head];
+      heads.push_back(std::isnan(value) ? nlohmann::json(nullptr)
+                                        : nlohmann::json(std::round(value * 1e6) / 1e6));
+    }
+    layers.push_back(heads);
+  }
+  return layers;
+}
+
+}  // namespace
+
+double mean_recall(const RecallRow& row) {
+  return row.recall.nanmean().item<double>();
+}
+
+HeadRecall worst_head(const RecallRow& row) {
+  const at::Tensor known = row.recall.nan_to_num(std::numeric_limits<double>::infinity());
+  const auto at = known.argmin().item<int64_t>(), heads = row.recall.size(1);
+  return {static_cast<int>(at / heads), static_cast<int>(at % heads), known.min().item<double>()};
+}
+
+std::vector<RecallRow> measure_recall(const models::Decoder& model,
+                                      const std::vector<RecallMethod>& methods,
+                                      const Windows& windows, const std::function<void()>& done) {
+  SEER_CHECK(!methods.empty() && !windows.ids.empty(), "recall of ", methods.size(), " methods on ",
+             windows.ids.size(), " documents: want at least one of both");
+  const at::NoGradGuard no_grad;
+  Measurement measurement(model, methods);
+  for (const auto& window : windows.ids) measurement.run(window, done);
+  SEER_CHECK(measurement.has_any(), "every layer of the model has a sliding window shorter than ",
+             windows.length, " tokens: there is no choice of blocks to measure");
+
+  const auto documents = static_cast<int64_t>(windows.ids.size());
+  const at::Tensor recall = measurement.sums() / documents;
+  std::vector<RecallRow> rows;
+  for (size_t m = 0; m < methods.size(); ++m) {
+    const Method method{.dense = false, .sparse = methods[m].sparse};
+    rows.push_back({method_name(method), methods[m].gates_name, setting_of(method),
+                    methods[m].sparse.block, windows.length, documents, measurement.density(m),
+                    recall[static_cast<int64_t>(m)].clone()});
+  }
+  return rows;
+}
+
+nlohmann::json to_json(const std::vector<RecallRow>& rows) {
+  nlohmann::json json = nlohmann::json::array();
+  for (const RecallRow& row : rows) {
+    const HeadRecall worst = worst_head(row);
+    json.push_back(
+        {{"method", row.method},
+         {"gates", row.gates.empty() ? nlohmann::json(nullptr) : nlohmann::json(row.gates)},
+         {"rule", row.setting.rule},
+         {"strength", row.setting.strength},
+         {"sparsity", asked_sparsity(row.setting)},
+         {"block", row.block},
+         {"length", row.length},
+         {"documents", row.documents},
+         {"density", row.density},
+         {"mean_recall", mean_recall(row)},
+         {"worst", {{"layer", worst.layer}, {"head", worst.head}, {"recall", worst.recall}}},
+         {"recall", layers_of(row.recall)}});
+  }
+  return json;
+}
+
+std::string to_table(const std::vector<RecallRow>& rows) {
+  report::Table table(
+      {"length", "method", "gates", "setting", "density", "recall", "worst head", "which"});
+  for (const RecallRow& row : rows) {
+    const HeadRecall worst = worst_head(row);
+    table.add({std::to_string(row.length), row.method, row.gates, to_text(row.setting),
+               report::fixed(row.density, 3), percent(mean_recall(row)), percent(worst.recall),
+               message("layer ", worst.layer, " head ", worst.head)});
+  }
+  return table.text();
+}
+
+}  // namespace seer::eval
