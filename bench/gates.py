@@ -30,7 +30,7 @@ class Gate:
         s, self.ops = shape, torch.ops.seer
         draw = lambda *size: torch.randn(*size, device=inputs.q.device)
         ends = lambda n: torch.tensor([0, n], dtype=torch.int32, device=inputs.q.device)
-        self.shape, self.inputs, self.side = shape, inputs, torch.cuda.Stream()
+        self.shape, self.inputs, self.side = shape, inputs, torch.cuda.Stream(priority=-1)
         self.cu, self.cu_blocks = ends(s.len_q), ends(s.rows)
         self.weight = draw(s.heads_q, 3 * s.head_dim, s.head_dim) * 0.02
         angles = draw(s.rows, s.head_dim // 2)
@@ -49,13 +49,13 @@ class Gate:
         return self.ops.block_select(scores, self.cu, self.cu, self.cu_blocks, BLOCK, rule, [strength])
 
     def scores(self):
-        """As a model does it: queries on a stream of their own."""
+        """As a model does it: keys on a stream of their own."""
         self.side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.side):
-            q = self.project(self.pool(self.inputs.q, AVG), None)
-        k = self.project(self.pool(self.inputs.k, MAX | MIN | AVG), self.weight)
+            k = self.project(self.pool(self.inputs.k, MAX | MIN | AVG), self.weight)
+        q = self.project(self.pool(self.inputs.q, AVG), None)
         torch.cuda.current_stream().wait_stream(self.side)
-        q.record_stream(torch.cuda.current_stream())
+        k.record_stream(torch.cuda.current_stream())
         return self.score(q, k)
 
     def reference(self, head, rows):

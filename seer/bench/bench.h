@@ -40,9 +40,9 @@ void attn_gate(const Shape& shape, int runs, double seconds, nlohmann::json& row
 
 // A prompt of random ids through a model up to its first token: dense (on a GPU by FlashAttention-2,
 // then cuDNN), and sparse with each selection. Rows have the time and its parts (gate, select,
-// attention; products: all matrix products, measured on their own; rest), `overhead`: how much longer
-// than the sparse attention and what a dense run takes beside its own, together; and `peak_mib`, the
-// memory beyond what was in use before.
+// attention; products: all matrix products, measured on their own; rest); `overheads`, for each dense
+// run: how much longer than the sparse attention and what that run takes beside its own, together;
+// `overhead`: that of the faster one; and `peak_mib`, the memory beyond what was in use before.
 void prefill(const models::Decoder& model, const models::Gates& gates,
              const std::vector<torch_ops::Selection>& selections, int64_t length, int runs,
              double seconds, const std::string& name, nlohmann::json& rows);

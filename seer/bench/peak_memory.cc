@@ -1,5 +1,6 @@
 #include "seer/bench/peak_memory.h"
 
+#include <ATen/ops/empty.h>
 #include <c10/core/CachingDeviceAllocator.h>
 
 #include <algorithm>
@@ -35,6 +36,7 @@ c10::CachingAllocator::Stat bytes_on(const c10::Device& device) {
 
 PeakMemory::PeakMemory(const c10::Device& device) : device_(device) {
   if (device.is_cuda()) {
+    at::empty({1}, device);  // its allocator exists from the first allocation on
     c10::getDeviceAllocator(device.type())->resetPeakStats(index_of(device));
     before_ = static_cast<double>(bytes_on(device).current) / kMib;
   } else {

@@ -139,8 +139,12 @@ int bench(int argc, char** argv, int first) {
   at::Device device = at::kCPU;
   if (is_prefill || is_distill) {
     if (is_prefill) prefill(model, shapes, lengths, densities, runs, seconds, rows);
-    if (is_distill) bench_distill(model, shapes, lengths, sequences, runs, rows);
     device = model.resolved_device();
+    if (is_distill) {
+      const auto ranks = train::Ranks::from_environment(device);
+      bench_distill(model, shapes, lengths, sequences, runs, *ranks, rows);
+      if (!ranks->is_first()) return 0;
+    }
     head_dims.clear();
   }
   for (const int64_t head_dim : head_dims) {

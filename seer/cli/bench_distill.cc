@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
 
 #include "seer/base/error.h"
@@ -17,15 +18,27 @@ namespace {
 
 constexpr double kRecipeTokens = 500.0 * 16 * 65536;
 
-// A run needs a folder; nothing of it is kept.
-struct ScratchFolder {
-  std::filesystem::path path;
-  ScratchFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "seer_bench_XXXXXX").string();
-    SEER_CHECK(::mkdtemp(name.data()) != nullptr, "cannot make a folder ", name);
-    path = name;
+// A run needs a folder, the same for all processes; nothing of it is kept.
+class ScratchFolder {
+ public:
+  explicit ScratchFolder(const train::Ranks& ranks) : is_owner_(ranks.is_first()) {
+    static int count = 0;  // the same in all processes, which come here in step
+    const char* port = std::getenv("MASTER_PORT");
+    const std::string owner = ranks.size() > 1 && port ? port : "p" + std::to_string(::getpid());
+    path = std::filesystem::temp_directory_path() /
+           message("seer_bench_", ::getuid(), "_", owner, "_", count++);
   }
-  ~ScratchFolder() { std::filesystem::remove_all(path); }
+  ~ScratchFolder() {
+    std::error_code ignored;
+    if (is_owner_) std::filesystem::remove_all(path, ignored);
+  }
+  ScratchFolder(const ScratchFolder&) = delete;
+  ScratchFolder& operator=(const ScratchFolder&) = delete;
+
+  std::filesystem::path path;
+
+ private:
+  const bool is_owner_;
 };
 
 // Of the frozen model's layers forward, causal attention counted as half; what gates take is not
@@ -49,7 +62,7 @@ double peak_flops(const at::Device& device) {
 
 void bench_distill(const ModelArgs& model_args, const std::vector<std::string>& shapes,
                    const std::vector<int64_t>& lengths, int64_t sequences, int runs,
-                   nlohmann::json& rows) {
+                   train::Ranks& ranks, nlohmann::json& rows) {
   if (sequences < 1) throw UsageError("--sequences: want 1 or more");
   if (shapes.empty()) throw UsageError("bench distill: name models with --shapes");
   const io::Tokenizer tokenizer = model_args.tokenizer();
@@ -65,11 +78,13 @@ void bench_distill(const ModelArgs& model_args, const std::vector<std::string>& 
         token = static_cast<int32_t>(random.below(static_cast<uint64_t>(tokenizer.vocab_size())));
       }
       const auto distil = [&](int64_t steps) {
-        const ScratchFolder folder;
+        const ScratchFolder folder(ranks);
         train::DistillSettings s;
         s.loop.out = folder.path;
         s.loop.steps = steps;
         s.loop.show_progress = false;
+        s.loop.restart = true;
+        s.loop.ranks = &ranks;
         s.sequences = sequences;
         s.length = length;
         s.data.synthetic_share = 0;
@@ -84,13 +99,14 @@ void bench_distill(const ModelArgs& model_args, const std::vector<std::string>& 
       const double gate = all.gate_seconds - first.gate_seconds;
       const double rate = static_cast<double>(runs * sequences * length) / seconds;
       const double flops = rate * flop_per_token(model.config(), length);
-      const double most = peak_flops(device);
+      const double most = peak_flops(device) * ranks.size();
       rows.push_back({{"implementation", "seer"},
                       {"model", shape},
                       {"len_q", length},
                       {"dtype", model.dtype() == at::kFloat ? "f32" : "bf16"},
                       {"sequences", sequences},
                       {"streamed", model_args.stream},
+                      {"gpus", device.is_cuda() ? ranks.size() : 0},
                       {"runs", runs},
                       {"tokens_per_s", rate},
                       {"hours", kRecipeTokens / rate / 3600},
@@ -105,20 +121,20 @@ void bench_distill(const ModelArgs& model_args, const std::vector<std::string>& 
 }
 
 std::string distill_table(const nlohmann::json& rows) {
-  report::Table table({"model", "length", "sequences", "layers", "dtype", "tokens/s",
+  report::Table table({"model", "length", "sequences", "layers", "GPUs", "dtype", "tokens/s",
                        "0.524 B tokens", "attention", "gates", "rest", "model TFLOP/s", "MFU",
                        "peak MiB"});
   const auto percent = [](const nlohmann::json& share) {
     return share.is_null() ? "" : report::fixed(100 * share.get<double>(), 1) + "%";
   };
   for (const auto& r : rows) {
-    table.add({r["model"], std::to_string(r["len_q"].get<int64_t>()),
-               std::to_string(r["sequences"].get<int64_t>()),
-               r["streamed"].get<bool>() ? "streamed" : "on device", r["dtype"],
-               report::fixed(r["tokens_per_s"], 0), report::fixed(r["hours"], 1) + " h",
-               percent(r["attention_share"]), percent(r["gate_share"]), percent(r["model_share"]),
-               report::fixed(r["model_tflops"], 1), percent(r["mfu"]),
-               report::fixed(r["peak_mib"], 0)});
+    table.add(
+        {r["model"], std::to_string(r["len_q"].get<int64_t>()),
+         std::to_string(r["sequences"].get<int64_t>()),
+         r["streamed"].get<bool>() ? "streamed" : "on device", std::to_string(r["gpus"].get<int>()),
+         r["dtype"], report::fixed(r["tokens_per_s"], 0), report::fixed(r["hours"], 1) + " h",
+         percent(r["attention_share"]), percent(r["gate_share"]), percent(r["model_share"]),
+         report::fixed(r["model_tflops"], 1), percent(r["mfu"]), report::fixed(r["peak_mib"], 0)});
   }
   return table.text();
 }

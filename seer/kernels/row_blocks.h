@@ -16,11 +16,16 @@ struct RowBlocks {
   int64_t end;  // 0: the row sees nothing
 };
 
+// Whole blocks in so many tokens, 0 to 2^32 - 1: a GPU divides 32 bits several times faster than 64.
+constexpr int64_t blocks_in(int64_t tokens, int64_t block) {
+  return static_cast<uint32_t>(tokens) / static_cast<uint32_t>(block);
+}
+
 constexpr RowBlocks row_blocks(int64_t len_q, int64_t len_k, int64_t block, int64_t row) {
   const int64_t first = row * block + len_k - len_q;
   const int64_t last = std::min((row + 1) * block, len_q) - 1 + len_k - len_q;
   if (last < 0) return {0, 0};
-  return {std::max<int64_t>(first, 0) / block, last / block + 1};
+  return {blocks_in(std::max<int64_t>(first, 0), block), blocks_in(last, block) + 1};
 }
 
 // The sequence b with cu[b] <= index < cu[b + 1]; num_seqs where the index is not below the last

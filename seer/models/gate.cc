@@ -178,11 +178,11 @@ at::Tensor Gates::scores(const AttentionInput& input, const torch_ops::Ragged& r
   // has to find its way back.
   std::optional<torch_ops::SideStream> side;
   if (!at::GradMode::is_enabled()) side.emplace(input.q_plain.device());
-  at::Tensor queries = gate_vectors(input.q_plain, config_.q_pools(), weights.q);
-  if (side) side->leave();
   at::Tensor keys = gate_vectors(input.k_plain, config_.k_pools(), weights.k);
+  if (side) side->leave();
+  const at::Tensor queries = gate_vectors(input.q_plain, config_.q_pools(), weights.q);
+  if (side) keys = side->join(keys);
   if (key_cache != nullptr) keys = append_keys(keys, input, config_.block_size, *key_cache);
-  if (side) queries = side->join(queries);
   return torch_ops::attn_gate_score(queries, keys, ragged);
 }
 

@@ -16,7 +16,9 @@ c10::Stream side_of(const c10::Device& device) {
   const auto found = streams.find(device.index());
   if (found != streams.end()) return found->second;
   const c10::impl::VirtualGuardImpl impl(device.type());
-  return streams.emplace(device.index(), impl.getStreamFromGlobalPool(device)).first->second;
+  return streams
+      .emplace(device.index(), impl.getStreamFromGlobalPool(device, /*isHighPriority=*/true))
+      .first->second;
 }
 
 }  // namespace

@@ -11,7 +11,8 @@
 namespace seer::torch_ops {
 
 // Between its construction and leave(), work is enqueued on a stream of its own, which has waited for
-// what was enqueued before. On a CPU nothing changes. Nothing waits on the host, and a CUDA graph that
+// what was enqueued before. Its blocks go first where both streams want room: give it the work of fewer
+// blocks. On a CPU nothing changes. Nothing waits on the host, and a CUDA graph that
 // is being captured holds both branches. For work without gradients.
 class SideStream {
  public:

@@ -69,7 +69,7 @@ constexpr SelectRow select_row(const BlockSelectParams& p, int seq, int64_t row)
     out.num_key_blocks = p.prompt_blocks;
     out.dense = out.blocks.end > p.prompt_blocks - p.forced.last_dense_rows;
   } else {
-    out.num_key_blocks = (len_k + p.block - 1) / p.block;
+    out.num_key_blocks = blocks_in(len_k + p.block - 1, p.block);
     out.dense = row >= p.cu_rows[seq + 1] - p.cu_rows[seq] - p.forced.last_dense_rows;
   }
   return out;

@@ -8,7 +8,8 @@
 // product, less than a sum in f32 loses; and it is faster than the same in ordinary f32 arithmetic.
 //
 // The matrices are functions of their indices, so that masks, strides and rotations are the
-// caller's. The order of all sums is fixed: the same bits in every run.
+// caller's, or lie in memory as they are (Operand), which takes a third of the instructions. The
+// order of all sums is fixed: the same bits in every run.
 
 #include "seer/kernels/device/ptx_sm80.cuh"
 
@@ -16,6 +17,15 @@ namespace seer::device {
 
 // Which index of an operand runs along memory: threads that are neighbours read along it.
 enum class Along { depth, side };
+
+// A matrix in memory: element (side, k) of a row of 64 sides lies at run[side / 32][side % 32 *
+// stride + k] where k runs along memory, at run[side / 32][k * stride + side % 32] where sides do.
+// Addresses, strides and the depth are multiples of four floats.
+struct Operand {
+  const float* run[2];
+  int stride;
+  int sides;  // from here on zeros, which are not read; where sides run along memory: all 64
+};
 
 class GemmF32 {
  public:
@@ -30,6 +40,9 @@ class GemmF32 {
   static_assert(kOperand >= kStep * kSideRow, "both layouts fit");
   struct alignas(16) Smem {
     float a[kOperand], b[kOperand];
+  };
+  struct SmemOfTwo {  // for Operands: a step is on its way while the one before is multiplied
+    Smem step[2];
   };
 
   __device__ __forceinline__ GemmF32() {
@@ -63,19 +76,48 @@ class GemmF32 {
     }
   }
 
+  // The same of matrices in memory.
+  template <Along kA, Along kB>
+  __device__ __forceinline__ void accumulate(SmemOfTwo& smem, int depth, const Operand& a,
+                                             const Operand& b) {
+    copy<kA>(smem.step[0].a, a, 0, depth);
+    copy<kB>(smem.step[0].b, b, 0, depth);
+    ptx::cp_async_commit();
+    for (int k0 = 0, step = 0; k0 < depth; k0 += kStep, step ^= 1) {
+      if (k0 + kStep < depth) {
+        copy<kA>(smem.step[step ^ 1].a, a, k0 + kStep, depth);
+        copy<kB>(smem.step[step ^ 1].b, b, k0 + kStep, depth);
+      }
+      ptx::cp_async_commit();
+      ptx::cp_async_wait<1>();
+      __syncthreads();  // the step is there for all threads
+      multiply<kA, kB>(smem.step[step]);
+      __syncthreads();  // no thread reads it any more
+    }
+  }
+
   // take(row, column, x, y) for all of this thread's elements: x is that of (row, column), y that of
   // (row, column + 1); columns are even.
   template <class Take>
   __device__ __forceinline__ void for_each_pair(const Take& take) const {
+    for_each_two([&](int row, int column, const float* x, const float* y) {
+      take(row, column, x[0], x[1]);
+      take(row, column + 32, y[0], y[1]);
+    });
+  }
+  // take(row, column, x, y): x[0], x[1] are those of column and column + 1, y[0], y[1] those 32 columns
+  // further on.
+  template <class Take>
+  __device__ __forceinline__ void for_each_two(const Take& take) const {
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int row = first_row() + 16 * m + 8 * half + threadIdx.x % 32 / 4;
 #pragma unroll
-        for (int n = 0; n < kColumnTiles; ++n) {
-          const int column = first_column() + 8 * n + threadIdx.x % 4 * 2;
-          take(row, column, c_[m][n][2 * half], c_[m][n][2 * half + 1]);
+        for (int n = 0; n < kColumnTiles / 2; ++n) {
+          take(row, column_of(n) + threadIdx.x % 4 * 2, &c_[m][n][2 * half],
+               &c_[m][n + kColumnTiles / 2][2 * half]);
         }
       }
     }
@@ -87,7 +129,10 @@ class GemmF32 {
   float c_[kRowTiles][kColumnTiles][4];
 
   __device__ __forceinline__ static int first_row() { return threadIdx.x / 64 * 32; }
-  __device__ __forceinline__ static int first_column() { return threadIdx.x / 32 % 2 * 32; }
+  // A warp has 16 of the first 32 columns and 16 of the others.
+  __device__ __forceinline__ static int column_of(int n) {
+    return n / 2 * 32 + threadIdx.x / 32 % 2 * 16 + n % 2 * 8;
+  }
 
   // The i-th element of this thread.
   template <Along kAlong>
@@ -126,6 +171,26 @@ class GemmF32 {
     }
   }
 
+  // Starts the copy of one step of an operand.
+  template <Along kAlong>
+  __device__ __forceinline__ static void copy(float* to, const Operand& from, int k0, int depth) {
+    constexpr int kFour = 4, kChunks = kTile * kStep / kFour / kThreads;
+#pragma unroll
+    for (int i = 0; i < kChunks; ++i) {
+      const int chunk = threadIdx.x + kThreads * i;
+      if constexpr (kAlong == Along::depth) {
+        const int side = chunk / (kStep / kFour), k = chunk % (kStep / kFour) * kFour;
+        const float* at = from.run[side / 32] + side % 32 * from.stride + k0 + k;
+        ptx::cp_async_16(ptx::smem_address(to + offset<kAlong>(side, k)), at,
+                         side < from.sides && k0 + k < depth);
+      } else {
+        const int k = chunk / (kTile / kFour), side = chunk % (kTile / kFour) * kFour;
+        const float* at = from.run[side / 32] + (k0 + k) * from.stride + side % 32;
+        ptx::cp_async_16(ptx::smem_address(to + offset<kAlong>(side, k)), at, k0 + k < depth);
+      }
+    }
+  }
+
   // x = hi + lo; hi has the 11 bits that tensor cores take, and they cut lo to as many.
   __device__ __forceinline__ static void split(float x, uint32_t* hi, uint32_t* lo) {
     *hi = (__float_as_uint(x) + 0x1000u) & 0xffffe000u;
@@ -146,21 +211,28 @@ class GemmF32 {
           split(smem.a[offset<kA>(row, k)], &a_hi[m][i], &a_lo[m][i]);
         }
       }
+      uint32_t b_hi[kColumnTiles][2], b_lo[kColumnTiles][2];
 #pragma unroll
       for (int n = 0; n < kColumnTiles; ++n) {
-        uint32_t b_hi[2], b_lo[2];
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-          const int column = first_column() + 8 * n + group, k = k0 + quad + i * 4;
-          split(smem.b[offset<kB>(column, k)], &b_hi[i], &b_lo[i]);
-        }
-#pragma unroll
-        for (int m = 0; m < kRowTiles; ++m) {
-          ptx::mma_tf32_16x8x8(c_[m][n], a_lo[m], b_hi[0], b_hi[1]);
-          ptx::mma_tf32_16x8x8(c_[m][n], a_hi[m], b_lo[0], b_lo[1]);
-          ptx::mma_tf32_16x8x8(c_[m][n], a_hi[m], b_hi[0], b_hi[1]);
+          const int column = column_of(n) + group, k = k0 + quad + i * 4;
+          split(smem.b[offset<kB>(column, k)], &b_hi[n][i], &b_lo[n][i]);
         }
       }
+      // A sum waits for the product before it: eight sums take turns.
+      const auto add = [&](const auto& a, const auto& b) {
+#pragma unroll
+        for (int n = 0; n < kColumnTiles; ++n) {
+#pragma unroll
+          for (int m = 0; m < kRowTiles; ++m) {
+            ptx::mma_tf32_16x8x8(c_[m][n], a[m], b[n][0], b[n][1]);
+          }
+        }
+      };
+      add(a_lo, b_hi);
+      add(a_hi, b_lo);
+      add(a_hi, b_hi);
     }
   }
 };

@@ -14,6 +14,7 @@ namespace seer::kernels {
 namespace {
 
 constexpr int kThreads = 128, kWarps = kThreads / 32;
+constexpr int kAtOnce = 8;  // loads of a thread that travel together
 constexpr unsigned kAll = 0xffffffffu;
 
 __device__ __forceinline__ float widen(float x) {
@@ -69,7 +70,7 @@ struct alignas(sizeof(Element) * kCount) Vector {
 };
 
 // 2^lanes_log2 threads have a token's next features, the other threads other tokens. The bound leaves
-// registers for eight loads on their way; without it ptxas waits for each.
+// registers for all loads on their way.
 template <class Element, int kCount, class Kinds>
 __global__ void __launch_bounds__(kThreads, 8)
     pool(const __grid_constant__ GatePoolParams p, int lanes_log2) {
@@ -91,31 +92,45 @@ __global__ void __launch_bounds__(kThreads, 8)
     const int feature = first + lane * kCount;
     Seen<Kinds, kCount> seen;
     if (feature < p.head_dim) {
-#pragma unroll 8
-      for (int t = group; t < tokens; t += groups) {
-        const auto v =
-            *reinterpret_cast<const Vector<Element, kCount>*>(x + t * p.x.token_stride + feature);
+      const auto load = [&](int t) {
+        return *reinterpret_cast<const Vector<Element, kCount>*>(x + t * p.x.token_stride +
+                                                                 feature);
+      };
+      const auto take = [&](const Vector<Element, kCount>& v) {
 #pragma unroll
         for (int i = 0; i < kCount; ++i) {
           const float value = widen(v.at[i]);
           seen.add(i, value, value, value);
         }
+      };
+      int t = group;
+      for (; t + (kAtOnce - 1) * groups < tokens; t += kAtOnce * groups) {
+        Vector<Element, kCount> v[kAtOnce];
+#pragma unroll
+        for (int j = 0; j < kAtOnce; ++j) v[j] = load(t + j * groups);
+#pragma unroll
+        for (int j = 0; j < kAtOnce; ++j) take(v[j]);
       }
+      for (; t < tokens; t += groups) take(load(t));
     }
     for (int step = lanes; step < 32; step *= 2) seen.add_lane(step);
     if (threadIdx.x % 32 < lanes) {
 #pragma unroll
       for (int i = 0; i < kCount; ++i) {
-        part[0][warp][lane * kCount + i] = seen.max[i];
-        part[1][warp][lane * kCount + i] = seen.min[i];
-        part[2][warp][lane * kCount + i] = seen.sum[i];
+        if constexpr (Kinds::kExtremes) {
+          part[0][warp][lane * kCount + i] = seen.max[i];
+          part[1][warp][lane * kCount + i] = seen.min[i];
+        }
+        if constexpr (Kinds::kSum) part[2][warp][lane * kCount + i] = seen.sum[i];
       }
     }
     __syncthreads();
     for (int at = threadIdx.x; at < min(lanes * kCount, p.head_dim - first); at += kThreads) {
       Seen<Kinds, 1> all;
 #pragma unroll
-      for (int w = 0; w < kWarps; ++w) all.add(0, part[0][w][at], part[1][w][at], part[2][w][at]);
+      for (int w = 0; w < kWarps; ++w) {  // add() reads what the kinds ask for
+        all.add(0, part[0][w][at], part[1][w][at], part[2][w][at]);
+      }
       float* to = out + first + at;
       const auto store = [&](float value) {
         *to = value;

@@ -10,6 +10,7 @@ namespace {
 
 using device::Along;
 using device::GemmF32;
+using device::Operand;
 
 constexpr int kTile = GemmF32::kTile;
 constexpr int kTurnThreads = 256;
@@ -58,6 +59,45 @@ __global__ void __launch_bounds__(GemmF32::kThreads, 4)
       if (column < d) y[column] = a;
       if (column + 1 < d) y[column + 1] = b;
     }
+  });
+}
+
+// The same where features and weights are read as they lie in memory: a tile of columns is 32 features
+// and the 32 that turn with them, or 64 that do not turn.
+__global__ void __launch_bounds__(GemmF32::kThreads, 4)
+    project_in_place(const __grid_constant__ GateProjectParams p) {
+  __shared__ GemmF32::SmemOfTwo smem;
+  const int64_t r0 = int64_t{blockIdx.x} * kTile;
+  const int h = blockIdx.z, tile = blockIdx.y;
+  const int F = p.in_dim, d = p.out_dim, half = p.cos ? p.rope_half : 0;
+  const bool turns = tile < half / 32;
+  const int first = turns ? 32 * tile : 2 * half + 64 * (tile - half / 32);  // feature
+  const int second = turns ? half + first : first + 32;
+  const int in_head = static_cast<int>(int64_t{h} * p.num_in_heads / p.num_out_heads);
+  const int rows = static_cast<int>(min(int64_t{kTile}, p.num_blocks - r0));
+  const int x_row = p.num_in_heads * F;
+  const float* x = p.x + r0 * x_row + int64_t{in_head} * F;
+  const float* weight = p.weight + int64_t{h} * F * d;
+
+  GemmF32 product;
+  product.accumulate<Along::depth, Along::side>(
+      smem, F, Operand{{x, x + 32 * x_row}, x_row, rows},
+      Operand{{weight + first, weight + second}, d, kTile});
+
+  product.for_each_two([&](int row, int column, const float* a, const float* b) {
+    if (row >= rows) return;
+    const int64_t r = r0 + row;
+    float* y = p.y + (r * p.num_out_heads + h) * d + column;
+    float2 u = make_float2(a[0], a[1]), v = make_float2(b[0], b[1]);
+    if (turns) {
+      const int64_t angle = r * half + first + column;
+      const float2 cos = *reinterpret_cast<const float2*>(p.cos + angle);
+      const float2 sin = *reinterpret_cast<const float2*>(p.sin + angle);
+      v = make_float2(b[0] * cos.x + a[0] * sin.x, b[1] * cos.y + a[1] * sin.y);
+      u = make_float2(a[0] * cos.x - b[0] * sin.x, a[1] * cos.y - b[1] * sin.y);
+    }
+    *reinterpret_cast<float2*>(y + first) = u;
+    *reinterpret_cast<float2*>(y + second) = v;
   });
 }
 
@@ -142,16 +182,20 @@ __global__ void __launch_bounds__(GemmF32::kThreads, 4)
 
 void attn_gate_project_sm80(const GateProjectParams& p, void* stream) {
   if (p.num_blocks == 0) return;
+  const bool aligned = (reinterpret_cast<uintptr_t>(p.x) | reinterpret_cast<uintptr_t>(p.y) |
+                        reinterpret_cast<uintptr_t>(p.weight) | reinterpret_cast<uintptr_t>(p.cos) |
+                        reinterpret_cast<uintptr_t>(p.sin)) %
+                           16 ==
+                       0;
+  const int half = p.cos ? p.rope_half : 0;
   if (p.weight) {
+    const bool in_place = aligned && p.in_dim % 4 == 0 && half % 32 == 0 && p.out_dim % 4 == 0 &&
+                          (p.out_dim - 2 * half) % kTile == 0;
     const dim3 grid(tiles_of(p.num_blocks), tiles_of(p.out_dim),
                     static_cast<unsigned>(p.num_out_heads));
-    launch(project, grid, GemmF32::kThreads, 0, stream, p);
+    launch(in_place ? project_in_place : project, grid, GemmF32::kThreads, 0, stream, p);
   } else {
-    const bool aligned = (reinterpret_cast<uintptr_t>(p.x) | reinterpret_cast<uintptr_t>(p.y) |
-                          reinterpret_cast<uintptr_t>(p.cos) | reinterpret_cast<uintptr_t>(p.sin)) %
-                             16 ==
-                         0;
-    const bool by_four = aligned && p.out_dim % 4 == 0 && (!p.cos || p.rope_half % 4 == 0);
+    const bool by_four = aligned && p.out_dim % 4 == 0 && half % 4 == 0;
     by_four ? run_turn<4>(p, stream) : run_turn<1>(p, stream);
   }
 }

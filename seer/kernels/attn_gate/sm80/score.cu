@@ -1,6 +1,8 @@
 // Scores of key blocks from gate vectors, and their gradients: causal products, a tile of 64 by 64
 // for a thread block. Tiles that nothing sees cost no arithmetic.
 
+#include <type_traits>
+
 #include "seer/kernels/attn_gate/sm80/attn_gate.h"
 #include "seer/kernels/cuda_check.h"
 #include "seer/kernels/device/gemm_f32.cuh"
@@ -11,6 +13,7 @@ namespace {
 
 using device::Along;
 using device::GemmF32;
+using device::Operand;
 
 constexpr int kTile = GemmF32::kTile;
 
@@ -44,9 +47,11 @@ struct Sequence {
   }
 };
 
+// kInPlace: gate vectors are read as they lie in memory.
+template <bool kInPlace>
 __global__ void __launch_bounds__(GemmF32::kThreads, 4)
     score(const __grid_constant__ GateScoreParams p) {
-  __shared__ GemmF32::Smem smem;
+  __shared__ std::conditional_t<kInPlace, GemmF32::SmemOfTwo, GemmF32::Smem> smem;
   __shared__ int visible[kTile];
   const TileSlot slot = tile_slot(p.cu_rows, p.num_seqs, kTile, blockIdx.y);
   if (slot.begin >= slot.end) return;
@@ -66,9 +71,15 @@ __global__ void __launch_bounds__(GemmF32::kThreads, 4)
     const int q_row = p.num_q_heads * d, k_row = p.num_gate_heads * d;  // of 64 rows: 32 bits do
     const float* q = p.q_gate + (s.row0 + row0) * q_row + int64_t{h} * d;
     const float* k = p.k_gate + (s.block0 + n0) * k_row + int64_t{gate_head} * d;
-    product.accumulate<Along::depth, Along::depth>(
-        smem, d, [&](int row, int i) { return row < rows ? q[row * q_row + i] : 0.0f; },
-        [&](int n, int i) { return n < keys ? k[n * k_row + i] : 0.0f; });
+    if constexpr (kInPlace) {
+      product.accumulate<Along::depth, Along::depth>(smem, d,
+                                                     Operand{{q, q + 32 * q_row}, q_row, rows},
+                                                     Operand{{k, k + 32 * k_row}, k_row, keys});
+    } else {
+      product.accumulate<Along::depth, Along::depth>(
+          smem, d, [&](int row, int i) { return row < rows ? q[row * q_row + i] : 0.0f; },
+          [&](int n, int i) { return n < keys ? k[n * k_row + i] : 0.0f; });
+    }
   }
 
   const bool by_two = p.num_blocks % 2 == 0;
@@ -166,6 +177,10 @@ __global__ void __launch_bounds__(GemmF32::kThreads, 4)
         column0, d);
 }
 
+bool is_aligned(const float* x) {
+  return reinterpret_cast<uintptr_t>(x) % 16 == 0;
+}
+
 // Slots of tiles of a sequence's rows or blocks; they are the grid's second axis.
 unsigned slots_of(int64_t entries, int num_seqs) {
   const int64_t slots = num_tile_slots(entries, num_seqs, kTile);
@@ -180,7 +195,8 @@ void attn_gate_score_sm80(const GateScoreParams& p, void* stream) {
   if (p.num_rows == 0 || p.num_blocks == 0) return;
   const dim3 grid(tiles_of(p.num_blocks), slots_of(p.num_rows, p.num_seqs),
                   static_cast<unsigned>(p.num_q_heads));
-  launch(score, grid, GemmF32::kThreads, 0, stream, p);
+  const bool in_place = p.gate_dim % 4 == 0 && is_aligned(p.q_gate) && is_aligned(p.k_gate);
+  launch(in_place ? score<true> : score<false>, grid, GemmF32::kThreads, 0, stream, p);
 }
 
 void attn_gate_score_grad_sm80(const GateScoreGradParams& g, void* stream) {

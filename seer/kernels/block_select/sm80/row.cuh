@@ -110,10 +110,9 @@ class Row {
     int low = smallest() - 1, high = largest();
     int above_low = all, above_high = 0;
     const int wanted = static_cast<int>(k);
+    float guess = expected_best(static_cast<float>(wanted) / static_cast<float>(all), all);
     for (int step = 0; high - static_cast<int64_t>(low) > 1; ++step) {
-      const float share =
-          static_cast<float>(above_low - wanted) / static_cast<float>(above_low - above_high);
-      const int middle = between(low, high, share, step);
+      const int middle = between(low, high, guess, step);
       const int above = count_above(middle);
       if (above == wanted) return {middle, 0};
       if (above > wanted) {
@@ -121,6 +120,7 @@ class Row {
       } else {
         high = middle, above_high = above;
       }
+      guess = interpolate(low, high, above_low, wanted, fmaxf(above_high, 0.5f));
     }
     return {high, wanted - above_high};
   }
@@ -133,15 +133,17 @@ class Row {
     // The keys above `low` have the mass, those above `high` do not.
     int low = smallest() - 1, high = largest();
     double above_low = all, above_high = 0;
+    float guess = 0.5f * score_of(low) + 0.5f * score_of(high);
     for (int step = 0; high - static_cast<int64_t>(low) > 1; ++step) {
-      const auto share = static_cast<float>((above_low - mass) / (above_low - above_high));
-      const int middle = between(low, high, share, step);
+      const int middle = between(low, high, guess, step);
       const double above = mass_above(middle, top);
       if (above >= mass) {
         low = middle, above_low = above;
       } else {
         high = middle, above_high = above;
       }
+      guess = interpolate(low, high, static_cast<float>(above_low), static_cast<float>(mass),
+                          fmaxf(static_cast<float>(above_high), 1e-3f));
     }
     // All keys that count now equal `high`: as many of them as the rest needs.
     const double each = expf(score_of(high) - top);
@@ -149,16 +151,48 @@ class Row {
   }
 
  private:
-  // A key between the two, neither of them. `share`: how far up from `low` it lies if scores are
-  // spread evenly, which ends most searches in few steps; every other step takes the middle instead,
-  // in case they are not. After 16 steps the range of keys is halved, which ends after 32 more
-  // whatever the scores are.
-  __device__ __forceinline__ static int between(int low, int high, float share, int step) {
+  // A key between the two, neither of them: that of the guess; every third step that of the score in
+  // the middle, in case guesses come closer from one side only. After 16 steps the range of keys is
+  // halved, which ends after 32 more whatever the scores are.
+  __device__ __forceinline__ static int between(int low, int high, float guess, int step) {
     const int half = static_cast<int>((static_cast<int64_t>(high) + low) >> 1);
     if (step >= 16) return half;
-    const float up = step % 2 == 0 ? share : 0.5f;
-    const float score = (1 - up) * score_of(low) + up * score_of(high);
-    return isfinite(score) ? min(max(key_of(score), low + 1), high - 1) : half;
+    if (step % 3 == 2) guess = 0.5f * score_of(low) + 0.5f * score_of(high);
+    return isfinite(guess) ? min(max(key_of(guess), low + 1), high - 1) : half;
+  }
+
+  // The score above which `wanted` lies, if what lies above falls exponentially from low to high.
+  __device__ __forceinline__ static float interpolate(int low, int high, float above_low,
+                                                      float wanted, float above_high) {
+    const float from = score_of(low);
+    const float share = __fdividef(__log2f(__fdividef(above_low, wanted)),
+                                   __log2f(__fdividef(above_low, above_high)));
+    return from + share * (score_of(high) - from);
+  }
+
+  // The score above which this share of `count` entries lies, if they are normally distributed
+  // (Abramowitz and Stegun 26.2.22).
+  __device__ __forceinline__ float expected_best(float share, int count) const {
+    float sum = 0, squares = 0;
+    for_each([&](int key, int) {
+      if (key > kMasked) {
+        const float score = score_of(key);
+        sum += score;
+        squares = fmaf(score, score, squares);
+      }
+    });
+#pragma unroll
+    for (int lane = 16; lane > 0; lane /= 2) {
+      sum += __shfl_xor_sync(kAll, sum, lane);
+      squares += __shfl_xor_sync(kAll, squares, lane);
+    }
+    const float each = __fdividef(1.0f, static_cast<float>(count)), mean = sum * each;
+    const float deviation = sqrtf(fmaxf(squares * each - mean * mean, 0.0f));
+    const float tail = fminf(share, 1 - share);
+    const float t = sqrtf(-1.3862944f * __log2f(tail));
+    const float z =
+        t - __fdividef(fmaf(0.27061f, t, 2.30753f), fmaf(fmaf(0.04481f, t, 0.99229f), t, 1.0f));
+    return fmaf(share < 0.5f ? z : -z, deviation, mean);
   }
 
   const float* scores_;

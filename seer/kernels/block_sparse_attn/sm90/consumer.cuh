@@ -27,8 +27,10 @@ __device__ __forceinline__ void compute_step(RowState<Config>& state, Ring<Confi
                                              int first_limit, int k_len, int barrier,
                                              KeysRead keys_read) {
   ring.wait_full();
-  const int key0 = ring.key0();
+  // Who reads it is who gives the tile back, for all.
+  int key0 = state.lane == 0 ? ring.key0() : 0;
   state.compute_scores(ptx::smem_address(ring.tile()));
+  key0 = __shfl_sync(kAllLanes, key0, 0);
   ring.release();
   keys_read();
   ring.next();
@@ -60,6 +62,7 @@ __device__ __forceinline__ void compute_rows(const BlockSparseAttnParams& p,
       ring.wait_full();
       if (row.num_steps == kNoRow) return;
       const uint32_t when_read = state.begin(ptx::smem_address(ring.tile()), zero);
+      ptx::named_barrier_sync(1 + w, kWarpgroup);  // before anyone's clear_rows() of this slot
       ring.release(when_read);
       ring.next();
     } else {
