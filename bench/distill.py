@@ -69,7 +69,7 @@ def main():
     p.add_argument("--shape", default="llama-3.1-8b")
     p.add_argument("--large-shape", default="qwen2.5-14b", help="of the case stream")
     p.add_argument("--length", default="65536", help="tokens of a sequence")
-    p.add_argument("--sequences", type=int, default=4, help="of a step, in the case stream (default 4)")
+    p.add_argument("--sequences", type=int, default=2, help="of a step, in the case stream (default 2)")
     p.add_argument("--cap", type=float, default=20, help="GiB of device memory in the case stream (default 20)")
     p.add_argument("--runs", type=int, default=2, help="timed steps (default 2)")
     p.add_argument("--seer", default=str(ROOT / "build" / "seer"))
