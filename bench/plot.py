@@ -106,7 +106,9 @@ def main():
             name, plot = PICTURES[data["operation"]]
             args.out.mkdir(parents=True, exist_ok=True)
             plot(data, args, args.out / name)
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            sys.exit(f"{file}: {error.strerror}")
+        except ValueError as error:
             sys.exit(f"{file}: {error}")
         print(f"written: {args.out / name}")
 

@@ -104,8 +104,7 @@ def gate_gpu():
         text = f"{row['median_ms']:.3f} ms"
         if step != "sparse attention":
             # A rule that a strength cannot hold to the others' density says which it had.
-            wanted = of["sparse attention", tokens]["density"]
-            is_apart = row["density"] is not None and abs(row["density"] - wanted) > 0.05
+            is_apart = row["density"] and abs(row["density"] - of["sparse attention", tokens]["density"]) > 0.05
             keeps = f", keeps {row['density']:.0%}" if is_apart else ""
             text += f" ({row['of_sparse_attention']:.1%}{keeps})"
         return f"**{text}**" if step == "gate and selection" else text
