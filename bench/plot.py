@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
-"""A picture of results/<chip>/block_sparse_attn.json: speed-up over the fastest dense rival, and kept TFLOP/s.
+"""Pictures of results/<chip>/: all of results/nvidia-h200, or of the files named.
 
-    python bench/plot.py FILE [--out docs/gpu_prefill.png] [--lists gate] [--heads-kv 32] [--head-dim 128]
+    python bench/plot.py [FILE...] [--out FOLDER] [--lists gate] [--heads-kv 32] [--head-dim 128]
+
+block_sparse_attn.json -> docs/gpu_prefill.png: speed-up over the fastest dense rival, and kept TFLOP/s
+prefill.json           -> docs/gpu_first_token.png: time to the first token, and where it goes
 """
 import argparse
 import pathlib
 import sys
 
+import first_token
 import record
 import table
 
@@ -66,22 +70,47 @@ def draw(found, title, path):
     figure.savefig(path, dpi=130, metadata={"Software": None})
 
 
+def plot_attention(data, args, path):
+    found = lines(data, args.lists, args.heads_kv, args.head_dim, args.dtype)
+    if not found:
+        raise ValueError("no row of seer beside a dense rival has these lists, heads, D and dtype")
+    draw(found, f"{data['chip']}: {LISTS[args.lists]}, 32/{args.heads_kv} heads, D {args.head_dim}, {args.dtype}", path)
+
+
+def plot_first_token(data, args, path):
+    if not first_token.groups(data["rows"]):
+        raise ValueError("no row of a model's prompt on a GPU")
+    first_token.draw(data, path)
+
+
+# By the record's "operation": the picture's name, and what draws it.
+PICTURES = {"block_sparse_attn": ("gpu_prefill.png", plot_attention),
+            "prefill": ("gpu_first_token.png", plot_first_token)}
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    p.add_argument("file", type=pathlib.Path)
-    p.add_argument("--out", type=pathlib.Path, default=ROOT / "docs" / "gpu_prefill.png")
+    p.add_argument("files", type=pathlib.Path, nargs="*",
+                   default=[ROOT / "results" / "nvidia-h200" / f"{operation}.json" for operation in PICTURES])
+    p.add_argument("--out", type=pathlib.Path, default=ROOT / "docs", help="folder of pictures (default docs)")
     p.add_argument("--lists", default="gate", choices=LISTS)
     p.add_argument("--heads-kv", type=int, default=32)
     p.add_argument("--head-dim", type=int, default=128)
     p.add_argument("--dtype", default="bf16")
     args = p.parse_args()
-    data = record.read(args.file)
-    found = lines(data, args.lists, args.heads_kv, args.head_dim, args.dtype)
-    if not found:
-        sys.exit(f"{args.file}: no row of seer beside a dense rival has these lists, heads, D and dtype")
-    draw(found, f"{data['chip']}: {LISTS[args.lists]}, 32/{args.heads_kv} heads, D {args.head_dim}, {args.dtype}",
-         args.out)
-    print(f"written: {args.out}")
+    for file in args.files:
+        try:
+            data = record.read(file)
+            if data["operation"] not in PICTURES:
+                raise ValueError(f"no picture of {data['operation']}; there are {', '.join(PICTURES)}")
+            name, plot = PICTURES[data["operation"]]
+            args.out.mkdir(parents=True, exist_ok=True)
+            plot(data, args, args.out / name)
+        except OSError as error:
+            sys.exit(f"{file}: {error.strerror}")
+        except ValueError as error:
+            sys.exit(f"{file}: {error}")
+        print(f"written: {args.out / name}")
 
 
 if __name__ == "__main__":

@@ -17,11 +17,13 @@ def slug(name):
 
 
 def portable(command):
-    """A command, or several, without where the library is and where results go: neither shapes the results."""
+    """A command, or several, without where the library and the inputs are and where results go: none shapes the
+    results. Inputs keep their names."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--library")
-    parser.add_argument("--out")
-    return "; ".join(" ".join(parser.parse_known_args(one.split())[1]) for one in command.split("; "))
+    for place in ("--library", "--out", "--json", "--png"):
+        parser.add_argument(place)
+    short = "; ".join(" ".join(parser.parse_known_args(one.split())[1]) for one in command.split("; "))
+    return re.sub(r"(?<=[ ,=])(/|\.)[^ ,;]*/", "", short)
 
 
 def driver():

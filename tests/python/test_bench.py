@@ -12,6 +12,7 @@ sys.path.insert(0, str(ROOT / "bench"))
 import block_lists  # noqa: E402
 import cases  # noqa: E402
 import check  # noqa: E402
+import first_token  # noqa: E402
 import plot  # noqa: E402
 import pooled_attention  # noqa: E402
 import prefill_attention  # noqa: E402
@@ -67,6 +68,18 @@ def test_lists_per_query_head():
     lists = block_lists.make_lists("random", .3, 2, 12, 20, "cpu")
     wide = block_lists.per_query_head(lists, 6)
     assert torch.equal(block_lists.to_mask(wide, 20), block_lists.to_mask(lists, 20).repeat_interleave(3, 0))
+
+
+@pytest.mark.parametrize("rows,blocks", [(6, 6), (3, 8)])
+def test_padded_lists(rows, blocks):
+    lists = block_lists.make_lists("random", .4, 3, rows, blocks, "cpu")
+    count, table = block_lists.padded(lists)
+    assert (count.dtype, table.dtype) == (torch.int32, torch.int32)
+    assert table.shape == (3, rows, count.max())
+    for h in range(3):
+        for r in range(rows):
+            begin, n = int(lists.begin[h, r]), int(count[h, r])
+            assert table[h, r].tolist() == lists.list[begin:begin + n].tolist() + [0] * (table.shape[2] - n)
 
 
 @pytest.mark.parametrize("rows,blocks", [(6, 6), (3, 8)])
@@ -184,6 +197,25 @@ def test_wrong_outputs_are_found(without_gpu, monkeypatch, fault):
     json.dumps(rows, allow_nan=False)
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_references(causal):
+    """Beside attention with a mask over all tokens; not causal: diagonal blocks count as a whole."""
+    shape = cases.Shape(128, 320, 4, 2, 64)
+    inputs = rivals.Inputs(shape, "cpu")
+    lists = block_lists.make_lists("random", .4, 4, shape.rows, shape.blocks, "cpu")
+    i, j = torch.arange(shape.len_q), torch.arange(shape.len_k)
+    mask = block_lists.to_mask(lists, shape.blocks)[:, i // 64][:, :, j // 64]
+    if causal:
+        mask = mask & (j <= i[:, None] + shape.len_k - shape.len_q)
+    q, k, v = (x[0].float() for x in inputs.repeated)
+    scores = (q @ k.mT * shape.scale).masked_fill(~mask, -torch.inf)
+    pairs = [(0, 0), (3, 1)]
+    for ref in check.references(shape, inputs.q, inputs.k, inputs.v, lists, pairs, causal):
+        of = slice(ref.row * 64, ref.row * 64 + 64)
+        torch.testing.assert_close(ref.o, scores[ref.head, of].softmax(-1) @ v[ref.head])
+        torch.testing.assert_close(ref.lse, scores[ref.head, of].logsumexp(-1))
+
+
 def test_whole_difference():
     o = torch.randn(128, 2, 16)
     other = o.clone()
@@ -255,6 +287,45 @@ def test_plot_is_drawn(tmp_path):
     assert (tmp_path / "x.png").stat().st_size > 10_000
 
 
+def prompt_row(implementation, density, ms, model="m", tokens=32768):
+    """As `seer bench prefill` writes them; half of the time are products, a quarter attention."""
+    sparse = implementation == "seer"
+    return {"implementation": implementation, "model": model, "len_q": tokens, "density": density, "median_ms": ms,
+            "gate_ms": ms / 16 * sparse, "select_ms": ms / 32 * sparse, "attention_ms": ms / 4, "products_ms": ms / 2,
+            "rest_ms": ms / 4 - 3 * ms / 32 * sparse, "peak_mib": 512.0}
+
+
+PROMPTS = [prompt_row("seer", .102, 400.), prompt_row("dense, FlashAttention-2", 1., 1600.),
+           prompt_row("dense, cuDNN", 1., 800.), prompt_row("seer", .2956, 500.), prompt_row("seer", .498, 600.),
+           prompt_row("seer", .1037, 100., tokens=8192), prompt_row("dense", 1., 200., model="cpu")]
+
+
+def test_bars_of_the_first_token():
+    found = first_token.groups(PROMPTS)
+    assert list(found) == [("m", 8192), ("m", 32768)]
+    bars = found["m", 32768]
+    assert {name: row["median_ms"] for name, row in bars.items()} == {
+        "FA2": 1600, "cuDNN": 800, "50%": 600, "70%": 500, "90%": 400}
+    top = {name: of[-1][1] + of[-1][2] for name, of in first_token.heights(bars).items()}
+    assert top == {"FA2": 2, "cuDNN": 1, "50%": .75, "70%": .625, "90%": .5}
+    of = {part: height for part, _, height in first_token.heights(bars)["90%"]}
+    assert (of["products_ms"], of["gate_ms"], of["select_ms"]) == (.25, .5 / 16, .5 / 32)
+
+
+def test_pictures_by_operation(tmp_path):
+    pytest.importorskip("matplotlib")
+    record.write(tmp_path / "a.json", made_record(ROWS))
+    record.write(tmp_path / "b.json", made_record(PROMPTS, operation="prefill"))
+    record.write(tmp_path / "c.json", made_record([], operation="distill"))
+    program = [sys.executable, ROOT / "bench" / "plot.py", "--lists", "random", "--out", tmp_path / "docs"]
+    subprocess.run([*program, tmp_path / "a.json", tmp_path / "b.json"], check=True)
+    assert {p.name for p in (tmp_path / "docs").iterdir()} == {"gpu_prefill.png", "gpu_first_token.png"}
+    assert all(p.stat().st_size > 10_000 for p in (tmp_path / "docs").iterdir())
+    for name, reason in (("c.json", "no picture of distill"), ("d.json", "No such file")):
+        failed = subprocess.run([*program, tmp_path / name], capture_output=True, text=True)
+        assert failed.returncode == 1 and failed.stderr.count("\n") == 1 and reason in failed.stderr
+
+
 def test_merge_replaces_whole_groups():
     old, new = made_record(ROWS), made_record([made_row("seer", 1.0)], command="python y")
     merged = record.merge(old, new)
@@ -267,6 +338,9 @@ def test_merge_replaces_whole_groups():
 def test_command_without_places():
     assert record.portable("python x --out /a --cases quick --library /b/libseer.so; python x --append") == (
         "python x --cases quick; python x --append")
+    assert record.portable("seer eval recall --data a.jsonl,.up/b.jsonl --gates /c/d,../e --length 8 --json /f.json") == (
+        "seer eval recall --data a.jsonl,b.jsonl --gates d,e --length 8")
+    assert record.portable("python bench/gates.py --density 0.1") == "python bench/gates.py --density 0.1"
 
 
 def test_slug():

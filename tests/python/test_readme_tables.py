@@ -1,0 +1,128 @@
+"""tools/readme_tables.py on small records: rows appear, ratios are the right way round, what is missing is said."""
+import json
+import sys
+
+import pytest
+
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "tools"))
+import readme_tables  # noqa: E402
+from readme import models, operations, quality, results  # noqa: E402
+from test_bench import PROMPTS, cells, made_record  # noqa: E402
+
+
+@pytest.fixture
+def put(tmp_path, monkeypatch):
+    """Writes results/<the GPU>/<name>.json with these rows."""
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
+
+    def write(name, rows, **more):
+        path = tmp_path / "results" / results.GPU / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(made_record(rows, **more)))
+
+    return write
+
+
+def lines_of(text):
+    """The cells of a table's lines by their first cell, and its header."""
+    header, _, *lines = cells(text)
+    return header, {line[0]: line[1:] for line in lines}
+
+
+def step(name, ms, tokens=32768, density=None):
+    return {"implementation": name, "len_q": tokens, "median_ms": ms, "of_sparse_attention": ms / 2,
+            "density": density, "status": "ok"}
+
+
+def test_gate(put):
+    put("attn_gate", [step("pool q", .1), step("gate and selection", .5), step("sparse attention", 2., density=.1),
+                      step("select top_p", .2, density=.11), step("select threshold", .02, density=.84),
+                      step("pool q", .04, 8192), step("sparse attention", 2., 131072, .1)],
+        command="python bench/gates.py --out /a")
+    text = operations.gate_gpu()
+    header, lines = lines_of(text)
+    assert [cell[:4] for cell in header[1:]] == ["32k,", "128k"]
+    assert lines == {"pool q": ["0.100 ms (5.0%)", "-"],
+                     "**gate and selection**": ["**0.500 ms (25.0%)**", "-"],
+                     "sparse attention": ["2.000 ms", "2.000 ms"],
+                     "instead: select, `threshold`": ["0.020 ms (1.0%, keeps 84%)", "-"],
+                     "instead: select, `top_p`": ["0.200 ms (10.0%)", "-"]}
+    assert text.endswith("`python bench/gates.py`; [attn_gate.json](results/nvidia-h200/attn_gate.json)")
+
+
+def test_first_token(put):
+    put("prefill", PROMPTS)
+    short, long = cells(models.prefill_gpu())[2:]
+    assert long == ["m", "32k", "1.60 s", "0.80 s", "0.60 s", "0.50 s", "0.40 s", "**2.00x**",
+                    "6.2% / 3.1% / 25% / 50% / 16%", "0.5 GiB"]
+    assert short[:8] == ["m", "8k", "-", "-", "-", "-", "0.10 s", "-"]
+
+
+def distilled(rate, streamed=False, **more):
+    return {"model": "m", "len_q": 65536, "dtype": "bf16", "sequences": 1, "streamed": streamed, "tokens_per_s": rate,
+            "hours": 1e5 / rate, "attention_share": .5, "gate_share": .01, "model_share": .49, "mfu": .55,
+            "peak_mib": 2048.0, **more}
+
+
+def test_distillation(put):
+    put("distill", [distilled(10_000.), distilled(8_000., streamed=True), distilled(9_000., gpus=1, sequences=2),
+                    distilled(18_000., gpus=2, sequences=2), distilled(1., model="other", streamed=True, mfu=None)])
+    header, *lines = [line for i, line in enumerate(cells(models.distill_gpu())) if i != 1]
+    assert lines[0] == ["m", "1 x 64k", "1", "on device", "10000", "10.0 h", "50% / 1.0% / 49%", "55%", "2.0 GiB", ""]
+    of = [dict(zip(header, line)) for line in lines]
+    assert [line["compared"] for line in of] == ["", "1.25x the time of layers on the device", "",
+                                                 "**2.00x** as fast as one GPU", ""]
+    assert [(line["GPUs"], line["layers"]) for line in of[2:]] == [
+        ("1", "on device"), ("2", "on device"), ("1", "streamed")]
+    assert of[4]["MFU"] == "-"
+    put("distill", [distilled(10_000.)])
+    assert "compared" not in models.distill_gpu()
+
+
+def perplexities(own, dense=10.):
+    rows = [{"method": "dense", "sparsity": 0., "perplexity": dense, "density": 1.}]
+    return rows + [{"method": method, "sparsity": s, "perplexity": ppl + s, "density": 1 - s}
+                   for method, ppl in (("oracle", 10.), ("seer", own), ("streaming", 13.), ("random", 20.))
+                   for s in (.5, .7, .9)]
+
+
+def test_quality(put):
+    for text, dense in (("books", 10.), ("proofs", 5.)):
+        put(f"ppl_{text}", perplexities(11., dense))
+        put(f"ppl_{text}_cpu_gates", perplexities(12., dense))
+    header, lines = lines_of(quality.quality_gpu())
+    assert header[2:] == [f"{text} {s}%" for text in ("books", "proofs") for s in (50, 70, 90)]
+    assert lines["dense"] == ["1", "10.00", "", "", "5.00", "", ""]
+    assert lines["**gates distilled on the GPU**"] == [
+        ".50 / .30 / .10", "11.50 (x1.150)", "11.70 (x1.170)", "11.90 (x1.190)",
+        "11.50 (x2.300)", "11.70 (x2.340)", "11.90 (x2.380)"]
+    assert lines["gates distilled on a CPU"][1] == "12.50 (x1.250)"
+    assert [*lines][1] == "oracle (true map)" and lines["sink + sliding window"][3] == "13.90 (x1.390)"
+
+
+@pytest.mark.parametrize("name", ["gate_gpu", "prefill_gpu", "distill_gpu", "quality_gpu"])
+def test_a_missing_file_is_one_line(put, name):
+    with pytest.raises(SystemExit, match=rf'README.md: table "{name}" needs results/nvidia-h200/\w+.json, .* missing$'):
+        readme_tables.table(name)
+
+
+def test_a_table_that_is_not_there():
+    with pytest.raises(SystemExit, match='no table "none"; there are quality, '):
+        readme_tables.table("none")
+
+
+def test_the_readme_stays_where_a_file_is_missing(put, tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["readme_tables.py"])
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- table: gate_gpu -->\n<!-- end -->\n<!-- table: prefill_gpu -->\nold\n<!-- end -->\n")
+    put("attn_gate", [step("pool q", .1)])
+    before = readme.read_text()
+    with pytest.raises(SystemExit, match="prefill.json"):
+        readme_tables.main()
+    assert readme.read_text() == before
+    put("prefill", PROMPTS)
+    readme_tables.main()
+    assert "| pool q |" in readme.read_text() and "old" not in readme.read_text()

@@ -1,0 +1,58 @@
+"""Tables of whole models on a GPU: the first token of a prompt, distillation."""
+import first_token
+from .results import GPU, length, load, markdown, share, source
+
+
+def prefill_gpu():
+    """Time to the first token; what it consists of at 90 %."""
+    made = load("prefill", GPU)
+    rows = []
+    for (model, tokens), bars in first_token.groups(made["rows"]).items():
+        ms = {name: row["median_ms"] for name, row in bars.items()}
+        sparse = bars.get("90%")
+        speed_up, parts, peak = "-", "-", "-"
+        if sparse:
+            dense = [ms[name] for name in first_token.DENSE.values() if name in ms]
+            if dense:
+                speed_up = f"**{min(dense) / sparse['median_ms']:.2f}x**"
+            parts = " / ".join(share(sparse[part] / sparse["median_ms"])
+                               for part in ("gate_ms", "select_ms", "attention_ms", "products_ms", "rest_ms"))
+            peak = f"{sparse['peak_mib'] / 1024:.1f} GiB"
+        rows.append([model, length(tokens), *(f"{ms[name] / 1e3:.2f} s" if name in ms else "-"
+                                              for name in first_token.BARS), speed_up, parts, peak])
+    header = ["model", "tokens", "dense, FA2", "dense, cuDNN", "sparse 50%", "70%", "90%", "90% against faster dense",
+              "90%: gate / selection / attention / products / rest", "peak memory"]
+    return markdown(header, rows) + "\n\n" + source(made, "prefill", GPU)
+
+
+def beside(row, rows):
+    """What streaming costs, and what a second GPU brings, where the row to compare with is there."""
+    def rival(gpus, streamed):
+        found = [r for r in rows if (r["model"], r["len_q"], r["dtype"]) == (row["model"], row["len_q"], row["dtype"])
+                 and (r.get("gpus", 1), r["streamed"]) == (gpus, streamed)]
+        # Rather of as many sequences, and rather one that was measured for this comparison, which names its GPUs.
+        return min(found, key=lambda r: (r["sequences"] != row["sequences"], "gpus" not in r), default=None)
+
+    gpus, notes = row.get("gpus", 1), []
+    one, whole = rival(1, row["streamed"]), rival(gpus, False)
+    if gpus > 1 and one:
+        notes.append(f"**{row['tokens_per_s'] / one['tokens_per_s']:.2f}x** as fast as one GPU")
+    if row["streamed"] and whole:
+        notes.append(f"{whole['tokens_per_s'] / row['tokens_per_s']:.2f}x the time of layers on the device")
+    return "; ".join(notes)
+
+
+def distill_gpu():
+    """Distillation: rate, hours of the published recipe, where the time goes."""
+    made = load("distill", GPU)
+    rows = []
+    for r in made["rows"]:
+        parts = " / ".join(share(r.get(part)) for part in ("attention_share", "gate_share", "model_share"))
+        rows.append([r["model"], f"{r['sequences']} x {length(r['len_q'])}", r.get("gpus", 1),
+                     "streamed" if r["streamed"] else "on device", f"{r['tokens_per_s']:.0f}", f"{r['hours']:.1f} h",
+                     parts, share(r.get("mfu")), f"{r['peak_mib'] / 1024:.1f} GiB", beside(r, made["rows"])])
+    header = ["model", "tokens of a step", "GPUs", "layers", "tokens/s", "0.524 B tokens",
+              "attention / gates / rest", "MFU", "peak memory", "compared"]
+    if not any(row[-1] for row in rows):
+        header, rows = header[:-1], [row[:-1] for row in rows]
+    return markdown(header, rows) + "\n\n" + source(made, "distill", GPU)

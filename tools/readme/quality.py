@@ -1,0 +1,46 @@
+"""Tables of perplexity."""
+from .results import CPU, GPU, load, markdown, source
+
+SPARSITIES = (0.5, 0.7, 0.9)
+TEXTS = ("books", "proofs")
+LABELS = {"oracle": "oracle (true map)", "seer": "**learned gates**", "streaming": "sink + sliding window",
+          "untrained": "untrained gates", "random": "random + diagonal"}
+
+
+def perplexity(records, methods):
+    """A line a method: at each sparsity its density and, on each text, its perplexity and what that is of dense
+    attention's.
+
+    records: {text: a record}; methods: [(label, method, records)], so that gates of another file can stand beside.
+    """
+    dense = {text: next(r["perplexity"] for r in records[text]["rows"] if r["method"] == "dense") for text in TEXTS}
+    lines = [["dense", "1", *(cell for text in TEXTS for cell in (f"{dense[text]:.2f}", "", ""))]]
+    for label, method, of in methods:
+        found = {(text, r["sparsity"]): r for text in TEXTS for r in of[text]["rows"] if r["method"] == method}
+        density = " / ".join(f"{found[TEXTS[0], s]['density']:.2f}".lstrip("0") for s in SPARSITIES)
+        cells = [f"{found[text, s]['perplexity']:.2f} (x{found[text, s]['perplexity'] / dense[text]:.3f})"
+                 for text in TEXTS for s in SPARSITIES]
+        lines.append([label, density, *cells])
+    header = ["blocks chosen by", "density", *(f"{text} {s:.0%}" for text in TEXTS for s in SPARSITIES)]
+    return markdown(header, lines)
+
+
+def load_texts(chip, suffix=""):
+    return {text: load(f"ppl_{text}{suffix}", chip) for text in TEXTS}
+
+
+def quality():
+    """The embedded gates, on a CPU."""
+    records = load_texts(CPU)
+    return (perplexity(records, [(label, method, records) for method, label in LABELS.items()]) + "\n\n" +
+            source(records["books"], "ppl_books", CPU, "ppl_proofs"))
+
+
+def quality_gpu():
+    """Gates that were distilled on a GPU beside those of a CPU, all measured on the GPU."""
+    on_gpu, on_cpu = load_texts(GPU), load_texts(GPU, "_cpu_gates")
+    methods = [(LABELS["oracle"], "oracle", on_gpu), ("**gates distilled on the GPU**", "seer", on_gpu),
+               ("gates distilled on a CPU", "seer", on_cpu), (LABELS["streaming"], "streaming", on_gpu),
+               (LABELS["random"], "random", on_gpu)]
+    return (perplexity(on_gpu, methods) + "\n\n" +
+            source(on_gpu["books"], "ppl_books", GPU, "ppl_proofs", "ppl_books_cpu_gates", "ppl_proofs_cpu_gates"))

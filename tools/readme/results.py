@@ -1,0 +1,38 @@
+"""The files of results/<chip>/, and what stands below a table that was made of one."""
+import json
+import pathlib
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "bench"))
+import record  # noqa: E402
+from table import markdown  # noqa: E402, F401
+
+FOLDER = ROOT / "results"
+CPU, CPU_AVX2, GPU = "amd-epyc-2-threads-avx512bf16", "amd-epyc-2-threads-avx2", "nvidia-h200"
+
+
+def load(name, chip):
+    return json.loads((FOLDER / chip / f"{name}.json").read_text())
+
+
+def source(made, name, chip, *others):
+    """Where a table comes from: chip, versions, date, command, file; files of others made like it."""
+    versions = made["versions"]
+    parts = [made["chip"]]
+    if chip != GPU:  # a GPU's times do not depend on them
+        parts.append(f"{made['threads']} threads")
+    parts.append(f"torch {versions['torch']}")
+    if "cudnn" in versions:
+        parts.append(f"cuDNN {versions['cudnn']}")
+    files = ", ".join(f"[{file}.json](results/{chip}/{file}.json)" for file in (name, *others))
+    return f"{', '.join(parts)}, {made['date']}; `{record.portable(made['command'])}`; {files}"
+
+
+def length(tokens):
+    return f"{tokens // 1024}k"
+
+
+def share(part):
+    """Of 0 .. 1, as a percentage; "-" where it was not measured."""
+    return "-" if part is None else f"{part:.1%}" if abs(part) < 0.095 else f"{part:.0%}"
