@@ -37,7 +37,7 @@ def plan(cases, found, args):
     if "gpus" in cases:
         if len(found) < 2:
             sys.exit(f"distill.py: the case gpus needs two GPUs, here are {len(found)}")
-        shared = ["--shapes", args.shape, "--lengths", args.length, "--sequences", str(2 * len(found))]
+        shared = ["--shapes", args.shape, "--lengths", args.length, "--sequences", str(len(found))]
         calls += [(shared, 1, None), (shared, len(found), None)]
     return calls
 

@@ -6,8 +6,12 @@
 
 #include <charconv>
 #include <chrono>
+#include <condition_variable>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -20,7 +24,8 @@ namespace {
 
 constexpr std::chrono::minutes kPatience{10};
 constexpr std::chrono::milliseconds kBeat{500};
-constexpr std::chrono::seconds kSilence{5};  // after which a process counts as gone
+constexpr std::chrono::seconds kSilence{5};  // after which a process counts as gone, when asked
+constexpr std::chrono::seconds kDeath{15};   // after which it is, and others need not wait for it
 
 std::string variable(const char* name) {
   const char* value = std::getenv(name);
@@ -50,22 +55,29 @@ c10::intrusive_ptr<c10d::TCPStore> connect(int rank, int size) {
   return c10::make_intrusive<c10d::TCPStore>(variable("MASTER_ADDR"), options);
 }
 
+// What is said where processes are gone.
+std::string lost(int rank, int size, const std::string& gone) {
+  return message("rank ", rank, " of ", size, ": ", gone,
+                 " does not answer any more; start all of them again, they go on from the last "
+                 "checkpoint");
+}
+
 // Says that this process lives, and which others do not any more. On a connection of its own.
 class Heartbeat {
  public:
-  Heartbeat(c10::intrusive_ptr<c10d::Store> store, int rank, int size)
-      : store_(std::move(store)), size_(size), key_("alive/" + std::to_string(rank)) {
-    beat_ = std::jthread([this](const std::stop_token& stop) {
-      while (!stop.stop_requested()) {
-        try {
-          const std::scoped_lock lock(mutex_);
-          store_->add(key_, 1);
-        } catch (const std::exception&) {
-          return;  // the store is gone; the next sum fails and says so
-        }
-        std::this_thread::sleep_for(kBeat);
-      }
-    });
+  // `ends_process`: where another process dies, this one ends with an error. A sum of NCCL waits for
+  // ever for the dead one, and so does whoever waits for the GPU: nobody else could tell.
+  Heartbeat(c10::intrusive_ptr<c10d::Store> store, int rank, int size, bool ends_process)
+      : store_(std::move(store)), rank_(rank), size_(size), ends_process_(ends_process) {
+    beat_ = std::jthread([this](const std::stop_token& stop) { work(stop); });
+  }
+  ~Heartbeat() {
+    if (std::uncaught_exceptions() > 0) return;  // who leaves with an error is missed by the others
+    try {
+      const std::scoped_lock lock(mutex_);
+      store_->add(key("left", rank_), 1);  // in peace
+    } catch (const std::exception&) {      // whoever held the store has left before
+    }
   }
 
   // "rank 1", "ranks 1, 3"; empty where all answer.
@@ -84,18 +96,72 @@ class Heartbeat {
   }
 
  private:
+  using Clock = std::chrono::steady_clock;
+  struct Other {
+    int64_t count = 0;
+    Clock::time_point since = Clock::now();  // that it has this count
+  };
+
   c10::intrusive_ptr<c10d::Store> store_;
-  const int size_;
-  const std::string key_;
+  const int rank_, size_;
+  const bool ends_process_;
   std::mutex mutex_;
+  std::condition_variable_any asleep_;
   std::jthread beat_;  // last: it ends first
+
+  static std::string key(const char* what, int rank) { return message(what, "/", rank); }
+
+  // False: to be stopped.
+  bool sleep(const std::stop_token& stop, std::chrono::milliseconds time) {
+    std::mutex own;
+    std::unique_lock lock(own);
+    asleep_.wait_for(lock, stop, time, [] { return false; });
+    return !stop.stop_requested();
+  }
+
+  void work(const std::stop_token& stop) {
+    std::vector<Other> others(static_cast<size_t>(size_));
+    do {
+      try {
+        {
+          const std::scoped_lock lock(mutex_);
+          store_->add(key("alive", rank_), 1);
+        }
+        if (ends_process_) look_at(others);
+      } catch (const std::exception&) {
+        // The store is gone, with rank 0. In a moment this process ends by itself, or it never does.
+        if (ends_process_ && sleep(stop, kDeath)) end_process("the process that holds the store");
+        return;
+      }
+    } while (sleep(stop, kBeat));
+  }
+
+  void look_at(std::vector<Other>& others) {
+    const auto now = Clock::now();
+    for (int i = 0; i < size_; ++i) {
+      Other& other = others[static_cast<size_t>(i)];
+      const std::scoped_lock lock(mutex_);
+      const int64_t count = store_->add(key("alive", i), 0);
+      if (count != other.count || count == 0) {  // 0: it has not begun
+        other = {count, now};
+      } else if (now - other.since > kDeath && store_->add(key("left", i), 0) == 0) {
+        end_process(message("rank ", i));
+      }
+    }
+  }
+
+  [[noreturn]] void end_process(const std::string& gone) const {
+    std::fprintf(stderr, "seer: error: %s\n", lost(rank_, size_, gone).c_str());
+    std::fflush(nullptr);
+    std::_Exit(1);  // nothing else would get past the GPU
+  }
 
   std::vector<int64_t> counts() {
     std::vector<int64_t> counts;
     try {
       const std::scoped_lock lock(mutex_);
       for (int i = 0; i < size_; ++i) {
-        counts.push_back(store_->add("alive/" + std::to_string(i), 0));
+        counts.push_back(store_->add(key("alive", i), 0));
       }
     } catch (const std::exception&) {
       counts.clear();
@@ -111,9 +177,14 @@ class ManyRanks : public Ranks {
         size_(size),
         token_(at::zeros({1}, at::TensorOptions(device).dtype(at::kFloat))) {
     const auto store = connect(rank, size);
-    heartbeat_ = std::make_unique<Heartbeat>(connect_again(size), rank, size);
+    heartbeat_ = std::make_unique<Heartbeat>(connect_again(size), rank, size, device.is_cuda());
     guard([&] { backend_ = device.is_cuda() ? nccl_backend(store, rank, size) : gloo(store); });
     meet();
+  }
+
+  ~ManyRanks() override {
+    if (!token_.is_cuda() || !backend_) return;
+    std::uncaught_exceptions() > 0 ? backend_->abort() : backend_->shutdown();
   }
 
   int rank() const override { return rank_; }
@@ -162,11 +233,10 @@ class ManyRanks : public Ranks {
       call();
     } catch (const std::exception& error) {
       const std::string gone = heartbeat_->gone(), what = error.what();
-      fail("rank ", rank_, " of ", size_, ": ",
-           gone.empty()
-               ? "the processes cannot reach each other (" + what.substr(0, what.find('\n')) + ")"
-               : gone + " does not answer any more",
-           "; start all of them again, they go on from the last checkpoint");
+      if (!gone.empty()) fail(lost(rank_, size_, gone));
+      fail("rank ", rank_, " of ", size_, ": the processes cannot reach each other (",
+           what.substr(0, what.find('\n')),
+           "); start all of them again, they go on from the last checkpoint");
     }
   }
 };

@@ -23,9 +23,18 @@ def text(tmp_path_factory):
     return path
 
 
-def arguments(text, out, steps=4, **more):
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request):
+    """Gloo on CPUs, NCCL on GPUs."""
+    if request.param == "cuda" and torch.cuda.device_count() < 2:
+        pytest.skip("no two GPUs")
+    return request.param
+
+
+def arguments(text, out, device="cpu", steps=4, **more):
     settings = {"data": text, "out": out, "steps": steps, "length": 256, "sequences": 4, "micro-batch": 1,
-                "valid-sequences": 1, "dtype": "f32", "device": "cpu", "threads": 1, **more}
+                "valid-sequences": 1, "dtype": "f32" if device == "cpu" else "bf16", "device": device, "threads": 1,
+                **more}
     return [str(BUILD / "seer"), "distill", *(str(x) for key, value in settings.items() for x in (f"--{key}", value))]
 
 
@@ -49,10 +58,10 @@ def gates_of(out):
     return load_file(out / "attn_gate_weights.safetensors")
 
 
-def test_two_processes_give_what_one_gives(text, tmp_path):
+def test_two_processes_give_what_one_gives(text, tmp_path, device):
     one, two = tmp_path / "one", tmp_path / "two"
-    subprocess.run(arguments(text, one), env=environment(), check=True, capture_output=True)
-    subprocess.run([TORCHRUN, "--no-python", "--nproc_per_node", "2", *arguments(text, two)], env=environment(),
+    subprocess.run(arguments(text, one, device), env=environment(), check=True, capture_output=True)
+    subprocess.run([TORCHRUN, "--no-python", "--nproc_per_node", "2", *arguments(text, two, device)], env=environment(),
                    check=True, capture_output=True, timeout=300)
     alone, shared = gates_of(one), gates_of(two)
     assert alone.keys() == shared.keys()
@@ -66,13 +75,13 @@ def test_two_processes_give_what_one_gives(text, tmp_path):
             assert a[key] == pytest.approx(b[key], rel=1e-4)
 
 
-def test_validation_is_shared_and_gives_what_one_gives(text, tmp_path):
+def test_validation_is_shared_and_gives_what_one_gives(text, tmp_path, device):
     """Five windows of one held-out text and one of another, by two processes; a broken document is told once."""
     lines = [json.dumps({"text": text.read_text()[i:i + 4_000]}) for i in range(0, 12_000, 4_000)]
     (tmp_path / "many.jsonl").write_text("\n".join([*lines, "{"]))
     (tmp_path / "short.txt").write_text(text.read_text()[-1_200:])
     with_validation = lambda out: [
-        *arguments(text, out, **{"valid-every": 2, "valid-sequences": 5, "cache": tmp_path / "cache"}),
+        *arguments(text, out, device, **{"valid-every": 2, "valid-sequences": 5, "cache": tmp_path / "cache"}),
         "--valid", f"{tmp_path / 'many.jsonl'},{tmp_path / 'short.txt'}"]
     one, two = tmp_path / "one", tmp_path / "two"
     alone = subprocess.run(with_validation(one), env=environment(), check=True, capture_output=True, text=True)
@@ -95,9 +104,9 @@ def test_validation_is_shared_and_gives_what_one_gives(text, tmp_path):
     assert outputs[1] == ("", "")
 
 
-def test_a_dead_process_ends_the_others_and_the_run_goes_on(text, tmp_path):
+def test_a_dead_process_ends_the_others_and_the_run_goes_on(text, tmp_path, device):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run = lambda out: [start(rank, port, arguments(text, out, steps=12, **{"save-every": 1})) for rank in (0, 1)]
+    run = lambda out: [start(rank, port, arguments(text, out, device, steps=12, **{"save-every": 1})) for rank in (0, 1)]
     port = free_port()
     for process in run(whole):
         assert process.wait(timeout=300) == 0, process.stderr.read()
