@@ -83,7 +83,7 @@ def variants(shape, densities, kinds=KINDS, list_heads=("q",)):
 def targets():
     """The groups that goals are set on, the most telling first."""
     groups = []
-    for len_q, len_k, densities in ((32768, 32768, (.1, .05, .2, .5, 1.)), (131072, 131072, (.1, 1.)),
+    for len_q, len_k, densities in ((32768, 32768, (.1, .05, .2, .5, 1., .02)), (131072, 131072, (.1, 1.)),
                                     (8192, 8192, (.1, 1.)), (2048, 131072, (.1,))):
         for heads_kv in (32, 8):
             shape = Shape(len_q, len_k, heads_kv=heads_kv)

@@ -21,6 +21,15 @@ inline int num_multiprocessors() {
   return count;
 }
 
+// A multiprocessor splits its memory into cache and shared memory for the kernel that comes first, and
+// another one that wants more shared memory waits until it is empty. This asks for all at once, so
+// that `kernel` can run beside others.
+template <class... KernelArgs>
+void prefer_shared_memory(void (*kernel)(KernelArgs...)) {
+  SEER_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                       cudaSharedmemCarveoutMaxShared));
+}
+
 // Starts `kernel` with `smem` bytes of dynamic shared memory and checks that it started.
 template <class... KernelArgs, class... Args>
 void launch(void (*kernel)(KernelArgs...), dim3 grid, int threads, size_t smem, void* stream,

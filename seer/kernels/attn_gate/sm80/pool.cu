@@ -152,6 +152,7 @@ void run(const GatePoolParams& p, void* stream) {
   SEER_CHECK(blocks <= INT32_MAX, "attn_gate_pool: ", p.num_blocks, " blocks of ", p.num_heads,
              " heads are too many for one call; give fewer sequences");
   const auto run_kind = [&]<class Kinds>(Kinds) {
+    prefer_shared_memory(pool<Element, kCount, Kinds>);
     launch(pool<Element, kCount, Kinds>, dim3(static_cast<unsigned>(blocks)), kThreads, 0, stream,
            p, lanes_log2);
   };

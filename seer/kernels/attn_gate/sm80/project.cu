@@ -193,7 +193,14 @@ void attn_gate_project_sm80(const GateProjectParams& p, void* stream) {
                           (p.out_dim - 2 * half) % kTile == 0;
     const dim3 grid(tiles_of(p.num_blocks), tiles_of(p.out_dim),
                     static_cast<unsigned>(p.num_out_heads));
-    launch(in_place ? project_in_place : project, grid, GemmF32::kThreads, 0, stream, p);
+    // Two thread blocks on a multiprocessor leave room for what runs beside it: the queries' pooling,
+    // which is bound by memory (Gates::scores()).
+    constexpr size_t kOwnRoom = 72 * 1024;
+    if (in_place) {
+      prefer_shared_memory(project_in_place);
+      return launch(project_in_place, grid, GemmF32::kThreads, kOwnRoom, stream, p);
+    }
+    launch(project, grid, GemmF32::kThreads, 0, stream, p);
   } else {
     const bool by_four = aligned && p.out_dim % 4 == 0 && half % 4 == 0;
     by_four ? run_turn<4>(p, stream) : run_turn<1>(p, stream);

@@ -47,6 +47,22 @@ struct Sequence {
   }
 };
 
+// A tile that nothing sees.
+__device__ __forceinline__ void hide(float* out, int stride, int rows, int columns) {
+  if (stride % 4 == 0) {  // so are columns
+    const float4 four = make_float4(-INFINITY, -INFINITY, -INFINITY, -INFINITY);
+    const int column = threadIdx.x % (kTile / 4) * 4;
+    for (int row = threadIdx.x / (kTile / 4); row < rows; row += GemmF32::kThreads / (kTile / 4)) {
+      if (column < columns) *reinterpret_cast<float4*>(out + (row * stride + column)) = four;
+    }
+    return;
+  }
+  for (int i = threadIdx.x; i < rows * kTile; i += GemmF32::kThreads) {
+    const int row = i / kTile, column = i % kTile;
+    if (column < columns) out[row * stride + column] = -INFINITY;
+  }
+}
+
 // kInPlace: gate vectors are read as they lie in memory.
 template <bool kInPlace>
 __global__ void __launch_bounds__(GemmF32::kThreads, 4)
@@ -60,41 +76,45 @@ __global__ void __launch_bounds__(GemmF32::kThreads, 4)
   const int64_t n0 = int64_t{blockIdx.x} * kTile;
   const int h = blockIdx.z, d = p.gate_dim;
 
-  if (threadIdx.x < rows) visible[threadIdx.x] = s.visible(row0 + threadIdx.x);
+  const int64_t first = (h * p.num_rows + s.row0 + row0) * p.num_blocks + n0;
+  float* out = p.scores + first;  // of the tile; 32 bits do within it
+  const int stride = static_cast<int>(p.num_blocks);
+  const int columns = static_cast<int>(min(int64_t{kTile}, p.num_blocks - n0));
+  // Blocks of this tile that a row sees.
+  if (threadIdx.x < rows) {
+    visible[threadIdx.x] = static_cast<int>(s.visible(row0 + threadIdx.x) - n0);
+  }
   __syncthreads();
+  if (visible[rows - 1] <= 0) return hide(out, stride, rows, columns);  // later rows see more
 
   GemmF32 product;
-  const int widest = visible[rows - 1];  // later rows see more
-  if (n0 < widest) {
-    const int gate_head = static_cast<int>(int64_t{h} * p.num_gate_heads / p.num_q_heads);
-    const int keys = static_cast<int>(min(int64_t{kTile}, widest - n0));
-    const int q_row = p.num_q_heads * d, k_row = p.num_gate_heads * d;  // of 64 rows: 32 bits do
-    const float* q = p.q_gate + (s.row0 + row0) * q_row + int64_t{h} * d;
-    const float* k = p.k_gate + (s.block0 + n0) * k_row + int64_t{gate_head} * d;
-    if constexpr (kInPlace) {
-      product.accumulate<Along::depth, Along::depth>(smem, d,
-                                                     Operand{{q, q + 32 * q_row}, q_row, rows},
-                                                     Operand{{k, k + 32 * k_row}, k_row, keys});
-    } else {
-      product.accumulate<Along::depth, Along::depth>(
-          smem, d, [&](int row, int i) { return row < rows ? q[row * q_row + i] : 0.0f; },
-          [&](int n, int i) { return n < keys ? k[n * k_row + i] : 0.0f; });
-    }
+  const int gate_head = static_cast<int>(int64_t{h} * p.num_gate_heads / p.num_q_heads);
+  const int keys = min(kTile, visible[rows - 1]);
+  const int q_row = p.num_q_heads * d, k_row = p.num_gate_heads * d;
+  const float* q = p.q_gate + (s.row0 + row0) * q_row + int64_t{h} * d;
+  const float* k = p.k_gate + (s.block0 + n0) * k_row + int64_t{gate_head} * d;
+  if constexpr (kInPlace) {
+    product.accumulate<Along::depth, Along::depth>(smem, d,
+                                                   Operand{{q, q + 32 * q_row}, q_row, rows},
+                                                   Operand{{k, k + 32 * k_row}, k_row, keys});
+  } else {
+    product.accumulate<Along::depth, Along::depth>(
+        smem, d, [&](int row, int i) { return row < rows ? q[row * q_row + i] : 0.0f; },
+        [&](int n, int i) { return n < keys ? k[n * k_row + i] : 0.0f; });
   }
 
-  const bool by_two = p.num_blocks % 2 == 0;
+  const bool by_two = stride % 2 == 0;
   product.for_each_pair([&](int row, int column, float x, float y) {
-    if (row >= rows) return;
+    if (row >= rows || column >= columns) return;
     const int seen = visible[row];
-    const int64_t n = n0 + column;
-    float* out = p.scores + (h * p.num_rows + s.row0 + row0 + row) * p.num_blocks + n;
-    x = n < seen ? p.scale * x : -INFINITY;
-    y = n + 1 < seen ? p.scale * y : -INFINITY;
+    x = column < seen ? p.scale * x : -INFINITY;
+    y = column + 1 < seen ? p.scale * y : -INFINITY;
+    float* at = out + (row * stride + column);
     if (by_two) {
-      if (n < p.num_blocks) *reinterpret_cast<float2*>(out) = make_float2(x, y);
+      *reinterpret_cast<float2*>(at) = make_float2(x, y);
     } else {
-      if (n < p.num_blocks) out[0] = x;
-      if (n + 1 < p.num_blocks) out[1] = y;
+      at[0] = x;
+      if (column + 1 < columns) at[1] = y;
     }
   });
 }

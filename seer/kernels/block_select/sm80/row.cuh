@@ -212,20 +212,27 @@ __device__ __forceinline__ void write_list(const BlockSelectParams& p, const Sel
   const int end = static_cast<int>(row.blocks.end);
   const int forced_end = row.dense ? end : p.forced.sink_blocks;
   const int forced_begin = static_cast<int>(row.blocks.diagonal) - p.forced.local_blocks;
-  int count = 0, ties = static_cast<int>(min(cut.ties, int64_t{INT_MAX}));
-  scores.for_each([&](int score_key, int n) {
-    const int key = to_key(score_key);
-    bool taken = key > cut.key || n < forced_end || n >= forced_begin;
-    if (ties > 0) {
-      const unsigned equal = __ballot_sync(kAll, n < end && key == cut.key);
-      taken |= key == cut.key && __popc(equal & before) < ties;
-      ties -= min(ties, __popc(equal));
-    }
-    taken &= n < end;
+  int count = 0;
+  const auto put = [&](bool taken, int n) {
     const unsigned all = __ballot_sync(kAll, taken);
     if (taken) list[count + __popc(all & before)] = n;
     count += __popc(all);
-  });
+  };
+  const auto is_forced = [&](int n) { return n < forced_end || n >= forced_begin; };
+  if (cut.ties == 0) {
+    scores.for_each([&](int score_key, int n) {
+      put(n < end && (to_key(score_key) > cut.key || is_forced(n)), n);
+    });
+  } else {
+    int ties = static_cast<int>(min(cut.ties, int64_t{INT_MAX}));
+    scores.for_each([&](int score_key, int n) {
+      const int key = to_key(score_key);
+      const unsigned equal = __ballot_sync(kAll, n < end && key == cut.key);
+      const bool tie = key == cut.key && __popc(equal & before) < ties;
+      ties -= min(ties, __popc(equal));
+      put(n < end && (key > cut.key || tie || is_forced(n)), n);
+    });
+  }
   if (scores.lane() == 0) p.count[at] = count;
 }
 
