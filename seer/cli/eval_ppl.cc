@@ -40,7 +40,7 @@ int eval_ppl(int argc, char** argv, int first) {
         eval::compare(model, gates.get(), methods, windows, [&] { progress.advance(1); });
     rows.insert(rows.end(), some.begin(), some.end());
   }
-  nlohmann::json json = bench::record("eval ppl", argc, argv, eval::to_json(rows));
+  nlohmann::json json = bench::record("eval ppl", argc, argv, eval::to_json(rows), model.device());
   json["settings"] = args.settings();
   // With JSON on standard output the table goes to the terminal's other stream.
   std::fputs(eval::to_table(rows).c_str(), a.json == "-" ? stderr : stdout);

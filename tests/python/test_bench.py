@@ -115,7 +115,7 @@ def test_presets():
     assert len(groups) == 8 and len({shape for shape, _ in groups}) == 8
     assert {shape.heads_kv for shape, _ in groups} == {32, 8}
     by_length = {shape.len_k: of for shape, of in groups if shape.len_q == shape.len_k and shape.heads_kv == 32}
-    assert {v.density for v in by_length[32768]} == {.05, .1, .2, .5, 1.}
+    assert {v.density for v in by_length[32768]} == {.02, .05, .1, .2, .5, 1.}
     assert all(len(set(of)) == len(of) for _, of in groups + cases.full() + cases.quick())
     assert cases.Shape(128, 256).visible == 3 + 4
 

@@ -46,23 +46,27 @@ def others():
 
 
 def gpu():
-    """Block-sparse attention beside dense attention and FlexAttention: prompts with 32 kv heads and gate-like lists,
-    chunks with all."""
+    """Block-sparse attention beside dense and block-sparse rivals: prompts with 32 kv heads and gate-like lists,
+    lengths that were measured with 8 only, chunks with all."""
     made = load("block_sparse_attn", GPU)
-    rows = []
-    for own, rivals in table.compared(made["rows"]):
+    rows, bf16 = [], [r for r in made["rows"] if r["head_dim"] == 128 and r["dtype"] == "bf16"]
+    whole = {r["len_k"] for r in bf16 if r["heads_kv"] == r["heads_q"] and r["len_q"] == r["len_k"]}
+    for own, rivals in table.compared(bf16):
         is_chunk, is_full = own["len_q"] < own["len_k"], own["wanted_density"] >= 1
-        if own["list_heads"] != own["heads_q"] or own["head_dim"] != 128 or own["dtype"] != "bf16":
+        if own["list_heads"] != own["heads_q"]:
             continue
-        if not is_chunk and (own["heads_kv"] != own["heads_q"] or own["lists"] != "gate" and not is_full):
+        if not is_chunk and own["len_k"] in whole and (
+                own["heads_kv"] != own["heads_q"] or own["lists"] != "gate" and not is_full):
+            continue
+        if own["len_k"] not in whole and own["wanted_density"] not in (.02, .1, 1.):
             continue
         lists = "all blocks" if is_full else {"gate": "gate-like"}.get(own["lists"], own["lists"])
         ms = own["median_ms"]
         rows.append([table.tokens(own), f"{own['heads_q']}/{own['heads_kv']}", lists, f"{own['density']:.3f}",
                      f"{ms:.2f} ms", f"{own['kept_tflops']:.0f}",
-                     *(table.ratio(rivals.get(name), ms) for name in (table.FLASH, table.CUDNN, table.FLEX))])
+                     *(table.ratio(rivals.get(name), ms) for name in (table.FLASH, table.CUDNN, *table.SPARSE))])
     return (markdown(["tokens", "heads", "lists", "density", "seer", "kept TFLOP/s", "against FlashAttention-2",
-                      "against cuDNN", "against FlexAttention"], rows) + "\n\n" +
+                      "against cuDNN", *(f"against {name}" for name in table.SPARSE)], rows) + "\n\n" +
             source(made, "block_sparse_attn", GPU))
 
 

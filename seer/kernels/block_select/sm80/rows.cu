@@ -48,7 +48,9 @@ __global__ void __launch_bounds__(kPlaceThreads)
 
 // kBest: the rules that take the k best; else those that look at softmax values.
 template <int kItems, bool kBest>
-__global__ void __launch_bounds__(kRowThreads, kItems == 64 ? 3 : kItems == 16 ? 6 : 8)
+__global__ void __launch_bounds__(kRowThreads, kItems == 64   ? 3
+                                               : kItems == 16 ? 6
+                                                              : 8)
     select_rows(const __grid_constant__ BlockSelectParams p,
                 const __grid_constant__ HeadRules heads) {
   const int64_t r = row_of_warp(p);
