@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Pictures of results/<chip>/: all of results/nvidia-h200, or of the files named.
 
-    python bench/plot.py [FILE...] [--out FOLDER] [--lists gate] [--heads-kv 32] [--head-dim 128]
+    python bench/plot.py [FILE...] [--out FOLDER] [--lists gate] [--heads-kv 8] [--head-dim 128]
 
 block_sparse_attn.json -> docs/gpu_prefill.png: speed-up over the fastest dense rival, and kept TFLOP/s
 prefill.json           -> docs/gpu_first_token.png: time to the first token, and where it goes
@@ -20,20 +20,22 @@ COLOURS = ("#0b5394", "#38761d", "#b45f06", "#741b47", "#134f5c", "#7f6000", "#4
 
 
 def lines(data, lists, heads_kv, head_dim, dtype):
-    """{tokens: [(density, speed-up, seer's TFLOP/s, FlexAttention's or None)]}, by length, densities ascending."""
+    """{tokens: [(density, speed-up, seer's TFLOP/s, that of the fastest block-sparse rival, or None)]}, by length,
+    densities ascending; lengths that have sparse lists of this kind."""
     out = {}
     for own, rivals in table.compared(data["rows"]):
         if (own["heads_kv"], own["head_dim"], own["dtype"], own["list_heads"]) != (heads_kv, head_dim, dtype,
                                                                                   own["heads_q"]):
             continue
-        dense, flex = table.fastest_dense(rivals), rivals.get(table.FLEX)
+        dense = table.fastest_dense(rivals)
+        sparse = min((rivals[name] for name in table.SPARSE if rivals.get(name)), default=None)
         # At density 1 all kinds of lists are the same.
         if dense and (own["lists"] == lists or own["wanted_density"] >= 1):
             label = table.tokens(own) + ("" if rivals.get(table.CUDNN) else " (no cuDNN)")
             out.setdefault(label, []).append(
                 (own["density"], dense / own["median_ms"], own["kept_tflops"],
-                 flex and own["kept_tflops"] * own["median_ms"] / flex))
-    return {length: sorted(points) for length, points in out.items()}
+                 sparse and own["kept_tflops"] * own["median_ms"] / sparse))
+    return {length: sorted(points) for length, points in out.items() if min(points)[0] < 1}
 
 
 def draw(found, title, path):
@@ -46,13 +48,13 @@ def draw(found, title, path):
               [1000 / d for d in range(int(1000 / most * 0.9), 1001)], color="#bbbbbb", linestyle=":",
               label="1 / density")
     for (length, points), colour in zip(found.items(), COLOURS):
-        density, speedup, own, flex = zip(*points)
+        density, speedup, own, sparse = zip(*points)
         left.plot(density, speedup, "o-", color=colour, markersize=4, label=length)
         right.plot(density, own, "o-", color=colour, markersize=4, label=length)
-        others = [(d, f) for d, f in zip(density, flex) if f]
+        others = [(d, f) for d, f in zip(density, sparse) if f]
         if others:
             right.plot(*zip(*others), "x--", color=colour, markersize=7, alpha=0.6)
-    right.plot([], [], "x--", color="#777777", markersize=7, label="FlexAttention, same lists")
+    right.plot([], [], "x--", color="#777777", markersize=7, label="fastest block-sparse rival, same lists")
     left.axhline(1, color="#cc0000", linewidth=0.8)
     left.set(xscale="log", yscale="log", xlabel="density (listed / visible blocks)",
              ylabel="times faster than the fastest dense rival")
@@ -67,6 +69,7 @@ def draw(found, title, path):
         axis.legend(frameon=False, fontsize=9)
     ticks = [t for t in (.2, .5, 1, 2, 5, 10, 20, 50) if t <= most * 1.5]
     left.set_yticks(ticks, [f"{t:g}x" for t in ticks])
+    left.set_ylim(bottom=.5)
     figure.savefig(path, dpi=130, metadata={"Software": None})
 
 
@@ -94,7 +97,7 @@ def main():
                    default=[ROOT / "results" / "nvidia-h200" / f"{operation}.json" for operation in PICTURES])
     p.add_argument("--out", type=pathlib.Path, default=ROOT / "docs", help="folder of pictures (default docs)")
     p.add_argument("--lists", default="gate", choices=LISTS)
-    p.add_argument("--heads-kv", type=int, default=32)
+    p.add_argument("--heads-kv", type=int, default=8)
     p.add_argument("--head-dim", type=int, default=128)
     p.add_argument("--dtype", default="bf16")
     args = p.parse_args()

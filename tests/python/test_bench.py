@@ -317,7 +317,8 @@ def test_pictures_by_operation(tmp_path):
     record.write(tmp_path / "a.json", made_record(ROWS))
     record.write(tmp_path / "b.json", made_record(PROMPTS, operation="prefill"))
     record.write(tmp_path / "c.json", made_record([], operation="distill"))
-    program = [sys.executable, ROOT / "bench" / "plot.py", "--lists", "random", "--out", tmp_path / "docs"]
+    program = [sys.executable, ROOT / "bench" / "plot.py", "--lists", "random", "--heads-kv", "32", "--out",
+               tmp_path / "docs"]
     subprocess.run([*program, tmp_path / "a.json", tmp_path / "b.json"], check=True)
     assert {p.name for p in (tmp_path / "docs").iterdir()} == {"gpu_prefill.png", "gpu_first_token.png"}
     assert all(p.stat().st_size > 10_000 for p in (tmp_path / "docs").iterdir())
