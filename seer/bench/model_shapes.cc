@@ -88,7 +88,7 @@ models::Decoder random_model(const std::string& name, at::ScalarType dtype,
     if (streamed) model.stream_layers();
     return model;
   }
-  throw UsageError("--shape " + name + ": known are " + known);
+  throw UsageError("--shapes " + name + ": known are " + known);
 }
 
 }  // namespace seer::bench

@@ -1,6 +1,7 @@
 #include "seer/train/ranks.h"
 
 #include <ATen/ops/zeros.h>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
@@ -43,7 +44,7 @@ int number(const char* name) {
   return value;
 }
 
-c10::intrusive_ptr<c10d::TCPStore> connect(int rank, int size) {
+c10::intrusive_ptr<c10d::Store> connect(int rank, int size) {
   c10d::TCPStoreOptions options;
   options.port = static_cast<uint16_t>(number("MASTER_PORT"));
   // torchrun's agent may hold the store already.
@@ -52,7 +53,11 @@ c10::intrusive_ptr<c10d::TCPStore> connect(int rank, int size) {
   options.numWorkers = size;
   options.waitWorkers = false;
   options.timeout = kPatience;
-  return c10::make_intrusive<c10d::TCPStore>(variable("MASTER_ADDR"), options);
+  // torchrun can start all processes again (--max-restarts), with the store of the last time.
+  const char* restart = std::getenv("TORCHELASTIC_RESTART_COUNT");
+  return c10::make_intrusive<c10d::PrefixStore>(
+      message("seer/", restart ? restart : "0"),
+      c10::make_intrusive<c10d::TCPStore>(variable("MASTER_ADDR"), options));
 }
 
 // What is said where processes are gone.

@@ -129,6 +129,22 @@ def test_a_dead_process_ends_the_others_and_the_run_goes_on(text, tmp_path, devi
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_torchrun_starts_all_again(text, tmp_path, device):
+    """One process is killed once; torchrun's next round goes on from the last checkpoint."""
+    out = tmp_path / "again"
+    run = subprocess.Popen([TORCHRUN, "--no-python", "--nproc_per_node", "2", "--max-restarts", "1",
+                            *arguments(text, out, device, steps=12, **{"save-every": 1})], env=environment(),
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (out / "checkpoints").exists() or not any((out / "checkpoints").glob("step-*.safetensors")):
+        assert run.poll() is None, run.stderr.read()
+        time.sleep(0.02)
+    children = pathlib.Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    printed, said = run.communicate(timeout=300)
+    assert run.returncode == 0, said
+    assert "12 steps" in printed and "going on from step" in said
+
+
 def test_errors(text, tmp_path):
     port = free_port()
     processes = [start(rank, port, arguments(text, tmp_path / "few", sequences=1)) for rank in (0, 1)]
