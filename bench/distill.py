@@ -8,12 +8,13 @@ layers that stay in host memory under a cap of device memory. gpus: the recipe b
 Writes results/<chip>/distill.json; each row carries the command that made it.
 """
 import argparse
-import json
 import os
 import pathlib
 import subprocess
 import sys
 import tempfile
+
+import record
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 GIB = 1 << 30
@@ -56,11 +57,14 @@ def run(arguments, processes, cap, memory, args):
         shown.insert(0, f"PYTORCH_CUDA_ALLOC_CONF={setting}")
     print(" ".join(shown), flush=True)
     with tempfile.TemporaryDirectory() as out:
-        subprocess.run([*command, "--out", out], env=environment, check=True)
-        record = json.loads(next(pathlib.Path(out).glob("*/distill.json")).read_text())
-    for row in record["rows"]:
+        try:
+            subprocess.run([*command, "--out", out], env=environment, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            sys.exit(f"distill.py: {error}")  # seer has said why
+        made = record.read(next(pathlib.Path(out).glob("*/distill.json")))
+    for row in made["rows"]:
         row.update(command=" ".join(shown), cap_gib=cap)
-    return record
+    return made
 
 
 def main():
@@ -82,14 +86,13 @@ def main():
     if not found:
         sys.exit("distill.py: torch finds no GPU")
     name, memory = found[0]
-    path = pathlib.Path(args.out) / name.lower().replace(" ", "-") / "distill.json"
-    rows = json.loads(path.read_text())["rows"] if args.append and path.exists() else []
+    path = pathlib.Path(args.out) / record.slug(name) / "distill.json"
+    rows = record.read(path)["rows"] if args.append and path.exists() else []
     for arguments, processes, cap in plan(args.cases, found, args):
-        record = run(arguments, processes, cap, memory, args)
-        rows += record["rows"]
-        record.update(rows=rows, command="python bench/distill.py " + " ".join(sys.argv[1:]))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(record, indent=1) + "\n")
+        made = run(arguments, processes, cap, memory, args)
+        rows += made["rows"]
+        command = record.portable(" ".join(["python", "bench/distill.py", *sys.argv[1:]]))
+        record.write(path, {**made, "rows": rows, "command": command})
     print(f"written: {path}")
 
 

@@ -1,5 +1,5 @@
 #pragma once
-// Whether a kernel may read or write several 16-bit elements of a tensor at once.
+// Whether a kernel may read or write several elements of a tensor at once.
 
 #include <cstdint>
 #include <string>
@@ -9,7 +9,13 @@
 
 namespace seer::kernels {
 
-// Empty, or why `unit` elements at a time cannot be read or written together.
+// Whether all of these addresses are multiples of 16 bytes; null is.
+template <class... Elements>
+bool are_aligned(const Elements*... x) {
+  return ((reinterpret_cast<uintptr_t>(x) % 16 == 0) && ...);
+}
+
+// Empty, or why `unit` 16-bit elements at a time cannot be read or written together.
 template <class Pointer>
 std::string why_not_aligned(const char* name, const Strided<Pointer>& x, int64_t tokens, int heads,
                             int unit) {

@@ -5,6 +5,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "seer/kernels/alignment.h"
 #include "seer/kernels/attn_gate/attn_gate.h"
 #include "seer/kernels/attn_gate/sm80/attn_gate.h"
 #include "seer/kernels/cuda_check.h"
@@ -165,7 +166,7 @@ void run(const GatePoolParams& p, void* stream) {
 template <class Element>
 void run(const GatePoolParams& p, void* stream) {
   constexpr int kCount = 16 / sizeof(Element);
-  const bool aligned = reinterpret_cast<uintptr_t>(p.x.data) % 16 == 0 &&
+  const bool aligned = are_aligned(static_cast<const Element*>(p.x.data)) &&
                        p.x.token_stride % kCount == 0 && p.x.head_stride % kCount == 0 &&
                        p.head_dim % kCount == 0;
   aligned ? run<Element, kCount>(p, stream) : run<Element, 1>(p, stream);

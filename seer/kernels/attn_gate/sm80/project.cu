@@ -1,6 +1,7 @@
 // Projection of pooled features to gate vectors, then RoPE; and the gradient of the weights. A
 // thread block has 64 blocks (or features) and 64 columns of one head.
 
+#include "seer/kernels/alignment.h"
 #include "seer/kernels/attn_gate/sm80/attn_gate.h"
 #include "seer/kernels/cuda_check.h"
 #include "seer/kernels/device/gemm_f32.cuh"
@@ -182,11 +183,7 @@ __global__ void __launch_bounds__(GemmF32::kThreads, 4)
 
 void attn_gate_project_sm80(const GateProjectParams& p, void* stream) {
   if (p.num_blocks == 0) return;
-  const bool aligned = (reinterpret_cast<uintptr_t>(p.x) | reinterpret_cast<uintptr_t>(p.y) |
-                        reinterpret_cast<uintptr_t>(p.weight) | reinterpret_cast<uintptr_t>(p.cos) |
-                        reinterpret_cast<uintptr_t>(p.sin)) %
-                           16 ==
-                       0;
+  const bool aligned = are_aligned(p.x, p.y, p.weight, p.cos, p.sin);
   const int half = p.cos ? p.rope_half : 0;
   if (p.weight) {
     const bool in_place = aligned && p.in_dim % 4 == 0 && half % 32 == 0 && p.out_dim % 4 == 0 &&

@@ -3,6 +3,7 @@
 
 #include <type_traits>
 
+#include "seer/kernels/alignment.h"
 #include "seer/kernels/attn_gate/sm80/attn_gate.h"
 #include "seer/kernels/cuda_check.h"
 #include "seer/kernels/device/gemm_f32.cuh"
@@ -197,10 +198,6 @@ __global__ void __launch_bounds__(GemmF32::kThreads, 4)
         column0, d);
 }
 
-bool is_aligned(const float* x) {
-  return reinterpret_cast<uintptr_t>(x) % 16 == 0;
-}
-
 // Slots of tiles of a sequence's rows or blocks; they are the grid's second axis.
 unsigned slots_of(int64_t entries, int num_seqs) {
   const int64_t slots = num_tile_slots(entries, num_seqs, kTile);
@@ -215,7 +212,7 @@ void attn_gate_score_sm80(const GateScoreParams& p, void* stream) {
   if (p.num_rows == 0 || p.num_blocks == 0) return;
   const dim3 grid(tiles_of(p.num_blocks), slots_of(p.num_rows, p.num_seqs),
                   static_cast<unsigned>(p.num_q_heads));
-  const bool in_place = p.gate_dim % 4 == 0 && is_aligned(p.q_gate) && is_aligned(p.k_gate);
+  const bool in_place = p.gate_dim % 4 == 0 && are_aligned(p.q_gate, p.k_gate);
   launch(in_place ? score<true> : score<false>, grid, GemmF32::kThreads, 0, stream, p);
 }
 
