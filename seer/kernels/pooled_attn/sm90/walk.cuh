@@ -148,6 +148,18 @@ struct Walk {
   }
 };
 
+// The tile that the producer announces. Lane 0 reads it for its warp, as it is lane 0 that tells the
+// producer that the place is free.
+__device__ __forceinline__ QueryTile read_tile(const QueryTile& announced, int lane) {
+  struct Words {
+    int at[sizeof(QueryTile) / sizeof(int)];
+  } words{};
+  if (lane == 0) words = __builtin_bit_cast(Words, announced);
+#pragma unroll
+  for (int& word : words.at) word = __shfl_sync(kAllLanes, word, 0);
+  return __builtin_bit_cast(QueryTile, words);
+}
+
 // All tiles, as the producer announces them: o and lse, and `after(walk, keys, tile)` of each; it adds
 // the key tiles that it reads to `keys`.
 template <class Config, class AfterTile>
@@ -158,16 +170,15 @@ __device__ __forceinline__ void attend_tiles(const PooledAttnParams& p, int kept
   uint32_t keys = 0, values = 0;  // tiles read
   for (uint32_t n = 0;; ++n) {
     ptx::mbarrier_wait(ptx::smem_address(&smem.query_full), n & 1);
-    const QueryTile& tile = smem.tile[n & 1];
+    const QueryTile tile = read_tile(smem.tile[n & 1], x.lane);
     if (tile.num_queries <= 0) return;
     const Walk<Config> walk(x, smem, w, tile, kept_steps);
-    const int head = tile.head, q_begin = tile.q_begin, map_row = tile.map_row;
     x.begin();
     if (walk.num_steps > 0) walk.attend(keys, values);
     keys += walk.num_steps;
     values += walk.num_steps;
-    x.store(p, head, q_begin + w * kRow, walk.num_queries, smem.lse[w]);
-    after(walk, keys, head, map_row);
+    x.store(p, tile.head, tile.q_begin + w * kRow, walk.num_queries, smem.lse[w]);
+    after(walk, keys, tile.head, tile.map_row);
   }
 }
 
