@@ -42,4 +42,27 @@ void launch(void (*kernel)(KernelArgs...), dim3 grid, int threads, size_t smem, 
   SEER_CUDA_CHECK(cudaGetLastError());
 }
 
+// The same, but `kernel` may start before the kernel ahead of it in the stream has ended, from where
+// that calls ptx::start_dependents(). `kernel` must have every thread call
+// ptx::wait_for_previous_kernel() before it touches what the other writes, and before it ends: then
+// whatever follows in the stream finds both complete. Kernels whose code is older than sm_90 do not
+// wait: they are started as ever.
+template <class... KernelArgs, class... Args>
+void launch_dependent(void (*kernel)(KernelArgs...), dim3 grid, int threads, void* stream,
+                      const Args&... args) {
+  cudaFuncAttributes code;
+  SEER_CUDA_CHECK(cudaFuncGetAttributes(&code, kernel));
+  if (code.ptxVersion < 90) return launch(kernel, grid, threads, 0, stream, args...);
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.stream = static_cast<cudaStream_t>(stream);
+  config.attrs = &overlap;
+  config.numAttrs = 1;
+  SEER_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, args...));
+}
+
 }  // namespace seer::kernels

@@ -21,20 +21,25 @@ constexpr int64_t blocks_in(int64_t tokens, int64_t block) {
   return static_cast<uint32_t>(tokens) / static_cast<uint32_t>(block);
 }
 
+// Of one of the sequence's rows; in 32 bits, for the same reason.
 constexpr RowBlocks row_blocks(int64_t len_q, int64_t len_k, int64_t block, int64_t row) {
-  const int64_t first = row * block + len_k - len_q;
-  const int64_t last = std::min((row + 1) * block, len_q) - 1 + len_k - len_q;
+  const uint32_t tokens = static_cast<uint32_t>(block);
+  const uint32_t begin = static_cast<uint32_t>(row) * tokens;
+  const uint32_t end = std::min(begin + tokens, static_cast<uint32_t>(len_q));
+  const int before = static_cast<int>(len_k - len_q);  // positions before the queries
+  const int first = static_cast<int>(begin) + before, last = static_cast<int>(end) - 1 + before;
   if (last < 0) return {0, 0};
-  return {blocks_in(std::max<int64_t>(first, 0), block), blocks_in(last, block) + 1};
+  return {blocks_in(std::max(first, 0), block), blocks_in(last, block) + 1};
 }
 
 // The sequence b with cu[b] <= index < cu[b + 1]; num_seqs where the index is not below the last
 // entry.
 constexpr int sequence_of(const int32_t* cu, int num_seqs, int64_t index) {
-  int first = 0, end = num_seqs + 1;  // entries before `first` are at most the index
+  int first = 1, end = num_seqs + 1;  // entries before `first` are at most the index; cu[0] is 0
+  const int wanted = static_cast<int>(index);
   while (first < end) {
-    const int middle = first + (end - first) / 2;
-    if (cu[middle] <= index) {
+    const int middle = (first + end) / 2;
+    if (cu[middle] <= wanted) {
       first = middle + 1;
     } else {
       end = middle;

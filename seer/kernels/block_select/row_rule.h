@@ -63,14 +63,15 @@ struct SelectRow {
 };
 
 constexpr SelectRow select_row(const BlockSelectParams& p, int seq, int64_t row) {
-  const int64_t len_q = p.cu_q[seq + 1] - p.cu_q[seq], len_k = p.cu_k[seq + 1] - p.cu_k[seq];
-  SelectRow out{row_blocks(len_q, len_k, p.block, row), false, 0};
+  const int len_q = p.cu_q[seq + 1] - p.cu_q[seq], len_k = p.cu_k[seq + 1] - p.cu_k[seq];
+  const int64_t num_blocks = blocks_in(int64_t{len_k} + p.block - 1, p.block);
+  SelectRow out{row_blocks(len_q, len_k, p.block, row), false, num_blocks};
   if (p.prompt_blocks > 0) {
     out.num_key_blocks = p.prompt_blocks;
     out.dense = out.blocks.end > p.prompt_blocks - p.forced.last_dense_rows;
   } else {
-    out.num_key_blocks = blocks_in(len_k + p.block - 1, p.block);
-    out.dense = row >= p.cu_rows[seq + 1] - p.cu_rows[seq] - p.forced.last_dense_rows;
+    const int num_rows = p.cu_rows[seq + 1] - p.cu_rows[seq];
+    out.dense = static_cast<int>(row) >= num_rows - p.forced.last_dense_rows;
   }
   return out;
 }

@@ -85,6 +85,40 @@ __device__ __forceinline__ float exp2_approx(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+// Of normal numbers; some units in the last place off.
+__device__ __forceinline__ float log2_approx(float x) {
+  float y;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ __forceinline__ float sqrt_approx(float x) {
+  float y;
+  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+__device__ __forceinline__ float reciprocal_approx(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// 1 where x > limit, else 0 (also for NaN): a comparison that can be added up as it is.
+__device__ __forceinline__ float one_if_above(float x, float limit) {
+  float y;
+  asm("set.gt.f32.f32 %0, %1, %2;" : "=f"(y) : "f"(x), "f"(limit));
+  return y;
+}
+
+// to[index] = value where `stores`: no branch, and one instruction for the address.
+__device__ __forceinline__ void store_if(bool stores, int32_t* to, uint32_t index, int32_t value) {
+  asm volatile(
+      "{\n.reg .pred p;\n.reg .u64 at;\n"
+      "setp.ne.u32 p, %0, 0;\n"
+      "mad.wide.u32 at, %2, 4, %1;\n"
+      "@p st.global.u32 [at], %3;\n}\n" ::"r"(static_cast<uint32_t>(stores)),
+      "l"(to), "r"(index), "r"(value)
+      : "memory");
+}
 
 template <class Element>
 __device__ __forceinline__ uint32_t pack(float lo, float hi) {
@@ -95,6 +129,23 @@ __device__ __forceinline__ uint32_t pack(float lo, float hi) {
     const __half2 v = __floats2half2_rn(lo, hi);
     return reinterpret_cast<const uint32_t&>(v);
   }
+}
+
+// --- kernels that overlap (launch_dependent() in cuda_check.h); nothing before sm_90 ---
+
+// What was started by launch_dependent() behind this kernel may start as soon as all thread blocks
+// have said so or ended.
+__device__ __forceinline__ void start_dependents() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// Waits until the kernel before this one is complete and what it wrote can be read.
+__device__ __forceinline__ void wait_for_previous_kernel() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
 }
 
 }  // namespace seer::ptx

@@ -42,6 +42,13 @@ struct BudgetSpace {
   }
 };
 
+constexpr int kMasked = static_cast<int>(0x807fffffu);  // the key of -inf
+
+// Softmax values are not negative, so their bits have their order.
+__device__ __forceinline__ int softmax_key(float score, float top, float sum) {
+  return key_of(softmax_value(score, top, sum));
+}
+
 // The row of a warp, if it is one of a sequence.
 struct Place {
   int head, sequence;
@@ -73,8 +80,8 @@ __global__ void __launch_bounds__(kRowThreads)
   const Place place(p, heads);
   if (!place.exists(p)) return;
   const auto scores = scores_of(p, place, place.select(p));
-  const float top = score_of(scores.largest());
-  const float sum = static_cast<float>(scores.mass_above(kMasked, top));
+  const float top = scores.largest();
+  const float sum = static_cast<float>(scores.mass_above(-INFINITY, top));
   if (threadIdx.x % 32 != 0) return;
   space.softmax[place.at] = {top, sum};
   if (scores.has_nan() || top == INFINITY) atomicOr(&space.budgets[place.budget].invalid, 1);
@@ -91,8 +98,8 @@ __global__ void __launch_bounds__(kRowThreads)
   const float2 softmax = space.softmax[place.at];
   unsigned long long* histogram = space.histogram + place.budget * kDigits;
   const int shift = digit * kDigitBits;
-  scores_of(p, place, place.select(p)).for_each([&](int score_key, int) {
-    const int key = softmax_key(score_key, softmax.x, softmax.y);
+  scores_of(p, place, place.select(p)).for_each([&](float score, int) {
+    const int key = softmax_key(score, softmax.x, softmax.y);
     const bool counts = key >= 0 && key >> (shift + kDigitBits) == budget.prefix;
     // Lanes with the same digit add once.
     const int bin = counts ? key >> shift & (kDigits - 1) : -1;
@@ -162,8 +169,8 @@ __global__ void __launch_bounds__(kRowThreads)
   const int cut = space.budgets[place.budget].prefix;
   const float2 softmax = space.softmax[place.at];
   int count = 0;
-  scores_of(p, place, place.select(p)).for_each([&](int key, int) {
-    count += key != kMasked && softmax_key(key, softmax.x, softmax.y) == cut;
+  scores_of(p, place, place.select(p)).for_each([&](float score, int) {
+    count += score > -INFINITY && softmax_key(score, softmax.x, softmax.y) == cut;
   });
   count = __reduce_add_sync(kAll, count);
   if (threadIdx.x % 32 == 0) space.ties[place.at] = count;
@@ -205,8 +212,8 @@ __global__ void __launch_bounds__(kRowThreads)
   if (budget.invalid) return write_invalid(p, place.at);
   const float2 softmax = space.softmax[place.at];
   const SelectRow row = place.select(p);
-  write_list(p, row, scores_of(p, place, row), {budget.prefix, space.ties[place.at]}, place.at,
-             [&](int key) { return softmax_key(key, softmax.x, softmax.y); });
+  write_list(p, row, scores_of(p, place, row), {score_of(budget.prefix), space.ties[place.at]},
+             place.at, [&](float score) { return softmax_value(score, softmax.x, softmax.y); });
 }
 
 }  // namespace

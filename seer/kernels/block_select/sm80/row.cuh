@@ -1,15 +1,15 @@
 #pragma once
-// One row in the hands of one warp: its scores as keys, the cut, the list.
+// One row in the hands of one warp: its scores and its list. cut.cuh finds the cut between.
 
 #include <climits>
 
 #include "seer/kernels/block_select/row_rule.h"
 #include "seer/kernels/cuda_check.h"
+#include "seer/kernels/device/ptx_sm80.cuh"
 
 namespace seer::kernels::sm80 {
 
 constexpr unsigned kAll = 0xffffffffu;
-constexpr int kMasked = static_cast<int>(0x807fffffu);  // the key of -inf
 
 // Integers in the order of the floats; -0 and +0 are one.
 __device__ __forceinline__ int key_of(float score) {
@@ -20,217 +20,152 @@ __device__ __forceinline__ float score_of(int key) {
   return __int_as_float(key ^ (key >> 31 & INT_MAX));
 }
 
+// A value that all lanes have: this way the compiler knows, and keeps addresses in uniform registers
+// across the branches that depend on it.
+template <class T>
+__device__ __forceinline__ T of_warp(T x) {
+  return __shfl_sync(kAll, x, 0);
+}
+
 __device__ __forceinline__ double warp_sum(double x) {
 #pragma unroll
   for (int lane = 16; lane > 0; lane /= 2) x += __shfl_xor_sync(kAll, x, lane);
   return x;
 }
 
-// What is taken: keys above `key`, and the first `ties` that equal it.
+// What is taken: scores above `score`, and the first `ties` that equal it. {INFINITY, 0}: none;
+// {-INFINITY, 0}: all that are not masked.
 struct Cut {
-  int key;
+  float score;
   int64_t ties;
 };
 
-// Entry i * 32 + lane is lane's i-th. Up to 32 * kItems entries are kept in registers; kItems = 0:
-// any number, read again each time.
-template <int kItems>
+// Entry i * 32 + lane is lane's i-th; the first kWhole of every lane exist. Up to 32 * kItems entries
+// are kept in registers; kItems = 0: any number, read again each time.
+template <int kItems, int kWhole = 0>
 class Row {
  public:
-  __device__ __forceinline__ Row(const float* scores, int n) : scores_(scores), n_(n) {
-    bool nan = false;
-    if constexpr (kItems > 0) {
+  __device__ __forceinline__ Row(const float* scores, int n) : from_(scores), n_(n) {
 #pragma unroll
-      for (int i = 0; i < kItems; ++i) {
-        const int at = i * 32 + lane();
-        const float score = at < n ? scores[at] : -INFINITY;
-        nan |= isnan(score);
-        keys_[i] = key_of(score);
-      }
-    } else {
-      for (int at = lane(); at < n; at += 32) nan |= isnan(scores[at]);
+    for (int i = 0; i < kItems; ++i) {
+      const int at = i * 32 + lane();
+      scores_[i] = exists(at) ? scores[at] : -INFINITY;
     }
-    has_nan_ = __any_sync(kAll, nan);
   }
 
-  __device__ __forceinline__ bool has_nan() const { return has_nan_; }
   __device__ __forceinline__ static int lane() { return threadIdx.x % 32; }
+  __device__ __forceinline__ int size() const { return n_; }
+  // Of an index of this lane.
+  __device__ __forceinline__ bool exists(int n) const { return n < 32 * kWhole || n < n_; }
 
-  // take(key, index) for all entries and some masked ones behind them, 32 at a time, in order.
+  // take(score, index) for all entries and some of -inf behind them, 32 at a time, in order.
   template <class Take>
   __device__ __forceinline__ void for_each(const Take& take) const {
     if constexpr (kItems > 0) {
-      constexpr int kGroup = 8;
+      constexpr int kGroup = 4;
 #pragma unroll
       for (int group = 0; group < kItems; group += kGroup) {
-        if (group * 32 >= n_) break;
+        if (group > kWhole && group * 32 >= n_) break;
 #pragma unroll
-        for (int i = group; i < group + kGroup; ++i) take(keys_[i], i * 32 + lane());
+        for (int i = group; i < group + kGroup; ++i) take(scores_[i], i * 32 + lane());
       }
     } else {
       for (int i = 0; i < n_; i += 32) {
         const int at = i + lane();
-        take(at < n_ ? key_of(scores_[at]) : kMasked, at);
+        take(at < n_ ? from_[at] : -INFINITY, at);
       }
     }
   }
 
-  __device__ __forceinline__ int count_above(int limit) const {
+  __device__ __forceinline__ bool has_nan() const {
+    bool nan = false;
+    for_each([&](float score, int) { nan |= isnan(score); });
+    return __any_sync(kAll, nan);
+  }
+  __device__ __forceinline__ int count_above(float limit) const {
+    float count = 0;  // of a lane, far below 2^24
+    for_each([&](float score, int) { count += ptx::one_if_above(score, limit); });
+    return __reduce_add_sync(kAll, static_cast<int>(count));
+  }
+  __device__ __forceinline__ int count_from(float limit) const {
     int count = 0;
-    for_each([&](int key, int) { count += key > limit; });
+    for_each([&](float score, int) { count += score >= limit; });
     return __reduce_add_sync(kAll, count);
   }
-  // kMasked where all are.
-  __device__ __forceinline__ int largest() const {
-    int key = kMasked;
-    for_each([&](int k, int) { key = max(key, k); });
-    return __reduce_max_sync(kAll, key);
+  // Of those up to `limit`; -inf where there is none.
+  __device__ __forceinline__ float largest(float limit = INFINITY) const {
+    float best = -INFINITY;
+    for_each([&](float score, int) {
+      if (score <= limit) best = fmaxf(best, score);
+    });
+    return score_of(__reduce_max_sync(kAll, key_of(best)));
   }
   // Of those that are not masked.
-  __device__ __forceinline__ int smallest() const {
-    int key = INT_MAX;
-    for_each([&](int k, int) { key = k == kMasked ? key : min(key, k); });
-    return __reduce_min_sync(kAll, key);
+  __device__ __forceinline__ float smallest() const {
+    float best = INFINITY;
+    for_each([&](float score, int) {
+      if (score > -INFINITY) best = fminf(best, score);
+    });
+    return score_of(__reduce_min_sync(kAll, key_of(best)));
   }
-  // Sum of exp(score - top) of the keys above `limit`.
-  __device__ __forceinline__ double mass_above(int limit, float top) const {
+  // Sum of exp(score - top) of the scores above `limit`.
+  __device__ __forceinline__ double mass_above(float limit, float top) const {
     double mass = 0;
-    for_each([&](int key, int) {
-      if (key > limit) mass += expf(score_of(key) - top);
+    for_each([&](float score, int) {
+      if (score > limit) mass += expf(score - top);
     });
     return warp_sum(mass);
   }
 
-  // The k best keys that are not masked.
-  __device__ __forceinline__ Cut best(int64_t k) const {
-    if (k <= 0) return {INT_MAX, 0};
-    const int all = count_above(kMasked);
-    if (all <= k) return {kMasked, 0};
-    // More than k keys are above `low`, fewer than k above `high`.
-    int low = smallest() - 1, high = largest();
-    int above_low = all, above_high = 0;
-    const int wanted = static_cast<int>(k);
-    float guess = expected_best(static_cast<float>(wanted) / static_cast<float>(all), all);
-    for (int step = 0; high - static_cast<int64_t>(low) > 1; ++step) {
-      const int middle = between(low, high, guess, step);
-      const int above = count_above(middle);
-      if (above == wanted) return {middle, 0};
-      if (above > wanted) {
-        low = middle, above_low = above;
-      } else {
-        high = middle, above_high = above;
-      }
-      guess = interpolate(low, high, above_low, wanted, fmaxf(above_high, 0.5f));
-    }
-    return {high, wanted - above_high};
-  }
-
-  // The fewest best keys whose exp(score - top) sum to at least `mass`.
-  __device__ __forceinline__ Cut best_mass(double mass, float top) const {
-    if (mass <= 0) return {INT_MAX, 0};
-    const double all = mass_above(kMasked, top);
-    if (all < mass) return {kMasked, 0};
-    // The keys above `low` have the mass, those above `high` do not.
-    int low = smallest() - 1, high = largest();
-    double above_low = all, above_high = 0;
-    float guess = 0.5f * score_of(low) + 0.5f * score_of(high);
-    for (int step = 0; high - static_cast<int64_t>(low) > 1; ++step) {
-      const int middle = between(low, high, guess, step);
-      const double above = mass_above(middle, top);
-      if (above >= mass) {
-        low = middle, above_low = above;
-      } else {
-        high = middle, above_high = above;
-      }
-      guess = interpolate(low, high, static_cast<float>(above_low), static_cast<float>(mass),
-                          fmaxf(static_cast<float>(above_high), 1e-3f));
-    }
-    // All keys that count now equal `high`: as many of them as the rest needs.
-    const double each = expf(score_of(high) - top);
-    return {high, static_cast<int64_t>(ceil((mass - above_high) / each))};
-  }
-
  private:
-  // A key between the two, neither of them: that of the guess; every third step that of the score in
-  // the middle, in case guesses come closer from one side only. After 16 steps the range of keys is
-  // halved, which ends after 32 more whatever the scores are.
-  __device__ __forceinline__ static int between(int low, int high, float guess, int step) {
-    const int half = static_cast<int>((static_cast<int64_t>(high) + low) >> 1);
-    if (step >= 16) return half;
-    if (step % 3 == 2) guess = 0.5f * score_of(low) + 0.5f * score_of(high);
-    return isfinite(guess) ? min(max(key_of(guess), low + 1), high - 1) : half;
-  }
-
-  // The score above which `wanted` lies, if what lies above falls exponentially from low to high.
-  __device__ __forceinline__ static float interpolate(int low, int high, float above_low,
-                                                      float wanted, float above_high) {
-    const float from = score_of(low);
-    const float share = __fdividef(__log2f(__fdividef(above_low, wanted)),
-                                   __log2f(__fdividef(above_low, above_high)));
-    return from + share * (score_of(high) - from);
-  }
-
-  // The score above which this share of `count` entries lies, if they are normally distributed
-  // (Abramowitz and Stegun 26.2.22).
-  __device__ __forceinline__ float expected_best(float share, int count) const {
-    float sum = 0, squares = 0;
-    for_each([&](int key, int) {
-      if (key > kMasked) {
-        const float score = score_of(key);
-        sum += score;
-        squares = fmaf(score, score, squares);
-      }
-    });
-#pragma unroll
-    for (int lane = 16; lane > 0; lane /= 2) {
-      sum += __shfl_xor_sync(kAll, sum, lane);
-      squares += __shfl_xor_sync(kAll, squares, lane);
-    }
-    const float each = __fdividef(1.0f, static_cast<float>(count)), mean = sum * each;
-    const float deviation = sqrtf(fmaxf(squares * each - mean * mean, 0.0f));
-    const float tail = fminf(share, 1 - share);
-    const float t = sqrtf(-1.3862944f * __log2f(tail));
-    const float z =
-        t - __fdividef(fmaf(0.27061f, t, 2.30753f), fmaf(fmaf(0.04481f, t, 0.99229f), t, 1.0f));
-    return fmaf(share < 0.5f ? z : -z, deviation, mean);
-  }
-
-  const float* scores_;
+  const float* from_;
   int n_;
-  bool has_nan_;
-  int keys_[kItems > 0 ? kItems : 1];
+  float scores_[kItems > 0 ? kItems : 1];
 };
 
-// Writes a row's list: what the cut takes and what is forced. `to_key` turns the row's keys into those
-// that the cut was made for.
-template <int kItems, class ToKey>
+// use(row) with the smallest Row that holds n of up to 32 * kItems entries, so that short rows cost
+// less.
+template <int kItems, class Use>
+__device__ __forceinline__ void with_row(const float* scores, int n, const Use& use) {
+  if constexpr (kItems == 0) {
+    use(Row<0>(scores, n));
+  } else {
+    constexpr int kQuarter = kItems / 4;
+    if (n <= 32 * kQuarter) return use(Row<kQuarter>(scores, n));
+    if (n <= 64 * kQuarter) return use(Row<2 * kQuarter, kQuarter>(scores, n));
+    if (n <= 96 * kQuarter) return use(Row<3 * kQuarter, 2 * kQuarter>(scores, n));
+    use(Row<kItems, 3 * kQuarter>(scores, n));
+  }
+}
+
+// Writes a row's list: what the cut takes and what is forced. `to_value` turns the row's scores into
+// the values that the cut was made for.
+template <class Scores, class ToValue>
 __device__ __forceinline__ void write_list(const BlockSelectParams& p, const SelectRow& row,
-                                           const Row<kItems>& scores, const Cut& cut, int64_t at,
-                                           const ToKey& to_key) {
-  int32_t* list = p.list + p.begin[at];
-  const unsigned before = (1u << scores.lane()) - 1;
-  const int end = static_cast<int>(row.blocks.end);
-  const int forced_end = row.dense ? end : p.forced.sink_blocks;
-  const int forced_begin = static_cast<int>(row.blocks.diagonal) - p.forced.local_blocks;
+                                           const Scores& scores, const Cut& cut, int64_t at,
+                                           const ToValue& to_value) {
+  int32_t* const list = p.list + p.begin[at];
   int count = 0;
+  const unsigned before = (1u << scores.lane()) - 1;
+  const int forced_end = row.dense ? scores.size() : p.forced.sink_blocks;
+  const int forced_begin = static_cast<int>(row.blocks.diagonal) - p.forced.local_blocks;
   const auto put = [&](bool taken, int n) {
+    const bool forced = n < forced_end || n >= forced_begin;
+    taken = scores.exists(n) && (taken || forced);
     const unsigned all = __ballot_sync(kAll, taken);
-    if (taken) list[count + __popc(all & before)] = n;
+    ptx::store_if(taken, list, count + __popc(all & before), n);
     count += __popc(all);
   };
-  const auto is_forced = [&](int n) { return n < forced_end || n >= forced_begin; };
   if (cut.ties == 0) {
-    scores.for_each([&](int score_key, int n) {
-      put(n < end && (to_key(score_key) > cut.key || is_forced(n)), n);
-    });
+    scores.for_each([&](float score, int n) { put(to_value(score) > cut.score, n); });
   } else {
     int ties = static_cast<int>(min(cut.ties, int64_t{INT_MAX}));
-    scores.for_each([&](int score_key, int n) {
-      const int key = to_key(score_key);
-      const unsigned equal = __ballot_sync(kAll, n < end && key == cut.key);
-      const bool tie = key == cut.key && __popc(equal & before) < ties;
+    scores.for_each([&](float score, int n) {
+      const float value = to_value(score);
+      const unsigned equal = __ballot_sync(kAll, scores.exists(n) && value == cut.score);
+      const bool tie = value == cut.score && __popc(equal & before) < ties;
       ties -= min(ties, __popc(equal));
-      put(n < end && (key > cut.key || tie || is_forced(n)), n);
+      put(value > cut.score || tie, n);
     });
   }
   if (scores.lane() == 0) p.count[at] = count;
@@ -241,10 +176,9 @@ __device__ __forceinline__ void write_invalid(const BlockSelectParams& p, int64_
   if (threadIdx.x % 32 == 0) p.begin[at] = -1, p.count[at] = 0;
 }
 
-// The key of a softmax value. They are not negative, so their bits have their order.
-__device__ __forceinline__ int softmax_key(int key, float top, float sum) {
-  if (key == kMasked) return kMasked;
-  return __float_as_int(__fdiv_rn(expf(score_of(key) - top), sum));
+// -inf for a masked score.
+__device__ __forceinline__ float softmax_value(float score, float top, float sum) {
+  return score > -INFINITY ? __fdiv_rn(expf(score - top), sum) : -INFINITY;
 }
 
 constexpr int kRowThreads = 128;
@@ -252,7 +186,8 @@ constexpr int kRowsPerBlock = kRowThreads / 32;
 
 // The row of this warp, the longest first; -1: there is none.
 __device__ __forceinline__ int64_t row_of_warp(const BlockSelectParams& p) {
-  return p.num_rows - 1 - (int64_t{blockIdx.x} * kRowsPerBlock + threadIdx.x / 32);
+  const unsigned warp = of_warp(threadIdx.x / 32);
+  return p.num_rows - 1 - (int64_t{blockIdx.x} * kRowsPerBlock + warp);
 }
 
 inline dim3 rows_grid(const BlockSelectParams& p, int heads) {

@@ -1,6 +1,6 @@
 // Places of the rows' lists, and the rules that look at one row alone.
 
-#include "seer/kernels/block_select/sm80/row.cuh"
+#include "seer/kernels/block_select/sm80/cut.cuh"
 #include "seer/kernels/block_select/sm80/select.h"
 
 namespace seer::kernels {
@@ -14,6 +14,7 @@ __global__ void __launch_bounds__(kPlaceThreads)
     place_rows(const __grid_constant__ BlockSelectParams p,
                const __grid_constant__ HeadRules heads) {
   __shared__ int64_t warp_sums[kPlaceThreads / 32];
+  ptx::start_dependents();
   const HeadRule& rule = heads.at[blockIdx.x];
   int64_t* begin = p.begin + int64_t{heads.first + static_cast<int>(blockIdx.x)} * p.num_rows;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -46,48 +47,81 @@ __global__ void __launch_bounds__(kPlaceThreads)
   }
 }
 
-// kBest: the rules that take the k best; else those that look at softmax values.
-template <int kItems, bool kBest>
-__global__ void __launch_bounds__(kRowThreads, kItems == 64   ? 3
-                                               : kItems == 16 ? 6
-                                                              : 8)
-    select_rows(const __grid_constant__ BlockSelectParams p,
-                const __grid_constant__ HeadRules heads) {
-  const int64_t r = row_of_warp(p);
-  if (r < 0) return;
-  const HeadRule& rule = heads.at[blockIdx.y];
-  const int64_t at = int64_t{heads.first + static_cast<int>(blockIdx.y)} * p.num_rows + r;
-  const int b = sequence_of(p.cu_rows, p.num_seqs, r);
-  if (b == p.num_seqs) {  // behind the last row
-    if (threadIdx.x % 32 == 0) p.count[at] = 0;
-    return;
-  }
-  const SelectRow row = select_row(p, b, r - p.cu_rows[b]);
-  const Row<kItems> scores(p.scores + at * p.num_blocks, static_cast<int>(row.blocks.end));
-  if (scores.has_nan()) return write_invalid(p, at);
-  const auto as_it_is = [](int key) { return key; };
-  if constexpr (kBest) {
-    const Cut cut = scores.best(rule.best.of(row.num_key_blocks));
-    return write_list(p, row, scores, cut, at, as_it_is);
-  } else {
-    const int largest = scores.largest();
-    const float top = score_of(largest);
-    if (top == INFINITY) return write_invalid(p, at);
-    if (largest == kMasked) return write_list(p, row, scores, {INT_MAX, 0}, at, as_it_is);
-    const double sum = scores.mass_above(kMasked, top);
+// The cut of the rules that look at softmax values, and the list.
+template <class Scores>
+__device__ __forceinline__ void select_by_softmax(const BlockSelectParams& p, const SelectRow& row,
+                                                  const Scores& scores, double strength,
+                                                  int64_t at) {
+  const auto as_it_is = [](float score) { return score; };
+  const float top = scores.largest();
+  const bool valid = !scores.has_nan() && top < INFINITY;
+  if (valid && top > -INFINITY) {
+    const double sum = scores.mass_above(-INFINITY, top);
     if (p.rule == SelectRule::top_p) {
-      const Cut cut = scores.best_mass(rule.strength * sum, top);
+      const Cut cut = best_mass(scores, strength * sum, top);
+      ptx::wait_for_previous_kernel();
       return write_list(p, row, scores, cut, at, as_it_is);
     }
     const float sum_f32 = static_cast<float>(sum);
-    const Cut cut{__float_as_int(static_cast<float>(rule.strength)), 0};
-    write_list(p, row, scores, cut, at, [&](int key) { return softmax_key(key, top, sum_f32); });
+    ptx::wait_for_previous_kernel();
+    return write_list(p, row, scores, {static_cast<float>(strength), 0}, at,
+                      [&](float score) { return softmax_value(score, top, sum_f32); });
+  }
+  ptx::wait_for_previous_kernel();
+  if (!valid) return write_invalid(p, at);
+  write_list(p, row, scores, {INFINITY, 0}, at, as_it_is);
+}
+
+// As many thread blocks of select_rows as have their registers on a multiprocessor without spills.
+constexpr int blocks_per_multiprocessor(int items, bool best) {
+#if __CUDA_ARCH__ >= 900
+  constexpr int kSmall = 12;
+#else
+  constexpr int kSmall = 10;
+#endif
+  if (items == 64) return 4;
+  if (items == 16) return best ? kSmall : 6;
+  return kSmall;
+}
+
+// kBest: the rules that take the k best; else those that look at softmax values. Starts beside
+// place_rows, whose `begin` is needed last.
+template <int kItems, bool kBest>
+__global__ void __launch_bounds__(kRowThreads, blocks_per_multiprocessor(kItems, kBest))
+    select_rows(const __grid_constant__ BlockSelectParams p,
+                const __grid_constant__ HeadRules heads) {
+  const int64_t r = row_of_warp(p);
+  if (r < 0) return ptx::wait_for_previous_kernel();
+  const HeadRule& rule = heads.at[blockIdx.y];
+  const int64_t at = int64_t{heads.first + static_cast<int>(blockIdx.y)} * p.num_rows + r;
+  const int b = of_warp(sequence_of(p.cu_rows, p.num_seqs, r));
+  if (b == p.num_seqs) {  // behind the last row
+    if (threadIdx.x % 32 == 0) p.count[at] = 0;
+    return ptx::wait_for_previous_kernel();
+  }
+  const SelectRow row = select_row(p, b, r - p.cu_rows[b]);
+  const float* from = p.scores + at * p.num_blocks;
+  const int n = of_warp(static_cast<int>(row.blocks.end));
+  if constexpr (kBest) {
+    with_row<kItems>(from, n, [&](const auto& scores) {
+      const Moments moments = moments_of(scores);
+      const bool nan = isnan(moments.sum) && scores.has_nan();  // sums may overflow both ways
+      const Cut cut =
+          nan ? Cut{INFINITY, 0} : best(scores, moments, rule.best.of(row.num_key_blocks));
+      ptx::wait_for_previous_kernel();
+      if (nan) return write_invalid(p, at);
+      write_list(p, row, scores, cut, at, [](float score) { return score; });
+    });
+  } else {
+    select_by_softmax(p, row, Row<kItems>(from, n), rule.strength, at);
   }
 }
 
 void select_each_row(const BlockSelectParams& p, const HeadRules& heads, int count, void* stream) {
   const dim3 grid = rows_grid(p, count);
-  const auto run = [&](auto* kernel) { launch(kernel, grid, kRowThreads, 0, stream, p, heads); };
+  const auto run = [&](auto* kernel) {
+    launch_dependent(kernel, grid, kRowThreads, stream, p, heads);
+  };
   if (takes_best_of_row(p.rule)) {
     if (p.num_blocks <= 32 * 16) return run(select_rows<16, true>);
     if (p.num_blocks <= 32 * 64) return run(select_rows<64, true>);
