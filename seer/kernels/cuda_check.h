@@ -22,12 +22,12 @@ inline int num_multiprocessors() {
 }
 
 // A multiprocessor splits its memory into cache and shared memory for the kernel that comes first, and
-// another one that wants more shared memory waits until it is empty. This asks for all at once, so
-// that `kernel` can run beside others.
+// another one that wants another split waits until it is empty. Kernels that are to run side by side
+// ask for the same: `percent` of the largest shared memory.
 template <class... KernelArgs>
-void prefer_shared_memory(void (*kernel)(KernelArgs...)) {
-  SEER_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                       cudaSharedmemCarveoutMaxShared));
+void split_memory(void (*kernel)(KernelArgs...), int percent) {
+  SEER_CUDA_CHECK(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, percent));
 }
 
 // Starts `kernel` with `smem` bytes of dynamic shared memory and checks that it started.

@@ -84,15 +84,14 @@ class GemmF32 {
     copy<kB>(smem.step[0].b, b, 0, depth);
     ptx::cp_async_commit();
     for (int k0 = 0, step = 0; k0 < depth; k0 += kStep, step ^= 1) {
+      ptx::cp_async_wait<0>();
+      __syncthreads();  // the step is there for all threads, and none reads the one before any more
       if (k0 + kStep < depth) {
         copy<kA>(smem.step[step ^ 1].a, a, k0 + kStep, depth);
         copy<kB>(smem.step[step ^ 1].b, b, k0 + kStep, depth);
+        ptx::cp_async_commit();
       }
-      ptx::cp_async_commit();
-      ptx::cp_async_wait<1>();
-      __syncthreads();  // the step is there for all threads
       multiply<kA, kB>(smem.step[step]);
-      __syncthreads();  // no thread reads it any more
     }
   }
 
@@ -174,19 +173,26 @@ class GemmF32 {
   // Starts the copy of one step of an operand.
   template <Along kAlong>
   __device__ __forceinline__ static void copy(float* to, const Operand& from, int k0, int depth) {
-    constexpr int kFour = 4, kChunks = kTile * kStep / kFour / kThreads;
+    constexpr int kHalf = kTile / 2;
+    constexpr int kInRow = (kAlong == Along::depth ? kStep : kTile) / 4;  // chunks of four floats
+    constexpr int kAtOnce = kThreads / kInRow, kTimes = kTile * kStep / 4 / kThreads;
+    const int along = threadIdx.x % kInRow * 4, first = threadIdx.x / kInRow;
+    if constexpr (kAlong == Along::depth) {
+      static_assert(kHalf % kAtOnce == 0, "what is copied at once is of one run");
 #pragma unroll
-    for (int i = 0; i < kChunks; ++i) {
-      const int chunk = threadIdx.x + kThreads * i;
-      if constexpr (kAlong == Along::depth) {
-        const int side = chunk / (kStep / kFour), k = chunk % (kStep / kFour) * kFour;
-        const float* at = from.run[side / 32] + side % 32 * from.stride + k0 + k;
-        ptx::cp_async_16(ptx::smem_address(to + offset<kAlong>(side, k)), at,
-                         side < from.sides && k0 + k < depth);
-      } else {
-        const int k = chunk / (kTile / kFour), side = chunk % (kTile / kFour) * kFour;
-        const float* at = from.run[side / 32] + (k0 + k) * from.stride + side % 32;
-        ptx::cp_async_16(ptx::smem_address(to + offset<kAlong>(side, k)), at, k0 + k < depth);
+      for (int i = 0; i < kTimes; ++i) {
+        const int side = first + kAtOnce * i, half = kAtOnce * i / kHalf;
+        const float* at = from.run[half] + (side - half * kHalf) * from.stride + k0 + along;
+        ptx::cp_async_16(ptx::smem_address(to + offset<kAlong>(side, along)), at,
+                         side < from.sides && k0 + along < depth);
+      }
+    } else {
+      const float* run = along < kHalf ? from.run[0] + along : from.run[1] + (along - kHalf);
+#pragma unroll
+      for (int i = 0; i < kTimes; ++i) {
+        const int k = first + kAtOnce * i;
+        ptx::cp_async_16(ptx::smem_address(to + offset<kAlong>(along, k)),
+                         run + (k0 + k) * from.stride, k0 + k < depth);
       }
     }
   }

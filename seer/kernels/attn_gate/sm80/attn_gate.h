@@ -6,6 +6,10 @@
 
 namespace seer::kernels {
 
+// Keys are projected beside the pooling of queries (Gates::scores()): shared memory for three thread
+// blocks of the one, and cache for the other, whose loads wait for cache lines with less.
+constexpr int kSharedMemoryPercent = 66;
+
 void attn_gate_pool_sm80(const GatePoolParams& p, void* stream);
 void attn_gate_project_sm80(const GateProjectParams& p, void* stream);
 void attn_gate_project_grad_sm80(const GateProjectGradParams& p, void* stream);

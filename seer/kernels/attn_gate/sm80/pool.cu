@@ -1,5 +1,5 @@
-// Pooling of tokens into blocks, bound by memory: a thread block takes one block of tokens of one
-// head, a thread 16 bytes of a token, so that many loads travel at once. Heads come first in the
+// Pooling of tokens into blocks, bound by memory: a warp takes one block of tokens of one head, a lane 16
+// bytes of a token, so that many loads travel at once and nothing is shared. Heads come first in the
 // grid: what is read at the same time lies side by side.
 
 #include <cuda_bf16.h>
@@ -9,23 +9,66 @@
 #include "seer/kernels/attn_gate/attn_gate.h"
 #include "seer/kernels/attn_gate/sm80/attn_gate.h"
 #include "seer/kernels/cuda_check.h"
+#include "seer/kernels/device/ptx_sm80.cuh"
 #include "seer/kernels/row_blocks.h"
 
 namespace seer::kernels {
 namespace {
 
 constexpr int kThreads = 128, kWarps = kThreads / 32;
-constexpr int kAtOnce = 8;  // loads of a thread that travel together
+constexpr int kAtOnce = 8;  // loads of a lane that travel together
 constexpr unsigned kAll = 0xffffffffu;
 
-__device__ __forceinline__ float widen(float x) {
-  return x;
+// What is compared at once: two elements of 16 bits, or one f32.
+template <class Element>
+struct UnitOf {
+  using Type = float;
+};
+template <>
+struct UnitOf<__half> {
+  using Type = __half2;
+};
+template <>
+struct UnitOf<__nv_bfloat16> {
+  using Type = __nv_bfloat162;
+};
+
+// All of them pass by NaN.
+__device__ __forceinline__ float larger(float a, float b) {
+  return fmaxf(a, b);
 }
-__device__ __forceinline__ float widen(__half x) {
-  return __half2float(x);
+__device__ __forceinline__ float smaller(float a, float b) {
+  return fminf(a, b);
 }
-__device__ __forceinline__ float widen(__nv_bfloat16 x) {
-  return __bfloat162float(x);
+template <class Pair>
+__device__ __forceinline__ Pair larger(Pair a, Pair b) {
+  return __hmax2(a, b);
+}
+template <class Pair>
+__device__ __forceinline__ Pair smaller(Pair a, Pair b) {
+  return __hmin2(a, b);
+}
+
+__device__ __forceinline__ void widen(float x, float (&out)[1]) {
+  out[0] = x;
+}
+__device__ __forceinline__ void widen(__half2 x, float (&out)[2]) {
+  const float2 two = __half22float2(x);
+  out[0] = two.x, out[1] = two.y;
+}
+__device__ __forceinline__ void widen(__nv_bfloat162 x, float (&out)[2]) {
+  const auto bits = reinterpret_cast<const uint32_t&>(x);
+  out[0] = __uint_as_float(bits << 16), out[1] = __uint_as_float(bits & 0xffff0000u);
+}
+
+template <class Unit>
+__device__ __forceinline__ Unit both(float x) {
+  if constexpr (std::is_same_v<Unit, float>)
+    return x;
+  else if constexpr (std::is_same_v<Unit, __half2>)
+    return __float2half2_rn(x);
+  else
+    return __float2bfloat162_rn(x);
 }
 
 // What is asked for: the largest and the smallest value, the sum.
@@ -34,128 +77,161 @@ struct Kinds {
   static constexpr bool kExtremes = kExtremes_, kSum = kSum_;
 };
 
-// What one thread has seen of kCount neighbouring features.
-template <class Kinds, int kCount>
+// What one lane has seen of kUnits neighbouring units of features.
+template <class Kinds, class Unit, int kUnits>
 struct Seen {
-  float max[kCount], min[kCount], sum[kCount];
+  static constexpr int kWidth = std::is_same_v<Unit, float> ? 1 : 2;
+  Unit max[kUnits], min[kUnits];
+  float sum[kUnits][kWidth];
 
   __device__ __forceinline__ Seen() {
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) max[i] = min[i] = NAN, sum[i] = 0;  // fmax, fmin pass by NaN
-  }
-  __device__ __forceinline__ void add(int i, float top, float bottom, float more) {
-    if constexpr (Kinds::kExtremes) {
-      max[i] = fmaxf(max[i], top);
-      min[i] = fminf(min[i], bottom);
+    for (int i = 0; i < kUnits; ++i) {
+      max[i] = min[i] = both<Unit>(NAN);
+#pragma unroll
+      for (float& s : sum[i]) s = 0;
     }
-    if constexpr (Kinds::kSum) sum[i] += more;
+  }
+  __device__ __forceinline__ void add(int i, Unit x) {
+    if constexpr (Kinds::kExtremes) {
+      max[i] = larger(max[i], x);
+      min[i] = smaller(min[i], x);
+    }
+    if constexpr (Kinds::kSum) {
+      float wide[kWidth];
+      widen(x, wide);
+#pragma unroll
+      for (int j = 0; j < kWidth; ++j) sum[i][j] += wide[j];
+    }
   }
   // Adds what the lane `step` away has seen.
   __device__ __forceinline__ void add_lane(int step) {
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) {
-      float top = 0, bottom = 0, more = 0;
+    for (int i = 0; i < kUnits; ++i) {
       if constexpr (Kinds::kExtremes) {
-        top = __shfl_xor_sync(kAll, max[i], step);
-        bottom = __shfl_xor_sync(kAll, min[i], step);
+        max[i] = larger(max[i], __shfl_xor_sync(kAll, max[i], step));
+        min[i] = smaller(min[i], __shfl_xor_sync(kAll, min[i], step));
       }
-      if constexpr (Kinds::kSum) more = __shfl_xor_sync(kAll, sum[i], step);
-      add(i, top, bottom, more);
+      if constexpr (Kinds::kSum) {
+#pragma unroll
+        for (float& s : sum[i]) s += __shfl_xor_sync(kAll, s, step);
+      }
     }
   }
 };
 
-template <class Element, int kCount>
-struct alignas(sizeof(Element) * kCount) Vector {
-  Element at[kCount];
+// kUnits of a token's features that lie side by side.
+template <class Unit, int kUnits>
+struct alignas(sizeof(Unit) * kUnits) Chunk {
+  Unit at[kUnits];
+
+  __device__ __forceinline__ static Chunk load(const void* from) {
+    // Read once: it need not stay in any cache.
+    const uint4 bits = __ldcs(static_cast<const uint4*>(from));
+    return reinterpret_cast<const Chunk&>(bits);
+  }
 };
 
-// 2^lanes_log2 threads have a token's next features, the other threads other tokens. The bound leaves
+// One feature, at any address: a unit of which only the first element counts.
+template <class Element, class Unit>
+struct Single {
+  Unit at[1];
+
+  __device__ __forceinline__ static Single load(const void* from) {
+    const Element x = *static_cast<const Element*>(from);
+    if constexpr (std::is_same_v<Unit, float>)
+      return {x};
+    else
+      return {Unit(x, x)};
+  }
+};
+
+// 2^lanes_log2 lanes have a token's next features, the other lanes other tokens. The bound leaves
 // registers for all loads on their way.
-template <class Element, int kCount, class Kinds>
+template <class Element, bool kAligned, class Kinds>
 __global__ void __launch_bounds__(kThreads, 8)
     pool(const __grid_constant__ GatePoolParams p, int lanes_log2) {
-  __shared__ float part[3][kWarps][32 * kCount];
-  const int64_t r = blockIdx.x / p.num_heads;
-  const int h = static_cast<int>(blockIdx.x % p.num_heads);
-  const int b = sequence_of(p.cu_blocks, p.num_seqs, r);
-  if (b == p.num_seqs) return;
-  const int64_t begin = p.cu[b] + (r - p.cu_blocks[b]) * p.block;
-  const int tokens = static_cast<int>(min(int64_t{p.block}, p.cu[b + 1] - begin));
-  const int lanes = 1 << lanes_log2, lane = threadIdx.x & (lanes - 1);
-  const int group = threadIdx.x >> lanes_log2, groups = kThreads >> lanes_log2;
-  const int warp = threadIdx.x / 32;
-  const Element* x =
-      static_cast<const Element*>(p.x.data) + begin * p.x.token_stride + h * p.x.head_stride;
-  float* out = p.pooled + (r * p.num_heads + h) * count_pools(p.pools) * p.head_dim;
+  using Unit = UnitOf<Element>::Type;
+  using Loaded = std::conditional_t<kAligned, Chunk<Unit, 4>, Single<Element, Unit>>;
+  constexpr int kUnits = kAligned ? 4 : 1, kCount = kAligned ? 16 / sizeof(Element) : 1;
+  using SeenHere = Seen<Kinds, Unit, kUnits>;
+  constexpr int kWidth = SeenHere::kWidth;
+  ptx::start_dependents();
+  const int h = blockIdx.x * kWarps + threadIdx.x / 32;
+  if (h >= p.num_heads) return;
+  const int lanes = 1 << lanes_log2, lane = threadIdx.x % 32 & (lanes - 1);
+  const int group = threadIdx.x % 32 >> lanes_log2, groups = 32 >> lanes_log2;
+  for (int64_t r = blockIdx.y; r < p.num_blocks; r += gridDim.y) {
+    const int b = sequence_of(p.cu_blocks, p.num_seqs, r);
+    if (b == p.num_seqs) return;
+    const int64_t begin = p.cu[b] + (r - p.cu_blocks[b]) * p.block;
+    const int tokens = static_cast<int>(min(int64_t{p.block}, p.cu[b + 1] - begin));
+    const Element* x =
+        static_cast<const Element*>(p.x.data) + begin * p.x.token_stride + h * p.x.head_stride;
+    float* out = p.pooled + (r * p.num_heads + h) * count_pools(p.pools) * p.head_dim;
+    const int64_t stride = groups * p.x.token_stride;
 
-  for (int first = 0; first < p.head_dim; first += lanes * kCount) {
-    const int feature = first + lane * kCount;
-    Seen<Kinds, kCount> seen;
-    if (feature < p.head_dim) {
-      const auto load = [&](int t) {
-        return *reinterpret_cast<const Vector<Element, kCount>*>(x + t * p.x.token_stride +
-                                                                 feature);
-      };
-      const auto take = [&](const Vector<Element, kCount>& v) {
+    for (int first = 0; first < p.head_dim; first += lanes * kCount) {
+      const int feature = first + lane * kCount;
+      SeenHere seen;
+      if (feature < p.head_dim) {
+        const auto take = [&](const Loaded& v) {
 #pragma unroll
-        for (int i = 0; i < kCount; ++i) {
-          const float value = widen(v.at[i]);
-          seen.add(i, value, value, value);
+          for (int i = 0; i < kUnits; ++i) seen.add(i, v.at[i]);
+        };
+        const Element* from = x + group * p.x.token_stride + feature;
+        int t = group;
+        for (; t + (kAtOnce - 1) * groups < tokens; t += kAtOnce * groups) {
+          Loaded v[kAtOnce];
+#pragma unroll
+          for (int j = 0; j < kAtOnce; ++j, from += stride) v[j] = Loaded::load(from);
+#pragma unroll
+          for (int j = 0; j < kAtOnce; ++j) take(v[j]);
         }
-      };
-      int t = group;
-      for (; t + (kAtOnce - 1) * groups < tokens; t += kAtOnce * groups) {
-        Vector<Element, kCount> v[kAtOnce];
-#pragma unroll
-        for (int j = 0; j < kAtOnce; ++j) v[j] = load(t + j * groups);
-#pragma unroll
-        for (int j = 0; j < kAtOnce; ++j) take(v[j]);
+        for (; t < tokens; t += groups, from += stride) take(Loaded::load(from));
       }
-      for (; t < tokens; t += groups) take(load(t));
-    }
-    for (int step = lanes; step < 32; step *= 2) seen.add_lane(step);
-    if (threadIdx.x % 32 < lanes) {
+      for (int step = lanes; step < 32; step *= 2) seen.add_lane(step);
+      if (group == 0 && feature < p.head_dim) {
+        float* to = out + feature;
+        const auto store = [&](const auto& value) {  // of the i-th feature
+          if constexpr (kAligned) {
 #pragma unroll
-      for (int i = 0; i < kCount; ++i) {
-        if constexpr (Kinds::kExtremes) {
-          part[0][warp][lane * kCount + i] = seen.max[i];
-          part[1][warp][lane * kCount + i] = seen.min[i];
+            for (int i = 0; i < kCount; i += 4) {
+              *reinterpret_cast<float4*>(to + i) =
+                  make_float4(value(i), value(i + 1), value(i + 2), value(i + 3));
+            }
+          } else {
+            *to = value(0);
+          }
+          to += p.head_dim;
+        };
+        const auto of = [](const Unit(&units)[kUnits], int i) {
+          float wide[kWidth];
+          widen(units[i / kWidth], wide);
+          return wide[i % kWidth];
+        };
+        if (p.pools & kPoolMax) store([&](int i) { return of(seen.max, i); });
+        if (p.pools & kPoolMin) store([&](int i) { return of(seen.min, i); });
+        if (p.pools & kPoolAvg) {
+          const auto count = static_cast<float>(tokens);
+          store([&](int i) { return seen.sum[i / kWidth][i % kWidth] / count; });
         }
-        if constexpr (Kinds::kSum) part[2][warp][lane * kCount + i] = seen.sum[i];
       }
     }
-    __syncthreads();
-    for (int at = threadIdx.x; at < min(lanes * kCount, p.head_dim - first); at += kThreads) {
-      Seen<Kinds, 1> all;
-#pragma unroll
-      for (int w = 0; w < kWarps; ++w) {  // add() reads what the kinds ask for
-        all.add(0, part[0][w][at], part[1][w][at], part[2][w][at]);
-      }
-      float* to = out + first + at;
-      const auto store = [&](float value) {
-        *to = value;
-        to += p.head_dim;
-      };
-      if (p.pools & kPoolMax) store(all.max[0]);
-      if (p.pools & kPoolMin) store(all.min[0]);
-      if (p.pools & kPoolAvg) store(all.sum[0] / static_cast<float>(tokens));
-    }
-    __syncthreads();
   }
 }
 
-template <class Element, int kCount>
+template <class Element, bool kAligned>
 void run(const GatePoolParams& p, void* stream) {
+  constexpr int kCount = kAligned ? 16 / sizeof(Element) : 1;
+  constexpr int64_t kMostRows = 65535;  // of a grid
   int lanes_log2 = 0;
   while (lanes_log2 < 5 && (kCount << lanes_log2) < p.head_dim) ++lanes_log2;
-  const int64_t blocks = p.num_blocks * p.num_heads;
-  SEER_CHECK(blocks <= INT32_MAX, "attn_gate_pool: ", p.num_blocks, " blocks of ", p.num_heads,
-             " heads are too many for one call; give fewer sequences");
+  const dim3 grid((p.num_heads + kWarps - 1) / kWarps,
+                  static_cast<unsigned>(std::min(p.num_blocks, kMostRows)));
   const auto run_kind = [&]<class Kinds>(Kinds) {
-    prefer_shared_memory(pool<Element, kCount, Kinds>);
-    launch(pool<Element, kCount, Kinds>, dim3(static_cast<unsigned>(blocks)), kThreads, 0, stream,
-           p, lanes_log2);
+    split_memory(pool<Element, kAligned, Kinds>, kSharedMemoryPercent);
+    launch(pool<Element, kAligned, Kinds>, grid, kThreads, 0, stream, p, lanes_log2);
   };
   const bool extremes = p.pools & (kPoolMax | kPoolMin), sum = p.pools & kPoolAvg;
   if (extremes && sum) return run_kind(Kinds<true, true>());
@@ -168,8 +244,8 @@ void run(const GatePoolParams& p, void* stream) {
   constexpr int kCount = 16 / sizeof(Element);
   const bool aligned = are_aligned(static_cast<const Element*>(p.x.data)) &&
                        p.x.token_stride % kCount == 0 && p.x.head_stride % kCount == 0 &&
-                       p.head_dim % kCount == 0;
-  aligned ? run<Element, kCount>(p, stream) : run<Element, 1>(p, stream);
+                       p.head_dim % kCount == 0 && are_aligned(p.pooled);
+  aligned ? run<Element, true>(p, stream) : run<Element, false>(p, stream);
 }
 
 }  // namespace

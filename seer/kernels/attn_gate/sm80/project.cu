@@ -110,6 +110,7 @@ __global__ void __launch_bounds__(kTurnThreads)
   struct alignas(sizeof(float) * kCount) Vector {
     float at[kCount];
   };
+  ptx::wait_for_previous_kernel();
   const unsigned item = blockIdx.x * kTurnThreads + threadIdx.x;
   if (item >= items) return;
   const unsigned at = item / items_of_row;  // block and head
@@ -140,8 +141,8 @@ void run_turn(const GateProjectParams& p, void* stream) {
   SEER_CHECK(items <= INT32_MAX, "attn_gate_project: ", p.num_blocks, " blocks of ",
              p.num_out_heads, " heads are too many for one call; give fewer sequences");
   const dim3 grid(static_cast<unsigned>((items + kTurnThreads - 1) / kTurnThreads));
-  launch(turn<kCount>, grid, kTurnThreads, 0, stream, p, items_of_row,
-         static_cast<unsigned>(items));
+  launch_dependent(turn<kCount>, grid, kTurnThreads, stream, p, items_of_row,
+                   static_cast<unsigned>(items));
 }
 
 __global__ void __launch_bounds__(GemmF32::kThreads, 4)
@@ -190,12 +191,9 @@ void attn_gate_project_sm80(const GateProjectParams& p, void* stream) {
                           (p.out_dim - 2 * half) % kTile == 0;
     const dim3 grid(tiles_of(p.num_blocks), tiles_of(p.out_dim),
                     static_cast<unsigned>(p.num_out_heads));
-    // Two thread blocks on a multiprocessor leave room for what runs beside it: the queries' pooling,
-    // which is bound by memory (Gates::scores()).
-    constexpr size_t kOwnRoom = 72 * 1024;
     if (in_place) {
-      prefer_shared_memory(project_in_place);
-      return launch(project_in_place, grid, GemmF32::kThreads, kOwnRoom, stream, p);
+      split_memory(project_in_place, kSharedMemoryPercent);
+      return launch(project_in_place, grid, GemmF32::kThreads, 0, stream, p);
     }
     launch(project, grid, GemmF32::kThreads, 0, stream, p);
   } else {

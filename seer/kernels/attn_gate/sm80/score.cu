@@ -70,6 +70,7 @@ __global__ void __launch_bounds__(GemmF32::kThreads, 4)
     score(const __grid_constant__ GateScoreParams p) {
   __shared__ std::conditional_t<kInPlace, GemmF32::SmemOfTwo, GemmF32::Smem> smem;
   __shared__ int visible[kTile];
+  ptx::start_dependents();
   const TileSlot slot = tile_slot(p.cu_rows, p.num_seqs, kTile, blockIdx.y);
   if (slot.begin >= slot.end) return;
   const Sequence s(p, slot.sequence);

@@ -82,9 +82,10 @@ __global__ void __launch_bounds__(kRowThreads)
   const auto scores = scores_of(p, place, place.select(p));
   const float top = scores.largest();
   const float sum = static_cast<float>(scores.mass_above(-INFINITY, top));
+  const bool invalid = scores.has_nan() || top == INFINITY;
   if (threadIdx.x % 32 != 0) return;
   space.softmax[place.at] = {top, sum};
-  if (scores.has_nan() || top == INFINITY) atomicOr(&space.budgets[place.budget].invalid, 1);
+  if (invalid) atomicOr(&space.budgets[place.budget].invalid, 1);
 }
 
 // Adds the keys that begin with the cut's digits so far to the histogram of their next digit.

@@ -14,7 +14,8 @@ __global__ void __launch_bounds__(kPlaceThreads)
     place_rows(const __grid_constant__ BlockSelectParams p,
                const __grid_constant__ HeadRules heads) {
   __shared__ int64_t warp_sums[kPlaceThreads / 32];
-  ptx::start_dependents();
+  ptx::wait_for_previous_kernel();
+  ptx::start_dependents();  // after it: select_rows reads scores without waiting
   const HeadRule& rule = heads.at[blockIdx.x];
   int64_t* begin = p.begin + int64_t{heads.first + static_cast<int>(blockIdx.x)} * p.num_rows;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -145,7 +146,7 @@ void block_select_sm80(const BlockSelectParams& p, void* stream) {
       heads.at[i] = {p.strength[first + i], best_of_row(p, first + i), begin, bound};
       begin += head_capacity(p, bound);
     }
-    launch(sm80::place_rows, dim3(count), sm80::kPlaceThreads, 0, stream, p, heads);
+    launch_dependent(sm80::place_rows, dim3(count), sm80::kPlaceThreads, stream, p, heads);
     if (p.rule == SelectRule::head_budget) {
       sm80::select_by_budget(p, heads, count, stream);
     } else {

@@ -58,9 +58,11 @@ __device__ __forceinline__ void compute_rows(const BlockSparseAttnParams& p,
   const uint32_t zero = p.num_seqs >> 31;  // in a way that the compiler does not see
   for (int r = 0;; r = (r + 1) % Config::kRows) {
     const Row& row = signals.row[r];
+    int num_steps;
     if constexpr (Config::kQueriesInRegisters) {
       ring.wait_full();
-      if (row.num_steps == kNoRow) return;
+      num_steps = row.num_steps;
+      if (num_steps == kNoRow) return;
       const uint32_t when_read = state.begin(ptx::smem_address(ring.tile()), zero);
       ptx::named_barrier_sync(1 + w, kWarpgroup);  // before anyone's clear_rows() of this slot
       ring.release(when_read);
@@ -68,10 +70,12 @@ __device__ __forceinline__ void compute_rows(const BlockSparseAttnParams& p,
     } else {
       ptx::mbarrier_wait(ptx::smem_address(&signals.query_full), query_parity);
       query_parity ^= 1;
-      if (row.num_steps == kNoRow) return;
+      // Who reads it is who gives tiles back, after which the row is written anew, for all.
+      num_steps = __shfl_sync(kAllLanes, state.lane == 0 ? row.num_steps : 0, 0);
+      if (num_steps == kNoRow) return;
       state.begin(ptx::smem_address(smem.channel[w].query), zero);
     }
-    const int num_steps = row.num_steps, k_len = row.k_len, limit = row.limit;
+    const int k_len = row.k_len, limit = row.limit;
 #pragma unroll 1
     for (int i = 0; i < num_steps; ++i) {
       compute_step(state, ring, limit, k_len, 1 + w, [&] {
