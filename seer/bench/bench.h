@@ -40,7 +40,7 @@ void attn_gate(const Shape& shape, int runs, double seconds, nlohmann::json& row
 
 // A prompt of random ids through a model up to its first token: dense (on a GPU by FlashAttention-2,
 // then cuDNN), and sparse with each selection. Rows have the time and its parts (gate, select,
-// attention; products: all matrix products, measured on their own; rest); `overheads`, for each dense
+// attention; products: all matrix products; rest); `overheads`, for each dense
 // run: how much longer than the sparse attention and what that run takes beside its own, together;
 // `overhead`: that of the faster one; and `peak_mib`, the memory beyond what was in use before.
 void prefill(const models::Decoder& model, const models::Gates& gates,

@@ -12,6 +12,7 @@
 
 #include "seer/base/error.h"
 #include "seer/bench/bench.h"
+#include "seer/bench/op_stopwatch.h"
 #include "seer/bench/peak_memory.h"
 #include "seer/torch/stopwatch.h"
 
@@ -32,25 +33,6 @@ class OnlyDense {
   }
 };
 
-// The matrix products of all layers on their own, in ms.
-double product_ms(const models::Decoder& model, int64_t length) {
-  const models::LayerWeights& w = model.weights().layers.at(0);
-  const auto input = [&](const at::Tensor& weight) {
-    return at::randn({length, weight.size(1)}, weight.options());
-  };
-  const at::Tensor x = input(w.q), heads = input(w.o), inner = input(w.down);
-  torch_ops::Stopwatch watch(model.device());
-  constexpr int kRuns = 3;
-  for (int i = 0; i <= kRuns; ++i) {
-    if (i == 1) watch.reset();  // the first one warms up
-    const auto span = watch.span();
-    for (const at::Tensor* weight : {&w.q, &w.k, &w.v, &w.gate, &w.up}) at::linear(x, *weight);
-    at::linear(heads, w.o);
-    at::linear(inner, w.down);
-  }
-  return 1e3 * watch.seconds() / kRuns * static_cast<double>(model.weights().layers.size());
-}
-
 }  // namespace
 
 void prefill(const models::Decoder& model, const models::Gates& gates,
@@ -60,7 +42,6 @@ void prefill(const models::Decoder& model, const models::Gates& gates,
   const at::Device device = model.device();
   const at::Tensor ids = at::randint(model.config().vocab_size, {length}, at::kLong).to(device);
   const models::Sequences sequences{.q_lens = {length}, .k_lens = {length}, .prompt_len = 0};
-  const double products = product_ms(model, length);
 
   // selection: null where dense.
   const auto measure = [&](const std::string& implementation,
@@ -81,14 +62,17 @@ void prefill(const models::Decoder& model, const models::Gates& gates,
       model.logits(hidden.slice(0, -1)).argmax(-1);
       torch_ops::synchronize(device);
     };
+    OpStopwatch products_time("aten::linear", device);
     first_token();
     sparse.reset_statistics();
     dense_time.reset();
+    products_time.reset();
     const PeakMemory peak(device);
     const Times t = time_calls(first_token, runs, seconds, /*warm_up=*/false);
     const models::SparseStatistics s = sparse.statistics();
     const double each = 1e3 / t.runs;
     const double gate = s.score_seconds * each, select = s.select_seconds * each;
+    const double products = products_time.seconds() * each;
     const double attend = selection ? s.attention_seconds * each : dense_time.seconds() * each;
     rows.push_back({{"implementation", implementation},
                     {"model", name},
