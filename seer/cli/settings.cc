@@ -182,11 +182,10 @@ std::vector<eval::Method> make_methods(const std::vector<std::string>& names,
       continue;
     }
     for (const auto& selection : select.selections()) {
-      models::SparseSettings sparse{
-          .scorer = models::scorer_from_name(name == "seer" ? "gate" : name),
-          .selection = selection,
-          .block = block,
-          .seed = seed};
+      models::SparseSettings sparse{.scorer = models::scorer_from_name(name),
+                                    .selection = selection,
+                                    .block = block,
+                                    .seed = seed};
       methods.push_back({.dense = false, .sparse = sparse});
     }
   }

@@ -19,8 +19,7 @@ double left_out(const Setting& setting) {
 }  // namespace
 
 std::string method_name(const Method& method) {
-  if (method.dense) return "dense";
-  return method.sparse.scorer == models::Scorer::gate ? "seer" : models::name(method.sparse.scorer);
+  return method.dense ? "dense" : models::name(method.sparse.scorer);
 }
 
 Setting setting_of(const Method& method) {

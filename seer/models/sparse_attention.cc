@@ -9,7 +9,7 @@
 namespace seer::models {
 namespace {
 
-constexpr const char* kNames[] = {"gate", "untrained", "random", "streaming", "oracle"};
+constexpr const char* kNames[] = {"seer", "untrained", "random", "streaming", "oracle"};
 
 // Rules that read scores as logits mean nothing where scores only give an order.
 void check_rule(const SparseSettings& settings) {
@@ -29,7 +29,7 @@ Scorer scorer_from_name(const std::string& text) {
     if (text == kNames[i]) return static_cast<Scorer>(i);
     list += std::string(i == 0 ? "" : ", ") + kNames[i];
   }
-  throw UsageError(message("unknown scorer \"", text, "\"; known: ", list));
+  throw UsageError(message("no method \"", text, "\"; known: dense, ", list));
 }
 
 const char* name(Scorer scorer) {

@@ -21,7 +21,8 @@ enum class Scorer {
   streaming,  // the first block and the most recent ones (StreamingLLM-like)
   oracle,     // the model's own max-pooled attention map: the upper limit of what a gate can learn
 };
-Scorer scorer_from_name(const std::string& name);  // UsageError names the list
+// "seer" is gate, the others are called as here. UsageError: another name; it lists them.
+Scorer scorer_from_name(const std::string& name);
 const char* name(Scorer scorer);
 
 // What a run of sparse attention did, summed over layers and calls.
