@@ -1,6 +1,7 @@
 #include "seer/models/sparse_attention.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/zeros.h>
 
 #include "seer/base/error.h"
@@ -66,6 +67,7 @@ void SparseAttention::reset() {
 
 SparseStatistics SparseAttention::statistics() {
   SparseStatistics s;
+  add_new_counts();
   const at::Tensor counts = counts_.cpu();
   const auto* count = counts.const_data_ptr<int64_t>();
   SEER_CHECK(count[1] == 0, count[1],
@@ -81,8 +83,19 @@ SparseStatistics SparseAttention::statistics() {
 
 void SparseAttention::reset_statistics() {
   counts_ = at::zeros({2}, at::TensorOptions(model_.device()).dtype(at::kLong));
+  new_counts_.clear();
+  new_begins_.clear();
   causal_blocks_ = 0;
   for (auto* watch : {&score_, &select_, &attention_}) watch->reset();
+}
+
+void SparseAttention::add_new_counts() {
+  if (new_counts_.empty()) return;
+  const at::NoGradGuard no_grad;
+  counts_[0].add_(at::cat(new_counts_).sum());
+  counts_[1].add_(at::cat(new_begins_).lt(0).sum());  // rows without valid scores, on a GPU
+  new_counts_.clear();
+  new_begins_.clear();
 }
 
 const torch_ops::Ragged& SparseAttention::ragged_of(const AttentionInput& input) {
@@ -131,8 +144,11 @@ torch_ops::BlockLists SparseAttention::select(const AttentionInput& input,
     selection.prompt_blocks = (sequences.prompt_len + block - 1) / block;
     lists = torch_ops::block_select(scores, ragged_of(input), selection);
   }
-  counts_[0].add_(lists.count.sum());
-  counts_[1].add_(lists.begin.lt(0).sum());  // rows without valid scores, on a GPU
+  // Sums are small kernels: many calls at once.
+  constexpr size_t kTogether = 16;
+  new_counts_.push_back(lists.count.flatten());
+  new_begins_.push_back(lists.begin.flatten());
+  if (new_counts_.size() == kTogether) add_new_counts();
   causal_blocks_ +=
       static_cast<double>(input.q.size(1) * num_visible_blocks(sequences, settings_.block));
   return lists;

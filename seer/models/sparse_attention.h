@@ -70,6 +70,7 @@ class SparseAttention {
 
  private:
   const torch_ops::Ragged& ragged_of(const AttentionInput& input);
+  void add_new_counts();
   const Decoder& model_;
   const Gates* gates_;
   std::unique_ptr<Gates> untrained_;
@@ -79,7 +80,10 @@ class SparseAttention {
   Sequences sequences_;
   torch_ops::Ragged ragged_;
   torch_ops::Stopwatch score_, select_, attention_;
-  at::Tensor counts_;  // [2] int64 on the model's device: blocks kept, rows without valid scores
+  // On the model's device, so that nothing waits: blocks kept and rows without valid scores [2] int64,
+  // and `count` and `begin` of the last calls, which are not in it yet.
+  at::Tensor counts_;
+  std::vector<at::Tensor> new_counts_, new_begins_;
   double causal_blocks_ = 0;
 };
 
