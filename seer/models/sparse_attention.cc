@@ -55,7 +55,7 @@ SparseAttention::SparseAttention(const Decoder& model, const Gates* gates, Spars
   const bool needs_gates =
       settings_.scorer == Scorer::gate || settings_.scorer == Scorer::untrained;
   if (!needs_gates) return;
-  SEER_CHECK(gates_ != nullptr, "the scorer gate needs a folder of gates");
+  SEER_CHECK(gates_ != nullptr, "the method seer needs a folder of gates");
   SEER_CHECK(gates_->config().block_size == settings_.block, "the gates were made for blocks of ",
              gates_->config().block_size, " tokens, but blocks of ", settings_.block,
              " are asked for");

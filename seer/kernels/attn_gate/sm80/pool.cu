@@ -242,9 +242,9 @@ void run(const GatePoolParams& p, void* stream) {
 template <class Element>
 void run(const GatePoolParams& p, void* stream) {
   constexpr int kCount = 16 / sizeof(Element);
-  const bool aligned = are_aligned(static_cast<const Element*>(p.x.data)) &&
+  const bool aligned = are_aligned(static_cast<const Element*>(p.x.data), p.pooled) &&
                        p.x.token_stride % kCount == 0 && p.x.head_stride % kCount == 0 &&
-                       p.head_dim % kCount == 0 && are_aligned(p.pooled);
+                       p.head_dim % kCount == 0;
   aligned ? run<Element, true>(p, stream) : run<Element, false>(p, stream);
 }
 
