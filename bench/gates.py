@@ -36,8 +36,8 @@ class Gate:
         angles = draw(s.rows, s.head_dim // 2)
         self.cos, self.sin = angles.cos(), angles.sin()
 
-    def pool(self, x, pools):
-        return self.ops.attn_gate_pool(x, self.cu, self.cu_blocks, self.shape.rows, BLOCK, pools)
+    def pool(self, x, pools, *angles):
+        return self.ops.attn_gate_pool(x, self.cu, self.cu_blocks, self.shape.rows, BLOCK, pools, *angles)
 
     def project(self, x, weight):
         return self.ops.attn_gate_project(x, weight, self.cos, self.sin)
@@ -53,7 +53,7 @@ class Gate:
         self.side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.side):
             k = self.project(self.pool(self.inputs.k, MAX | MIN | AVG), self.weight)
-        q = self.project(self.pool(self.inputs.q, AVG), None)
+        q = self.pool(self.inputs.q, AVG, self.cos, self.sin)
         torch.cuda.current_stream().wait_stream(self.side)
         k.record_stream(torch.cuda.current_stream())
         return self.score(q, k)
@@ -112,13 +112,13 @@ def measure(shape, args):
     scores = gate.scores()
     by_rule = strengths(args.rules, args.density, scores)
     lists = gate.select(scores, "nz_ratio", args.density)
-    pooled_q, pooled_k = gate.pool(inputs.q, AVG), gate.pool(inputs.k, MAX | MIN | AVG)
-    q, k = gate.project(pooled_q, None), gate.project(pooled_k, gate.weight)
+    pool_q = lambda: gate.pool(inputs.q, AVG, gate.cos, gate.sin)
+    pooled_k = gate.pool(inputs.k, MAX | MIN | AVG)
+    q, k = pool_q(), gate.project(pooled_k, gate.weight)
     sparse = rivals.Seer(shape)
     sparse.prepare(inputs, lists)
-    calls = {"pool q": lambda: gate.pool(inputs.q, AVG), "pool k": lambda: gate.pool(inputs.k, MAX | MIN | AVG),
-             "project q": lambda: gate.project(pooled_q, None), "project k": lambda: gate.project(pooled_k, gate.weight),
-             "score": lambda: gate.score(q, k)}
+    calls = {"pool q": pool_q, "pool k": lambda: gate.pool(inputs.k, MAX | MIN | AVG),
+             "project k": lambda: gate.project(pooled_k, gate.weight), "score": lambda: gate.score(q, k)}
     for rule, strength in by_rule.items():
         calls[f"select {rule}"] = lambda rule=rule, strength=strength: gate.select(scores, rule, strength)
     calls["gate and selection"] = lambda: gate.select(gate.scores(), "nz_ratio", args.density)
@@ -175,7 +175,7 @@ def main():
                   f"attention  {r['status']}  {kept}", flush=True)
         rows += new
         torch.cuda.empty_cache()
-    command = " ".join(["python", "bench/gates.py", *sys.argv[1:]])
+    command = record.portable(" ".join(["python", "bench/gates.py", *sys.argv[1:]]))
     made = record.make(command, timing.METHOD, {}, rows, {}) | {"operation": "attn_gate"}
     if args.out:
         path = pathlib.Path(args.out) / record.slug(torch.cuda.get_device_name()) / "attn_gate.json"

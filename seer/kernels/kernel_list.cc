@@ -30,7 +30,11 @@ std::vector<KernelStatus> kernel_list(const Device& device, DType dtype, int hea
   pooled.block_q = pooled.block_k = block;
   pooled.dtype = dtype;
   add(list, "pooled_attn", pooled_attn_impls(), pooled, device);
-  add(list, "attn_gate", attn_gate_pool_impls(), {}, device);
+  add(list, "attn_gate_pool", attn_gate_pool_impls(), {}, device);
+  add(list, "attn_gate_project", attn_gate_project_impls(), {}, device);
+  GateScoreParams score{};
+  score.gate_dim = head_dim;
+  add(list, "attn_gate_score", attn_gate_score_impls(), score, device);
   add(list, "gate_loss", gate_loss_impls(), {}, device);
   add(list, "block_select", block_select_impls(), {}, device);
   return list;

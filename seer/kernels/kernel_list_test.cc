@@ -19,8 +19,8 @@ std::string reason(const Device& device, DType dtype, int head_dim, const std::s
 }
 
 TEST(KernelList, EveryOperationRunsOnTheCpu) {
-  for (const char* op :
-       {"block_sparse_attn", "pooled_attn", "attn_gate", "gate_loss", "block_select"}) {
+  for (const char* op : {"block_sparse_attn", "pooled_attn", "attn_gate_pool", "attn_gate_project",
+                         "attn_gate_score", "gate_loss", "block_select"}) {
     EXPECT_EQ(reason({}, DType::bf16, 128, op, "cpu"), "") << op;
     EXPECT_THAT(reason({.sm = 90}, DType::bf16, 128, op, "cpu"), HasSubstr("GPU")) << op;
   }
@@ -31,7 +31,8 @@ TEST(KernelList, GpuKernelsSayWhichChipsTheyTake) {
   const Device ampere{.sm = 80}, hopper{.sm = 90}, turing{.sm = 75};
   EXPECT_EQ(reason(hopper, DType::bf16, 128, "block_sparse_attn", "sm90"), "");
   EXPECT_EQ(reason(ampere, DType::f16, 64, "block_sparse_attn", "sm80"), "");
-  for (const char* op : {"attn_gate", "gate_loss", "block_select"}) {
+  for (const char* op :
+       {"attn_gate_pool", "attn_gate_project", "attn_gate_score", "gate_loss", "block_select"}) {
     EXPECT_EQ(reason(ampere, DType::f32, 72, op, "sm80"), "") << op;
     EXPECT_EQ(reason(hopper, DType::bf16, 128, op, "sm80"), "") << op;
     EXPECT_THAT(reason(turing, DType::bf16, 128, op, "sm80"), HasSubstr("8.0 or later")) << op;
@@ -47,6 +48,9 @@ TEST(KernelList, GpuKernelsSayWhichChipsTheyTake) {
   EXPECT_THAT(reason(hopper, DType::f32, 128, "block_sparse_attn", "sm90"),
               HasSubstr("dtype is f32"));
   EXPECT_EQ(reason(hopper, DType::bf16, 128, "pooled_attn", "sm90"), "");
+  EXPECT_EQ(reason(hopper, DType::bf16, 128, "attn_gate_score", "sm90"), "");
+  EXPECT_THAT(reason(ampere, DType::bf16, 128, "attn_gate_score", "sm90"), HasSubstr("9.0"));
+  EXPECT_THAT(reason(hopper, DType::bf16, 66, "attn_gate_score", "sm90"), HasSubstr("want"));
   EXPECT_EQ(reason(ampere, DType::bf16, 256, "pooled_attn", "sm80"), "");
   EXPECT_THAT(reason(hopper, DType::bf16, 96, "pooled_attn", "sm90"),
               HasSubstr("head_dim is 96, want 64 or 128"));

@@ -18,25 +18,35 @@ Encode encode_function() {
   return reinterpret_cast<Encode>(function);
 }
 
+CUtensorMapDataType type_of(DType dtype) {
+  switch (dtype) {
+    case DType::f32: return CU_TENSOR_MAP_DATA_TYPE_FLOAT32;
+    case DType::f16: return CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
+    case DType::bf16: return CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+  }
+  fail("no tensor map of such elements");
+}
+
 }  // namespace
 
-CUtensorMap tensor_map(const StridedIn& x, int64_t tokens, int heads, int head_dim, DType dtype) {
+CUtensorMap tensor_map(const StridedIn& x, int64_t tokens, int heads, int head_dim, DType dtype,
+                       int rows) {
   static const Encode encode = encode_function();
   // The stride of an axis of one entry has no meaning, but the driver looks at it.
   const int64_t head_stride = heads > 1 ? x.head_stride : head_dim;
   const int64_t token_stride = tokens > 1 ? x.token_stride : int64_t{heads} * head_dim;
   const cuuint64_t sizes[3] = {static_cast<cuuint64_t>(head_dim), static_cast<cuuint64_t>(heads),
                                static_cast<cuuint64_t>(tokens)};
-  const cuuint64_t strides[2] = {static_cast<cuuint64_t>(head_stride * 2),
-                                 static_cast<cuuint64_t>(token_stride * 2)};
-  const cuuint32_t box[3] = {64, 1, 64}, steps[3] = {1, 1, 1};
+  const auto size = static_cast<int64_t>(size_of(dtype));
+  const cuuint64_t strides[2] = {static_cast<cuuint64_t>(head_stride * size),
+                                 static_cast<cuuint64_t>(token_stride * size)};
+  const cuuint32_t box[3] = {static_cast<cuuint32_t>(128 / size), 1, static_cast<cuuint32_t>(rows)};
+  const cuuint32_t steps[3] = {1, 1, 1};
   CUtensorMap map;
-  const CUresult status = encode(
-      &map,
-      dtype == DType::bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 3,
-      const_cast<void*>(x.data), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-      CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult status =
+      encode(&map, type_of(dtype), 3, const_cast<void*>(x.data), sizes, strides, box, steps,
+             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   SEER_CHECK(status == CUDA_SUCCESS, "no tensor map for [", tokens, ", ", heads, ", ", head_dim,
              "] with strides ", token_stride, ", ", head_stride, ": CUDA error ",
              static_cast<int>(status));

@@ -9,10 +9,11 @@
 
 namespace seer::kernels {
 
-// Boxes of 64 tokens and 64 columns of one head, in the 128-byte swizzle; zeros outside of the
-// tensor. f16 and bf16; addresses and strides are multiples of 16 bytes (alignment.h). Error: the
-// driver is too old, or refuses the strides.
-CUtensorMap tensor_map(const StridedIn& x, int64_t tokens, int heads, int head_dim, DType dtype);
+// Boxes of `rows` tokens (at most 256) and 128 bytes of one head (64 columns, of f32 32), in the
+// 128-byte swizzle; zeros outside of the tensor. Addresses and strides are multiples of 16 bytes
+// (alignment.h). Error: the driver is too old, or refuses the strides.
+CUtensorMap tensor_map(const StridedIn& x, int64_t tokens, int heads, int head_dim, DType dtype,
+                       int rows = 64);
 
 // Those of an attention.
 struct Maps {

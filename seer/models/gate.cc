@@ -170,9 +170,12 @@ at::Tensor Gates::scores(const AttentionInput& input, const torch_ops::Ragged& r
   const Turns& turns = turns_of(input, model);
   // The keys given now belong to the same tokens as the queries: one set of blocks for both.
   const auto gate_vectors = [&](const at::Tensor& x, int pools, const at::Tensor& weight) {
-    const at::Tensor pooled = torch_ops::attn_gate_pool(x.detach(), ragged.cu_q, ragged.cu_rows,
-                                                        ragged.num_rows, ragged.block, pools);
-    return torch_ops::attn_gate_project(pooled, weight, turns.cos, turns.sin);
+    const auto pool = [&](const at::Tensor& cos, const at::Tensor& sin) {
+      return torch_ops::attn_gate_pool(x.detach(), ragged.cu_q, ragged.cu_rows, ragged.num_rows,
+                                       ragged.block, pools, cos, sin);
+    };
+    if (!weight.defined()) return pool(turns.cos, turns.sin);
+    return torch_ops::attn_gate_project(pool({}, {}), weight, turns.cos, turns.sin);
   };
   // On a GPU queries are bound by memory and keys by their product: both at once, where no gradient
   // has to find its way back.

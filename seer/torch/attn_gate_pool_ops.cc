@@ -15,20 +15,25 @@ namespace {
 
 constexpr const char* kPoolOp = "seer::attn_gate_pool";
 
-void check_pools(int64_t pools) {
+void check_pools(int64_t pools, bool turns) {
   TORCH_CHECK(pools >= 1 && pools <= 7, kPoolOp, ": pools is ", pools,
               ", want the sum of some of max (1), min (2), avg (4)");
+  const int count = kernels::count_pools(static_cast<int>(pools));
+  TORCH_CHECK(!turns || count == 1, kPoolOp, ": cos and sin turn one pooling, pools has ", count);
 }
 
 // On a GPU the contents of prefix sums are not looked at: that would wait for the device.
 at::Tensor pool(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_blocks,
-                int64_t num_blocks, int64_t block, int64_t pools) {
+                int64_t num_blocks, int64_t block, int64_t pools, const OptionalTensor& cos,
+                const OptionalTensor& sin) {
   check_same_device(kPoolOp, {{"x", x}, {"cu", cu}, {"cu_blocks", cu_blocks}});
+  check_devices(kPoolOp, {"x", x}, {{"cos", cos}, {"sin", sin}});
   check_heads(kPoolOp, {"x", x});
   check_block(kPoolOp, block);
-  check_pools(pools);
+  check_pools(pools, given(cos).defined());
   check_prefix(kPoolOp, {"cu", cu}, x.size(0));
   check_block_prefix(kPoolOp, {"cu_blocks", cu_blocks}, cu, block, num_blocks);
+  const Rope rope = check_rope(kPoolOp, cos, sin, num_blocks, x.size(2));
   const int pool_bits = static_cast<int>(pools);
   at::Tensor pooled =
       at::empty({num_blocks, x.size(1), kernels::count_pools(pool_bits) * x.size(2)},
@@ -45,6 +50,9 @@ at::Tensor pool(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_
   p.num_blocks = num_blocks;
   p.pools = pool_bits;
   p.dtype = dtype_of(x);
+  p.cos = rope.cos_data();
+  p.sin = rope.sin_data();
+  p.rope_half = rope.half;
   const c10::DeviceGuard on_device(x.device());
   const Queue queue = queue_of(x);
   kernels::attn_gate_pool(p, queue.device, queue.stream);
@@ -52,35 +60,41 @@ at::Tensor pool(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_
 }
 
 at::Tensor pool_meta(const at::Tensor& x, const at::Tensor&, const at::Tensor&,
-                     c10::SymInt num_blocks, int64_t block, int64_t pools) {
+                     c10::SymInt num_blocks, int64_t block, int64_t pools,
+                     const OptionalTensor& cos, const OptionalTensor&) {
   check_block(kPoolOp, block);
-  check_pools(pools);
+  check_pools(pools, given(cos).defined());
   const int count = kernels::count_pools(static_cast<int>(pools));
   return at::empty_symint({num_blocks, x.sym_size(1), x.sym_size(2) * count},
                           x.options().dtype(at::kFloat));
 }
 
 at::Tensor call(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_blocks,
-                c10::SymInt num_blocks, int64_t block, int64_t pools) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow(kPoolOp, "")
-                             .typed<at::Tensor(const at::Tensor&, const at::Tensor&,
-                                               const at::Tensor&, c10::SymInt, int64_t, int64_t)>();
-  return op.call(x, cu, cu_blocks, num_blocks, block, pools);
+                c10::SymInt num_blocks, int64_t block, int64_t pools, const OptionalTensor& cos,
+                const OptionalTensor& sin) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow(kPoolOp, "")
+          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, c10::SymInt,
+                            int64_t, int64_t, const OptionalTensor&, const OptionalTensor&)>();
+  return op.call(x, cu, cu_blocks, num_blocks, block, pools, cos, sin);
 }
 
 at::Tensor pool_autograd(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_blocks,
-                         c10::SymInt num_blocks, int64_t block, int64_t pools) {
-  refuse_gradient(kPoolOp, "detach it, as gates do not train their model", {{"x", x}});
+                         c10::SymInt num_blocks, int64_t block, int64_t pools,
+                         const OptionalTensor& cos, const OptionalTensor& sin) {
+  refuse_gradient(kPoolOp, "detach it, as gates do not train their model",
+                  {{"x", x}, {"cos", given(cos)}, {"sin", given(sin)}});
   const at::AutoDispatchBelowADInplaceOrView guard;
-  return call(x, cu, cu_blocks, num_blocks, block, pools);
+  return call(x, cu, cu_blocks, num_blocks, block, pools, cos, sin);
 }
 
 }  // namespace
 
 at::Tensor attn_gate_pool(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_blocks,
-                          int64_t num_blocks, int64_t block, int64_t pools) {
-  return call(x, cu, cu_blocks, num_blocks, block, pools);
+                          int64_t num_blocks, int64_t block, int64_t pools, const at::Tensor& cos,
+                          const at::Tensor& sin) {
+  return call(x, cu, cu_blocks, num_blocks, block, pools, optional(cos), optional(sin));
 }
 
 }  // namespace seer::torch_ops

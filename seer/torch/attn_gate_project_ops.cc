@@ -15,49 +15,8 @@
 namespace seer::torch_ops {
 namespace {
 
-using OptionalTensor = std::optional<at::Tensor>;
-
 constexpr const char* kProjectOp = "seer::attn_gate_project";
 constexpr const char* kProjectGradOp = "seer::attn_gate_project_grad";
-
-// cos and sin, f32 [R, w / 2], contiguous; both undefined without RoPE.
-struct Rope {
-  at::Tensor cos, sin;
-  int half = 0;
-  const float* cos_data() const { return cos.defined() ? cos.const_data_ptr<float>() : nullptr; }
-  const float* sin_data() const { return sin.defined() ? sin.const_data_ptr<float>() : nullptr; }
-};
-
-// Those that are given are where x is.
-struct NamedOptional {
-  const char* name;
-  const OptionalTensor& tensor;
-};
-void check_devices(const char* op, const Named& x, std::initializer_list<NamedOptional> others) {
-  for (const NamedOptional& other : others) {
-    const at::Tensor tensor = given(other.tensor);
-    if (tensor.defined()) check_same_device(op, {x, {other.name, tensor}});
-  }
-}
-
-Rope check_rope(const char* op, const OptionalTensor& cos, const OptionalTensor& sin,
-                int64_t num_blocks, int64_t out_dim) {
-  Rope rope{given(cos), given(sin)};
-  TORCH_CHECK(rope.cos.defined() == rope.sin.defined(), op, ": give cos and sin together");
-  if (!rope.cos.defined()) return rope;
-  check_f32(op, {"cos", rope.cos}, 2);
-  check_f32(op, {"sin", rope.sin}, 2);
-  TORCH_CHECK(rope.cos.sizes() == rope.sin.sizes(), op, ": cos is ", rope.cos.sizes(), " and sin ",
-              rope.sin.sizes(), ", want the same");
-  TORCH_CHECK(rope.cos.size(0) == num_blocks, op, ": cos has ", rope.cos.size(0), " rows, want ",
-              num_blocks, " as x");
-  TORCH_CHECK(2 * rope.cos.size(1) <= out_dim, op, ": ", 2 * rope.cos.size(1),
-              " features turn, want at most ", out_dim);
-  rope.half = static_cast<int>(rope.cos.size(1));
-  rope.cos = rope.cos.contiguous();
-  rope.sin = rope.sin.contiguous();
-  return rope;
-}
 
 void check_weight(const at::Tensor& x, const at::Tensor& weight) {
   check_f32(kProjectOp, {"weight", weight}, 3);

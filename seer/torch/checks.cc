@@ -121,4 +121,30 @@ const int32_t* int_data(const at::Tensor& x) {
   return x.const_data_ptr<int32_t>();
 }
 
+void check_devices(const char* op, const Named& x, std::initializer_list<NamedOptional> others) {
+  for (const NamedOptional& other : others) {
+    const at::Tensor tensor = given(other.tensor);
+    if (tensor.defined()) check_same_device(op, {x, {other.name, tensor}});
+  }
+}
+
+Rope check_rope(const char* op, const OptionalTensor& cos, const OptionalTensor& sin,
+                int64_t num_blocks, int64_t features) {
+  Rope rope{given(cos), given(sin)};
+  TORCH_CHECK(rope.cos.defined() == rope.sin.defined(), op, ": give cos and sin together");
+  if (!rope.cos.defined()) return rope;
+  check_f32(op, {"cos", rope.cos}, 2);
+  check_f32(op, {"sin", rope.sin}, 2);
+  TORCH_CHECK(rope.cos.sizes() == rope.sin.sizes(), op, ": cos is ", rope.cos.sizes(), " and sin ",
+              rope.sin.sizes(), ", want the same");
+  TORCH_CHECK(rope.cos.size(0) == num_blocks, op, ": cos has ", rope.cos.size(0), " rows, want ",
+              num_blocks, " as x");
+  TORCH_CHECK(2 * rope.cos.size(1) <= features, op, ": ", 2 * rope.cos.size(1),
+              " features turn, want at most ", features);
+  rope.half = static_cast<int>(rope.cos.size(1));
+  rope.cos = rope.cos.contiguous();
+  rope.sin = rope.sin.contiguous();
+  return rope;
+}
+
 }  // namespace seer::torch_ops

@@ -65,4 +65,23 @@ inline std::optional<at::Tensor> optional(const at::Tensor& x) {
   return x.defined() ? std::optional<at::Tensor>(x) : std::nullopt;
 }
 
+using OptionalTensor = std::optional<at::Tensor>;
+struct NamedOptional {
+  const char* name;
+  const OptionalTensor& tensor;
+};
+// Those that are given are where x is.
+void check_devices(const char* op, const Named& x, std::initializer_list<NamedOptional> others);
+
+// cos and sin, f32 [R, w / 2], contiguous; both undefined without RoPE.
+struct Rope {
+  at::Tensor cos, sin;
+  int half = 0;
+  const float* cos_data() const { return cos.defined() ? cos.const_data_ptr<float>() : nullptr; }
+  const float* sin_data() const { return sin.defined() ? sin.const_data_ptr<float>() : nullptr; }
+};
+// Of `num_blocks` vectors of `features`.
+Rope check_rope(const char* op, const OptionalTensor& cos, const OptionalTensor& sin,
+                int64_t num_blocks, int64_t features);
+
 }  // namespace seer::torch_ops

@@ -58,9 +58,12 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> pooled_attn(const at::Tensor& q, 
                                                            bool normalise);
 
 // x [T, H, D], cu [B + 1], cu_blocks [B + 1] -> [num_blocks, H, P * D] f32. `pools` is PoolBits.
-// Error where x needs a gradient: gates do not train their model, so x is detached by the caller.
+// With cos and sin [num_blocks, w / 2] f32, for one pooling: turned, as attn_gate_project without a
+// weight does it, in one pass. Error where x, cos or sin needs a gradient: gates do not train their
+// model, so x is detached by the caller.
 at::Tensor attn_gate_pool(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_blocks,
-                          int64_t num_blocks, int64_t block, int64_t pools);
+                          int64_t num_blocks, int64_t block, int64_t pools,
+                          const at::Tensor& cos = {}, const at::Tensor& sin = {});
 
 // x [R, Hin, F] f32, weight [Hout, F, d] f32 or undefined, cos, sin [R, w / 2] f32 or undefined ->
 // [R, Hout, d] f32. Differentiable in weight; error where x, cos or sin needs a gradient.

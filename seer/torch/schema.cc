@@ -15,7 +15,7 @@ TORCH_LIBRARY(seer, m) {
       "bool group_max, bool normalise) -> (Tensor o, Tensor lse, Tensor map)");
   m.def(
       "attn_gate_pool(Tensor x, Tensor cu, Tensor cu_blocks, SymInt num_blocks, int block, "
-      "int pools) -> Tensor");
+      "int pools, Tensor? cos=None, Tensor? sin=None) -> Tensor");
   m.def("attn_gate_project(Tensor x, Tensor? weight, Tensor? cos, Tensor? sin) -> Tensor");
   m.def("attn_gate_project_grad(Tensor dy, Tensor x, Tensor? cos, Tensor? sin) -> Tensor dweight");
   m.def(

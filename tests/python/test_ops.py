@@ -207,6 +207,14 @@ def test_pool_of_a_slice(pack):
     close(ops.attn_gate_pool(x, *args), ops.attn_gate_pool(x.contiguous(), *args), 0)
 
 
+@pytest.mark.parametrize("pools", [1, 2, 4])
+def test_pool_and_turn(pack, pools):
+    x = torch.randn(sum(pack.k_lens), 2, 32)
+    args = x, pack.cu_k, pack.cu_blocks, pack.total_blocks, pack.block, pools
+    cos, sin = torch.randn(pack.total_blocks, 12), torch.randn(pack.total_blocks, 12)
+    close(ops.attn_gate_pool(*args, cos, sin), ops.attn_gate_project(ops.attn_gate_pool(*args), None, cos, sin), 1e-6)
+
+
 @pytest.mark.parametrize("rope", [16, 8])
 def test_project_and_gradient(rope):
     x, weight, cos, sin = project_inputs(rope=rope)
@@ -358,9 +366,10 @@ def calls(pack):
     x, weight, cos, sin = project_inputs()
     cu, three, block = pack.cu(), pack.cu()[:3], pack.block
     lists = lists_of(random_mask(pack, 4))
+    angles = torch.randn(pack.total_blocks, 8)
     y = ops.attn_gate_project(x, weight, cos, sin)
     return {
-        "attn_gate_pool": ((k, pack.cu_k, pack.cu_blocks, pack.total_blocks, block, 7), ()),
+        "attn_gate_pool": ((k, pack.cu_k, pack.cu_blocks, pack.total_blocks, block, 4, angles, angles), ()),
         "attn_gate_project": ((x, weight, cos, sin), (1,)),
         "attn_gate_project_grad": ((y, x, cos, sin), ()),
         "attn_gate_score": ((q_gate, k_gate, *cu, pack.num_blocks, block), (0, 1)),
@@ -543,6 +552,9 @@ WRONG = [
     ("pooled_attn", 8, 1, "cu_rows gives sequence 0 3 blocks, want 40"),
     ("pooled_attn", 9, 24, "block_k is 24, want a multiple of 16"),
     ("attn_gate_pool", 5, 8, "pools is 8"),
+    ("attn_gate_pool", 5, 7, "cos and sin turn one pooling, pools has 3"),
+    ("attn_gate_pool", 7, None, "cos and sin together"),
+    ("attn_gate_pool", 7, lambda s: s[:-1], "want the same"),
     ("attn_gate_pool", 3, 4, "cu_blocks ends with 9, want 4"),
     ("attn_gate_project", 1, lambda w: w[:3], "want a multiple of the 2 of x"),
     ("attn_gate_project", 1, lambda w: w[:, :-1], "weight takes 47 features, x has 48"),

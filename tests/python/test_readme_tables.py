@@ -44,7 +44,7 @@ def test_gate(put):
     text = operations.gate_gpu()
     header, lines = lines_of(text)
     assert [cell[:4] for cell in header[1:]] == ["32k,", "128k"]
-    assert lines == {"pool q": ["0.100 ms (5.0%)", "-"],
+    assert lines == {"pool q, with its RoPE": ["0.100 ms (5.0%)", "-"],
                      "**gate and selection**": ["**0.500 ms (25.0%)**", "-"],
                      "sparse attention": ["2.000 ms", "2.000 ms"],
                      "instead: select, `threshold`": ["0.020 ms (1.0%, keeps 84%)", "-"],
@@ -125,4 +125,4 @@ def test_the_readme_stays_where_a_file_is_missing(put, tmp_path, monkeypatch):
     assert readme.read_text() == before
     put("prefill", PROMPTS)
     readme_tables.main()
-    assert "| pool q |" in readme.read_text() and "old" not in readme.read_text()
+    assert "| pool q, with its RoPE |" in readme.read_text() and "old" not in readme.read_text()

@@ -88,8 +88,8 @@ def gpu_map():
 
 
 # Steps of bench/gates.py: what the README calls them.
-STEPS = {"pool q": "pool q", "pool k": "pool k", "project q": "project q", "project k": "project k",
-         "score": "score", "select nz_ratio": "select, `nz_ratio`",
+STEPS = {"pool q": "pool q, with its RoPE", "pool k": "pool k", "project k": "project k", "score": "score",
+         "select nz_ratio": "select, `nz_ratio`",
          "gate and selection": "**gate and selection**", "sparse attention": "sparse attention",
          "select threshold": "instead: select, `threshold`", "select top_p": "instead: select, `top_p`",
          "select head_budget": "instead: select, `head_budget`"}

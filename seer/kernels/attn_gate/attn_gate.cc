@@ -5,6 +5,7 @@
 #include "seer/kernels/attn_gate/cpu.h"
 #ifdef SEER_CUDA
 #include "seer/kernels/attn_gate/sm80/attn_gate.h"
+#include "seer/kernels/attn_gate/sm90/attn_gate.h"
 #endif
 
 namespace seer::kernels {
@@ -13,6 +14,11 @@ namespace {
 template <class Params, void (*kRun)(const Params&)>
 void run_cpu(const Params& p, void*) {
   kRun(p);
+}
+
+void pool_on_cpu(const GatePoolParams& p) {
+  attn_gate_pool_cpu(p);
+  if (p.cos) attn_gate_project_cpu(turn_in_place(p));
 }
 
 constexpr int kMaxHeads = 65535;  // they are an axis of the grid
@@ -44,20 +50,40 @@ constexpr void (*attn_gate_project_sm80)(const GateProjectParams&, void*) = null
 constexpr void (*attn_gate_project_grad_sm80)(const GateProjectGradParams&, void*) = nullptr;
 constexpr void (*attn_gate_score_sm80)(const GateScoreParams&, void*) = nullptr;
 constexpr void (*attn_gate_score_grad_sm80)(const GateScoreGradParams&, void*) = nullptr;
+constexpr void (*attn_gate_project_sm90)(const GateProjectParams&, void*) = nullptr;
+constexpr void (*attn_gate_score_sm90)(const GateScoreParams&, void*) = nullptr;
+std::string why_not_attn_gate_project_sm90(const GateProjectParams&) {
+  return "";
+}
+std::string why_not_attn_gate_score_sm90(const GateScoreParams&) {
+  return "";
+}
 #endif
+
+template <class Params, std::string (*kWhyNot)(const Params&)>
+std::string why_not_sm90(const Params& p, const Device& device) {
+  std::string reason = why_not_gpu(device, 90, 90);
+  if (reason.empty()) reason = why_not_sm80(p, device);
+  return reason.empty() ? kWhyNot(p) : reason;
+}
 
 template <class Params, void (*kRunCpu)(const Params&)>
 constexpr Impl<Params> cpu_impl = {"cpu", why_not_cpu<Params>, run_cpu<Params, kRunCpu>};
 
 constexpr Impl<GatePoolParams> kPool[] = {{"sm80", why_not_sm80, attn_gate_pool_sm80},
-                                          cpu_impl<GatePoolParams, attn_gate_pool_cpu>};
-constexpr Impl<GateProjectParams> kProject[] = {{"sm80", why_not_sm80, attn_gate_project_sm80},
-                                                cpu_impl<GateProjectParams, attn_gate_project_cpu>};
+                                          cpu_impl<GatePoolParams, pool_on_cpu>};
+constexpr Impl<GateProjectParams> kProject[] = {
+    {"sm90", why_not_sm90<GateProjectParams, why_not_attn_gate_project_sm90>,
+     attn_gate_project_sm90},
+    {"sm80", why_not_sm80, attn_gate_project_sm80},
+    cpu_impl<GateProjectParams, attn_gate_project_cpu>};
 constexpr Impl<GateProjectGradParams> kProjectGrad[] = {
     {"sm80", why_not_sm80, attn_gate_project_grad_sm80},
     cpu_impl<GateProjectGradParams, attn_gate_project_grad_cpu>};
-constexpr Impl<GateScoreParams> kScore[] = {{"sm80", why_not_sm80, attn_gate_score_sm80},
-                                            cpu_impl<GateScoreParams, attn_gate_score_cpu>};
+constexpr Impl<GateScoreParams> kScore[] = {
+    {"sm90", why_not_sm90<GateScoreParams, why_not_attn_gate_score_sm90>, attn_gate_score_sm90},
+    {"sm80", why_not_sm80, attn_gate_score_sm80},
+    cpu_impl<GateScoreParams, attn_gate_score_cpu>};
 constexpr Impl<GateScoreGradParams> kScoreGrad[] = {
     {"sm80", why_not_sm80, attn_gate_score_grad_sm80},
     cpu_impl<GateScoreGradParams, attn_gate_score_grad_cpu>};
@@ -69,16 +95,20 @@ void dispatch(const char* op, const Impl<Params> (&impls)[kCount], const Params&
 }
 
 template <class Params>
+void check_turn(const char* op, const Params& p, int features) {
+  SEER_CHECK(p.rope_half >= 0 && 2 * p.rope_half <= features, op, ": ", 2 * p.rope_half,
+             " features turn, want at most ", features);
+  SEER_CHECK((p.cos == nullptr) == (p.sin == nullptr), op, ": cos and sin must be given together");
+}
+
+template <class Params>
 void check_project(const Params& p) {
   SEER_CHECK(p.num_in_heads > 0 && p.num_out_heads % p.num_in_heads == 0,
              "attn_gate_project: ", p.num_out_heads, " output heads do not share ", p.num_in_heads,
              " input heads evenly");
   SEER_CHECK(p.in_dim > 0 && p.out_dim > 0, "attn_gate_project: ", p.in_dim, " features in and ",
              p.out_dim, " out, want at least 1");
-  SEER_CHECK(p.rope_half >= 0 && 2 * p.rope_half <= p.out_dim,
-             "attn_gate_project: ", 2 * p.rope_half, " features turn, want at most ", p.out_dim);
-  SEER_CHECK((p.cos == nullptr) == (p.sin == nullptr),
-             "attn_gate_project: cos and sin must be given together");
+  check_turn("attn_gate_project", p, p.out_dim);
 }
 
 void check_score(const GateScoreParams& p) {
@@ -94,12 +124,21 @@ void check_score(const GateScoreParams& p) {
 std::span<const Impl<GatePoolParams>> attn_gate_pool_impls() {
   return kPool;
 }
+std::span<const Impl<GateProjectParams>> attn_gate_project_impls() {
+  return kProject;
+}
+std::span<const Impl<GateScoreParams>> attn_gate_score_impls() {
+  return kScore;
+}
 
 void attn_gate_pool(const GatePoolParams& p, const Device& device, void* stream) {
   SEER_CHECK(p.pools >= 1 && p.pools <= 7, "attn_gate_pool: pools is ", p.pools,
              ", want bits of max (1), min (2), avg (4)");
   SEER_CHECK(p.num_heads > 0 && p.head_dim > 0 && p.block > 0, "attn_gate_pool: ", p.num_heads,
              " heads of ", p.head_dim, " features, block ", p.block, ", want at least 1 each");
+  check_turn("attn_gate_pool", p, p.head_dim);
+  SEER_CHECK(p.cos == nullptr || count_pools(p.pools) == 1,
+             "attn_gate_pool: ", count_pools(p.pools), " poolings and RoPE, want one");
   dispatch("attn_gate_pool", kPool, p, device, stream);
 }
 

@@ -7,8 +7,10 @@
 
 namespace seer::kernels {
 
-// Every implementation of the pooling, the first choice first; the other steps have the same.
+// Every implementation of a step, the first choice first. Gradients have sm80's and the CPU's.
 std::span<const Impl<GatePoolParams>> attn_gate_pool_impls();
+std::span<const Impl<GateProjectParams>> attn_gate_project_impls();
+std::span<const Impl<GateScoreParams>> attn_gate_score_impls();
 
 void attn_gate_pool(const GatePoolParams& p, const Device& device, void* stream = nullptr);
 void attn_gate_project(const GateProjectParams& p, const Device& device, void* stream = nullptr);

@@ -51,6 +51,7 @@ struct PoolCase {
   int heads, head_dim, block, pools;
   DType dtype;
   int padding = 3;  // elements behind a head; 8: whole vectors
+  int rope_half = 0;
   friend void PrintTo(const PoolCase& c, std::ostream* out) { *out << c.name; }
 };
 
@@ -73,27 +74,42 @@ struct PoolInputs {
     p.num_blocks = cu_blocks.back();
     p.pools = c.pools;
     p.dtype = c.dtype;
+    cos = normal(p.num_blocks * c.rope_half, 3);
+    sin = normal(p.num_blocks * c.rope_half, 4);
+    p.cos = c.rope_half ? cos.data() : nullptr;
+    p.sin = c.rope_half ? sin.data() : nullptr;
+    p.rope_half = c.rope_half;
   }
   size_t num_pooled() const {
     return p.num_blocks * p.num_heads * count_pools(p.pools) * p.head_dim;
   }
   std::vector<int32_t> cu, cu_blocks;
   std::vector<char> x;
+  Floats cos, sin;
   GatePoolParams p{};
 };
 
-const PoolCase kPoolCases[] = {PoolCase{"all_f32", {128, 64}, 3, 64, 64, 7, DType::f32},
-                               PoolCase{"all_bf16", {130, 1}, 2, 128, 64, 7, DType::bf16},
-                               PoolCase{"vectors_bf16", {200, 70}, 3, 128, 64, 7, DType::bf16, 8},
-                               PoolCase{"vectors_f16_avg", {90}, 2, 64, 32, 4, DType::f16, 8},
-                               PoolCase{"vectors_f32_wide", {129}, 2, 288, 128, 3, DType::f32, 8},
-                               PoolCase{"all_f16", {67}, 2, 64, 16, 7, DType::f16},
-                               PoolCase{"avg_odd_tail", {33, 5, 18}, 2, 32, 16, 4, DType::f32},
-                               PoolCase{"max_avg_feature_tail", {37}, 3, 27, 16, 5, DType::bf16},
-                               PoolCase{"min_f16_feature_tail", {37}, 1, 9, 32, 2, DType::f16},
-                               PoolCase{"max_min_one_token", {1}, 4, 16, 128, 3, DType::f32},
-                               PoolCase{"empty_sequences", {0, 40, 0}, 2, 16, 16, 7, DType::f32},
-                               PoolCase{"nothing", {0}, 2, 16, 16, 7, DType::f32}};
+const PoolCase kPoolCases[] = {
+    PoolCase{"all_f32", {128, 64}, 3, 64, 64, 7, DType::f32},
+    PoolCase{"all_bf16", {130, 1}, 2, 128, 64, 7, DType::bf16},
+    PoolCase{"vectors_bf16", {200, 70}, 3, 128, 64, 7, DType::bf16, 8},
+    PoolCase{"vectors_f16_avg", {90}, 2, 64, 32, 4, DType::f16, 8},
+    PoolCase{"vectors_f32_wide", {129}, 2, 288, 128, 3, DType::f32, 8},
+    PoolCase{"all_f16", {67}, 2, 64, 16, 7, DType::f16},
+    PoolCase{"avg_odd_tail", {33, 5, 18}, 2, 32, 16, 4, DType::f32},
+    PoolCase{"max_avg_feature_tail", {37}, 3, 27, 16, 5, DType::bf16},
+    PoolCase{"min_f16_feature_tail", {37}, 1, 9, 32, 2, DType::f16},
+    PoolCase{"max_min_one_token", {1}, 4, 16, 128, 3, DType::f32},
+    PoolCase{"empty_sequences", {0, 40, 0}, 2, 16, 16, 7, DType::f32},
+    PoolCase{"nothing", {0}, 2, 16, 16, 7, DType::f32},
+    // Turned in a warp, and where the features that turn together do not
+    // meet in one.
+    PoolCase{"turned_bf16", {130, 70}, 3, 128, 64, 4, DType::bf16, 8, 64},
+    PoolCase{"turned_part_max", {90}, 2, 96, 32, 1, DType::f16, 8, 16},
+    PoolCase{"turned_min_f32", {90, 1}, 2, 64, 32, 2, DType::f32, 8, 32},
+    PoolCase{"turned_wide", {90}, 2, 288, 64, 4, DType::f32, 8, 144},
+    PoolCase{"turned_few", {90}, 2, 64, 64, 4, DType::bf16, 8, 4},
+    PoolCase{"turned_odd", {50}, 2, 33, 16, 4, DType::bf16, 3, 16}};
 
 struct ProjectCase {
   const char* name;

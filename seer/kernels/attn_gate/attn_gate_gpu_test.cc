@@ -51,17 +51,19 @@ class GatePoolGpu : public OnGpu<testing::TestWithParam<PoolCase>> {};
 TEST_P(GatePoolGpu, AgreesWithReference) {
   PoolInputs in(GetParam());
   const Doubles want = reference::attn_gate_pool(in.p);
-  const DeviceBuffer x(in.x), cu(in.cu), cu_blocks(in.cu_blocks);
+  const DeviceBuffer x(in.x), cu(in.cu), cu_blocks(in.cu_blocks), cos(in.cos), sin(in.sin);
   DeviceBuffer pooled(in.num_pooled() * sizeof(float));
   GatePoolParams p = in.p;
   p.x.data = x.as<void>();
   p.cu = cu.as<int32_t>();
   p.cu_blocks = cu_blocks.as<int32_t>();
   p.pooled = pooled.as<float>();
+  p.cos = p.rope_half ? cos.as<float>() : nullptr;
+  p.sin = p.rope_half ? sin.as<float>() : nullptr;
   const Floats got = run_twice({&pooled}, {in.num_pooled()}, [&](const Device& d, void* stream) {
     attn_gate_pool(p, d, stream);
   });
-  expect_near(got, want, 1e-6);
+  expect_near(got, want, 2e-6);
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, GatePoolGpu, testing::ValuesIn(kPoolCases),
@@ -116,7 +118,9 @@ TEST_P(GateProjectGradGpu, AgreesWithCpuAndAdds) {
 
 // Tiles of 64 in both directions, with a rest; and without a weight.
 const ProjectCase kTiles[] = {{"several_tiles", 150, 2, 4, 200, 136, 64, true},
-                              {"gate_of_128", 70, 1, 2, 384, 128, 64, true}};
+                              {"gate_of_128", 70, 1, 2, 384, 128, 64, true},
+                              {"more_than_the_chip", 700, 2, 16, 100, 128, 32, true},
+                              {"turns_none", 65, 1, 1, 36, 64, 0, true}};
 const ProjectCase kWide[] = {{"wide_no_weight", 30, 2, 2, 300, 300, 100, false}};
 
 INSTANTIATE_TEST_SUITE_P(Weighted, GateProjectGpu, testing::ValuesIn(kWeighted), case_name);
@@ -195,7 +199,9 @@ TEST_P(GateScoreGpu, GradientAgreesWithCpu) {
 // Tiles of 64 rows and key blocks of several sequences, with rests; rows a multiple of four and not.
 const ScoreCase kScoreTiles[] = {
     ScoreCase{"several_tiles", {2100, 0, 1300}, {2100, 40, 1700}, 2, 1, 72, 16},
-    ScoreCase{"by_four", {1072, 3}, {1072, 700}, 2, 2, 128, 16}};
+    ScoreCase{"by_four", {1072, 3}, {1072, 700}, 2, 2, 128, 16},
+    ScoreCase{"many_steps", {1300, 900}, {1300, 900}, 4, 2, 260, 16},
+    ScoreCase{"not_by_four", {1300}, {1300}, 2, 1, 66, 16}};
 
 INSTANTIATE_TEST_SUITE_P(Cases, GateScoreGpu, testing::ValuesIn(kScoreCases),
                          [](const auto& test) { return std::string(test.param.name); });

@@ -6,7 +6,7 @@
 
 namespace seer::kernels {
 
-void attn_gate_pool_cpu(const GatePoolParams& p);
+void attn_gate_pool_cpu(const GatePoolParams& p);  // without its RoPE
 void attn_gate_project_cpu(const GateProjectParams& p);
 void attn_gate_project_grad_cpu(const GateProjectGradParams& p);
 void attn_gate_score_cpu(const GateScoreParams& p);

@@ -2,7 +2,8 @@
 // AttnGate, the learned scorer of blocks: the contracts of its three steps and their gradients.
 //
 //   pool:    q, k before RoPE  ->  one feature vector per block and head
-//   project: features          ->  gate vectors (a weight per head, then RoPE at the block's position)
+//   project: features          ->  gate vectors (a weight per head, then RoPE at the block's position);
+//                                  without a weight pool does it on its way
 //   score:   gate vectors      ->  scores of key blocks for every query block
 //
 // arXiv 2410.13276, section 3.1. The gate's inputs are detached from the base model, so pooling has
@@ -19,7 +20,8 @@ namespace seer::kernels {
 enum PoolBits : int { kPoolMax = 1, kPoolMin = 2, kPoolAvg = 4 };
 
 // pooled[r, h, :] = (max | min | avg over the tokens of block r, head h), the last, partial block
-// over its valid tokens only.
+// over its valid tokens only. With cos, which one pooling alone can have, the gate vectors of a gate
+// without a weight: rope(pooled[r, h, :]).
 struct GatePoolParams {
   StridedIn x;               // [T, H, D]
   const int32_t* cu;         // [B + 1]       where each sequence starts in x
@@ -29,6 +31,9 @@ struct GatePoolParams {
   int64_t num_blocks;  // R
   int pools;           // PoolBits
   DType dtype;         // of x
+  const float* cos;    // [R, rope_half] as of GateProjectParams; null: no RoPE
+  const float* sin;    // [R, rope_half]
+  int rope_half;
 };
 
 // y[r, h, :] = rope(x[r, h * Hin / Hout, :] W[h]), rotate-half on the first 2 * rope_half features.
@@ -41,6 +46,21 @@ struct GateProjectParams {
   int64_t num_blocks;   // R
   int num_in_heads, num_out_heads, in_dim, out_dim, rope_half;
 };
+
+// The step that turns what pool has written, in its place.
+constexpr GateProjectParams turn_in_place(const GatePoolParams& p) {
+  return {.x = p.pooled,
+          .weight = nullptr,
+          .cos = p.cos,
+          .sin = p.sin,
+          .y = p.pooled,
+          .num_blocks = p.num_blocks,
+          .num_in_heads = p.num_heads,
+          .num_out_heads = p.num_heads,
+          .in_dim = p.head_dim,
+          .out_dim = p.head_dim,
+          .rope_half = p.rope_half};
+}
 
 // dweight[h] += sum over r of x[r, h * Hin / Hout, :]^T unrope(dy[r, h, :]).
 struct GateProjectGradParams {

@@ -49,7 +49,7 @@ void project_rows(const GateProjectParams& p, int64_t h, int64_t begin, int64_t 
           .c = y,
           .c_row = y_row,
           .accumulate = false});
-  } else {
+  } else if (x != y) {
     for (int64_t r = 0; r < end - begin; ++r) std::copy_n(x + r * x_row, p.in_dim, y + r * y_row);
   }
   if (!p.cos) return;

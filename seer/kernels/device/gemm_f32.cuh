@@ -11,21 +11,10 @@
 // caller's, or lie in memory as they are (Operand), which takes a third of the instructions. The
 // order of all sums is fixed: the same bits in every run.
 
+#include "seer/kernels/device/operand.cuh"
 #include "seer/kernels/device/ptx_sm80.cuh"
 
 namespace seer::device {
-
-// Which index of an operand runs along memory: threads that are neighbours read along it.
-enum class Along { depth, side };
-
-// A matrix in memory: element (side, k) of a row of 64 sides lies at run[side / 32][side % 32 *
-// stride + k] where k runs along memory, at run[side / 32][k * stride + side % 32] where sides do.
-// Addresses, strides and the depth are multiples of four floats.
-struct Operand {
-  const float* run[2];
-  int stride;
-  int sides;  // from here on zeros, which are not read; where sides run along memory: all 64
-};
 
 class GemmF32 {
  public:
@@ -127,7 +116,9 @@ class GemmF32 {
   static constexpr int kPart = kTile * kStep / kThreads;  // elements that a thread fetches
   float c_[kRowTiles][kColumnTiles][4];
 
-  __device__ __forceinline__ static int first_row() { return threadIdx.x / 64 * 32; }
+  __device__ __forceinline__ static int first_row() {
+    return threadIdx.x / 64 * 32;
+  }
   // A warp has 16 of the first 32 columns and 16 of the others.
   __device__ __forceinline__ static int column_of(int n) {
     return n / 2 * 32 + threadIdx.x / 32 % 2 * 16 + n % 2 * 8;

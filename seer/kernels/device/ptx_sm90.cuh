@@ -51,6 +51,11 @@ enum class CacheHint : uint64_t {
   kEvictLast = 0x14F0000000000000ull,
 };
 
+// Brings a tensor map close: the first copy needs it.
+__device__ __forceinline__ void prefetch_tensor_map(const CUtensorMap* map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
 __device__ __forceinline__ void tma_load_3d(uint32_t dst, const CUtensorMap* map, uint32_t bar,
                                             int c0, int c1, int c2, CacheHint hint) {
   asm volatile(

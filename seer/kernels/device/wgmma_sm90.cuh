@@ -93,6 +93,18 @@ __device__ __forceinline__ void wgmma_rs(float (&c)[kRegs], const uint32_t (&a)[
   }
 }
 
+// c[64 x 64] (+)= a[64 x 8] B^T, with B stored [64, 8]: f32, of which the upper 19 bits count.
+__device__ __forceinline__ void wgmma_rs_tf32(float (&c)[32], const uint32_t (&a)[4], uint32_t b,
+                                              int accumulate) {
+  asm volatile(
+      "{\n.reg .pred p;\n.reg .b64 b;\nsetp.ne.b32 p, %37, 0;\n"
+      "mov.b64 b, {%36, %38};\n"
+      "wgmma.mma_async.sync.aligned.m64n64k8.f32.tf32.tf32 {" SEER_PLACES_32
+      "}, {%32, %33, %34, %35}, b, p, 1, 1;\n}\n"
+      : SEER_C_32
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "r"(accumulate), "n"(kDescriptorHigh));
+}
+
 #define SEER_WGMMA_SS_N64(TYPE)                                                       \
   asm volatile(                                                                       \
       "{\n.reg .pred p;\n.reg .b64 a, b;\nsetp.ne.b32 p, %34, 0;\n"                   \

@@ -1,6 +1,6 @@
-// Pooling of tokens into blocks, bound by memory: a warp takes one block of tokens of one head, a lane 16
-// bytes of a token, so that many loads travel at once and nothing is shared. Heads come first in the
-// grid: what is read at the same time lies side by side.
+// Pooling of tokens into blocks, bound by memory: a warp takes one block of tokens of one head, a
+// lane 16 bytes of a token, so that many loads travel at once and nothing is shared. Heads come
+// first in the grid: what is read at the same time lies side by side.
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -146,9 +146,36 @@ struct Single {
   }
 };
 
+// kCount neighbouring features of a pooled vector, which turn as GateProjectParams has it: those
+// half further on or back, which they turn with, are another lane's; half is a multiple of kCount.
+// Called by all lanes, each with its own feature.
+template <int kCount>
+__device__ __forceinline__ void turn(float (&x)[kCount], int feature, const float* cos,
+                                     const float* sin, int half) {
+  const bool is_first = feature < half, turns = feature < 2 * half;
+  const int lane = threadIdx.x % 32, apart = half / kCount;
+  const int with = !turns ? lane : is_first ? lane + apart : lane - apart;
+  const int angle = !turns ? 0 : is_first ? feature : feature - half;
+  float other[kCount];
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) other[i] = __shfl_sync(kAll, x[i], with);
+  if (!turns) return;
+#pragma unroll
+  for (int i = 0; i < kCount; i += 4) {
+    const float4 c = *reinterpret_cast<const float4*>(cos + angle + i);
+    const float4 s = *reinterpret_cast<const float4*>(sin + angle + i);
+    const float cs[4] = {c.x, c.y, c.z, c.w}, sn[4] = {s.x, s.y, s.z, s.w};
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const float across = other[i + j] * sn[j];
+      x[i + j] = x[i + j] * cs[j] + (is_first ? -across : across);
+    }
+  }
+}
+
 // 2^lanes_log2 lanes have a token's next features, the other lanes other tokens. The bound leaves
-// registers for all loads on their way.
-template <class Element, bool kAligned, class Kinds>
+// registers for all loads on their way. kTurns: a lane's loads cover all features at once.
+template <class Element, bool kAligned, class Kinds, bool kTurns>
 __global__ void __launch_bounds__(kThreads, 8)
     pool(const __grid_constant__ GatePoolParams p, int lanes_log2) {
   using Unit = UnitOf<Element>::Type;
@@ -191,6 +218,25 @@ __global__ void __launch_bounds__(kThreads, 8)
         for (; t < tokens; t += groups, from += stride) take(Loaded::load(from));
       }
       for (int step = lanes; step < 32; step *= 2) seen.add_lane(step);
+      const auto of = [](const Unit(&units)[kUnits], int i) {
+        float wide[kWidth];
+        widen(units[i / kWidth], wide);
+        return wide[i % kWidth];
+      };
+      const auto average = [&](int i) {
+        return seen.sum[i / kWidth][i % kWidth] / static_cast<float>(tokens);
+      };
+      float turned[kCount];
+      if constexpr (kTurns) {
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) {
+          turned[i] = p.pools & kPoolAvg   ? average(i)
+                      : p.pools & kPoolMax ? of(seen.max, i)
+                                           : of(seen.min, i);
+        }
+        const int64_t angle = r * p.rope_half;
+        turn(turned, feature, p.cos + angle, p.sin + angle, p.rope_half);
+      }
       if (group == 0 && feature < p.head_dim) {
         float* to = out + feature;
         const auto store = [&](const auto& value) {  // of the i-th feature
@@ -205,23 +251,19 @@ __global__ void __launch_bounds__(kThreads, 8)
           }
           to += p.head_dim;
         };
-        const auto of = [](const Unit(&units)[kUnits], int i) {
-          float wide[kWidth];
-          widen(units[i / kWidth], wide);
-          return wide[i % kWidth];
-        };
-        if (p.pools & kPoolMax) store([&](int i) { return of(seen.max, i); });
-        if (p.pools & kPoolMin) store([&](int i) { return of(seen.min, i); });
-        if (p.pools & kPoolAvg) {
-          const auto count = static_cast<float>(tokens);
-          store([&](int i) { return seen.sum[i / kWidth][i % kWidth] / count; });
+        if constexpr (kTurns) {
+          store([&](int i) { return turned[i]; });
+        } else {
+          if (p.pools & kPoolMax) store([&](int i) { return of(seen.max, i); });
+          if (p.pools & kPoolMin) store([&](int i) { return of(seen.min, i); });
+          if (p.pools & kPoolAvg) store(average);
         }
       }
     }
   }
 }
 
-template <class Element, bool kAligned>
+template <class Element, bool kAligned, bool kTurns>
 void run(const GatePoolParams& p, void* stream) {
   constexpr int kCount = kAligned ? 16 / sizeof(Element) : 1;
   constexpr int64_t kMostRows = 65535;  // of a grid
@@ -230,22 +272,31 @@ void run(const GatePoolParams& p, void* stream) {
   const dim3 grid((p.num_heads + kWarps - 1) / kWarps,
                   static_cast<unsigned>(std::min(p.num_blocks, kMostRows)));
   const auto run_kind = [&]<class Kinds>(Kinds) {
-    split_memory(pool<Element, kAligned, Kinds>, kSharedMemoryPercent);
-    launch(pool<Element, kAligned, Kinds>, grid, kThreads, 0, stream, p, lanes_log2);
+    const auto kernel = pool<Element, kAligned, Kinds, kTurns>;
+    split_memory(kernel, kSharedMemoryPercent);
+    launch(kernel, grid, kThreads, 0, stream, p, lanes_log2);
   };
   const bool extremes = p.pools & (kPoolMax | kPoolMin), sum = p.pools & kPoolAvg;
-  if (extremes && sum) return run_kind(Kinds<true, true>());
+  if constexpr (!kTurns) {  // one pooling
+    if (extremes && sum) return run_kind(Kinds<true, true>());
+  }
   extremes ? run_kind(Kinds<true, false>()) : run_kind(Kinds<false, true>());
 }
 
-// 16 bytes at a time where every token and head begins at a multiple of them.
+// 16 bytes at a time where every token and head begins at a multiple of them; turned on the way
+// where the features that turn together meet in a warp.
 template <class Element>
 void run(const GatePoolParams& p, void* stream) {
   constexpr int kCount = 16 / sizeof(Element);
   const bool aligned = are_aligned(static_cast<const Element*>(p.x.data), p.pooled) &&
                        p.x.token_stride % kCount == 0 && p.x.head_stride % kCount == 0 &&
                        p.head_dim % kCount == 0;
-  aligned ? run<Element, true>(p, stream) : run<Element, false>(p, stream);
+  if (p.cos && aligned && are_aligned(p.cos, p.sin) && p.head_dim <= 32 * kCount &&
+      p.rope_half % kCount == 0) {
+    return run<Element, true, true>(p, stream);
+  }
+  aligned ? run<Element, true, false>(p, stream) : run<Element, false, false>(p, stream);
+  if (p.cos) attn_gate_project_sm80(turn_in_place(p), stream);
 }
 
 }  // namespace

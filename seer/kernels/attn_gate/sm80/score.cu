@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "seer/kernels/alignment.h"
+#include "seer/kernels/attn_gate/score_tile.cuh"
 #include "seer/kernels/attn_gate/sm80/attn_gate.h"
 #include "seer/kernels/cuda_check.h"
 #include "seer/kernels/device/gemm_f32.cuh"
@@ -20,48 +21,6 @@ constexpr int kTile = GemmF32::kTile;
 
 unsigned tiles_of(int64_t n) {
   return static_cast<unsigned>((n + kTile - 1) / kTile);
-}
-
-// One sequence of a call.
-struct Sequence {
-  int64_t row0, block0;
-  int rows, blocks, len_q, len_k, block;
-
-  __device__ __forceinline__ Sequence(const GateScoreParams& p, int b)
-      : row0(p.cu_rows[b]),
-        block0(p.cu_blocks[b]),
-        rows(p.cu_rows[b + 1] - p.cu_rows[b]),
-        blocks(p.cu_blocks[b + 1] - p.cu_blocks[b]),
-        len_q(p.cu_q[b + 1] - p.cu_q[b]),
-        len_k(p.cu_k[b + 1] - p.cu_k[b]),
-        block(p.block) {}
-
-  // Key blocks that some query of the row sees.
-  __device__ __forceinline__ int visible(int row) const {
-    return static_cast<int>(row_blocks(len_q, len_k, block, row).end);
-  }
-  // The first row that sees block n; `rows` where none does.
-  __device__ __forceinline__ int first_row(int64_t n) const {
-    const int64_t query = n * block - (len_k - len_q);  // the first that sees the block
-    if (query >= len_q) return rows;
-    return query <= 0 ? 0 : static_cast<int>(query / block);
-  }
-};
-
-// A tile that nothing sees.
-__device__ __forceinline__ void hide(float* out, int stride, int rows, int columns) {
-  if (stride % 4 == 0) {  // so are columns
-    const float4 four = make_float4(-INFINITY, -INFINITY, -INFINITY, -INFINITY);
-    const int column = threadIdx.x % (kTile / 4) * 4;
-    for (int row = threadIdx.x / (kTile / 4); row < rows; row += GemmF32::kThreads / (kTile / 4)) {
-      if (column < columns) *reinterpret_cast<float4*>(out + (row * stride + column)) = four;
-    }
-    return;
-  }
-  for (int i = threadIdx.x; i < rows * kTile; i += GemmF32::kThreads) {
-    const int row = i / kTile, column = i % kTile;
-    if (column < columns) out[row * stride + column] = -INFINITY;
-  }
 }
 
 // kInPlace: gate vectors are read as they lie in memory.
@@ -87,7 +46,8 @@ __global__ void __launch_bounds__(GemmF32::kThreads, 4)
     visible[threadIdx.x] = static_cast<int>(s.visible(row0 + threadIdx.x) - n0);
   }
   __syncthreads();
-  if (visible[rows - 1] <= 0) return hide(out, stride, rows, columns);  // later rows see more
+  if (visible[rows - 1] <= 0)
+    return hide<kTile, GemmF32::kThreads>(out, stride, rows, columns);  // later rows see more
 
   GemmF32 product;
   const int gate_head = static_cast<int>(int64_t{h} * p.num_gate_heads / p.num_q_heads);
