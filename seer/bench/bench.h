@@ -28,8 +28,7 @@ struct Times {
 };
 // Times `call` until `min_runs` are done and `seconds` are over, after one warm-up call. It returns
 // when its work is done, on a GPU, too.
-Times time_calls(const std::function<void()>& call, int min_runs, double seconds,
-                 bool warm_up = true);
+Times time_calls(const std::function<void()>& call, int min_runs, double seconds);
 
 // Each appends its rows to `rows` (a JSON array): implementation, the shape, the times, kept_tflops:
 // 4 * block^2 * head_dim per computed block over the median time.
@@ -39,7 +38,8 @@ void pooled_attn(const Shape& shape, int runs, double seconds, nlohmann::json& r
 void attn_gate(const Shape& shape, int runs, double seconds, nlohmann::json& rows);
 
 // A prompt of random ids through a model up to its first token: dense (on a GPU by FlashAttention-2,
-// then cuDNN), and sparse with each selection. Rows have the time and its parts (gate, select,
+// then cuDNN), and sparse with each selection, in turn until `runs` rounds are done and `seconds` are
+// over for each, after a round that warms up. Rows have the median time and its parts (gate, select,
 // attention; products: all matrix products; rest); `overheads`, for each dense
 // run: how much longer than the sparse attention and what that run takes beside its own, together;
 // `overhead`: that of the faster one; and `peak_mib`, the memory beyond what was in use before.

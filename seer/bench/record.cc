@@ -32,9 +32,9 @@ std::string device_name(const at::Device& device) {
 
 }  // namespace
 
-Times time_calls(const std::function<void()>& call, int min_runs, double seconds, bool warm_up) {
+Times time_calls(const std::function<void()>& call, int min_runs, double seconds) {
   using Clock = std::chrono::steady_clock;
-  if (warm_up) call();
+  call();  // warms up
   std::vector<double> ms;
   const auto begin = Clock::now();
   do {
