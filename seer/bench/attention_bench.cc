@@ -140,8 +140,8 @@ void attn_gate(const Shape& s, int runs, double seconds, nlohmann::json& rows) {
   selection.strength = {s.density};
 
   const auto scores = [&] {
-    const at::Tensor q = torch_ops::attn_gate_pool(in.q, r.cu_q, r.cu_rows, r.num_rows, s.block, 4,
-                                                   q_cos, q_sin);
+    const at::Tensor q =
+        torch_ops::attn_gate_pool(in.q, r.cu_q, r.cu_rows, r.num_rows, s.block, 4, q_cos, q_sin);
     const at::Tensor k =
         torch_ops::attn_gate_pool(in.k, r.cu_k, r.cu_blocks, r.total_blocks, s.block, 7);
     return torch_ops::attn_gate_score(q, torch_ops::attn_gate_project(k, weight, cos, sin), r);

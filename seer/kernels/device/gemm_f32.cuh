@@ -116,9 +116,7 @@ class GemmF32 {
   static constexpr int kPart = kTile * kStep / kThreads;  // elements that a thread fetches
   float c_[kRowTiles][kColumnTiles][4];
 
-  __device__ __forceinline__ static int first_row() {
-    return threadIdx.x / 64 * 32;
-  }
+  __device__ __forceinline__ static int first_row() { return threadIdx.x / 64 * 32; }
   // A warp has 16 of the first 32 columns and 16 of the others.
   __device__ __forceinline__ static int column_of(int n) {
     return n / 2 * 32 + threadIdx.x / 32 % 2 * 16 + n % 2 * 8;

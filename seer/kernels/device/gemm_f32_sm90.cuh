@@ -96,9 +96,7 @@ class GemmF32Sm90 {
   __device__ __forceinline__ static int first_row() {
     return threadIdx.x / 32 * (kA == Along::depth ? 16 : 8) + threadIdx.x % 32 / 4;
   }
-  __device__ __forceinline__ static int first_column() {
-    return threadIdx.x % 4 * 2;
-  }
+  __device__ __forceinline__ static int first_column() { return threadIdx.x % 4 * 2; }
 
   // take(i, x, y) for i = 0 ... 7: x[0], x[1] are the two columns' elements of the first row, y[0],
   // y[1] those of the other. May change them.
@@ -140,9 +138,7 @@ class GemmF32Sm90 {
     if (next_k_ >= steps_ * kStep) next_k_ = 0, ++next_product_;
   }
 
-  __device__ __forceinline__ static uint32_t high(uint32_t x) {
-    return x & 0xffffe000u;
-  }
+  __device__ __forceinline__ static uint32_t high(uint32_t x) { return x & 0xffffe000u; }
   __device__ __forceinline__ static float low(float x) {
     return x - __uint_as_float(high(__float_as_uint(x)));
   }
