@@ -30,7 +30,7 @@ class Gate:
         s, self.ops = shape, torch.ops.seer
         draw = lambda *size: torch.randn(*size, device=inputs.q.device)
         ends = lambda n: torch.tensor([0, n], dtype=torch.int32, device=inputs.q.device)
-        self.shape, self.inputs, self.side = shape, inputs, torch.cuda.Stream(priority=-1)
+        self.shape, self.inputs, self.side = shape, inputs, torch.cuda.Stream(priority=-3)
         self.cu, self.cu_blocks = ends(s.len_q), ends(s.rows)
         self.weight = draw(s.heads_q, 3 * s.head_dim, s.head_dim) * 0.02
         angles = draw(s.rows, s.head_dim // 2)

@@ -292,7 +292,7 @@ def prompt_row(implementation, density, ms, model="m", tokens=32768):
     sparse = implementation == "seer"
     return {"implementation": implementation, "model": model, "len_q": tokens, "density": density, "median_ms": ms,
             "gate_ms": ms / 16 * sparse, "select_ms": ms / 32 * sparse, "attention_ms": ms / 4, "products_ms": ms / 2,
-            "rest_ms": ms / 4 - 3 * ms / 32 * sparse, "peak_mib": 512.0}
+            "rest_ms": ms / 4 - 3 * ms / 32 * sparse, "peak_mib": 512.0, **({"overhead": 0.03} if sparse else {})}
 
 
 PROMPTS = [prompt_row("seer", .102, 400.), prompt_row("dense, FlashAttention-2", 1., 1600.),

@@ -55,7 +55,7 @@ def test_gate(put):
 def test_first_token(put):
     put("prefill", PROMPTS)
     short, long = cells(models.prefill_gpu())[2:]
-    assert long == ["m", "32k", "1.60 s", "0.80 s", "0.60 s", "0.50 s", "0.40 s", "**2.00x**",
+    assert long == ["m", "32k", "1.60 s", "0.80 s", "0.60 s", "0.50 s", "0.40 s", "**2.00x**", "3.0%",
                     "6.2% / 3.1% / 25% / 50% / 16%", "0.5 GiB"]
     assert short[:8] == ["m", "8k", "-", "-", "-", "-", "0.10 s", "-"]
 

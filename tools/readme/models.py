@@ -10,18 +10,19 @@ def prefill_gpu():
     for (model, tokens), bars in first_token.groups(made["rows"]).items():
         ms = {name: row["median_ms"] for name, row in bars.items()}
         sparse = bars.get("90%")
-        speed_up, parts, peak = "-", "-", "-"
+        speed_up, overhead, parts, peak = "-", "-", "-", "-"
         if sparse:
             dense = [ms[name] for name in first_token.DENSE.values() if name in ms]
             if dense:
                 speed_up = f"**{min(dense) / sparse['median_ms']:.2f}x**"
+            overhead = share(sparse.get("overhead"))
             parts = " / ".join(share(sparse[part] / sparse["median_ms"])
                                for part in ("gate_ms", "select_ms", "attention_ms", "products_ms", "rest_ms"))
             peak = f"{sparse['peak_mib'] / 1024:.1f} GiB"
         rows.append([model, length(tokens), *(f"{ms[name] / 1e3:.2f} s" if name in ms else "-"
-                                              for name in first_token.BARS), speed_up, parts, peak])
+                                              for name in first_token.BARS), speed_up, overhead, parts, peak])
     header = ["model", "tokens", "dense, FA2", "dense, cuDNN", "sparse 50%", "70%", "90%", "90% against faster dense",
-              "90%: gate / selection / attention / products / rest", "peak memory"]
+              "longer than its parts", "90%: gate / selection / attention / products / rest", "peak memory"]
     return markdown(header, rows) + "\n\n" + source(made, "prefill", GPU)
 
 
