@@ -39,6 +39,12 @@ class Gate:
     def pool(self, x, pools, *angles):
         return self.ops.attn_gate_pool(x, self.cu, self.cu_blocks, self.shape.rows, BLOCK, pools, *angles)
 
+    def pool_q(self):
+        return self.pool(self.inputs.q, AVG, self.cos, self.sin)
+
+    def pool_k(self):
+        return self.pool(self.inputs.k, MAX | MIN | AVG)
+
     def project(self, x, weight):
         return self.ops.attn_gate_project(x, weight, self.cos, self.sin)
 
@@ -52,8 +58,8 @@ class Gate:
         """As a model does it: keys on a stream of their own."""
         self.side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.side):
-            k = self.project(self.pool(self.inputs.k, MAX | MIN | AVG), self.weight)
-        q = self.pool(self.inputs.q, AVG, self.cos, self.sin)
+            k = self.project(self.pool_k(), self.weight)
+        q = self.pool_q()
         torch.cuda.current_stream().wait_stream(self.side)
         k.record_stream(torch.cuda.current_stream())
         return self.score(q, k)
@@ -112,12 +118,11 @@ def measure(shape, args):
     scores = gate.scores()
     by_rule = strengths(args.rules, args.density, scores)
     lists = gate.select(scores, "nz_ratio", args.density)
-    pool_q = lambda: gate.pool(inputs.q, AVG, gate.cos, gate.sin)
-    pooled_k = gate.pool(inputs.k, MAX | MIN | AVG)
-    q, k = pool_q(), gate.project(pooled_k, gate.weight)
+    pooled_k = gate.pool_k()
+    q, k = gate.pool_q(), gate.project(pooled_k, gate.weight)
     sparse = rivals.Seer(shape)
     sparse.prepare(inputs, lists)
-    calls = {"pool q": pool_q, "pool k": lambda: gate.pool(inputs.k, MAX | MIN | AVG),
+    calls = {"pool q": gate.pool_q, "pool k": gate.pool_k,
              "project k": lambda: gate.project(pooled_k, gate.weight), "score": lambda: gate.score(q, k)}
     for rule, strength in by_rule.items():
         calls[f"select {rule}"] = lambda rule=rule, strength=strength: gate.select(scores, rule, strength)

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "seer/base/error.h"
@@ -65,7 +66,8 @@ class Variant {
 
   void run(const Prompt& prompt) {
     const at::Device device = model_.device();
-    const OnlyDense only(kind_);
+    std::optional<OnlyDense> only;
+    if (!kind_.empty()) only.emplace(kind_);
     torch_ops::Stopwatch dense_time(device);
     OpStopwatch products_time("aten::linear", device);
     if (sparse_) sparse_->reset_statistics();
@@ -93,7 +95,11 @@ class Variant {
     peak_mib_ = std::max(peak_mib_, peak.mib());
   }
 
-  void forget_runs() { runs_.clear(); }
+  // Of runs that only warmed up.
+  void forget() {
+    runs_.clear();
+    peak_mib_ = 0;
+  }
 
   // That of the run with the median time: parts and total belong together.
   nlohmann::json row() {
@@ -150,8 +156,8 @@ void prefill(const models::Decoder& model, const models::Gates& gates,
 
   // In turn: all of them meet the chip as warm, and its clock as high.
   for (Variant& variant : variants) {
-    variant.run(prompt);  // warms up
-    variant.forget_runs();
+    variant.run(prompt);
+    variant.forget();
   }
   const double most = seconds * static_cast<double>(variants.size());
   const auto begin = Clock::now();

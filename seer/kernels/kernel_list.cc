@@ -31,7 +31,12 @@ std::vector<KernelStatus> kernel_list(const Device& device, DType dtype, int hea
   pooled.dtype = dtype;
   add(list, "pooled_attn", pooled_attn_impls(), pooled, device);
   add(list, "attn_gate_pool", attn_gate_pool_impls(), {}, device);
-  add(list, "attn_gate_project", attn_gate_project_impls(), {}, device);
+  GateProjectParams project{};  // with a weight and RoPE: only their addresses are looked at
+  alignas(16) static constexpr float kSomething = 0;
+  project.weight = project.cos = project.sin = &kSomething;
+  project.in_dim = project.out_dim = head_dim;
+  project.rope_half = head_dim / 2;
+  add(list, "attn_gate_project", attn_gate_project_impls(), project, device);
   GateScoreParams score{};
   score.gate_dim = head_dim;
   add(list, "attn_gate_score", attn_gate_score_impls(), score, device);

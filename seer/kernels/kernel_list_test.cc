@@ -48,8 +48,11 @@ TEST(KernelList, GpuKernelsSayWhichChipsTheyTake) {
   EXPECT_THAT(reason(hopper, DType::f32, 128, "block_sparse_attn", "sm90"),
               HasSubstr("dtype is f32"));
   EXPECT_EQ(reason(hopper, DType::bf16, 128, "pooled_attn", "sm90"), "");
-  EXPECT_EQ(reason(hopper, DType::bf16, 128, "attn_gate_score", "sm90"), "");
-  EXPECT_THAT(reason(ampere, DType::bf16, 128, "attn_gate_score", "sm90"), HasSubstr("9.0"));
+  for (const char* op : {"attn_gate_project", "attn_gate_score"}) {
+    EXPECT_EQ(reason(hopper, DType::bf16, 128, op, "sm90"), "") << op;
+    EXPECT_THAT(reason(ampere, DType::bf16, 128, op, "sm90"), HasSubstr("9.0")) << op;
+  }
+  EXPECT_THAT(reason(hopper, DType::bf16, 96, "attn_gate_project", "sm90"), HasSubstr("want"));
   EXPECT_THAT(reason(hopper, DType::bf16, 66, "attn_gate_score", "sm90"), HasSubstr("want"));
   EXPECT_EQ(reason(ampere, DType::bf16, 256, "pooled_attn", "sm80"), "");
   EXPECT_THAT(reason(hopper, DType::bf16, 96, "pooled_attn", "sm90"),

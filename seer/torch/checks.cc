@@ -138,7 +138,7 @@ Rope check_rope(const char* op, const OptionalTensor& cos, const OptionalTensor&
   TORCH_CHECK(rope.cos.sizes() == rope.sin.sizes(), op, ": cos is ", rope.cos.sizes(), " and sin ",
               rope.sin.sizes(), ", want the same");
   TORCH_CHECK(rope.cos.size(0) == num_blocks, op, ": cos has ", rope.cos.size(0), " rows, want ",
-              num_blocks, " as x");
+              num_blocks, ", one for each block");
   TORCH_CHECK(2 * rope.cos.size(1) <= features, op, ": ", 2 * rope.cos.size(1),
               " features turn, want at most ", features);
   rope.half = static_cast<int>(rope.cos.size(1));

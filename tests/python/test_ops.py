@@ -366,10 +366,9 @@ def calls(pack):
     x, weight, cos, sin = project_inputs()
     cu, three, block = pack.cu(), pack.cu()[:3], pack.block
     lists = lists_of(random_mask(pack, 4))
-    angles = torch.randn(pack.total_blocks, 8)
     y = ops.attn_gate_project(x, weight, cos, sin)
     return {
-        "attn_gate_pool": ((k, pack.cu_k, pack.cu_blocks, pack.total_blocks, block, 4, angles, angles), ()),
+        "attn_gate_pool": ((k, pack.cu_k, pack.cu_blocks, pack.total_blocks, block, 7), ()),
         "attn_gate_project": ((x, weight, cos, sin), (1,)),
         "attn_gate_project_grad": ((y, x, cos, sin), ()),
         "attn_gate_score": ((q_gate, k_gate, *cu, pack.num_blocks, block), (0, 1)),
@@ -409,6 +408,27 @@ def test_opcheck_of_a_map_row_for_each_token():
     pack = OTHER_ROWS["token_rows_of_a_chunk"]
     args = (*attention_inputs(pack), *pack.cu()[:3], pack.num_rows, pack.num_blocks, 1, pack.block, 0.2)
     torch.library.opcheck(ops.pooled_attn.default, (*args, True, True, True))
+
+
+def turned_pool(pack):
+    """Arguments of attn_gate_pool with RoPE."""
+    cos, sin = torch.randn(pack.total_blocks, 8), torch.randn(pack.total_blocks, 8)
+    return attention_inputs(pack)[1], pack.cu_k, pack.cu_blocks, pack.total_blocks, pack.block, 4, cos, sin
+
+
+def test_opcheck_of_a_turned_pool():
+    torch.library.opcheck(ops.attn_gate_pool.default, turned_pool(PACKS["packed"]))
+
+
+@pytest.mark.parametrize("index,value,message", [
+    (5, 7, "cos and sin turn one pooling, pools has 3"), (7, None, "cos and sin together"),
+    (7, lambda s: s[:-1], "want the same"), (slice(6, 8), lambda angles: [x[:-1] for x in angles], "one for each block"),
+    (slice(6, 8), lambda angles: [x.repeat(1, 9) for x in angles], "features turn, want at most")])
+def test_wrong_angles_of_a_pool(index, value, message):
+    args = list(turned_pool(PACKS["packed"]))
+    args[index] = value(args[index]) if callable(value) else value
+    with pytest.raises(RuntimeError, match=message):
+        ops.attn_gate_pool(*args)
 
 
 @pytest.mark.parametrize("name", OPS)
@@ -552,9 +572,6 @@ WRONG = [
     ("pooled_attn", 8, 1, "cu_rows gives sequence 0 3 blocks, want 40"),
     ("pooled_attn", 9, 24, "block_k is 24, want a multiple of 16"),
     ("attn_gate_pool", 5, 8, "pools is 8"),
-    ("attn_gate_pool", 5, 7, "cos and sin turn one pooling, pools has 3"),
-    ("attn_gate_pool", 7, None, "cos and sin together"),
-    ("attn_gate_pool", 7, lambda s: s[:-1], "want the same"),
     ("attn_gate_pool", 3, 4, "cu_blocks ends with 9, want 4"),
     ("attn_gate_project", 1, lambda w: w[:3], "want a multiple of the 2 of x"),
     ("attn_gate_project", 1, lambda w: w[:, :-1], "weight takes 47 features, x has 48"),

@@ -76,7 +76,8 @@ TEST_P(GatePoolGpu, AgreesWithReference) {
   const Floats got = run_twice({&pooled}, {in.num_pooled()}, [&](const Device& d, void* stream) {
     attn_gate_pool(p, d, stream);
   });
-  expect_near(got, want, 2e-6);
+  // What turns is rounded by the size of both features, not by that of their sum.
+  expect_near(got, want, p.cos ? 2e-6 : 1e-6);
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, GatePoolGpu, testing::ValuesIn(kPoolCases),

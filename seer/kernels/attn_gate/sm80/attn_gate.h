@@ -6,8 +6,9 @@
 
 namespace seer::kernels {
 
-// Keys are projected beside the pooling of queries (Gates::scores()): shared memory for three thread
-// blocks of the one, and cache for the other, whose loads wait for cache lines with less.
+// Of a multiprocessor's memory, for projection and pooling on every chip: keys are projected beside
+// the pooling of queries (Gates::scores()). Shared memory for a few thread blocks of the one (three
+// here, two of sm90's), and cache for the other, whose loads wait for cache lines with less.
 constexpr int kSharedMemoryPercent = 66;
 
 void attn_gate_pool_sm80(const GatePoolParams& p, void* stream);

@@ -20,6 +20,8 @@ using Product = device::GemmF32Sm90<device::Along::side, 3>;
 
 constexpr int kTile = Product::kTile;
 constexpr int kBlocks = 2;  // on a multiprocessor
+// As if there were four: 128 registers a thread leave half of them to the pooling.
+constexpr int kRegistersForBlocks = 4;
 
 // Where a tile lies. The tiles of a head come one after another, and those of its blocks first:
 // they read the same weights.
@@ -40,7 +42,7 @@ struct Place {
   }
 };
 
-__global__ void __launch_bounds__(Product::kThreads, 4)
+__global__ void __launch_bounds__(Product::kThreads, kRegistersForBlocks)
     project(const __grid_constant__ GateProjectParams p, const __grid_constant__ CUtensorMap weight,
             const __grid_constant__ CUtensorMap x, unsigned tiles) {
   extern __shared__ __align__(1024) uint8_t memory[];

@@ -16,8 +16,8 @@ namespace {
 using Product = device::GemmF32Sm90<device::Along::depth, 2>;
 
 constexpr int kTile = Product::kTile;
-constexpr int kMostTiles =
-    4;  // side by side for a thread block: fewer where there are few for each
+// Side by side for a thread block; fewer where there are few tiles for each.
+constexpr int kMostTiles = 4;
 
 struct Smem {
   Product::Smem product;
