@@ -62,11 +62,9 @@ class GemmF32Sm90 {
       const int stage = step_ % kStages;
       ptx::mbarrier_wait(ptx::smem_address(&smem_.full[stage]), step_ / kStages & 1);
       float* lo = smem_.b_lo[step_ % 2];
-      split_b(lo, smem_.b[stage]);
       uint32_t a_hi[kDepths][4], a_lo[kDepths][4];
-      split_a(a_hi, a_lo, smem_.a[stage]);
-      ptx::fence_proxy_async();
-      __syncthreads();
+      fetch_a(a_hi, smem_.a[stage]);
+      split_a(a_hi, a_lo);
       float c[kSums];
       const uint32_t hi = ptx::wgmma_descriptor(ptx::smem_address(smem_.b[stage]), 16);
       const uint32_t low = ptx::wgmma_descriptor(ptx::smem_address(lo), 16);
@@ -76,9 +74,14 @@ class GemmF32Sm90 {
 #pragma unroll
       for (int k = 0; k < kDepths; ++k) ptx::wgmma_rs_tf32(c, a_lo[k], hi + kUnits * k, k > 0);
 #pragma unroll
-      for (int k = 0; k < kDepths; ++k) ptx::wgmma_rs_tf32(c, a_hi[k], low + kUnits * k, 1);
-#pragma unroll
       for (int k = 0; k < kDepths; ++k) ptx::wgmma_rs_tf32(c, a_hi[k], hi + kUnits * k, 1);
+      ptx::wgmma_commit();
+      split_b(lo, smem_.b[stage]);  // meanwhile
+      ptx::fence_proxy_async();
+      __syncthreads();
+      ptx::wgmma_fence();
+#pragma unroll
+      for (int k = 0; k < kDepths; ++k) ptx::wgmma_rs_tf32(c, a_hi[k], low + kUnits * k, 1);
       ptx::wgmma_commit();
       // All products of the step before are done: the one kStages further on takes its place.
       if (threadIdx.x == 0 && step_ > 0 && step_ - 1 + kStages < end_) {
@@ -143,40 +146,51 @@ class GemmF32Sm90 {
     return x - __uint_as_float(high(__float_as_uint(x)));
   }
 
+  static constexpr int kFours = kTile * kStep / 4 / kThreads;  // of b, of a thread
+  __device__ __forceinline__ static int four(int i) {
+    return (i * kThreads + static_cast<int>(threadIdx.x)) * 4;
+  }
   // lo lies where x does in its own buffer, whatever the swizzle.
   __device__ __forceinline__ static void split_b(float* lo, const float* x) {
+    float4 read[kFours];  // all of it before the first is written: they travel together
 #pragma unroll
-    for (int i = 0; i < kTile * kStep / 4 / kThreads; ++i) {
-      const int at = (i * kThreads + static_cast<int>(threadIdx.x)) * 4;
-      const float4 four = *reinterpret_cast<const float4*>(x + at);
-      *reinterpret_cast<float4*>(lo + at) =
-          make_float4(low(four.x), low(four.y), low(four.z), low(four.w));
+    for (int i = 0; i < kFours; ++i) read[i] = *reinterpret_cast<const float4*>(x + four(i));
+#pragma unroll
+    for (int i = 0; i < kFours; ++i) {
+      const float4& v = read[i];
+      *reinterpret_cast<float4*>(lo + four(i)) =
+          make_float4(low(v.x), low(v.y), low(v.z), low(v.w));
     }
   }
 
   // The fragments of this warp: lane l has rows l / 4 and l / 4 + 8, columns l % 4 and l % 4 + 4.
-  __device__ __forceinline__ static void split_a(uint32_t (&hi)[kDepths][4],
-                                                 uint32_t (&lo)[kDepths][4], const float* x) {
+  __device__ __forceinline__ static void fetch_a(uint32_t (&to)[kDepths][4], const float* x) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
     for (int k = 0; k < kDepths; ++k) {
       if constexpr (kA == Along::depth) {  // ldmatrix takes eight rows of 16 bytes: four floats
         const int row = warp * 16 + lane % 16;
         const int at = row * kStep + ((2 * k + lane / 16) ^ (row % 8)) * 4;
-        ptx::ldmatrix_x4(hi[k], ptx::smem_address(x + at));
+        ptx::ldmatrix_x4(to[k], ptx::smem_address(x + at));
       } else {  // row l / 4 is of the first half of the sides, l / 4 + 8 of the second
         const int side = warp * 8 + lane / 4;
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const int row = 8 * k + lane % 4 + i / 2 * 4;
           const int at = row * (kTile / 2) + ((side / 4) ^ (row % 8)) * 4 + side % 4;
-          hi[k][i] = __float_as_uint(x[i % 2 * (kTile / 2 * kStep) + at]);
+          to[k][i] = __float_as_uint(x[i % 2 * (kTile / 2 * kStep) + at]);
         }
       }
+    }
+  }
+  __device__ __forceinline__ static void split_a(uint32_t (&x)[kDepths][4],
+                                                 uint32_t (&lo)[kDepths][4]) {
+#pragma unroll
+    for (int k = 0; k < kDepths; ++k) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        lo[k][i] = __float_as_uint(low(__uint_as_float(hi[k][i])));
-        hi[k][i] = high(hi[k][i]);
+        lo[k][i] = __float_as_uint(low(__uint_as_float(x[k][i])));
+        x[k][i] = high(x[k][i]);
       }
     }
   }

@@ -19,10 +19,52 @@ constexpr int kTile = Product::kTile;
 // Side by side for a thread block; fewer where there are few tiles for each.
 constexpr int kMostTiles = 4;
 
+// Where a thread block's tiles lie. In shared memory: the product leaves few registers.
+struct Place {
+  float* out;         // the first of its scores
+  int rows, columns;  // of all tiles, as far as there are
+  device::TensorOperands operands;
+};
+
 struct Smem {
   Product::Smem product;
+  Place place;
   int visible[kTile];  // blocks from the first of the tiles on that a row sees
 };
+
+// Writes the product's tile; `tile` counts from the left.
+__device__ __forceinline__ void write(Product& product, const Smem& smem, int tile, float scale,
+                                      int stride) {
+  const Place& place = smem.place;
+  const int row = Product::first_row(), column = tile * kTile + Product::first_column();
+  const int rows = place.rows, columns = place.columns;
+  float* upper = place.out + (row * stride + column);
+  float* lower = upper + 8 * stride;
+  const bool by_two = stride % 2 == 0;
+  if (by_two && rows == kTile && smem.visible[0] >= (tile + 1) * kTile) {  // all see all of it
+    product.for_each_two([&](int i, const float* x, const float* y) {
+      reinterpret_cast<float2*>(upper)[4 * i] = make_float2(scale * x[0], scale * x[1]);
+      reinterpret_cast<float2*>(lower)[4 * i] = make_float2(scale * y[0], scale * y[1]);
+    });
+    return;
+  }
+  const auto put = [&](bool exists, int column, int seen, float* to, const float* x) {
+    if (!exists || column >= columns) return;
+    const float first = column < seen ? scale * x[0] : -INFINITY;
+    const float second = column + 1 < seen ? scale * x[1] : -INFINITY;
+    if (by_two) {
+      *reinterpret_cast<float2*>(to) = make_float2(first, second);
+    } else {
+      to[0] = first;
+      if (column + 1 < columns) to[1] = second;
+    }
+  };
+  const int sees = smem.visible[row], lower_sees = smem.visible[row + 8];
+  product.for_each_two([&](int i, const float* x, const float* y) {
+    put(row < rows, column + 8 * i, sees, upper + 8 * i, x);
+    put(row + 8 < rows, column + 8 * i, lower_sees, lower + 8 * i, y);
+  });
+}
 
 // A thread block has up to `most` tiles side by side.
 __global__ void __launch_bounds__(Product::kThreads, 4)
@@ -38,62 +80,38 @@ __global__ void __launch_bounds__(Product::kThreads, 4)
   if (slot.begin >= slot.end) return;
   const Sequence s(p, slot.sequence);
   const int row0 = static_cast<int>(slot.begin), rows = static_cast<int>(slot.end) - row0;
-  const int64_t n0 = int64_t{blockIdx.x} * most * kTile;
-  const int h = blockIdx.z;
+  const int n0 = blockIdx.x * most * kTile, h = blockIdx.z;
+  const int stride = static_cast<int>(p.num_blocks), columns = min(most * kTile, stride - n0);
+  // 32 bits do within the tiles.
+  float* out = p.scores + ((h * p.num_rows + s.row0 + row0) * p.num_blocks + n0);
 
-  const int64_t first = (h * p.num_rows + s.row0 + row0) * p.num_blocks + n0;
-  float* out = p.scores + first;  // of the tiles; 32 bits do within them
-  const int stride = static_cast<int>(p.num_blocks);
-  const int columns = static_cast<int>(min(int64_t{most} * kTile, p.num_blocks - n0));
-  const int seen = static_cast<int>(s.visible(row0 + rows - 1) - n0);  // by the last row: the most
+  const int seen = s.visible(row0 + rows - 1) - n0;  // by the last row: the most
   const int tiles = min((max(seen, 0) + kTile - 1) / kTile, most);
-  if (tiles > 0) {
-    // Rows and keys behind the end of the sequence are loaded, too: each makes one row or column of
-    // the product, which is not written.
-    const int gate_head = h / (p.num_q_heads / p.num_gate_heads);
-    const auto operands = [&](int tile) {
-      return device::TensorOperands{{h, static_cast<int>(s.row0) + row0},
-                                    {gate_head, static_cast<int>(s.block0 + n0) + tile * kTile}};
-    };
-    Smem& smem = *reinterpret_cast<Smem*>(memory);
-    Product product(smem.product, q, k, p.gate_dim, tiles, operands);
-    if (threadIdx.x < rows) {
-      smem.visible[threadIdx.x] = static_cast<int>(s.visible(row0 + threadIdx.x) - n0);
-    }
-    const bool by_two = stride % 2 == 0;
-    const int row = Product::first_row();
-    for (int tile = 0; tile < tiles; ++tile) {
-      product.multiply(operands);
-      const int column0 = tile * kTile + Product::first_column();
-      float* upper = out + (row * stride + column0);
-      float* lower = upper + 8 * stride;
-      if (by_two && rows == kTile &&
-          smem.visible[0] >= (tile + 1) * kTile) {  // every row sees all of the tile
-        product.for_each_two([&](int i, const float* x, const float* y) {
-          reinterpret_cast<float2*>(upper)[4 * i] = make_float2(p.scale * x[0], p.scale * x[1]);
-          reinterpret_cast<float2*>(lower)[4 * i] = make_float2(p.scale * y[0], p.scale * y[1]);
-        });
-        continue;
-      }
-      const auto put = [&](int row, int column, int seen, float* to, const float* x) {
-        if (row >= rows || column >= columns) return;
-        const float first = column < seen ? p.scale * x[0] : -INFINITY;
-        const float second = column + 1 < seen ? p.scale * x[1] : -INFINITY;
-        if (by_two) {
-          *reinterpret_cast<float2*>(to) = make_float2(first, second);
-        } else {
-          to[0] = first;
-          if (column + 1 < columns) to[1] = second;
-        }
-      };
-      product.for_each_two([&](int i, const float* x, const float* y) {
-        put(row, column0 + 8 * i, smem.visible[row], upper + 8 * i, x);
-        put(row + 8, column0 + 8 * i, smem.visible[row + 8], lower + 8 * i, y);
-      });
-    }
-  }
   for (int tile = tiles; tile * kTile < columns; ++tile) {
     hide<kTile, Product::kThreads>(out + tile * kTile, stride, rows, columns - tile * kTile);
+  }
+  if (tiles == 0) return;
+  Smem& smem = *reinterpret_cast<Smem*>(memory);
+  if (threadIdx.x == 0) {
+    // Rows and keys behind the end of the sequence are loaded, too: each makes one row or column
+    // of the product, which is not written.
+    const int gate_head = h / (p.num_q_heads / p.num_gate_heads);
+    smem.place = {
+        out,
+        rows,
+        columns,
+        {{h, static_cast<int>(s.row0) + row0}, {gate_head, static_cast<int>(s.block0) + n0}}};
+  }
+  const auto operands = [&](int tile) {
+    device::TensorOperands at = smem.place.operands;
+    at.b.first += tile * kTile;
+    return at;
+  };
+  Product product(smem.product, q, k, p.gate_dim, tiles, operands);
+  if (threadIdx.x < rows) smem.visible[threadIdx.x] = s.visible(row0 + threadIdx.x) - n0;
+  for (int tile = 0; tile < tiles; ++tile) {
+    product.multiply(operands);
+    write(product, smem, tile, p.scale, stride);
   }
 }
 
