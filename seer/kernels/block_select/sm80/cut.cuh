@@ -69,8 +69,19 @@ __device__ __forceinline__ Cut best_by_halving(const Scores& scores, int wanted,
   }
 }
 
+// How many deviations above its mean a normal distribution has a tail of this share, up to a half
+// (Abramowitz and Stegun 26.2.22); and how far the share's logarithm is, which the density there goes by.
+struct Tail {
+  float away, t;
+};
+__device__ __forceinline__ Tail deviations_of_tail(float share) {
+  const float t = ptx::sqrt_approx(-1.3862944f * ptx::log2_approx(share));
+  const float below = ptx::reciprocal_approx(fmaf(fmaf(0.04481f, t, 0.99229f), t, 1.0f));
+  return {fmaf(-fmaf(0.27061f, t, 2.30753f), below, t), t};
+}
+
 // The k >= 1 best scores that are not masked. The first guess is right if scores are normally
-// distributed (Abramowitz and Stegun 26.2.22), and so is the distance of scores there, by which guesses
+// distributed, and so is the distance of scores there, by which guesses
 // move until the cut lies between two; then as if scores were spread evenly there.
 template <class Scores>
 __device__ __forceinline__ Cut best(const Scores& scores, const Moments& moments, int64_t k) {
@@ -80,10 +91,8 @@ __device__ __forceinline__ Cut best(const Scores& scores, const Moments& moments
   const float each = ptx::reciprocal_approx(count), mean = moments.sum * each;
   const float deviation = ptx::sqrt_approx(fmaxf(fmaf(moments.squares, each, -mean * mean), 0.0f));
   const float tail = fminf(target, count - target);
-  const float t = ptx::sqrt_approx(-1.3862944f * ptx::log2_approx(tail * each));
-  const float z = fmaf(-fmaf(0.27061f, t, 2.30753f),
-                       ptx::reciprocal_approx(fmaf(fmaf(0.04481f, t, 0.99229f), t, 1.0f)), t);
-  float guess = fmaf(tail == target ? z : -z, deviation, mean);
+  const auto [away, t] = deviations_of_tail(tail * each);
+  float guess = fmaf(tail == target ? away : -away, deviation, mean);
   // The density there is close to the tail times (t - 0.385).
   float spacing = deviation * ptx::reciprocal_approx(tail * (t - 0.385f));
 
@@ -106,37 +115,63 @@ __device__ __forceinline__ Cut best(const Scores& scores, const Moments& moments
   return best_by_halving(scores, wanted, low, high, static_cast<int>(above_high));
 }
 
-// The fewest best scores whose exp(score - top) sum to at least `mass`.
+// The exact end of best_mass(): what lies above `low` has the mass, what lies above `high` has not.
 template <class Scores>
-__device__ __forceinline__ Cut best_mass(const Scores& scores, double mass, float top) {
-  if (mass <= 0) return {INFINITY, 0};
-  const double all = scores.mass_above(-INFINITY, top);
-  if (all < mass) return {-INFINITY, 0};
-  // What lies above `low` has the mass, what lies above `high` has not.
-  float low = next_below(scores.smallest()), high = top;
-  double above_low = all, above_high = 0;
-  float guess = 0.5f * low + 0.5f * high;
-  for (int step = 0; low < next_below(high); ++step) {
-    // Every third guess is the middle, in case the others come closer from one side only. After 16
-    // the range of keys is halved, which ends after 32 more whatever the scores are.
-    if (step % 3 == 2) guess = 0.5f * low + 0.5f * high;
-    if (step >= 16 || !(low < guess && guess < high)) guess = halfway(low, high);
-    const double above = scores.mass_above(guess, top);
-    if (above >= mass) {
-      low = guess, above_low = above;
-    } else {
-      high = guess, above_high = above;
+__device__ __forceinline__ Cut best_mass_by_halving(const Scores& scores, double mass, float top,
+                                                    float low, float high) {
+  for (;;) {
+    const float next = scores.largest(high);
+    const float below = next_below(next);
+    if (scores.mass_above(below, top) >= mass) {
+      const double missing = mass - scores.mass_above(next, top);
+      return {next, static_cast<int64_t>(ceil(missing / expf(next - top)))};
     }
-    // As if what lies above fell exponentially from low to high.
-    const float from = static_cast<float>(above_low), wanted = static_cast<float>(mass);
-    const float to = fmaxf(static_cast<float>(above_high), 1e-3f);
-    const float share =
-        __fdividef(__log2f(__fdividef(from, wanted)), __log2f(__fdividef(from, to)));
-    guess = fmaf(share, high - low, low);
+    high = below;
+    const float middle = halfway(low, high);
+    (scores.mass_above(middle, top) >= mass ? low : high) = middle;
   }
-  // All scores that count now equal `high`: as many of them as the rest needs.
-  const double each = expf(high - top);
-  return {high, static_cast<int64_t>(ceil((mass - above_high) / each))};
+}
+
+// The fewest best scores whose exp(score - top) sum to at least `share` of all.
+//
+// A guess that falls next to the cut finds it. The first is right if the logarithms of the masses are
+// normally distributed; then as if mass were spread evenly between the two guesses around the cut,
+// every fourth time in their middle. f32 sums decide, except where one comes so close to the mass
+// that it may be on the other side: there sums in f64 do, as in all that the guesses leave over (equal
+// scores, mostly).
+template <class Scores>
+__device__ __forceinline__ Cut best_mass(const Scores& scores, const Masses& masses, double share,
+                                         float top) {
+  const double mass = share * masses.all;
+  if (mass <= 0) return {INFINITY, 0};
+  if (masses.all < mass) return {-INFINITY, 0};
+  const auto wanted = static_cast<float>(mass), all = static_cast<float>(masses.all);
+  // What Around's mass may be off: roundings of a lane's sum, of the lanes', of the exponentials.
+  const float slack = 1.2e-7f * static_cast<float>(scores.size() / 32 + 16) * all;
+
+  float low = next_below(scores.smallest()), high = top, mass_low = all, mass_high = 0;
+  const auto tail = static_cast<float>(fmin(share, 1 - share));
+  const float away = deviations_of_tail(tail).away * masses.deviation;
+  float guess = top + masses.mean + (share < 0.5 ? away : -away);
+  constexpr int kGuesses = 16;
+  for (int step = 0; step < kGuesses; ++step) {
+    if (step % 4 == 3 || !(low < guess && guess < high)) guess = 0.5f * low + 0.5f * high;
+    if (!(low < guess && guess < high)) break;
+    const Around found = scores.around(guess, top);
+    const float beyond = found.mass - wanted;
+    if (fabsf(beyond) > slack ? beyond > 0 : scores.mass_above(guess, top) >= mass) {
+      if (expf(found.next - top) - beyond > slack) {  // the smallest of them brings it
+        if (scores.count_equal(found.next) == 1) return {found.next, 1};
+        return best_mass_by_halving(scores, mass, top, next_below(found.next), found.next);
+      }
+      low = next_below(found.next), mass_low = found.mass;
+    } else {
+      if (expf(found.last - top) + beyond > slack) return {found.last, 1};
+      high = found.last, mass_high = found.mass;
+    }
+    guess = fmaf(__fdividef(mass_low - wanted, mass_low - mass_high), high - low, low);
+  }
+  return best_mass_by_halving(scores, mass, top, low, high);
 }
 
 }  // namespace seer::kernels::sm80

@@ -2,6 +2,7 @@
 // One row in the hands of one warp: its scores and its list. cut.cuh finds the cut between.
 
 #include <climits>
+#include <type_traits>
 
 #include "seer/kernels/block_select/row_rule.h"
 #include "seer/kernels/cuda_check.h"
@@ -27,9 +28,17 @@ __device__ __forceinline__ T of_warp(T x) {
   return __shfl_sync(kAll, x, 0);
 }
 
-__device__ __forceinline__ double warp_sum(double x) {
+template <class T>
+__device__ __forceinline__ T warp_sum(T x) {
 #pragma unroll
   for (int lane = 16; lane > 0; lane /= 2) x += __shfl_xor_sync(kAll, x, lane);
+  return x;
+}
+
+// The same value, which the compiler does not know: else it keeps score - top of all scores of a row from
+// one sum to the next, in registers that there are not.
+__device__ __forceinline__ float afresh(float x) {
+  asm volatile("" : "+f"(x));
   return x;
 }
 
@@ -38,6 +47,20 @@ __device__ __forceinline__ double warp_sum(double x) {
 struct Cut {
   float score;
   int64_t ties;
+};
+
+// Sums of exp(score - top) over the scores that are not masked, and how their logarithms are
+// distributed, each counted as much as it adds.
+struct Masses {
+  double all;
+  float mean, deviation;  // of score - top
+};
+
+// The scores of a row on both sides of a limit.
+struct Around {
+  float mass;  // of those above it: about what mass_above() gives
+  float next;  // the smallest of those; INFINITY: none
+  float last;  // the largest of the others; -INFINITY: none
 };
 
 // Entry i * 32 + lane is lane's i-th; the first kWhole of every lane exist. Up to 32 * kItems entries
@@ -108,13 +131,48 @@ class Row {
     });
     return score_of(__reduce_min_sync(kAll, key_of(best)));
   }
+  __device__ __forceinline__ int count_equal(float value) const {
+    int count = 0;
+    for_each([&](float score, int) { count += score == value; });
+    return __reduce_add_sync(kAll, count);
+  }
   // Sum of exp(score - top) of the scores above `limit`.
   __device__ __forceinline__ double mass_above(float limit, float top) const {
     double mass = 0;
+    top = afresh(top);
     for_each([&](float score, int) {
       if (score > limit) mass += expf(score - top);
     });
     return warp_sum(mass);
+  }
+  __device__ __forceinline__ Masses masses(float top) const {
+    double all = 0;
+    float first = 0, second = 0;
+    top = afresh(top);
+    for_each([&](float score, int) {
+      if (!(score > -INFINITY)) return;
+      const float down = score - top, mass = expf(down);
+      all += mass;
+      first = fmaf(mass, down, first);
+      second = fmaf(mass * down, down, second);
+    });
+    all = warp_sum(all);
+    const float each = ptx::reciprocal_approx(static_cast<float>(all));
+    const float mean = warp_sum(first) * each;
+    return {all, mean, ptx::sqrt_approx(fmaxf(fmaf(warp_sum(second), each, -mean * mean), 0.0f))};
+  }
+  __device__ __forceinline__ Around around(float limit, float top) const {
+    constexpr float kLog2e = 1.4426950408889634f;
+    Around found{0, INFINITY, -INFINITY};
+    top = afresh(top);
+    for_each([&](float score, int) {
+      const float mass = ptx::exp2_approx((score - top) * kLog2e);
+      found.mass = fmaf(ptx::one_if_above(score, limit), mass, found.mass);
+      found.next = fminf(found.next, score > limit ? score : INFINITY);
+      found.last = fmaxf(found.last, score > limit ? -INFINITY : score);
+    });
+    return {warp_sum(found.mass), score_of(__reduce_min_sync(kAll, key_of(found.next))),
+            score_of(__reduce_max_sync(kAll, key_of(found.last)))};
   }
 
  private:

@@ -57,13 +57,12 @@ __device__ __forceinline__ void select_by_softmax(const BlockSelectParams& p, co
   const float top = scores.largest();
   const bool valid = !scores.has_nan() && top < INFINITY;
   if (valid && top > -INFINITY) {
-    const double sum = scores.mass_above(-INFINITY, top);
     if (p.rule == SelectRule::top_p) {
-      const Cut cut = best_mass(scores, strength * sum, top);
+      const Cut cut = best_mass(scores, scores.masses(top), strength, top);
       ptx::wait_for_previous_kernel();
       return write_list(p, row, scores, cut, at, as_it_is);
     }
-    const float sum_f32 = static_cast<float>(sum);
+    const auto sum_f32 = static_cast<float>(scores.mass_above(-INFINITY, top));
     ptx::wait_for_previous_kernel();
     return write_list(p, row, scores, {static_cast<float>(strength), 0}, at,
                       [&](float score) { return softmax_value(score, top, sum_f32); });
@@ -80,8 +79,9 @@ constexpr int blocks_per_multiprocessor(int items, bool best) {
 #else
   constexpr int kSmall = 10;
 #endif
-  if (items == 64) return 4;
-  if (items == 16) return best ? kSmall : 6;
+  if (items == 64) return best ? 4 : 3;
+  if (items == 16) return best ? kSmall : 7;
+  if (!best) return 8;
   return kSmall;
 }
 
@@ -114,7 +114,8 @@ __global__ void __launch_bounds__(kRowThreads, blocks_per_multiprocessor(kItems,
       write_list(p, row, scores, cut, at, [](float score) { return score; });
     });
   } else {
-    select_by_softmax(p, row, Row<kItems>(from, n), rule.strength, at);
+    with_row<kItems>(
+        from, n, [&](const auto& scores) { select_by_softmax(p, row, scores, rule.strength, at); });
   }
 }
 
@@ -123,12 +124,12 @@ void select_each_row(const BlockSelectParams& p, const HeadRules& heads, int cou
   const auto run = [&](auto* kernel) {
     launch_dependent(kernel, grid, kRowThreads, stream, p, heads);
   };
-  if (takes_best_of_row(p.rule)) {
-    if (p.num_blocks <= 32 * 16) return run(select_rows<16, true>);
-    if (p.num_blocks <= 32 * 64) return run(select_rows<64, true>);
-    return run(select_rows<0, true>);
-  }
-  p.num_blocks <= 32 * 16 ? run(select_rows<16, false>) : run(select_rows<0, false>);
+  const auto run_for = [&]<bool kBest>(std::bool_constant<kBest>) {
+    if (p.num_blocks <= 32 * 16) return run(select_rows<16, kBest>);
+    if (p.num_blocks <= 32 * 64) return run(select_rows<64, kBest>);
+    run(select_rows<0, kBest>);
+  };
+  takes_best_of_row(p.rule) ? run_for(std::true_type()) : run_for(std::false_type());
 }
 
 }  // namespace
