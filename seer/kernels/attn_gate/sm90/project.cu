@@ -16,9 +16,10 @@ namespace seer::kernels {
 namespace {
 
 // The product is turned over, weight^T x^T: what b is has its depth along memory.
-using Product = device::GemmF32Sm90<device::Along::side, 3>;
+template <int kStages>
+using Product = device::GemmF32Sm90<device::Along::side, kStages>;
 
-constexpr int kTile = Product::kTile;
+constexpr int kTile = Product<2>::kTile, kThreads = Product<2>::kThreads;
 constexpr int kBlocks = 2;  // on a multiprocessor
 // As if there were four: 128 registers a thread leave half of them to the pooling.
 constexpr int kRegistersForBlocks = 4;
@@ -42,7 +43,8 @@ struct Place {
   }
 };
 
-__global__ void __launch_bounds__(Product::kThreads, kRegistersForBlocks)
+template <int kStages>
+__global__ void __launch_bounds__(kThreads, kRegistersForBlocks)
     project(const __grid_constant__ GateProjectParams p, const __grid_constant__ CUtensorMap weight,
             const __grid_constant__ CUtensorMap x, unsigned tiles) {
   extern __shared__ __align__(1024) uint8_t memory[];
@@ -61,13 +63,14 @@ __global__ void __launch_bounds__(Product::kThreads, kRegistersForBlocks)
   const int d = p.out_dim, half = p.rope_half;
   const int64_t y_row = int64_t{p.num_out_heads} * d;
 
-  Product product(*reinterpret_cast<Product::Smem*>(memory), weight, x, p.in_dim, count, operands);
+  Product<kStages> product(*reinterpret_cast<typename Product<kStages>::Smem*>(memory), weight, x,
+                           p.in_dim, count, operands);
   for (int n = 0; n < count; ++n) {
     product.multiply(operands);
     const Place at = place_of(n);
     // This thread's blocks are row + 8 i and row + 8 i + 1, `left` and fewer.
-    const int feature = Product::first_row();
-    const int64_t row = at.row + Product::first_column();
+    const int feature = product.first_row();
+    const int64_t row = at.row + product.first_column();
     const auto left = static_cast<int>(min(p.num_blocks - row, int64_t{kTile}));
     if (at.turns) {
       // All angles first: they travel together.
@@ -103,6 +106,15 @@ __global__ void __launch_bounds__(Product::kThreads, kRegistersForBlocks)
   }
 }
 
+template <int kStages>
+void run(const GateProjectParams& p, const CUtensorMap& weight, const CUtensorMap& x,
+         unsigned tiles, void* stream) {
+  const unsigned grid = std::min(tiles, static_cast<unsigned>(kBlocks * num_multiprocessors()));
+  split_memory(project<kStages>, kSharedMemoryPercent);
+  launch(project<kStages>, grid, kThreads, sizeof(typename Product<kStages>::Smem), stream, p,
+         weight, x, tiles);
+}
+
 }  // namespace
 
 std::string why_not_attn_gate_project_sm90(const GateProjectParams& p) {
@@ -124,14 +136,13 @@ void attn_gate_project_sm90(const GateProjectParams& p, void* stream) {
              p.num_out_heads, " heads are too many for one call; give fewer sequences");
   const CUtensorMap weight =
       tensor_map({p.weight, p.out_dim, int64_t{p.in_dim} * p.out_dim}, p.in_dim, p.num_out_heads,
-                 p.out_dim, DType::f32, Product::kStep);
+                 p.out_dim, DType::f32, Product<2>::kStep);
   const CUtensorMap x = tensor_map({p.x, int64_t{p.num_in_heads} * p.in_dim, p.in_dim},
                                    p.num_blocks, p.num_in_heads, p.in_dim, DType::f32);
-  const auto grid =
-      static_cast<unsigned>(std::min<int64_t>(tiles, kBlocks * num_multiprocessors()));
-  split_memory(project, kSharedMemoryPercent);
-  launch(project, grid, Product::kThreads, sizeof(Product::Smem), stream, p, weight, x,
-         static_cast<unsigned>(tiles));
+  // A third stage hides more of a step's latency; where thread blocks take several tiles, the
+  // memory that it takes from the pooling costs more.
+  const auto run_tiles = tiles > kBlocks * num_multiprocessors() ? run<2> : run<3>;
+  run_tiles(p, weight, x, static_cast<unsigned>(tiles), stream);
 }
 
 }  // namespace seer::kernels
