@@ -34,7 +34,7 @@ def heights(bars):
     for name, row in bars.items():
         bottom, out[name] = 0, []
         for part in PARTS:
-            height = max(row[part], 0) / unit  # products on their own may take longer than among the rest
+            height = row[part] / unit
             out[name].append((part, bottom, height))
             bottom += height
     return out
