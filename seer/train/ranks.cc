@@ -1,6 +1,7 @@
 #include "seer/train/ranks.h"
 
 #include <ATen/ops/zeros.h>
+#include <c10/util/Logging.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
@@ -27,6 +28,7 @@ constexpr std::chrono::minutes kPatience{10};
 constexpr std::chrono::milliseconds kBeat{500};
 constexpr std::chrono::seconds kSilence{5};  // after which a process counts as gone, when asked
 constexpr std::chrono::seconds kDeath{15};   // after which it is, and others need not wait for it
+constexpr char kStoreHolder[] = "the process that holds the store (rank 0)";
 
 std::string variable(const char* name) {
   const char* value = std::getenv(name);
@@ -42,6 +44,16 @@ int number(const char* name) {
   SEER_CHECK(error == std::errc() && end == text.data() + text.size() && value >= 0, name, " is \"",
              text, "\", want a number; start the processes with torchrun --no-python");
   return value;
+}
+
+// c10d warns of each connection that breaks, with its stack; what matters of that is in our errors.
+// TORCH_CPP_LOG_LEVEL=WARNING shows it.
+void set_log_level() {
+  if (std::getenv("TORCH_CPP_LOG_LEVEL") != nullptr) {
+    c10::initLogging();
+  } else {
+    FLAGS_caffe2_log_level = c10::GLOG_ERROR;
+  }
 }
 
 c10::intrusive_ptr<c10d::Store> connect(int rank, int size) {
@@ -77,11 +89,15 @@ class Heartbeat {
     beat_ = std::jthread([this](const std::stop_token& stop) { work(stop); });
   }
   ~Heartbeat() {
+    beat_.request_stop();
+    beat_.join();
     if (std::uncaught_exceptions() > 0) return;  // who leaves with an error is missed by the others
     try {
-      const std::scoped_lock lock(mutex_);
-      store_->add(key("left", rank_), 1);  // in peace
-    } catch (const std::exception&) {      // whoever held the store has left before
+      // In peace. Not add(), which waits for an answer: whoever holds the store may read this and
+      // leave before it answers, of which c10d complains.
+      store_->set(key("left", rank_), "1");
+      if (rank_ == 0) wait_for_others();  // it may hold the store
+    } catch (const std::exception&) {     // whoever held the store has died
     }
   }
 
@@ -90,7 +106,7 @@ class Heartbeat {
     const std::vector<int64_t> before = counts();
     std::this_thread::sleep_for(kSilence);
     const std::vector<int64_t> after = counts();
-    if (after.empty()) return "the process that holds the store (rank 0)";
+    if (after.empty()) return kStoreHolder;
     std::string ranks;
     int found = 0;
     for (int i = 0; i < size_; ++i) {
@@ -112,7 +128,7 @@ class Heartbeat {
   const bool ends_process_;
   std::mutex mutex_;
   std::condition_variable_any asleep_;
-  std::jthread beat_;  // last: it ends first
+  std::jthread beat_;
 
   static std::string key(const char* what, int rank) { return message(what, "/", rank); }
 
@@ -122,6 +138,15 @@ class Heartbeat {
     std::unique_lock lock(own);
     asleep_.wait_for(lock, stop, time, [] { return false; });
     return !stop.stop_requested();
+  }
+
+  void wait_for_others() {
+    const auto end = Clock::now() + kSilence;
+    for (int i = 1; i < size_; ++i) {
+      while (store_->add(key("left", i), 0) == 0 && Clock::now() < end) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      }
+    }
   }
 
   void work(const std::stop_token& stop) {
@@ -135,7 +160,7 @@ class Heartbeat {
         if (ends_process_) look_at(others);
       } catch (const std::exception&) {
         // The store is gone, with rank 0. In a moment this process ends by itself, or it never does.
-        if (ends_process_ && sleep(stop, kDeath)) end_process("the process that holds the store");
+        if (ends_process_ && sleep(stop, kDeath)) end_process(kStoreHolder);
         return;
       }
     } while (sleep(stop, kBeat));
@@ -253,6 +278,7 @@ std::unique_ptr<Ranks> Ranks::from_environment(const at::Device& device) {
     return std::make_unique<Ranks>();
   }
   const int rank = number("RANK"), size = number("WORLD_SIZE");
+  set_log_level();
   SEER_CHECK(rank < size, "RANK is ", rank, ", want less than WORLD_SIZE, ", size);
   return std::make_unique<ManyRanks>(rank, size, device);
 }

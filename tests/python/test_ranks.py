@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -104,7 +105,8 @@ def test_validation_is_shared_and_gives_what_one_gives(text, tmp_path, device):
     assert outputs[1] == ("", "")
 
 
-def test_a_dead_process_ends_the_others_and_the_run_goes_on(text, tmp_path, device):
+@pytest.mark.parametrize("dead", [0, 1])
+def test_a_dead_process_ends_the_others_and_the_run_goes_on(text, tmp_path, device, dead):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run = lambda out: [start(rank, port, arguments(text, out, device, steps=12, **{"save-every": 1})) for rank in (0, 1)]
     port = free_port()
@@ -112,15 +114,17 @@ def test_a_dead_process_ends_the_others_and_the_run_goes_on(text, tmp_path, devi
         assert process.wait(timeout=300) == 0, process.stderr.read()
 
     port = free_port()
-    first, second = run(killed)
+    processes = run(killed)
+    end, other = processes[dead], processes[1 - dead]
     checkpoints = killed / "checkpoints"
     while not (checkpoints.exists() and any(checkpoints.glob("step-*.safetensors"))):
-        assert second.poll() is None, second.stderr.read()
+        assert end.poll() is None, end.stderr.read()
         time.sleep(0.02)
-    second.send_signal(signal.SIGKILL)
-    assert first.wait(timeout=120) == 1
-    message = first.stderr.read().splitlines()[-1]
-    assert "rank 1 does not answer any more" in message and "start all of them again" in message
+    end.send_signal(signal.SIGKILL)
+    assert other.wait(timeout=120) == 1
+    said = [line for line in other.stderr.read().splitlines() if not line.startswith("distill: ")]
+    assert len(said) == 1 and "start all of them again" in said[0], said
+    assert re.search(rf"rank {dead}\)? does not answer any more", said[0]), said
 
     port = free_port()
     for process in run(killed):

@@ -6,6 +6,7 @@
 // Tensor cores take 11 bits of a factor. Each factor is therefore split in two, x = hi + lo, and
 // three of the four products are summed: hi hi + hi lo + lo hi. What is left out is 2^-22 of a
 // product, less than a sum in f32 loses; and it is faster than the same in ordinary f32 arithmetic.
+// They truncate where f32 arithmetic rounds, so that they sum the products of one step and no more.
 //
 // The matrices are functions of their indices, so that masks, strides and rotations are the
 // caller's, or lie in memory as they are (Operand), which takes a third of the instructions. The
@@ -21,6 +22,8 @@ class GemmF32 {
   static constexpr int kTile = 64;      // rows and columns
   static constexpr int kThreads = 128;  // a warp has 32 rows and 32 columns
   static constexpr int kStep = 32;      // depth that shared memory holds
+  // Thread blocks whose registers a multiprocessor has, by what operands are.
+  static constexpr int kBlocksOfOperands = 4, kBlocksOfFunctions = 3;
 
   // An operand of one step, as it lies in memory: [side][depth] or [depth][side]. Rows are padded so
   // that the elements of a fragment lie in different banks.
@@ -40,7 +43,7 @@ class GemmF32 {
 #pragma unroll
       for (int n = 0; n < kColumnTiles; ++n) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) c_[m][n][i] = 0;
+        for (int i = 0; i < 4; ++i) sum_[m][n][i] = 0;
       }
     }
   }
@@ -104,8 +107,8 @@ class GemmF32 {
         const int row = first_row() + 16 * m + 8 * half + threadIdx.x % 32 / 4;
 #pragma unroll
         for (int n = 0; n < kColumnTiles / 2; ++n) {
-          take(row, column_of(n) + threadIdx.x % 4 * 2, &c_[m][n][2 * half],
-               &c_[m][n + kColumnTiles / 2][2 * half]);
+          take(row, column_of(n) + threadIdx.x % 4 * 2, &sum_[m][n][2 * half],
+               &sum_[m][n + kColumnTiles / 2][2 * half]);
         }
       }
     }
@@ -114,7 +117,7 @@ class GemmF32 {
  private:
   static constexpr int kRowTiles = 2, kColumnTiles = 4;   // of 16 rows, 8 columns
   static constexpr int kPart = kTile * kStep / kThreads;  // elements that a thread fetches
-  float c_[kRowTiles][kColumnTiles][4];
+  float sum_[kRowTiles][kColumnTiles][4];
 
   __device__ __forceinline__ static int first_row() { return threadIdx.x / 64 * 32; }
   // A warp has 16 of the first 32 columns and 16 of the others.
@@ -195,6 +198,7 @@ class GemmF32 {
   template <Along kA, Along kB>
   __device__ __forceinline__ void multiply(const Smem& smem) {
     const int group = threadIdx.x % 32 / 4, quad = threadIdx.x % 4;
+    float c[kRowTiles][kColumnTiles][4] = {};
 #pragma unroll
     for (int k0 = 0; k0 < kStep; k0 += 8) {
       uint32_t a_hi[kRowTiles][4], a_lo[kRowTiles][4];
@@ -221,13 +225,21 @@ class GemmF32 {
         for (int n = 0; n < kColumnTiles; ++n) {
 #pragma unroll
           for (int m = 0; m < kRowTiles; ++m) {
-            ptx::mma_tf32_16x8x8(c_[m][n], a[m], b[n][0], b[n][1]);
+            ptx::mma_tf32_16x8x8(c[m][n], a[m], b[n][0], b[n][1]);
           }
         }
       };
       add(a_lo, b_hi);
       add(a_hi, b_lo);
       add(a_hi, b_hi);
+    }
+#pragma unroll
+    for (int m = 0; m < kRowTiles; ++m) {
+#pragma unroll
+      for (int n = 0; n < kColumnTiles; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sum_[m][n][i] += c[m][n][i];
+      }
     }
   }
 };

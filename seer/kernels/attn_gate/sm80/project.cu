@@ -26,7 +26,7 @@ __device__ __forceinline__ int feature_of(int column, int half) {
   return column < 2 * half ? column / 2 + column % 2 * half : column;
 }
 
-__global__ void __launch_bounds__(GemmF32::kThreads, 4)
+__global__ void __launch_bounds__(GemmF32::kThreads, GemmF32::kBlocksOfFunctions)
     project(const __grid_constant__ GateProjectParams p) {
   __shared__ GemmF32::Smem smem;
   const int64_t r0 = int64_t{blockIdx.x} * kTile;
@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(GemmF32::kThreads, 4)
 
 // The same where features and weights are read as they lie in memory: a tile of columns is 32 features
 // and the 32 that turn with them, or 64 that do not turn.
-__global__ void __launch_bounds__(GemmF32::kThreads, 4)
+__global__ void __launch_bounds__(GemmF32::kThreads, GemmF32::kBlocksOfOperands)
     project_in_place(const __grid_constant__ GateProjectParams p) {
   __shared__ GemmF32::SmemOfTwo smem;
   const int64_t r0 = int64_t{blockIdx.x} * kTile;
@@ -145,7 +145,7 @@ void run_turn(const GateProjectParams& p, void* stream) {
                    static_cast<unsigned>(items));
 }
 
-__global__ void __launch_bounds__(GemmF32::kThreads, 4)
+__global__ void __launch_bounds__(GemmF32::kThreads, GemmF32::kBlocksOfFunctions)
     project_grad(const __grid_constant__ GateProjectGradParams p) {
   __shared__ GemmF32::Smem smem;
   const int f0 = blockIdx.x * kTile, column0 = blockIdx.y * kTile, h = blockIdx.z;

@@ -25,7 +25,8 @@ unsigned tiles_of(int64_t n) {
 
 // kInPlace: gate vectors are read as they lie in memory.
 template <bool kInPlace>
-__global__ void __launch_bounds__(GemmF32::kThreads, 4)
+__global__ void __launch_bounds__(GemmF32::kThreads, kInPlace ? GemmF32::kBlocksOfOperands
+                                                              : GemmF32::kBlocksOfFunctions)
     score(const __grid_constant__ GateScoreParams p) {
   __shared__ std::conditional_t<kInPlace, GemmF32::SmemOfTwo, GemmF32::Smem> smem;
   __shared__ int visible[kTile];
@@ -92,7 +93,7 @@ __device__ __forceinline__ void store(const GemmF32& product, float scale, float
   });
 }
 
-__global__ void __launch_bounds__(GemmF32::kThreads, 4)
+__global__ void __launch_bounds__(GemmF32::kThreads, GemmF32::kBlocksOfFunctions)
     score_grad_q(const __grid_constant__ GateScoreGradParams g) {
   const GateScoreParams& p = g.forward;
   __shared__ GemmF32::Smem smem;
@@ -124,7 +125,7 @@ __global__ void __launch_bounds__(GemmF32::kThreads, 4)
 }
 
 // The query heads that share a gate head are summed one after another.
-__global__ void __launch_bounds__(GemmF32::kThreads, 4)
+__global__ void __launch_bounds__(GemmF32::kThreads, GemmF32::kBlocksOfFunctions)
     score_grad_k(const __grid_constant__ GateScoreGradParams g) {
   const GateScoreParams& p = g.forward;
   __shared__ GemmF32::Smem smem;
