@@ -16,12 +16,21 @@ def bar(row):
     return f"{round(1 - row['density'], 1):.0%}" if row["implementation"] == "seer" else None
 
 
+def off(row):
+    """How far its density is from its bar's."""
+    return abs(row["density"] - round(row["density"], 1))
+
+
 def groups(rows):
     """{(model, tokens): {bar: row}}, models in the order of the rows, lengths ascending."""
     order, out = list(dict.fromkeys(r["model"] for r in rows)), {}
     for row in sorted(rows, key=lambda r: (order.index(r["model"]), r["len_q"])):
-        if bar(row) in BARS:
-            out.setdefault((row["model"], row["len_q"]), {})[bar(row)] = row
+        name = bar(row)
+        if name not in BARS:
+            continue
+        bars = out.setdefault((row["model"], row["len_q"]), {})
+        if name not in bars or off(row) < off(bars[name]):
+            bars[name] = row
     return out
 
 

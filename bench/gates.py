@@ -6,6 +6,7 @@
 Writes results/<chip>/attn_gate.json. Exit status 1 where scores or lists are wrong.
 """
 import argparse
+import itertools
 import math
 import pathlib
 import sys
@@ -28,7 +29,8 @@ class Gate:
 
     def __init__(self, shape, inputs):
         s, self.ops = shape, torch.ops.seer
-        draw = lambda *size: torch.randn(*size, device=inputs.q.device)
+        generator = torch.Generator(inputs.q.device).manual_seed(0)
+        draw = lambda *size: torch.randn(*size, device=inputs.q.device, generator=generator)
         ends = lambda n: torch.tensor([0, n], dtype=torch.int32, device=inputs.q.device)
         self.shape, self.inputs, self.side = shape, inputs, torch.cuda.Stream(priority=-3)
         self.cu, self.cu_blocks = ends(s.len_q), ends(s.rows)
@@ -91,24 +93,57 @@ def strengths(rules, density, scores):
     return {rule: known[rule] for rule in rules}
 
 
-def check(gate, lists, strength):
-    """Why scores or the lists of nz_ratio are wrong; "" if they are not."""
-    s, scores = gate.shape, gate.scores()
-    rows = torch.tensor(sorted({0, 1, s.rows // 2, s.rows - 1}), device=scores.device)
-    for head in {0, s.heads_q - 1}:
+def sampled(scores):
+    """Heads and rows of scores [H, R, N] that are checked."""
+    heads, rows, _ = scores.shape
+    return sorted({0, heads - 1}), sorted({0, 1, rows // 2, rows - 1})
+
+
+def check_scores(gate, scores):
+    """Why scores are wrong; "ok" if they are not."""
+    heads, rows = sampled(scores)
+    rows = torch.tensor(rows, device=scores.device)
+    for head in heads:
         found, want = scores[head, rows].double(), gate.reference(head, rows)
         if not torch.equal(found.isinf(), want.isinf()):
             return "wrong: masked scores differ"
         off = (found - want).nan_to_num(0, 0, 0).abs().max().item()
         if not off <= LIMIT:
             return f"wrong: scores differ by {off:.2e}, limit {LIMIT:g}"
-        best = max(1, int((1 - math.sqrt(1 - strength)) * s.rows))
-        for row in rows.tolist():
-            begin, count = lists[0][head, row].item(), lists[1][head, row].item()
-            chosen = lists[2][begin:begin + count].tolist()
-            order = scores[head, row, :row + 1].sort(descending=True, stable=True).indices[:best].tolist()
-            if chosen != sorted({row, *order}):
-                return f"wrong: the list of head {head}, row {row}"
+    return "ok"
+
+
+def cut_of(rule, strength, scores, row):
+    """The smallest softmax value that the rule takes in a row of a head's scores [R, N], in double."""
+    causal = scores.double().softmax(1)
+    if rule == "threshold":
+        return strength
+    if rule == "top_p":
+        ordered = causal[row].sort(descending=True).values
+        return ordered[min(int((ordered.cumsum(0) < strength).sum()), len(ordered) - 1)].item()
+    visible = len(scores) * (len(scores) + 1) // 2
+    return causal.flatten().topk(int(strength * visible)).values[-1].item()
+
+
+def check_lists(rule, strength, scores, lists):
+    """Why a rule's lists are wrong, if scores [H, R, N] are right; "ok" if they are not."""
+    begins, counts, blocks = lists
+    for head, row in itertools.product(*sampled(scores)):
+        begin, values = begins[head, row].item(), scores[head, row, :row + 1]
+        chosen = blocks[begin:begin + counts[head, row].item()].long()
+        mask = torch.zeros(row + 1, dtype=torch.bool, device=scores.device)
+        mask[chosen] = True
+        if rule in ("nz_ratio", "row_budget"):
+            best = int((1 - math.sqrt(1 - strength)) * scores.shape[2]) if rule == "nz_ratio" else int(strength) // BLOCK
+            must = torch.zeros_like(mask)
+            must[values.sort(descending=True, stable=True).indices[:max(1, best)]] = True
+            may = must.clone()
+        else:  # softmax values next to the cut may be on either side: they are f32
+            cut, softmax = cut_of(rule, strength, scores[head], row), values.double().softmax(0)
+            must, may = softmax > cut * (1 + 1e-5), softmax > cut * (1 - 1e-5)
+        must[row] = may[row] = True  # the diagonal
+        if chosen.tolist() != mask.nonzero().flatten().tolist() or (must & ~mask).any() or (mask & ~may).any():
+            return f"wrong: the list of head {head}, row {row}"
     return "ok"
 
 
@@ -129,19 +164,22 @@ def measure(shape, args):
     calls["gate and selection"] = lambda: gate.select(gate.scores(), "nz_ratio", args.density)
     calls["sparse attention"] = sparse.run
     timed = timing.round_robin(calls, args.runs, args.seconds)
-    attention, status = timed["sparse attention"].median, check(gate, lists, args.density)
+    attention = timed["sparse attention"].median
+    by_step = {"sparse attention": lists, **{f"select {rule}": gate.select(scores, rule, strength)
+                                             for rule, strength in by_rule.items()}}
+    status = {f"select {rule}": check_lists(rule, strength, scores, by_step[f"select {rule}"])
+              for rule, strength in by_rule.items()}
+    status[None] = check_scores(gate, scores)  # of all other steps
     visible = shape.visible * shape.heads_q
     rows = []
     for step, times in timed.items():
         if isinstance(times, Exception):
             raise times
-        kept = lists if step == "sparse attention" else None
-        if step.startswith("select "):
-            kept = gate.select(scores, step[7:], by_rule[step[7:]])
+        kept = by_step.get(step)
         rows.append({"implementation": step, "heads_q": shape.heads_q, "heads_kv": shape.heads_kv,
                      "head_dim": shape.head_dim, "len_q": shape.len_q, "len_k": shape.len_k, "block": BLOCK,
                      "dtype": shape.dtype, "density": kept and kept[1].sum().item() / visible, **times.row(),
-                     "of_sparse_attention": times.median / attention, "status": status})
+                     "of_sparse_attention": times.median / attention, "status": status.get(step, status[None])})
     return rows
 
 

@@ -9,8 +9,8 @@
 
 namespace seer::bench {
 
-// Counts this thread's calls of the op ("aten::linear") while it lives; one at a time. Calls inside of
-// such a call would be counted twice.
+// Counts this thread's calls of the op ("aten::linear") while it lives; one at a time. Not for an
+// op that calls itself.
 class OpStopwatch {
  public:
   OpStopwatch(std::string op, const c10::Device& device);
@@ -20,7 +20,6 @@ class OpStopwatch {
 
   // Of all calls so far; waits for them.
   double seconds() { return watch_.seconds(); }
-  void reset() { watch_.reset(); }
 
  private:
   std::string op_;

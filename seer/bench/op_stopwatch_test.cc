@@ -20,8 +20,6 @@ TEST(OpStopwatch, CountsTheNamedOpWhileItLives) {
   EXPECT_GT(one, 0);
   at::linear(x, x);
   EXPECT_GT(watch->seconds(), one);
-  watch->reset();
-  EXPECT_EQ(watch->seconds(), 0);
   EXPECT_THROW(OpStopwatch("aten::mm", at::kCPU), seer::Error);
   watch.reset();
   at::linear(x, x);  // nobody counts

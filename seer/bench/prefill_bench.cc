@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
+#include <list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -27,17 +29,23 @@ double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-// One of torch's dense attentions and no other, while it lives.
+// One of torch's dense attentions and no other, while it lives: what it does not take is an error.
 class OnlyDense {
  public:
   explicit OnlyDense(const std::string& name) {
-    auto& context = at::globalContext();
-    context.setSDPUseFlash(name != "cuDNN");
-    context.setSDPUseCuDNN(name == "cuDNN");
+    set(name == "FlashAttention-2", name == "cuDNN", /*others=*/false);
   }
-  ~OnlyDense() {
-    at::globalContext().setSDPUseFlash(true);
-    at::globalContext().setSDPUseCuDNN(true);
+  ~OnlyDense() { set(true, true, true); }
+  OnlyDense(const OnlyDense&) = delete;
+  OnlyDense& operator=(const OnlyDense&) = delete;
+
+ private:
+  static void set(bool flash, bool cudnn, bool others) {
+    auto& context = at::globalContext();
+    context.setSDPUseFlash(flash);
+    context.setSDPUseCuDNN(cudnn);
+    context.setSDPUseMemEfficient(others);
+    context.setSDPUseMath(others);
   }
 };
 
@@ -66,14 +74,15 @@ class Variant {
 
   void run(const Prompt& prompt) {
     const at::Device device = model_.device();
-    std::optional<OnlyDense> only;
-    if (!kind_.empty()) only.emplace(kind_);
     torch_ops::Stopwatch dense_time(device);
     OpStopwatch products_time("aten::linear", device);
     if (sparse_) sparse_->reset_statistics();
     const models::Attention attention = [&](const models::AttentionInput& input) {
       if (sparse_) return (*sparse_)(input);
       const auto span = dense_time.span();
+      // Layers with a window are the same in all runs: torch's choice, which takes a mask.
+      std::optional<OnlyDense> only;
+      if (!kind_.empty() && !models::window_cuts(input)) only.emplace(kind_);
       return models::dense_attention(input);
     };
     const PeakMemory peak(device);
@@ -95,10 +104,23 @@ class Variant {
     peak_mib_ = std::max(peak_mib_, peak.mib());
   }
 
-  // Of runs that only warmed up.
-  void forget() {
+  // A run that does not count. False, having said so, where torch's attention of this kind does not
+  // take the model.
+  bool warm_up(const Prompt& prompt) {
+    try {
+      run(prompt);
+    } catch (const c10::OutOfMemoryError&) {
+      throw;
+    } catch (const c10::Error& error) {
+      if (kind_.empty()) throw;
+      std::string why = error.what_without_backtrace();
+      why = why.substr(0, why.find('\n'));
+      std::fprintf(stderr, "seer: %s is left out: torch says \"%s\"\n", name.c_str(), why.c_str());
+      return false;
+    }
     runs_.clear();
     peak_mib_ = 0;
+    return true;
   }
 
   // That of the run with the median time: parts and total belong together.
@@ -145,7 +167,7 @@ void prefill(const models::Decoder& model, const models::Gates& gates,
   const at::Tensor ids = at::randint(model.config().vocab_size, {length}, at::kLong).to(device);
   const Prompt prompt{ids, {.q_lens = {length}, .k_lens = {length}, .prompt_len = 0}};
 
-  std::vector<Variant> variants;
+  std::list<Variant> variants;
   if (device.is_cuda()) {
     variants.emplace_back(model, "FlashAttention-2");
     variants.emplace_back(model, "cuDNN");
@@ -155,10 +177,7 @@ void prefill(const models::Decoder& model, const models::Gates& gates,
   for (const auto& selection : selections) variants.emplace_back(model, gates, selection);
 
   // In turn: all of them meet the chip as warm, and its clock as high.
-  for (Variant& variant : variants) {
-    variant.run(prompt);
-    variant.forget();
-  }
+  variants.remove_if([&](Variant& variant) { return !variant.warm_up(prompt); });
   const double most = seconds * static_cast<double>(variants.size());
   const auto begin = Clock::now();
   for (int done = 0; done < runs || seconds_since(begin) < most; ++done) {
@@ -184,7 +203,7 @@ void prefill(const models::Decoder& model, const models::Gates& gates,
       if (fastest.empty() || total < least) fastest = variant.name, least = total;
     } else {
       for (const auto& [dense, ms] : beside) row["overheads"][dense] = total / (ms + attention) - 1;
-      row["overhead"] = row["overheads"][fastest];
+      if (!fastest.empty()) row["overhead"] = row["overheads"][fastest];
     }
     rows.push_back(std::move(row));
   }

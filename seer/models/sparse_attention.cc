@@ -162,7 +162,10 @@ std::tuple<at::Tensor, at::Tensor> SparseAttention::attend(const AttentionInput&
 }
 
 at::Tensor SparseAttention::operator()(const AttentionInput& input) {
-  if (window_cuts(input)) return dense_attention(input);
+  if (window_cuts(input)) {
+    const auto span = attention_.span();
+    return dense_attention(input);
+  }
   const Sequences& sequences = input.sequences;
   for (size_t b = 0; b < sequences.q_lens.size(); ++b) {
     const int64_t begin = sequences.k_lens[b] - sequences.q_lens[b];

@@ -58,7 +58,9 @@ void set_log_level() {
 
 c10::intrusive_ptr<c10d::Store> connect(int rank, int size) {
   c10d::TCPStoreOptions options;
-  options.port = static_cast<uint16_t>(number("MASTER_PORT"));
+  const int port = number("MASTER_PORT");
+  SEER_CHECK(port >= 1 && port <= 65535, "MASTER_PORT is ", port, ", want 1 to 65535");
+  options.port = static_cast<uint16_t>(port);
   // torchrun's agent may hold the store already.
   const char* agent = std::getenv("TORCHELASTIC_USE_AGENT_STORE");
   options.isServer = rank == 0 && !(agent != nullptr && std::strcmp(agent, "True") == 0);
@@ -104,6 +106,7 @@ class Heartbeat {
   // "rank 1", "ranks 1, 3"; empty where all answer.
   std::string gone() {
     const std::vector<int64_t> before = counts();
+    if (before.empty()) return kStoreHolder;
     std::this_thread::sleep_for(kSilence);
     const std::vector<int64_t> after = counts();
     if (after.empty()) return kStoreHolder;
@@ -205,16 +208,19 @@ class ManyRanks : public Ranks {
   ManyRanks(int rank, int size, const at::Device& device)
       : rank_(rank),
         size_(size),
+        store_(connect(rank, size)),
         token_(at::zeros({1}, at::TensorOptions(device).dtype(at::kFloat))) {
-    const auto store = connect(rank, size);
     heartbeat_ = std::make_unique<Heartbeat>(connect_again(size), rank, size, device.is_cuda());
-    guard([&] { backend_ = device.is_cuda() ? nccl_backend(store, rank, size) : gloo(store); });
+    guard([&] { backend_ = device.is_cuda() ? nccl_backend(store_, rank, size) : gloo(); });
     meet();
   }
 
   ~ManyRanks() override {
     if (!token_.is_cuda() || !backend_) return;
-    std::uncaught_exceptions() > 0 ? backend_->abort() : backend_->shutdown();
+    try {
+      std::uncaught_exceptions() > 0 ? backend_->abort() : backend_->shutdown();
+    } catch (const std::exception&) {  // of a process that is gone: nothing is left to be summed
+    }
   }
 
   int rank() const override { return rank_; }
@@ -242,6 +248,7 @@ class ManyRanks : public Ranks {
 
  private:
   const int rank_, size_;
+  const c10::intrusive_ptr<c10d::Store> store_;  // longest: the others may still want to read it
   const at::Tensor token_;
   std::unique_ptr<Heartbeat> heartbeat_;
   c10::intrusive_ptr<c10d::Backend> backend_;
@@ -249,11 +256,11 @@ class ManyRanks : public Ranks {
 
   static c10::intrusive_ptr<c10d::Store> connect_again(int size) { return connect(1, size); }
 
-  c10::intrusive_ptr<c10d::Backend> gloo(const c10::intrusive_ptr<c10d::Store>& store) const {
+  c10::intrusive_ptr<c10d::Backend> gloo() const {
     auto options = c10d::ProcessGroupGloo::Options::create(kPatience);
     options->devices.push_back(c10d::ProcessGroupGloo::createDefaultDevice());
     options->threads = 2;
-    return c10::make_intrusive<c10d::ProcessGroupGloo>(store, rank_, size_, options);
+    return c10::make_intrusive<c10d::ProcessGroupGloo>(store_, rank_, size_, options);
   }
 
   // What the libraries throw becomes one line.

@@ -13,6 +13,7 @@ import block_lists  # noqa: E402
 import cases  # noqa: E402
 import check  # noqa: E402
 import first_token  # noqa: E402
+import gates  # noqa: E402
 import plot  # noqa: E402
 import pooled_attention  # noqa: E402
 import prefill_attention  # noqa: E402
@@ -287,6 +288,24 @@ def test_plot_is_drawn(tmp_path):
     assert (tmp_path / "x.png").stat().st_size > 10_000
 
 
+@pytest.mark.parametrize("rule", ["nz_ratio", "row_budget", "threshold", "top_p", "head_budget"])
+def test_check_of_chosen_blocks(rule):
+    torch.ops.load_library(str(BUILD / "libseer.so"))
+    rows = 40
+    scores = torch.randn(3, rows, rows, generator=torch.Generator().manual_seed(1)) * 2
+    scores = scores.masked_fill(~visible(rows, rows), -torch.inf)
+    strength = gates.strengths([rule], 0.2, scores)[rule]
+    ends = lambda n: torch.tensor([0, n], dtype=torch.int32)
+    tokens, blocks = ends(rows * cases.BLOCK), ends(rows)
+    lists = torch.ops.seer.block_select(scores, tokens, tokens, blocks, cases.BLOCK, rule, [strength])
+    assert gates.check_lists(rule, strength, scores, lists) == "ok"
+    begins, counts, chosen = (x.clone() for x in lists)
+    counts[2, rows - 1] -= 1
+    assert "head 2, row 39" in gates.check_lists(rule, strength, scores, (begins, counts, chosen))
+    other = torch.ops.seer.block_select(-scores, tokens, tokens, blocks, cases.BLOCK, rule, [strength])
+    assert gates.check_lists(rule, strength, scores, other).startswith("wrong")
+
+
 def prompt_row(implementation, density, ms, model="m", tokens=32768):
     """As `seer bench prefill` writes them; half of the time are products, a quarter attention."""
     sparse = implementation == "seer"
@@ -302,6 +321,7 @@ PROMPTS = [prompt_row("seer", .102, 400.), prompt_row("dense, FlashAttention-2",
 
 def test_bars_of_the_first_token():
     found = first_token.groups(PROMPTS)
+    assert first_token.groups([*PROMPTS, prompt_row("seer", .14, 1.)]) == found  # .102 is nearer to 90%
     assert list(found) == [("m", 8192), ("m", 32768)]
     bars = found["m", 32768]
     assert {name: row["median_ms"] for name, row in bars.items()} == {

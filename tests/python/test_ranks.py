@@ -159,6 +159,9 @@ def test_errors(text, tmp_path):
     result = subprocess.run(arguments(text, tmp_path / "none"), env=environment(WORLD_SIZE=2, RANK=0), text=True,
                             capture_output=True)
     assert result.returncode == 1 and "MASTER_PORT is not" in result.stderr
+    result = subprocess.run(arguments(text, tmp_path / "none"), text=True, capture_output=True,
+                            env=environment(WORLD_SIZE=2, RANK=0, MASTER_ADDR="127.0.0.1", MASTER_PORT=70000))
+    assert result.returncode == 1 and "MASTER_PORT is 70000, want 1 to 65535" in result.stderr
     result = subprocess.run(arguments(text, tmp_path / "none"), env=environment(WORLD_SIZE="two"), text=True,
                             capture_output=True)
     assert result.returncode == 1 and 'WORLD_SIZE is "two"' in result.stderr

@@ -7,7 +7,8 @@
 //   score:   gate vectors      ->  scores of key blocks for every query block
 //
 // arXiv 2410.13276, section 3.1. The gate's inputs are detached from the base model, so pooling has
-// no backward. All gate arithmetic is f32.
+// no backward. All gate arithmetic is f32; on a GPU a product of a factor that is infinite,
+// or rounds to it at 11 bits, may be NaN.
 
 #include <cstdint>
 

@@ -4,9 +4,10 @@
 //
 //   c[64, 64] = a[64, depth] b[64, depth]^T
 //
-// As gemm_f32.cuh has it, x = hi + lo and hi hi + hi lo + lo hi. hi is what tensor cores take of x:
-// they leave out its last 13 bits. Of b, which they read from shared memory, only lo has to be
-// written; a passes through registers. They truncate where f32 arithmetic rounds, so that they sum
+// As gemm_f32.cuh has it, x = hi + lo and hi hi + hi lo + lo hi. Of b, which tensor cores read from
+// shared memory, hi is what they take of it, all but its last 13 bits, so that only lo has to be
+// written, rounded to their 11 bits. a passes through registers, its hi is rounded: lo has either
+// sign, and what is left out, 2^-20 of a product at most and 2^-23 on average, does not add up. They truncate where f32 arithmetic rounds, so that they sum
 // the products of one step and no more. The order of all sums is fixed: the same bits in every run.
 
 #include "seer/kernels/device/operand.cuh"
@@ -141,10 +142,9 @@ class GemmF32Sm90 {
     if (next_k_ >= steps_ * kStep) next_k_ = 0, ++next_product_;
   }
 
-  __device__ __forceinline__ static uint32_t high(uint32_t x) { return x & 0xffffe000u; }
-  __device__ __forceinline__ static float low(float x) {
-    return x - __uint_as_float(high(__float_as_uint(x)));
-  }
+  // What tensor cores take of x, and half of the last bit of that: added before, it rounds.
+  __device__ __forceinline__ static uint32_t taken(uint32_t x) { return x & 0xffffe000u; }
+  static constexpr uint32_t kHalf = 0x1000;
 
   static constexpr int kFours = kTile * kStep / 4 / kThreads;  // of b, of a thread
   __device__ __forceinline__ static int four(int i) {
@@ -152,15 +152,25 @@ class GemmF32Sm90 {
   }
   // lo lies where x does in its own buffer, whatever the swizzle.
   __device__ __forceinline__ static void split_b(float* lo, const float* x) {
-    float4 read[kFours];  // all of it before the first is written: they travel together
+    constexpr int kTogether = 2;  // are read before the first is written: they travel together
 #pragma unroll
-    for (int i = 0; i < kFours; ++i) read[i] = *reinterpret_cast<const float4*>(x + four(i));
+    for (int first = 0; first < kFours; first += kTogether) {
+      float4 read[kTogether];
 #pragma unroll
-    for (int i = 0; i < kFours; ++i) {
-      const float4& v = read[i];
-      *reinterpret_cast<float4*>(lo + four(i)) =
-          make_float4(low(v.x), low(v.y), low(v.z), low(v.w));
+      for (int i = 0; i < kTogether; ++i) {
+        read[i] = *reinterpret_cast<const float4*>(x + four(first + i));
+      }
+#pragma unroll
+      for (int i = 0; i < kTogether; ++i) {
+        const float4& v = read[i];
+        *reinterpret_cast<float4*>(lo + four(first + i)) =
+            make_float4(low_b(v.x), low_b(v.y), low_b(v.z), low_b(v.w));
+      }
     }
+  }
+  __device__ __forceinline__ static float low_b(float x) {
+    const float lo = x - __uint_as_float(taken(__float_as_uint(x)));
+    return __uint_as_float(__float_as_uint(lo) + kHalf);
   }
 
   // The fragments of this warp: lane l has rows l / 4 and l / 4 + 8, columns l % 4 and l % 4 + 4.
@@ -189,8 +199,9 @@ class GemmF32Sm90 {
     for (int k = 0; k < kDepths; ++k) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        lo[k][i] = __float_as_uint(low(__uint_as_float(x[k][i])));
-        x[k][i] = high(x[k][i]);
+        const uint32_t hi = taken(x[k][i] + kHalf);
+        lo[k][i] = __float_as_uint(__uint_as_float(x[k][i]) - __uint_as_float(hi));
+        x[k][i] = hi;
       }
     }
   }
