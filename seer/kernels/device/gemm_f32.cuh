@@ -5,8 +5,9 @@
 //
 // Tensor cores take 11 bits of a factor. Each factor is therefore split in two, x = hi + lo, and
 // three of the four products are summed: hi hi + hi lo + lo hi. What is left out is 2^-21 of a
-// product at most and 2^-23 on average, less than a sum in f32 loses; and it is faster than the same in ordinary f32 arithmetic.
-// They truncate where f32 arithmetic rounds, so that they sum the products of one step and no more.
+// product at most and 2^-23 on average, less than a sum in f32 loses; and it is faster than the same
+// in ordinary f32 arithmetic. Tensor cores truncate where that rounds, so that they sum the products
+// of one step and no more.
 //
 // The matrices are functions of their indices, so that masks, strides and rotations are the
 // caller's, or lie in memory as they are (Operand), which takes a third of the instructions. The

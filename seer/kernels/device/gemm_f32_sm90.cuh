@@ -6,8 +6,9 @@
 //
 // As gemm_f32.cuh has it, x = hi + lo and hi hi + hi lo + lo hi. Of b, which tensor cores read from
 // shared memory, hi is what they take of it, all but its last 13 bits, so that only lo has to be
-// written, rounded to their 11 bits. a passes through registers, its hi is rounded: lo has either
-// sign, and what is left out, 2^-20 of a product at most and 2^-23 on average, does not add up. They truncate where f32 arithmetic rounds, so that they sum
+// written. a passes through registers, and its hi is rounded: its lo has either sign, so that lo lo,
+// which is left out, does not add up. With what is cut off the lo, a product is off by 2^-20 of it
+// at most, 2^-22 on average. Tensor cores truncate where f32 arithmetic rounds, so that they sum
 // the products of one step and no more. The order of all sums is fixed: the same bits in every run.
 
 #include "seer/kernels/device/operand.cuh"
@@ -152,25 +153,18 @@ class GemmF32Sm90 {
   }
   // lo lies where x does in its own buffer, whatever the swizzle.
   __device__ __forceinline__ static void split_b(float* lo, const float* x) {
-    constexpr int kTogether = 2;  // are read before the first is written: they travel together
+    float4 read[kFours];  // all of it before the first is written: they travel together
 #pragma unroll
-    for (int first = 0; first < kFours; first += kTogether) {
-      float4 read[kTogether];
+    for (int i = 0; i < kFours; ++i) read[i] = *reinterpret_cast<const float4*>(x + four(i));
 #pragma unroll
-      for (int i = 0; i < kTogether; ++i) {
-        read[i] = *reinterpret_cast<const float4*>(x + four(first + i));
-      }
-#pragma unroll
-      for (int i = 0; i < kTogether; ++i) {
-        const float4& v = read[i];
-        *reinterpret_cast<float4*>(lo + four(first + i)) =
-            make_float4(low_b(v.x), low_b(v.y), low_b(v.z), low_b(v.w));
-      }
+    for (int i = 0; i < kFours; ++i) {
+      const float4& v = read[i];
+      *reinterpret_cast<float4*>(lo + four(i)) =
+          make_float4(low_b(v.x), low_b(v.y), low_b(v.z), low_b(v.w));
     }
   }
   __device__ __forceinline__ static float low_b(float x) {
-    const float lo = x - __uint_as_float(taken(__float_as_uint(x)));
-    return __uint_as_float(__float_as_uint(lo) + kHalf);
+    return x - __uint_as_float(taken(__float_as_uint(x)));
   }
 
   // The fragments of this warp: lane l has rows l / 4 and l / 4 + 8, columns l % 4 and l % 4 + 4.
