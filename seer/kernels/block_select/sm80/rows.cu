@@ -48,8 +48,11 @@ __global__ void __launch_bounds__(kPlaceThreads)
   }
 }
 
+// What a row's cut goes by.
+enum class CutBy { count, mass, value };  // the k best; top_p; threshold
+
 // The cut of the rules that look at softmax values, and the list.
-template <class Scores>
+template <CutBy kBy, class Scores>
 __device__ __forceinline__ void select_by_softmax(const BlockSelectParams& p, const SelectRow& row,
                                                   const Scores& scores, double strength,
                                                   int64_t at) {
@@ -57,15 +60,16 @@ __device__ __forceinline__ void select_by_softmax(const BlockSelectParams& p, co
   const float top = scores.largest();
   const bool valid = !scores.has_nan() && top < INFINITY;
   if (valid && top > -INFINITY) {
-    if (p.rule == SelectRule::top_p) {
+    if constexpr (kBy == CutBy::mass) {
       const Cut cut = best_mass(scores, scores.masses(top), strength, top);
       ptx::wait_for_previous_kernel();
       return write_list(p, row, scores, cut, at, as_it_is);
+    } else {
+      const auto sum_f32 = static_cast<float>(scores.mass_above(-INFINITY, top));
+      ptx::wait_for_previous_kernel();
+      return write_list(p, row, scores, {static_cast<float>(strength), 0}, at,
+                        [&](float score) { return softmax_value(score, top, sum_f32); });
     }
-    const auto sum_f32 = static_cast<float>(scores.mass_above(-INFINITY, top));
-    ptx::wait_for_previous_kernel();
-    return write_list(p, row, scores, {static_cast<float>(strength), 0}, at,
-                      [&](float score) { return softmax_value(score, top, sum_f32); });
   }
   ptx::wait_for_previous_kernel();
   if (!valid) return write_invalid(p, at);
@@ -73,22 +77,20 @@ __device__ __forceinline__ void select_by_softmax(const BlockSelectParams& p, co
 }
 
 // As many thread blocks of select_rows as have their registers on a multiprocessor without spills.
-constexpr int blocks_per_multiprocessor(int items, bool best) {
+constexpr int blocks_per_multiprocessor(int items, CutBy by) {
 #if __CUDA_ARCH__ >= 900
   constexpr int kSmall = 12;
 #else
   constexpr int kSmall = 10;
 #endif
-  if (items == 64) return best ? 4 : 3;
-  if (items == 16) return best ? kSmall : 7;
-  if (!best) return 8;
-  return kSmall;
+  if (items == 64) return by == CutBy::count ? 4 : 3;
+  if (by == CutBy::mass) return items == 16 ? 7 : 8;
+  return items == 16 && by == CutBy::value ? 6 : kSmall;
 }
 
-// kBest: the rules that take the k best; else those that look at softmax values. Starts beside
-// place_rows, whose `begin` is needed last.
-template <int kItems, bool kBest>
-__global__ void __launch_bounds__(kRowThreads, blocks_per_multiprocessor(kItems, kBest))
+// Starts beside place_rows, whose `begin` is needed last.
+template <int kItems, CutBy kBy>
+__global__ void __launch_bounds__(kRowThreads, blocks_per_multiprocessor(kItems, kBy))
     select_rows(const __grid_constant__ BlockSelectParams p,
                 const __grid_constant__ HeadRules heads) {
   const int64_t r = row_of_warp(p);
@@ -103,7 +105,7 @@ __global__ void __launch_bounds__(kRowThreads, blocks_per_multiprocessor(kItems,
   const SelectRow row = select_row(p, b, r - p.cu_rows[b]);
   const float* from = p.scores + at * p.num_blocks;
   const int n = of_warp(static_cast<int>(row.blocks.end));
-  if constexpr (kBest) {
+  if constexpr (kBy == CutBy::count) {
     with_row<kItems>(from, n, [&](const auto& scores) {
       const Moments moments = moments_of(scores);
       const bool nan = isnan(moments.sum) && scores.has_nan();  // sums may overflow both ways
@@ -113,9 +115,12 @@ __global__ void __launch_bounds__(kRowThreads, blocks_per_multiprocessor(kItems,
       if (nan) return write_invalid(p, at);
       write_list(p, row, scores, cut, at, [](float score) { return score; });
     });
+  } else if constexpr (kBy == CutBy::mass) {
+    with_row<kItems>(from, n, [&](const auto& scores) {
+      select_by_softmax<kBy>(p, row, scores, rule.strength, at);
+    });
   } else {
-    with_row<kItems>(
-        from, n, [&](const auto& scores) { select_by_softmax(p, row, scores, rule.strength, at); });
+    select_by_softmax<kBy>(p, row, Row<kItems>(from, n), rule.strength, at);
   }
 }
 
@@ -124,12 +129,21 @@ void select_each_row(const BlockSelectParams& p, const HeadRules& heads, int cou
   const auto run = [&](auto* kernel) {
     launch_dependent(kernel, grid, kRowThreads, stream, p, heads);
   };
-  const auto run_for = [&]<bool kBest>(std::bool_constant<kBest>) {
-    if (p.num_blocks <= 32 * 16) return run(select_rows<16, kBest>);
-    if (p.num_blocks <= 32 * 64) return run(select_rows<64, kBest>);
-    run(select_rows<0, kBest>);
+  const auto run_by = [&]<CutBy kBy>(std::integral_constant<CutBy, kBy>) {
+    if (p.num_blocks <= 32 * 16) return run(select_rows<16, kBy>);
+    // A threshold looks at a row a few times only: more rows at once do better than registers.
+    if constexpr (kBy != CutBy::value) {
+      if (p.num_blocks <= 32 * 64) return run(select_rows<64, kBy>);
+    }
+    run(select_rows<0, kBy>);
   };
-  takes_best_of_row(p.rule) ? run_for(std::true_type()) : run_for(std::false_type());
+  if (takes_best_of_row(p.rule)) {
+    run_by(std::integral_constant<CutBy, CutBy::count>());
+  } else if (p.rule == SelectRule::top_p) {
+    run_by(std::integral_constant<CutBy, CutBy::mass>());
+  } else {
+    run_by(std::integral_constant<CutBy, CutBy::value>());
+  }
 }
 
 }  // namespace
