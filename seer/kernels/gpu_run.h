@@ -4,6 +4,8 @@
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
+#include <span>
+
 #include "seer/kernels/device_buffer.h"
 #include "seer/kernels/impl.h"
 
@@ -16,6 +18,25 @@ class OnGpu : public Base {
     if (num_cuda_devices() == 0) GTEST_SKIP() << "no GPU";
   }
 };
+
+// visit(impl) for every implementation that takes the call on this GPU; how many do.
+template <class Params, class Visit>
+int visit_kernels(std::span<const Impl<Params>> impls, const Params& p, const Visit& visit) {
+  const Device device = cuda_device(0);
+  int taken = 0;
+  for (const Impl<Params>& impl : impls) {
+    if (!impl.why_not(p, device).empty()) continue;
+    SCOPED_TRACE(impl.name);
+    visit(impl);
+    ++taken;
+  }
+  return taken;
+}
+// One at least must take it.
+template <class Params, class Visit>
+void for_each_kernel(std::span<const Impl<Params>> impls, const Params& p, const Visit& visit) {
+  EXPECT_GT(visit_kernels(impls, p, visit), 0) << "no kernel takes the call";
+}
 
 // Captures call(stream), on a stream that waits for no other, and replays it twice: a call that
 // allocates or waits cannot be captured. Waits for the end.

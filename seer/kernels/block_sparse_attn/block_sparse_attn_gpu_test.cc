@@ -21,9 +21,7 @@ using Reference = BlockSparseAttnReference;
 
 constexpr DType kDTypes[] = {DType::bf16, DType::f16};
 
-class BlockSparseAttnGpuCases : public testing::TestWithParam<Case> {
-  void SetUp() override { skip_without_gpu(); }
-};
+class BlockSparseAttnGpuCases : public OnGpu<testing::TestWithParam<Case>> {};
 
 // The call on every kernel, for both element types, after `change` has had its way with it.
 void on_every_kernel(const Case& shape, const std::function<void(Call&)>& change,
