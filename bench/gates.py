@@ -115,14 +115,13 @@ def check_scores(gate, scores):
 
 def cut_of(rule, strength, scores, row):
     """The smallest softmax value that the rule takes in a row of a head's scores [R, N], in double."""
-    causal = scores.double().softmax(1)
     if rule == "threshold":
         return strength
     if rule == "top_p":
-        ordered = causal[row].sort(descending=True).values
+        ordered = scores[row].double().softmax(0).sort(descending=True).values
         return ordered[min(int((ordered.cumsum(0) < strength).sum()), len(ordered) - 1)].item()
-    visible = len(scores) * (len(scores) + 1) // 2
-    return causal.flatten().topk(int(strength * visible)).values[-1].item()
+    budget = int(strength * (len(scores) * (len(scores) + 1) // 2))
+    return scores.double().softmax(1).flatten().topk(budget).values[-1].item() if budget else math.inf
 
 
 def check_lists(rule, strength, scores, lists):
@@ -165,21 +164,23 @@ def measure(shape, args):
     calls["sparse attention"] = sparse.run
     timed = timing.round_robin(calls, args.runs, args.seconds)
     attention = timed["sparse attention"].median
-    by_step = {"sparse attention": lists, **{f"select {rule}": gate.select(scores, rule, strength)
-                                             for rule, strength in by_rule.items()}}
-    status = {f"select {rule}": check_lists(rule, strength, scores, by_step[f"select {rule}"])
+    made = {f"select {rule}": gate.select(scores, rule, strength) for rule, strength in by_rule.items()}
+    status = {f"select {rule}": check_lists(rule, strength, scores, made[f"select {rule}"])
               for rule, strength in by_rule.items()}
-    status[None] = check_scores(gate, scores)  # of all other steps
+    made["sparse attention"] = lists
+    status["sparse attention"] = check_lists("nz_ratio", args.density, scores, lists)
+    of_scores = check_scores(gate, scores)  # of the steps without lists
+    status["gate and selection"] = status["sparse attention"] if of_scores == "ok" else of_scores
     visible = shape.visible * shape.heads_q
     rows = []
     for step, times in timed.items():
         if isinstance(times, Exception):
             raise times
-        kept = by_step.get(step)
+        kept = made.get(step)
         rows.append({"implementation": step, "heads_q": shape.heads_q, "heads_kv": shape.heads_kv,
                      "head_dim": shape.head_dim, "len_q": shape.len_q, "len_k": shape.len_k, "block": BLOCK,
                      "dtype": shape.dtype, "density": kept and kept[1].sum().item() / visible, **times.row(),
-                     "of_sparse_attention": times.median / attention, "status": status.get(step, status[None])})
+                     "of_sparse_attention": times.median / attention, "status": status.get(step, of_scores)})
     return rows
 
 

@@ -38,8 +38,9 @@ void pooled_attn(const Shape& shape, int runs, double seconds, nlohmann::json& r
 void attn_gate(const Shape& shape, int runs, double seconds, nlohmann::json& rows);
 
 // A prompt of random ids through a model up to its first token: dense (on a GPU by FlashAttention-2,
-// then cuDNN), and sparse with each selection, in turn until `runs` rounds are done and `seconds` are
-// over for each, after a round that warms up. Rows have the median time and its parts (gate, select,
+// then cuDNN; one that torch refuses is left out, with a line that says so), and sparse with each
+// selection, in turn until `runs` rounds are done and `seconds` are over for each, after a round that
+// warms up. Rows have the median time and its parts (gate, select,
 // attention; products: all matrix products; rest); `overheads`, for each dense
 // run: how much longer than the sparse attention and what that run takes beside its own, together;
 // `overhead`: that of the faster one; and `peak_mib`, the memory beyond what was in use before.

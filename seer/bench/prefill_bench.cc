@@ -115,7 +115,8 @@ class Variant {
       if (kind_.empty()) throw;
       std::string why = error.what_without_backtrace();
       why = why.substr(0, why.find('\n'));
-      std::fprintf(stderr, "seer: %s is left out: torch says \"%s\"\n", name.c_str(), why.c_str());
+      std::fprintf(stderr, "seer bench: %s is left out: torch says \"%s\"\n", name.c_str(),
+                   why.c_str());
       return false;
     }
     runs_.clear();

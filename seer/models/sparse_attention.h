@@ -42,7 +42,8 @@ struct SparseSettings {
 
 // One sparse attention for a model; keeps the gate keys of a chunked prompt and the statistics. It
 // is for prompts, whole or in chunks that start at a multiple of the block size. Layers whose
-// sliding window hides keys stay dense within their window, and the statistics leave them out.
+// sliding window hides keys stay dense within their window; the statistics have their time as
+// attention, and no blocks of them.
 class SparseAttention {
  public:
   // `gates` may be null for scorers that need none; both outlive this object. `untrained` makes

@@ -148,6 +148,7 @@ TEST(SparseAttention, WindowedLayersStayDenseAndAreNotCounted) {
   inputs.window = 50;
   EXPECT_TRUE(sparse(inputs.get()).equal(dense_attention(inputs.get())));
   EXPECT_EQ(sparse.statistics().causal_blocks, 0);
+  EXPECT_GT(sparse.statistics().attention_seconds, 0);
   inputs.window = 100;
   sparse(inputs.get());
   EXPECT_GT(sparse.statistics().causal_blocks, 0);

@@ -12,7 +12,8 @@ class Ranks {
  public:
   // From torchrun's environment (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT): sums over NCCL on GPUs,
   // over Gloo on CPUs. One process alone where WORLD_SIZE is not set, or 1. Waits for all processes.
-  // Error: a variable is missing or no number; the others do not come within ten minutes.
+  // Error: a variable is missing, no number or out of range; the others do not come within ten
+  // minutes.
   static std::unique_ptr<Ranks> from_environment(const at::Device& device);
 
   Ranks() = default;
