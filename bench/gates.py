@@ -32,7 +32,7 @@ class Gate:
         generator = torch.Generator(inputs.q.device).manual_seed(0)
         draw = lambda *size: torch.randn(*size, device=inputs.q.device, generator=generator)
         ends = lambda n: torch.tensor([0, n], dtype=torch.int32, device=inputs.q.device)
-        self.shape, self.inputs, self.side = shape, inputs, torch.cuda.Stream(priority=-3)
+        self.shape, self.inputs = shape, inputs
         self.cu, self.cu_blocks = ends(s.len_q), ends(s.rows)
         self.weight = draw(s.heads_q, 3 * s.head_dim, s.head_dim) * 0.02
         angles = draw(s.rows, s.head_dim // 2)
@@ -57,13 +57,9 @@ class Gate:
         return self.ops.block_select(scores, self.cu, self.cu, self.cu_blocks, BLOCK, rule, [strength])
 
     def scores(self):
-        """As a model does it: keys on a stream of their own."""
-        self.side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.side):
-            k = self.project(self.pool_k(), self.weight)
-        q = self.pool_q()
-        torch.cuda.current_stream().wait_stream(self.side)
-        k.record_stream(torch.cuda.current_stream())
+        """As a model makes them."""
+        q, k = self.ops.attn_gate_vectors(self.inputs.q, self.inputs.k, self.cu, self.cu_blocks, self.shape.rows, BLOCK, AVG,
+                                          MAX | MIN | AVG, None, self.weight, self.cos, self.sin)
         return self.score(q, k)
 
     def reference(self, head, rows):

@@ -7,13 +7,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
+#include <tuple>
 
 #include "seer/base/error.h"
 #include "seer/base/random.h"
 #include "seer/models/loader.h"
 #include "seer/models/rope.h"
-#include "seer/torch/side_stream.h"
 
 namespace seer::models {
 namespace {
@@ -169,22 +168,23 @@ at::Tensor Gates::scores(const AttentionInput& input, const torch_ops::Ragged& r
   const GateWeights& weights = layers_.at(static_cast<size_t>(input.layer));
   const Turns& turns = turns_of(input, model);
   // The keys given now belong to the same tokens as the queries: one set of blocks for both.
-  const auto gate_vectors = [&](const at::Tensor& x, int pools, const at::Tensor& weight) {
-    const auto pool = [&](const at::Tensor& cos, const at::Tensor& sin) {
-      return torch_ops::attn_gate_pool(x.detach(), ragged.cu_q, ragged.cu_rows, ragged.num_rows,
-                                       ragged.block, pools, cos, sin);
+  at::Tensor queries, keys;
+  if (at::GradMode::is_enabled()) {
+    const auto gate_vectors = [&](const at::Tensor& x, int pools, const at::Tensor& weight) {
+      const auto pool = [&](const at::Tensor& cos, const at::Tensor& sin) {
+        return torch_ops::attn_gate_pool(x.detach(), ragged.cu_q, ragged.cu_rows, ragged.num_rows,
+                                         ragged.block, pools, cos, sin);
+      };
+      if (!weight.defined()) return pool(turns.cos, turns.sin);
+      return torch_ops::attn_gate_project(pool({}, {}), weight, turns.cos, turns.sin);
     };
-    if (!weight.defined()) return pool(turns.cos, turns.sin);
-    return torch_ops::attn_gate_project(pool({}, {}), weight, turns.cos, turns.sin);
-  };
-  // On a GPU queries are bound by memory and keys by their product: both at once, where no gradient
-  // has to find its way back.
-  std::optional<torch_ops::SideStream> side;
-  if (!at::GradMode::is_enabled()) side.emplace(input.q_plain.device());
-  at::Tensor keys = gate_vectors(input.k_plain, config_.k_pools(), weights.k);
-  if (side) side->leave();
-  const at::Tensor queries = gate_vectors(input.q_plain, config_.q_pools(), weights.q);
-  if (side) keys = side->join(keys);
+    queries = gate_vectors(input.q_plain, config_.q_pools(), weights.q);
+    keys = gate_vectors(input.k_plain, config_.k_pools(), weights.k);
+  } else {
+    std::tie(queries, keys) = torch_ops::attn_gate_vectors(
+        input.q_plain, input.k_plain, ragged.cu_q, ragged.cu_rows, ragged.num_rows, ragged.block,
+        config_.q_pools(), config_.k_pools(), weights.q, weights.k, turns.cos, turns.sin);
+  }
   if (key_cache != nullptr) keys = append_keys(keys, input, config_.block_size, *key_cache);
   return torch_ops::attn_gate_score(queries, keys, ragged);
 }

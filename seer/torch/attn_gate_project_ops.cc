@@ -9,6 +9,7 @@
 #include <torch/library.h>
 
 #include "seer/kernels/attn_gate/attn_gate.h"
+#include "seer/torch/attn_gate_steps.h"
 #include "seer/torch/checks.h"
 #include "seer/torch/ops.h"
 
@@ -26,36 +27,9 @@ void check_weight(const at::Tensor& x, const at::Tensor& weight) {
               weight.size(0), " heads, want a multiple of the ", x.size(1), " of x");
 }
 
-at::Tensor project(const at::Tensor& x_in, const OptionalTensor& weight_in,
-                   const OptionalTensor& cos, const OptionalTensor& sin) {
-  check_f32(kProjectOp, {"x", x_in}, 3);
-  check_devices(kProjectOp, {"x", x_in}, {{"weight", weight_in}, {"cos", cos}, {"sin", sin}});
-  const at::Tensor x = x_in.contiguous();
-  at::Tensor weight = given(weight_in);
-  if (weight.defined()) {
-    check_weight(x, weight);
-    weight = weight.contiguous();
-  }
-  const int64_t heads = weight.defined() ? weight.size(0) : x.size(1);
-  const int64_t out_dim = weight.defined() ? weight.size(2) : x.size(2);
-  const Rope rope = check_rope(kProjectOp, cos, sin, x.size(0), out_dim);
-  at::Tensor y = at::empty({x.size(0), heads, out_dim}, x.options());
-  kernels::GateProjectParams p{};
-  p.x = x.const_data_ptr<float>();
-  p.weight = weight.defined() ? weight.const_data_ptr<float>() : nullptr;
-  p.cos = rope.cos_data();
-  p.sin = rope.sin_data();
-  p.y = y.mutable_data_ptr<float>();
-  p.num_blocks = x.size(0);
-  p.num_in_heads = static_cast<int>(x.size(1));
-  p.num_out_heads = static_cast<int>(heads);
-  p.in_dim = static_cast<int>(x.size(2));
-  p.out_dim = static_cast<int>(out_dim);
-  p.rope_half = rope.half;
-  const c10::DeviceGuard on_device(x.device());
-  const Queue queue = queue_of(x);
-  kernels::attn_gate_project(p, queue.device, queue.stream);
-  return y;
+at::Tensor project(const at::Tensor& x, const OptionalTensor& weight, const OptionalTensor& cos,
+                   const OptionalTensor& sin) {
+  return project_step(x, weight, cos, sin);
 }
 
 at::Tensor project_grad(const at::Tensor& dy_in, const at::Tensor& x_in, const OptionalTensor& cos,
@@ -152,6 +126,38 @@ at::Tensor project_grad_autograd(const at::Tensor& dy, const at::Tensor& x,
 }
 
 }  // namespace
+
+at::Tensor project_step(const at::Tensor& x_in, const OptionalTensor& weight_in,
+                        const OptionalTensor& cos, const OptionalTensor& sin) {
+  check_f32(kProjectOp, {"x", x_in}, 3);
+  check_devices(kProjectOp, {"x", x_in}, {{"weight", weight_in}, {"cos", cos}, {"sin", sin}});
+  const at::Tensor x = x_in.contiguous();
+  at::Tensor weight = given(weight_in);
+  if (weight.defined()) {
+    check_weight(x, weight);
+    weight = weight.contiguous();
+  }
+  const int64_t heads = weight.defined() ? weight.size(0) : x.size(1);
+  const int64_t out_dim = weight.defined() ? weight.size(2) : x.size(2);
+  const Rope rope = check_rope(kProjectOp, cos, sin, x.size(0), out_dim);
+  at::Tensor y = at::empty({x.size(0), heads, out_dim}, x.options());
+  kernels::GateProjectParams p{};
+  p.x = x.const_data_ptr<float>();
+  p.weight = weight.defined() ? weight.const_data_ptr<float>() : nullptr;
+  p.cos = rope.cos_data();
+  p.sin = rope.sin_data();
+  p.y = y.mutable_data_ptr<float>();
+  p.num_blocks = x.size(0);
+  p.num_in_heads = static_cast<int>(x.size(1));
+  p.num_out_heads = static_cast<int>(heads);
+  p.in_dim = static_cast<int>(x.size(2));
+  p.out_dim = static_cast<int>(out_dim);
+  p.rope_half = rope.half;
+  const c10::DeviceGuard on_device(x.device());
+  const Queue queue = queue_of(x);
+  kernels::attn_gate_project(p, queue.device, queue.stream);
+  return y;
+}
 
 at::Tensor attn_gate_project(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& cos,
                              const at::Tensor& sin) {

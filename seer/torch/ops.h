@@ -70,6 +70,15 @@ at::Tensor attn_gate_pool(const at::Tensor& x, const at::Tensor& cu, const at::T
 at::Tensor attn_gate_project(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& cos,
                              const at::Tensor& sin);
 
+// Both poolings and projections of a gate without gradients: q [T, Hq, D], k [T, Hk, D] of the same
+// tokens, weights f32 or undefined -> q_gate [R, Hq or Hout, d], k_gate [R, Hk or Hout, d] f32, as
+// attn_gate_pool and attn_gate_project give them, bit by bit. On a GPU queries are pooled, which is
+// bound by memory, while keys are projected, which is bound by latency.
+std::tuple<at::Tensor, at::Tensor> attn_gate_vectors(
+    const at::Tensor& q, const at::Tensor& k, const at::Tensor& cu, const at::Tensor& cu_blocks,
+    int64_t num_blocks, int64_t block, int64_t q_pools, int64_t k_pools, const at::Tensor& q_weight,
+    const at::Tensor& k_weight, const at::Tensor& cos, const at::Tensor& sin);
+
 // q_gate [R, Hq, d], k_gate [K, Hg, d] f32 -> scores [Hq, R, N] f32, -inf where masked, scaled by
 // 1/sqrt(d). Differentiable in both.
 at::Tensor attn_gate_score(const at::Tensor& q_gate, const at::Tensor& k_gate,

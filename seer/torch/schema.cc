@@ -17,6 +17,10 @@ TORCH_LIBRARY(seer, m) {
       "attn_gate_pool(Tensor x, Tensor cu, Tensor cu_blocks, SymInt num_blocks, int block, "
       "int pools, Tensor? cos=None, Tensor? sin=None) -> Tensor");
   m.def("attn_gate_project(Tensor x, Tensor? weight, Tensor? cos, Tensor? sin) -> Tensor");
+  m.def(
+      "attn_gate_vectors(Tensor q, Tensor k, Tensor cu, Tensor cu_blocks, SymInt num_blocks, "
+      "int block, int q_pools, int k_pools, Tensor? q_weight, Tensor? k_weight, Tensor? cos, "
+      "Tensor? sin) -> (Tensor q_gate, Tensor k_gate)");
   m.def("attn_gate_project_grad(Tensor dy, Tensor x, Tensor? cos, Tensor? sin) -> Tensor dweight");
   m.def(
       "attn_gate_score(Tensor q_gate, Tensor k_gate, Tensor cu_q, Tensor cu_k, Tensor cu_rows, "

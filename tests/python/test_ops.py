@@ -215,6 +215,33 @@ def test_pool_and_turn(pack, pools):
     close(ops.attn_gate_pool(*args, cos, sin), ops.attn_gate_project(ops.attn_gate_pool(*args), None, cos, sin), 1e-6)
 
 
+def vectors_inputs(pack, heads=(4, 2), dim=32, double=False):
+    """Arguments of attn_gate_vectors: keys pooled three ways, queries one way, or two with a weight of their own."""
+    tokens, (heads_q, heads_kv) = sum(pack.k_lens), heads
+    q, k = torch.randn(tokens, heads_q, dim), torch.randn(tokens, heads_kv, dim)
+    weights = [0.2 * torch.randn(heads_q, 2 * dim, dim) if double else None, 0.2 * torch.randn(heads_q, 3 * dim, dim)]
+    angles = torch.randn(pack.total_blocks, dim // 2)
+    return (q, k, pack.cu_k, pack.cu_blocks, pack.total_blocks, pack.block, 6 if double else 4, 7, *weights, angles.cos(),
+            angles.sin())
+
+
+def vectors_by_steps(q, k, cu, cu_blocks, num_blocks, block, q_pools, k_pools, q_weight, k_weight, cos, sin):
+    def of(x, pools, weight):
+        args = x, cu, cu_blocks, num_blocks, block, pools
+        if weight is None:
+            return ops.attn_gate_pool(*args, cos, sin)
+        return ops.attn_gate_project(ops.attn_gate_pool(*args), weight, cos, sin)
+
+    return of(q, q_pools, q_weight), of(k, k_pools, k_weight)
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_vectors(pack, double):
+    args = vectors_inputs(pack, double=double)
+    for got, want in zip(ops.attn_gate_vectors(*args), vectors_by_steps(*args)):
+        close(got, want, 0)
+
+
 @pytest.mark.parametrize("rope", [16, 8])
 def test_project_and_gradient(rope):
     x, weight, cos, sin = project_inputs(rope=rope)
@@ -369,6 +396,7 @@ def calls(pack):
     y = ops.attn_gate_project(x, weight, cos, sin)
     return {
         "attn_gate_pool": ((k, pack.cu_k, pack.cu_blocks, pack.total_blocks, block, 7), ()),
+        "attn_gate_vectors": (vectors_inputs(pack), ()),
         "attn_gate_project": ((x, weight, cos, sin), (1,)),
         "attn_gate_project_grad": ((y, x, cos, sin), ()),
         "attn_gate_score": ((q_gate, k_gate, *cu, pack.num_blocks, block), (0, 1)),
@@ -478,16 +506,37 @@ def test_cuda_map_equals_cpu(block_q):
 
 
 @needs_gpu
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("dim", [64, 40])  # sm_90's kernels and sm_80's
+def test_steps_that_run_beside_each_other(dim, double):
+    """Kernels that start before those ahead have ended: the bits of one after another, again and again."""
+    pack = Pack([3000, 0, 5001, 200], block=64)
+    args = on_gpu(vectors_inputs(pack, (8, 2), dim, double))
+    cu = on_gpu(pack.cu())
+    score = lambda q, k: ops.attn_gate_score(q, k, *cu, pack.num_blocks, pack.block)
+    q, k = vectors_by_steps(*args)
+    torch.cuda.synchronize()
+    want = [q, k, score(q, k)]
+    wrong = torch.zeros((), dtype=torch.int64, device="cuda")
+    for _ in range(200):  # nothing waits; a round writes where the one before has left NaN
+        q, k = ops.attn_gate_vectors(*args)
+        got = [q, k, score(q, k)]
+        for x, y in zip(got, want):
+            wrong += (x != y).sum()
+            x.fill_(math.nan)
+    assert wrong.item() == 0
+
+
+@needs_gpu
 @pytest.mark.parametrize("rule,strength", [("nz_ratio", 0.3), ("top_p", 0.7), ("head_budget", 0.4)])
 def test_cuda_graph_of_gate_and_selection(rule, strength):
     pack = PACKS["packed"]
-    _, k, _ = (x.cuda() for x in attention_inputs(pack))
+    args = on_gpu(vectors_inputs(pack))
     cu_q, cu_k, cu_rows, cu_blocks = on_gpu(pack.cu())
 
     def run():
-        pooled = ops.attn_gate_pool(k, cu_k, cu_blocks, pack.total_blocks, pack.block, 4)
-        gate = ops.attn_gate_project(pooled, None, None, None)
-        scores = ops.attn_gate_score(gate, gate, cu_q, cu_k, cu_rows, cu_blocks, pack.num_blocks, pack.block)
+        q, k = ops.attn_gate_vectors(*args)
+        scores = ops.attn_gate_score(q, k, cu_q, cu_k, cu_rows, cu_blocks, pack.num_blocks, pack.block)
         return ops.block_select(scores, cu_q, cu_k, cu_rows, pack.block, rule, [strength])
 
     want = rows_of(*run())
@@ -501,7 +550,8 @@ def test_cuda_graph_of_gate_and_selection(rule, strength):
 
 
 @pytest.mark.parametrize("name,which", [("block_sparse_attn", 0), ("pooled_attn", 2),
-                                        ("attn_gate_pool", 0), ("attn_gate_project", 0)])
+                                        ("attn_gate_pool", 0), ("attn_gate_project", 0), ("attn_gate_vectors", 1),
+                                        ("attn_gate_vectors", 9)])
 def test_gradients_that_do_not_exist(name, which):
     args = list(calls(PACKS["whole"])[name][0])
     args[which] = args[which].detach().requires_grad_()

@@ -35,6 +35,9 @@ struct GatePoolParams {
   const float* cos;    // [R, rope_half] as of GateProjectParams; null: no RoPE
   const float* sin;    // [R, rope_half]
   int rope_half;
+  // On GPUs: may run beside the two kernels ahead in the stream, which write nothing that this one
+  // reads and do not read what it writes.
+  bool beside_previous;
 };
 
 // y[r, h, :] = rope(x[r, h * Hin / Hout, :] W[h]), rotate-half on the first 2 * rope_half features.

@@ -7,7 +7,7 @@
 namespace seer::kernels {
 
 // Of a multiprocessor's memory, for projection and pooling on every chip: keys are projected beside
-// the pooling of queries (Gates::scores()). Shared memory for a few thread blocks of the one (three
+// the pooling of queries (attn_gate_vectors). Shared memory for a few thread blocks of the one (three
 // here, two of sm90's), and cache for the other, whose loads wait for cache lines with less.
 constexpr int kSharedMemoryPercent = 66;
 

@@ -119,17 +119,15 @@ __device__ __forceinline__ void turn(float (&x)[kCount], int feature, const floa
   }
 }
 
-// 2^lanes_log2 lanes have a token's next features, the other lanes other tokens. The bound leaves
-// registers for all loads on their way. kTurns: a lane's loads cover all features at once.
+// 2^lanes_log2 lanes have a token's next features, the other lanes other tokens. kTurns: a lane's
+// loads cover all features at once.
 template <class Element, bool kAligned, class Kinds, bool kTurns>
-__global__ void __launch_bounds__(kThreads, 8)
-    pool(const __grid_constant__ GatePoolParams p, int lanes_log2) {
+__device__ __forceinline__ void pool_blocks(const GatePoolParams& p, int lanes_log2) {
   using Unit = UnitOf<Element>::Type;
   using Loaded = std::conditional_t<kAligned, Chunk<Unit, 4>, Single<Element, Unit>>;
   constexpr int kUnits = kAligned ? 4 : 1, kCount = kAligned ? 16 / sizeof(Element) : 1;
   using SeenHere = Seen<Kinds, Unit, kUnits>;
   constexpr int kWidth = SeenHere::kWidth;
-  ptx::start_dependents();
   const int h = blockIdx.x * kWarps + threadIdx.x / 32;
   if (h >= p.num_heads) return;
   const int lanes = 1 << lanes_log2, lane = threadIdx.x % 32 & (lanes - 1);
@@ -209,6 +207,16 @@ __global__ void __launch_bounds__(kThreads, 8)
   }
 }
 
+// The bound leaves registers for all loads on their way. One thread block waits for the kernel
+// ahead: whatever follows finds that complete, too, if this one ran beside it.
+template <class Element, bool kAligned, class Kinds, bool kTurns>
+__global__ void __launch_bounds__(kThreads, 8)
+    pool(const __grid_constant__ GatePoolParams p, int lanes_log2) {
+  ptx::start_dependents();
+  pool_blocks<Element, kAligned, Kinds, kTurns>(p, lanes_log2);
+  if (blockIdx.x == 0 && blockIdx.y == 0) ptx::wait_for_previous_kernel();
+}
+
 template <class Element, bool kAligned, bool kTurns>
 void run(const GatePoolParams& p, void* stream) {
   constexpr int kCount = kAligned ? 16 / sizeof(Element) : 1;
@@ -220,7 +228,11 @@ void run(const GatePoolParams& p, void* stream) {
   const auto run_kind = [&]<class Kinds>(Kinds) {
     const auto kernel = pool<Element, kAligned, Kinds, kTurns>;
     split_memory(kernel, kSharedMemoryPercent);
-    launch(kernel, grid, kThreads, 0, stream, p, lanes_log2);
+    if (p.beside_previous) {
+      launch_dependent(kernel, grid, kThreads, 0, stream, p, lanes_log2);
+    } else {
+      launch(kernel, grid, kThreads, 0, stream, p, lanes_log2);
+    }
   };
   const bool extremes = p.pools & (kPoolMax | kPoolMin), sum = p.pools & kPoolAvg;
   if constexpr (!kTurns) {  // one pooling

@@ -28,6 +28,7 @@ __device__ __forceinline__ int feature_of(int column, int half) {
 
 __global__ void __launch_bounds__(GemmF32::kThreads, GemmF32::kBlocksOfFunctions)
     project(const __grid_constant__ GateProjectParams p) {
+  ptx::start_dependents();
   __shared__ GemmF32::Smem smem;
   const int64_t r0 = int64_t{blockIdx.x} * kTile;
   const int column0 = blockIdx.y * kTile, h = blockIdx.z;
@@ -67,6 +68,7 @@ __global__ void __launch_bounds__(GemmF32::kThreads, GemmF32::kBlocksOfFunctions
 // and the 32 that turn with them, or 64 that do not turn.
 __global__ void __launch_bounds__(GemmF32::kThreads, GemmF32::kBlocksOfOperands)
     project_in_place(const __grid_constant__ GateProjectParams p) {
+  ptx::start_dependents();
   __shared__ GemmF32::SmemOfTwo smem;
   const int64_t r0 = int64_t{blockIdx.x} * kTile;
   const int h = blockIdx.z, tile = blockIdx.y;
@@ -141,7 +143,7 @@ void run_turn(const GateProjectParams& p, void* stream) {
   SEER_CHECK(items <= INT32_MAX, "attn_gate_project: ", p.num_blocks, " blocks of ",
              p.num_out_heads, " heads are too many for one call; give fewer sequences");
   const dim3 grid(static_cast<unsigned>((items + kTurnThreads - 1) / kTurnThreads));
-  launch_dependent(turn<kCount>, grid, kTurnThreads, stream, p, items_of_row,
+  launch_dependent(turn<kCount>, grid, kTurnThreads, 0, stream, p, items_of_row,
                    static_cast<unsigned>(items));
 }
 

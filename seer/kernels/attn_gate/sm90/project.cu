@@ -1,7 +1,7 @@
 // Projection of pooled features to gate vectors, then RoPE. A thread block takes one tile after
 // another, of 64 blocks and 64 columns of one head: 32 features and the 32 that turn with them, or
 // 64 that do not turn. There are two for each multiprocessor and no more: they run beside the
-// pooling of queries (Gates::scores()), which needs registers for its loads.
+// pooling of queries (attn_gate_vectors), which needs registers for its loads.
 
 #include <algorithm>
 
@@ -52,6 +52,8 @@ __global__ void __launch_bounds__(kThreads, kRegistersForBlocks)
     ptx::prefetch_tensor_map(&weight);
     ptx::prefetch_tensor_map(&x);
   }
+  ptx::start_dependents();
+  ptx::wait_for_previous_kernel();
   const int count = static_cast<int>((tiles - blockIdx.x + gridDim.x - 1) / gridDim.x);
   const int heads_together = p.num_out_heads / p.num_in_heads;
   const auto place_of = [&](int n) { return Place(p, blockIdx.x + n * gridDim.x); };
@@ -111,8 +113,8 @@ void run(const GateProjectParams& p, const CUtensorMap& weight, const CUtensorMa
          unsigned tiles, void* stream) {
   const unsigned grid = std::min(tiles, static_cast<unsigned>(kBlocks * num_multiprocessors()));
   split_memory(project<kStages>, kSharedMemoryPercent);
-  launch(project<kStages>, grid, kThreads, sizeof(typename Product<kStages>::Smem), stream, p,
-         weight, x, tiles);
+  launch_dependent(project<kStages>, grid, kThreads, sizeof(typename Product<kStages>::Smem),
+                   stream, p, weight, x, tiles);
 }
 
 }  // namespace

@@ -76,6 +76,7 @@ __global__ void __launch_bounds__(Product::kThreads, 4)
     ptx::prefetch_tensor_map(&q);
     ptx::prefetch_tensor_map(&k);
   }
+  ptx::wait_for_previous_kernel();
   const TileSlot slot = tile_slot(p.cu_rows, p.num_seqs, kTile, blockIdx.y);
   if (slot.begin >= slot.end) return;
   const Sequence s(p, slot.sequence);
@@ -139,7 +140,7 @@ void attn_gate_score_sm90(const GateScoreParams& p, void* stream) {
   const dim3 grid(static_cast<unsigned>((p.num_blocks + columns - 1) / columns),
                   static_cast<unsigned>(slots), static_cast<unsigned>(p.num_q_heads));
   split_memory(score, 100);
-  launch(score, grid, Product::kThreads, sizeof(Smem), stream, p, q, k, most);
+  launch_dependent(score, grid, Product::kThreads, sizeof(Smem), stream, p, q, k, most);
 }
 
 }  // namespace seer::kernels

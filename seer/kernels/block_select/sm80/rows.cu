@@ -127,7 +127,7 @@ __global__ void __launch_bounds__(kRowThreads, blocks_per_multiprocessor(kItems,
 void select_each_row(const BlockSelectParams& p, const HeadRules& heads, int count, void* stream) {
   const dim3 grid = rows_grid(p, count);
   const auto run = [&](auto* kernel) {
-    launch_dependent(kernel, grid, kRowThreads, stream, p, heads);
+    launch_dependent(kernel, grid, kRowThreads, 0, stream, p, heads);
   };
   const auto run_by = [&]<CutBy kBy>(std::integral_constant<CutBy, kBy>) {
     if (p.num_blocks <= 32 * 16) return run(select_rows<16, kBy>);
@@ -161,7 +161,7 @@ void block_select_sm80(const BlockSelectParams& p, void* stream) {
       heads.at[i] = {p.strength[first + i], best_of_row(p, first + i), begin, bound};
       begin += head_capacity(p, bound);
     }
-    launch_dependent(sm80::place_rows, dim3(count), sm80::kPlaceThreads, stream, p, heads);
+    launch_dependent(sm80::place_rows, dim3(count), sm80::kPlaceThreads, 0, stream, p, heads);
     if (p.rule == SelectRule::head_budget) {
       sm80::select_by_budget(p, heads, count, stream);
     } else {
