@@ -39,10 +39,9 @@ void attn_gate(const Shape& shape, int runs, double seconds, nlohmann::json& row
 
 // A prompt of random ids through a model up to its first token: dense (on a GPU by FlashAttention-2,
 // then cuDNN; one that torch refuses is left out, with a line that says so), and sparse with each
-// selection, in turn until `runs` rounds are done and `seconds` are over for each, after a round that
-// warms up. Rows have the median time and its parts (gate, select,
-// attention; products: all matrix products; rest); `overheads`, for each dense
-// run: how much longer than the sparse attention and what that run takes beside its own, together;
+// selection, in rounds of one run each in an order drawn anew, until `runs` are done and `seconds`
+// over for each, after a round that warms up. Rows have the median time and its parts (gate, select,
+// attention; products: all matrix products; rest); `overheads`, for each dense run: how much longer than the sparse attention and what that run takes beside its own, together;
 // `overhead`: that of the faster one; and `peak_mib`, the memory beyond what was in use before.
 void prefill(const models::Decoder& model, const models::Gates& gates,
              const std::vector<torch_ops::Selection>& selections, int64_t length, int runs,

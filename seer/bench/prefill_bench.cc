@@ -13,8 +13,11 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "seer/base/error.h"
+#include "seer/base/random.h"
 #include "seer/bench/bench.h"
 #include "seer/bench/op_stopwatch.h"
 #include "seer/bench/peak_memory.h"
@@ -177,12 +180,19 @@ void prefill(const models::Decoder& model, const models::Gates& gates,
   }
   for (const auto& selection : selections) variants.emplace_back(model, gates, selection);
 
-  // In turn: all of them meet the chip as warm, and its clock as high.
+  // In turn, so that all of them meet the chip as warm, and in an order drawn for each round: at its
+  // power limit a chip's clock still carries what ran before.
   variants.remove_if([&](Variant& variant) { return !variant.warm_up(prompt); });
+  std::vector<Variant*> order;
+  for (Variant& variant : variants) order.push_back(&variant);
+  Random random(/*seed=*/0);
   const double most = seconds * static_cast<double>(variants.size());
   const auto begin = Clock::now();
   for (int done = 0; done < runs || seconds_since(begin) < most; ++done) {
-    for (Variant& variant : variants) variant.run(prompt);
+    for (size_t left = order.size(); left > 1; --left) {
+      std::swap(order[left - 1], order[random.below(left)]);
+    }
+    for (Variant* variant : order) variant->run(prompt);
   }
 
   // Of each dense run: what of it is not attention. The faster one is what sparse runs are held to.

@@ -19,17 +19,20 @@ namespace {
 constexpr const char* kProjectOp = "seer::attn_gate_project";
 constexpr const char* kProjectGradOp = "seer::attn_gate_project_grad";
 
-void check_weight(const at::Tensor& x, const at::Tensor& weight) {
-  check_f32(kProjectOp, {"weight", weight}, 3);
-  TORCH_CHECK(weight.size(1) == x.size(2), kProjectOp, ": weight takes ", weight.size(1),
-              " features, x has ", x.size(2));
-  TORCH_CHECK(x.size(1) > 0 && weight.size(0) % x.size(1) == 0, kProjectOp, ": weight has ",
-              weight.size(0), " heads, want a multiple of the ", x.size(1), " of x");
+void check_weight(const ProjectNames& names, const at::Tensor& x, const at::Tensor& weight) {
+  check_f32(names.op, {names.weight, weight}, 3);
+  TORCH_CHECK(weight.size(1) == x.size(2), names.op, ": ", names.weight, " takes ", weight.size(1),
+              " features, ", names.x, " has ", x.size(2));
+  TORCH_CHECK(x.size(1) > 0 && weight.size(0) % x.size(1) == 0, names.op, ": ", names.weight,
+              " has ", weight.size(0), " heads, want a multiple of the ", x.size(1), " of ",
+              names.x);
 }
 
 at::Tensor project(const at::Tensor& x, const OptionalTensor& weight, const OptionalTensor& cos,
                    const OptionalTensor& sin) {
-  return project_step(x, weight, cos, sin);
+  const ProjectStep step = prepare_project({kProjectOp, "x", "weight"}, x, given(weight), cos, sin);
+  step.run();
+  return step.y;
 }
 
 at::Tensor project_grad(const at::Tensor& dy_in, const at::Tensor& x_in, const OptionalTensor& cos,
@@ -61,12 +64,9 @@ at::Tensor project_grad(const at::Tensor& dy_in, const at::Tensor& x_in, const O
   return dweight;
 }
 
-at::Tensor project_meta(const at::Tensor& x, const OptionalTensor& weight, const OptionalTensor&,
-                        const OptionalTensor&) {
-  const bool has_weight = weight.has_value() && weight->defined();
-  return at::empty_symint({x.sym_size(0), has_weight ? weight->sym_size(0) : x.sym_size(1),
-                           has_weight ? weight->sym_size(2) : x.sym_size(2)},
-                          x.options());
+at::Tensor project_shape(const at::Tensor& x, const OptionalTensor& weight, const OptionalTensor&,
+                         const OptionalTensor&) {
+  return project_meta(x, given(weight));
 }
 
 at::Tensor project_grad_meta(const at::Tensor& dy, const at::Tensor& x, const OptionalTensor&,
@@ -127,36 +127,45 @@ at::Tensor project_grad_autograd(const at::Tensor& dy, const at::Tensor& x,
 
 }  // namespace
 
-at::Tensor project_step(const at::Tensor& x_in, const OptionalTensor& weight_in,
-                        const OptionalTensor& cos, const OptionalTensor& sin) {
-  check_f32(kProjectOp, {"x", x_in}, 3);
-  check_devices(kProjectOp, {"x", x_in}, {{"weight", weight_in}, {"cos", cos}, {"sin", sin}});
-  const at::Tensor x = x_in.contiguous();
-  at::Tensor weight = given(weight_in);
-  if (weight.defined()) {
-    check_weight(x, weight);
-    weight = weight.contiguous();
-  }
+ProjectStep prepare_project(const ProjectNames& names, const at::Tensor& x,
+                            const at::Tensor& weight, const OptionalTensor& cos,
+                            const OptionalTensor& sin) {
+  const Named named{names.x, x};
+  check_f32(names.op, named, 3);
+  check_devices(names.op, named, {{names.weight, optional(weight)}, {"cos", cos}, {"sin", sin}});
+  if (weight.defined()) check_weight(names, x, weight);
   const int64_t heads = weight.defined() ? weight.size(0) : x.size(1);
   const int64_t out_dim = weight.defined() ? weight.size(2) : x.size(2);
-  const Rope rope = check_rope(kProjectOp, cos, sin, x.size(0), out_dim);
-  at::Tensor y = at::empty({x.size(0), heads, out_dim}, x.options());
-  kernels::GateProjectParams p{};
-  p.x = x.const_data_ptr<float>();
-  p.weight = weight.defined() ? weight.const_data_ptr<float>() : nullptr;
-  p.cos = rope.cos_data();
-  p.sin = rope.sin_data();
-  p.y = y.mutable_data_ptr<float>();
+  ProjectStep step;
+  step.x = x.contiguous();
+  if (weight.defined()) step.weight = weight.contiguous();
+  step.rope = check_rope(names.op, cos, sin, x.size(0), out_dim);
+  step.y = at::empty({x.size(0), heads, out_dim}, x.options());
+  kernels::GateProjectParams& p = step.p;
+  p.x = step.x.const_data_ptr<float>();
+  p.weight = weight.defined() ? step.weight.const_data_ptr<float>() : nullptr;
+  p.cos = step.rope.cos_data();
+  p.sin = step.rope.sin_data();
+  p.y = step.y.mutable_data_ptr<float>();
   p.num_blocks = x.size(0);
   p.num_in_heads = static_cast<int>(x.size(1));
   p.num_out_heads = static_cast<int>(heads);
   p.in_dim = static_cast<int>(x.size(2));
   p.out_dim = static_cast<int>(out_dim);
-  p.rope_half = rope.half;
+  p.rope_half = step.rope.half;
+  return step;
+}
+
+void ProjectStep::run() const {
   const c10::DeviceGuard on_device(x.device());
   const Queue queue = queue_of(x);
   kernels::attn_gate_project(p, queue.device, queue.stream);
-  return y;
+}
+
+at::Tensor project_meta(const at::Tensor& x, const at::Tensor& weight) {
+  return at::empty_symint({x.sym_size(0), weight.defined() ? weight.sym_size(0) : x.sym_size(1),
+                           weight.defined() ? weight.sym_size(2) : x.sym_size(2)},
+                          x.options());
 }
 
 at::Tensor attn_gate_project(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& cos,
@@ -175,7 +184,7 @@ TORCH_LIBRARY_IMPL(seer, CUDA, m) {
   m.impl("attn_gate_project_grad", seer::torch_ops::project_grad);
 }
 TORCH_LIBRARY_IMPL(seer, Meta, m) {
-  m.impl("attn_gate_project", seer::torch_ops::project_meta);
+  m.impl("attn_gate_project", seer::torch_ops::project_shape);
   m.impl("attn_gate_project_grad", seer::torch_ops::project_grad_meta);
 }
 TORCH_LIBRARY_IMPL(seer, Autograd, m) {

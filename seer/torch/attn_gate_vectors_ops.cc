@@ -2,10 +2,10 @@
 
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <ATen/ops/empty.h>
 #include <torch/library.h>
 
-#include "seer/kernels/attn_gate/attn_gate.h"
+#include <optional>
+
 #include "seer/torch/attn_gate_steps.h"
 #include "seer/torch/ops.h"
 
@@ -15,43 +15,74 @@ namespace {
 constexpr const char* kVectorsOp = "seer::attn_gate_vectors";
 using Vectors = std::tuple<at::Tensor, at::Tensor>;
 
+// Of queries or of keys.
+struct Names {
+  PoolNames pool;
+  ProjectNames project;
+};
+constexpr Names kOfQ = {{kVectorsOp, "q", "q_pools"}, {kVectorsOp, "pooled q", "q_weight"}};
+constexpr Names kOfK = {{kVectorsOp, "k", "k_pools"}, {kVectorsOp, "pooled k", "k_weight"}};
+
+void check_tokens(const at::Tensor& q, const at::Tensor& k) {
+  TORCH_CHECK(q.dim() == 3 && k.dim() == 3 && q.sym_size(0) == k.sym_size(0), kVectorsOp,
+              ": want q [T, Hq, D] and k [T, Hk, D] of the same tokens, got ", q.sym_sizes(),
+              " and ", k.sym_sizes());
+}
+
+// Without a weight pooling turns on its way, and there is nothing to project.
+struct Steps {
+  PoolStep pool;
+  std::optional<ProjectStep> project;
+
+  Steps(const Names& names, const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_blocks,
+        int64_t num_blocks, int64_t block, int64_t pools, const at::Tensor& weight,
+        const OptionalTensor& cos, const OptionalTensor& sin) {
+    const bool turns = !weight.defined();
+    const OptionalTensor none;
+    pool = prepare_pool(names.pool, x, cu, cu_blocks, num_blocks, block, pools, turns ? cos : none,
+                        turns ? sin : none);
+    if (!turns) project = prepare_project(names.project, pool.pooled, weight, cos, sin);
+  }
+  void run() const {
+    pool.run();
+    if (project) project->run();
+  }
+  const at::Tensor& result() const { return project ? project->y : pool.pooled; }
+};
+
 Vectors vectors(const at::Tensor& q, const at::Tensor& k, const at::Tensor& cu,
                 const at::Tensor& cu_blocks, int64_t num_blocks, int64_t block, int64_t q_pools,
                 int64_t k_pools, const OptionalTensor& q_weight, const OptionalTensor& k_weight,
-                const OptionalTensor& cos, const OptionalTensor& sin) {
+                const OptionalTensor& cos_in, const OptionalTensor& sin_in) {
   check_same_device(kVectorsOp, {{"q", q}, {"k", k}});
-  TORCH_CHECK(q.dim() == 3 && k.dim() == 3 && q.size(0) == k.size(0), kVectorsOp,
-              ": want q [T, Hq, D] and k [T, Hk, D] of the same tokens, got ", q.sizes(), " and ",
-              k.sizes());
-  const OptionalTensor none;
-  // Without a weight pooling turns on its way.
-  const auto pool = [&](const at::Tensor& x, int64_t pools, bool has_weight, bool beside) {
-    return pool_step(x, cu, cu_blocks, num_blocks, block, pools, has_weight ? none : cos,
-                     has_weight ? none : sin, beside);
+  check_tokens(q, k);
+  // Copied here where they have to be, not once for each step.
+  const auto contiguous = [](const OptionalTensor& x) {
+    return optional(given(x).defined() ? x->contiguous() : at::Tensor());
   };
-  const auto project = [&](const at::Tensor& pooled, const OptionalTensor& weight) {
-    return given(weight).defined() ? project_step(pooled, weight, cos, sin) : pooled;
-  };
-  // All of them live until the last is on its way: while the queries' pooling runs beside the keys'
-  // kernels, its memory must not be what one of those still reads.
-  const at::Tensor pooled_k = pool(k, k_pools, given(k_weight).defined(), false);
-  const at::Tensor k_gate = project(pooled_k, k_weight);
-  const at::Tensor pooled_q = pool(q, q_pools, given(q_weight).defined(), true);
-  return {project(pooled_q, q_weight), k_gate};
+  const OptionalTensor cos = contiguous(cos_in), sin = contiguous(sin_in);
+  // All memory is taken and filled before the first kernel, which is launched to wait for what lies
+  // ahead of it, and kept until the last: the queries' pooling may then run beside the keys' kernels.
+  const Steps of_k(kOfK, k, cu, cu_blocks, num_blocks, block, k_pools, given(k_weight), cos, sin);
+  Steps of_q(kOfQ, q, cu, cu_blocks, num_blocks, block, q_pools, given(q_weight), cos, sin);
+  of_q.pool.p.beside_previous = true;
+  of_k.run();
+  of_q.run();
+  return {of_q.result(), of_k.result()};
 }
 
 Vectors vectors_meta(const at::Tensor& q, const at::Tensor& k, const at::Tensor&, const at::Tensor&,
-                     c10::SymInt num_blocks, int64_t, int64_t q_pools, int64_t k_pools,
+                     c10::SymInt num_blocks, int64_t block, int64_t q_pools, int64_t k_pools,
                      const OptionalTensor& q_weight, const OptionalTensor& k_weight,
-                     const OptionalTensor&, const OptionalTensor&) {
-  const auto make = [&](const at::Tensor& x, int64_t pools, const OptionalTensor& weight_in) {
-    const at::Tensor weight = given(weight_in);
-    const int count = kernels::count_pools(static_cast<int>(pools));
-    return at::empty_symint({num_blocks, weight.defined() ? weight.sym_size(0) : x.sym_size(1),
-                             weight.defined() ? weight.sym_size(2) : x.sym_size(2) * count},
-                            x.options().dtype(at::kFloat));
+                     const OptionalTensor& cos, const OptionalTensor&) {
+  check_tokens(q, k);
+  const auto make = [&](const Names& names, const at::Tensor& x, int64_t pools,
+                        const at::Tensor& weight) {
+    const bool turns = !weight.defined() && given(cos).defined();
+    const at::Tensor pooled = pool_meta(names.pool, x, num_blocks, block, pools, turns);
+    return weight.defined() ? project_meta(pooled, weight) : pooled;
   };
-  return {make(q, q_pools, q_weight), make(k, k_pools, k_weight)};
+  return {make(kOfQ, q, q_pools, given(q_weight)), make(kOfK, k, k_pools, given(k_weight))};
 }
 
 Vectors call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& cu,

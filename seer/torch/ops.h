@@ -72,8 +72,9 @@ at::Tensor attn_gate_project(const at::Tensor& x, const at::Tensor& weight, cons
 
 // Both poolings and projections of a gate without gradients: q [T, Hq, D], k [T, Hk, D] of the same
 // tokens, weights f32 or undefined -> q_gate [R, Hq or Hout, d], k_gate [R, Hk or Hout, d] f32, as
-// attn_gate_pool and attn_gate_project give them, bit by bit. On a GPU queries are pooled, which is
-// bound by memory, while keys are projected, which is bound by latency.
+// attn_gate_pool and attn_gate_project give them, bit by bit (without a weight d is P * D). On a GPU
+// queries are pooled, which is bound by memory, while keys are projected, which is bound by latency.
+// Error where one of them or a weight needs a gradient: the two ops give that of the weights.
 std::tuple<at::Tensor, at::Tensor> attn_gate_vectors(
     const at::Tensor& q, const at::Tensor& k, const at::Tensor& cu, const at::Tensor& cu_blocks,
     int64_t num_blocks, int64_t block, int64_t q_pools, int64_t k_pools, const at::Tensor& q_weight,

@@ -215,31 +215,61 @@ def test_pool_and_turn(pack, pools):
     close(ops.attn_gate_pool(*args, cos, sin), ops.attn_gate_project(ops.attn_gate_pool(*args), None, cos, sin), 1e-6)
 
 
-def vectors_inputs(pack, heads=(4, 2), dim=32, double=False):
-    """Arguments of attn_gate_vectors: keys pooled three ways, queries one way, or two with a weight of their own."""
+def strided(x):
+    """The same values, not contiguous."""
+    return torch.stack([x, x], -1)[..., 0]
+
+
+def vectors_inputs(pack, heads=(4, 2), dim=32, q_weight=False, k_weight=True, dtype=torch.float32, contiguous=True):
+    """Arguments of attn_gate_vectors. With a weight, queries are pooled two ways and keys three, without one way."""
     tokens, (heads_q, heads_kv) = sum(pack.k_lens), heads
-    q, k = torch.randn(tokens, heads_q, dim), torch.randn(tokens, heads_kv, dim)
-    weights = [0.2 * torch.randn(heads_q, 2 * dim, dim) if double else None, 0.2 * torch.randn(heads_q, 3 * dim, dim)]
+    q, k = torch.randn(tokens, heads_q, dim).to(dtype), torch.randn(tokens, heads_kv, dim).to(dtype)
+    weights = [0.2 * torch.randn(heads_q, pools * dim, dim) if given else None
+               for pools, given in ((2, q_weight), (3, k_weight))]
     angles = torch.randn(pack.total_blocks, dim // 2)
-    return (q, k, pack.cu_k, pack.cu_blocks, pack.total_blocks, pack.block, 6 if double else 4, 7, *weights, angles.cos(),
-            angles.sin())
+    rest = *weights, angles.cos(), angles.sin()
+    if not contiguous:
+        rest = [x if x is None else strided(x) for x in rest]
+    return (q, k, pack.cu_k, pack.cu_blocks, pack.total_blocks, pack.block, 6 if q_weight else 4, 7 if k_weight else 4, *rest)
 
 
 def vectors_by_steps(q, k, cu, cu_blocks, num_blocks, block, q_pools, k_pools, q_weight, k_weight, cos, sin):
+    def settled(x):
+        if x.is_cuda:
+            torch.cuda.synchronize()
+        return x
+
     def of(x, pools, weight):
         args = x, cu, cu_blocks, num_blocks, block, pools
         if weight is None:
-            return ops.attn_gate_pool(*args, cos, sin)
-        return ops.attn_gate_project(ops.attn_gate_pool(*args), weight, cos, sin)
+            return settled(ops.attn_gate_pool(*args, cos, sin))
+        return settled(ops.attn_gate_project(settled(ops.attn_gate_pool(*args)), weight, cos, sin))
 
     return of(q, q_pools, q_weight), of(k, k_pools, k_weight)
 
 
-@pytest.mark.parametrize("double", [False, True])
-def test_vectors(pack, double):
-    args = vectors_inputs(pack, double=double)
+VECTORS = {
+    "single": {},
+    "double": {"q_weight": True},
+    "bf16": {"dim": 64, "dtype": torch.bfloat16},
+    "features_for_other_kernels": {"dim": 40},
+    "turned_after_pooling": {"dim": 36, "dtype": torch.bfloat16},
+    "without_weights": {"k_weight": False},
+    "weight_of_q_alone": {"q_weight": True, "k_weight": False},
+    "strided": {"dim": 64, "contiguous": False},
+    "strided_double": {"dim": 64, "q_weight": True, "contiguous": False},
+}
+
+
+@pytest.mark.parametrize("case", VECTORS)
+def test_vectors(pack, case):
+    args = vectors_inputs(pack, **VECTORS[case])
     for got, want in zip(ops.attn_gate_vectors(*args), vectors_by_steps(*args)):
         close(got, want, 0)
+
+
+def test_opcheck_of_vectors_of_a_double_gate():
+    torch.library.opcheck(ops.attn_gate_vectors.default, vectors_inputs(PACKS["packed"], q_weight=True))
 
 
 @pytest.mark.parametrize("rope", [16, 8])
@@ -506,24 +536,34 @@ def test_cuda_map_equals_cpu(block_q):
 
 
 @needs_gpu
-@pytest.mark.parametrize("double", [False, True])
-@pytest.mark.parametrize("dim", [64, 40])  # sm_90's kernels and sm_80's
-def test_steps_that_run_beside_each_other(dim, double):
+@pytest.mark.parametrize("fill", [False, True], ids=["", "memory_filled"])
+@pytest.mark.parametrize("case", VECTORS)
+def test_steps_that_run_beside_each_other(case, fill):
     """Kernels that start before those ahead have ended: the bits of one after another, again and again."""
     pack = Pack([3000, 0, 5001, 200], block=64)
-    args = on_gpu(vectors_inputs(pack, (8, 2), dim, double))
+    settings = {"dim": 64, **VECTORS[case]}
+    inputs = [on_gpu(vectors_inputs(pack, (8, 8 if case.endswith("without_weights") else 2), **settings)) for _ in range(2)]
     cu = on_gpu(pack.cu())
-    score = lambda q, k: ops.attn_gate_score(q, k, *cu, pack.num_blocks, pack.block)
-    q, k = vectors_by_steps(*args)
+
+    def follow(q, k):
+        scores = ops.attn_gate_score(q, k, *cu, pack.num_blocks, pack.block)
+        begin, count, listed = ops.block_select(scores, *cu[:3], pack.block, "nz_ratio", [0.3])
+        at = torch.arange(pack.num_blocks, device="cuda")
+        blocks = listed[(begin[..., None] + at).clamp(max=len(listed) - 1)].where(at < count[..., None], -1)
+        return [q, k, scores, count, blocks]
+
+    want = [follow(*vectors_by_steps(*args)) for args in inputs]
     torch.cuda.synchronize()
-    want = [q, k, score(q, k)]
     wrong = torch.zeros((), dtype=torch.int64, device="cuda")
-    for _ in range(200):  # nothing waits; a round writes where the one before has left NaN
-        q, k = ops.attn_gate_vectors(*args)
-        got = [q, k, score(q, k)]
-        for x, y in zip(got, want):
-            wrong += (x != y).sum()
-            x.fill_(math.nan)
+    torch.use_deterministic_algorithms(fill)  # torch fills new memory then, by a kernel
+    try:
+        for turn in range(100):  # nothing waits; the other input's results have left their memory
+            got = follow(*ops.attn_gate_vectors(*inputs[turn % 2]))
+            for x, y in zip(got, want[turn % 2]):
+                wrong += (x != y).sum()
+                x.fill_(-7)
+    finally:
+        torch.use_deterministic_algorithms(False)
     assert wrong.item() == 0
 
 
@@ -623,6 +663,14 @@ WRONG = [
     ("pooled_attn", 9, 24, "block_k is 24, want a multiple of 16"),
     ("attn_gate_pool", 5, 8, "pools is 8"),
     ("attn_gate_pool", 3, 4, "cu_blocks ends with 9, want 4"),
+    ("attn_gate_vectors", 0, lambda q: q[:-1], "q .* and k .* of the same tokens"),
+    ("attn_gate_vectors", 1, lambda k: k[0], "q .* and k .* of the same tokens"),
+    ("attn_gate_vectors", 1, lambda k: k.double(), "vectors: k is .*, want float32"),
+    ("attn_gate_vectors", 5, 0, "block is 0"),
+    ("attn_gate_vectors", 6, 8, "q_pools is 8"),
+    ("attn_gate_vectors", 6, 7, "cos and sin turn one pooling, q_pools has 3"),
+    ("attn_gate_vectors", 9, lambda w: w[:, :-1], "k_weight takes 95 features, pooled k has 96"),
+    ("attn_gate_vectors", 11, None, "cos and sin together"),
     ("attn_gate_project", 1, lambda w: w[:3], "want a multiple of the 2 of x"),
     ("attn_gate_project", 1, lambda w: w[:, :-1], "weight takes 47 features, x has 48"),
     ("attn_gate_project", 2, None, "cos and sin together"),

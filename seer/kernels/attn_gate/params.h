@@ -35,8 +35,8 @@ struct GatePoolParams {
   const float* cos;    // [R, rope_half] as of GateProjectParams; null: no RoPE
   const float* sin;    // [R, rope_half]
   int rope_half;
-  // On GPUs: may run beside the two kernels ahead in the stream, which write nothing that this one
-  // reads and do not read what it writes.
+  // On GPUs: may run beside the kernels ahead in the stream back to the last that was launched to
+  // wait for all before it. What this one reads was complete before that, and `pooled` its own.
   bool beside_previous;
 };
 
