@@ -3,6 +3,7 @@
 // that is kept of them: results/<chip>/<operation>.json.
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -55,5 +56,8 @@ void limit_to_avx2();
 // Everything around the rows: chip, versions, command, date.
 nlohmann::json record(const std::string& operation, int argc, char** argv, nlohmann::json rows,
                       const at::Device& device = at::kCPU);
+// `made` with the rows that the record at `path` has of other shapes and lengths before its own, and
+// both commands. Error where that record is of another chip, number of threads or version.
+nlohmann::json appended(const std::filesystem::path& path, nlohmann::json made);
 
 }  // namespace seer::bench

@@ -5,9 +5,13 @@
 #include <cctype>
 #include <chrono>
 #include <cstdlib>
+#include <cstring>
 #include <ctime>
 #include <fstream>
+#include <set>
 
+#include "seer/base/error.h"
+#include "seer/base/file.h"
 #include "seer/bench/bench.h"
 #include "seer/kernels/cpu_features.h"
 #include "seer/kernels/impl.h"
@@ -76,7 +80,13 @@ std::string chip(const at::Device& device) {
 nlohmann::json record(const std::string& operation, int argc, char** argv, nlohmann::json rows,
                       const at::Device& device) {
   std::string command = "seer";
-  for (int i = 1; i < argc; ++i) command += std::string(" ") + argv[i];
+  for (int i = 1; i < argc; ++i) {
+    if (std::strcmp(argv[i], "--out") == 0) {
+      ++i;  // where, not what
+    } else {
+      command += std::string(" ") + argv[i];
+    }
+  }
   const std::time_t now = std::time(nullptr);
   char date[32];
   std::strftime(date, sizeof date, "%Y-%m-%d", std::gmtime(&now));
@@ -89,6 +99,38 @@ nlohmann::json record(const std::string& operation, int argc, char** argv, nlohm
           {"command", command},
           {"date", date},
           {"rows", std::move(rows)}};
+}
+
+nlohmann::json appended(const std::filesystem::path& path, nlohmann::json made) {
+  nlohmann::json before;
+  try {
+    before = nlohmann::json::parse(read_file(path));
+  } catch (const nlohmann::json::exception& error) {
+    fail(path.string(), " is not valid JSON (", error.what(), ")");
+  }
+  for (const char* key : {"operation", "chip", "threads", "avx2_at_most", "versions"}) {
+    const nlohmann::json was = before.value(key, nlohmann::json());
+    SEER_CHECK(was == made[key], path.string(), " has rows of other ", key, " (", was.dump(),
+               ", now ", made[key].dump(), "): choose another --out");
+  }
+  const auto shape = [](const nlohmann::json& row) {
+    nlohmann::json of = nlohmann::json::array();
+    for (const char* key : {"model", "heads_q", "heads_kv", "head_dim", "len_q", "len_k"}) {
+      of.push_back(row.value(key, nlohmann::json()));
+    }
+    return of;
+  };
+  std::set<nlohmann::json> measured;
+  for (const auto& row : made["rows"]) measured.insert(shape(row));
+  nlohmann::json rows = nlohmann::json::array();
+  for (const auto& row : before["rows"]) {
+    if (!measured.contains(shape(row))) rows.push_back(row);
+  }
+  rows.insert(rows.end(), made["rows"].begin(), made["rows"].end());
+  made["rows"] = std::move(rows);
+  made["command"] =
+      before["command"].get<std::string>() + "; " + made["command"].get<std::string>();
+  return made;
 }
 
 }  // namespace seer::bench

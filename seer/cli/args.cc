@@ -18,8 +18,9 @@ CLI::Option* Args::flag(const std::string& name, bool& value, const std::string&
 
 void Args::json_output(std::string& value) {
   app_.add_option("--json", value,
-                  "also write the results as JSON [FILE; default: standard output]")
+                  "also write the results as JSON; without FILE to standard output")
       ->expected(0, 1)
+      ->option_text("[FILE]")
       ->default_str("-");
 }
 

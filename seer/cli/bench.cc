@@ -6,6 +6,7 @@
 #include <ATen/Parallel.h>
 
 #include <cstdio>
+#include <filesystem>
 
 #include "seer/cli/bench_distill.h"
 #include "seer/cli/settings.h"
@@ -91,6 +92,7 @@ std::string table_of(const nlohmann::json& rows) {
 
 int bench(int argc, char** argv, int first) {
   std::string operation, out = "results";
+  bool append = false;
   std::vector<int64_t> lengths{8192, 32768}, head_dims{64, 128};
   std::vector<double> densities{0.1};
   std::vector<std::string> lists{"random"}, dtypes{"bf16"}, shapes;
@@ -123,14 +125,21 @@ int bench(int argc, char** argv, int first) {
   args.add("sequences", sequences, "of a step of distill");
   args.flag("stream", model.stream, "distill with layers that stay in host memory");
   args.add("out", out, "folder of results: <out>/<chip>/<operation>.json; empty: none");
+  args.flag("append", append, "keep the rows that the file has of other shapes and lengths");
   if (!args.parse(argc, argv, first)) return 0;
   const auto* op = std::find_if(std::begin(kOperations), std::end(kOperations),
                                 [&](const Operation& o) { return operation == o.name; });
   const bool is_prefill = operation == "prefill", is_distill = operation == "distill";
   if (op == std::end(kOperations) && !is_prefill && !is_distill)
-    throw UsageError("bench: no operation \"" + operation + "\"");
+    throw UsageError("bench: no operation \"" + operation +
+                     "\"; want block_sparse_attn, pooled_attn, attn_gate, prefill or distill");
   for (const std::string& dtype : dtypes) {
-    if (dtype != "f32" && dtype != "bf16") throw UsageError("--dtypes: want f32, bf16");
+    if (dtype != "f32" && dtype != "bf16")
+      throw UsageError("--dtypes " + dtype + ": want f32 or bf16");
+  }
+  for (const std::string& list : lists) {
+    if (list != "random" && list != "gate")
+      throw UsageError("--lists " + list + ": want random or gate");
   }
   if (avx2) bench::limit_to_avx2();
   if (model.threads > 0) at::set_num_threads(model.threads);
@@ -167,7 +176,9 @@ int bench(int argc, char** argv, int first) {
   std::fputs(text.c_str(), stdout);
   if (!out.empty()) {
     const std::string path = out + "/" + bench::chip(device) + "/" + operation + ".json";
-    write_json(path, bench::record(operation, argc, argv, rows, device));
+    nlohmann::json made = bench::record(operation, argc, argv, rows, device);
+    if (append && std::filesystem::exists(path)) made = bench::appended(path, std::move(made));
+    write_json(path, made);
     std::printf("written: %s\n", path.c_str());
   }
   return 0;

@@ -86,7 +86,8 @@ int generate(int argc, char** argv, int first) {
   Args args("generate", "Continues a prompt: sparse prefill, dense decode with a KV cache.");
   a.model.add(args);
   args.add("gates", a.gates, "folder of the gates; default: `gates` in the model's folder");
-  args.add("method", a.method, "seer, dense, or auto: seer where the model has gates");
+  args.add("method", a.method,
+           "seer, dense, or auto: seer where the model has gates and the prompt a block");
   a.select.add(args, {0.9});
   args.group("Text");
   args.add("prompt", a.prompt, "the prompt");
@@ -115,12 +116,16 @@ int generate(int argc, char** argv, int first) {
   const auto gates =
       a.method == "dense" ? nullptr : load_gates(a.gates, a.model.model, model, a.method == "seer");
   const at::NoGradGuard no_grad;
-  if (!gates) {
-    std::fprintf(stderr, "seer generate: dense attention\n");
+  const auto dense = [&](const char* why) {
+    std::fprintf(stderr, "seer generate: dense attention%s\n", why);
     write_text(model, tokenizer, prompt, models::dense_attention, a.settings);
     return 0;
-  }
+  };
+  if (!gates) return dense("");
   const int block = gates->config().block_size;
+  if (a.method == "auto" && static_cast<int>(prompt.size()) < block) {
+    return dense(", as the prompt is less than a block");
+  }
   SEER_CHECK(static_cast<int>(prompt.size()) >= block, "the prompt has ", prompt.size(),
              " tokens, less than a block of ", block,
              ": there is nothing to leave out; add --method dense");
@@ -132,7 +137,8 @@ int generate(int argc, char** argv, int first) {
   write_text(
       model, tokenizer, prompt,
       [&](const models::AttentionInput& input) { return attention(input); }, a.settings);
-  std::fprintf(stderr, "seer generate: %s, density %.3f\n", label(selections[0]).c_str(),
+  std::fprintf(stderr, "seer generate: %s, density %.3f\n",
+               eval::to_text(eval::setting_of(selections[0])).c_str(),
                attention.statistics().density());
   return 0;
 }

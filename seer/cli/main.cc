@@ -65,9 +65,15 @@ int dispatch(int argc, char** argv) {
       return verb.run(argc, argv, 3);
     }
   }
-  throw seer::UsageError("unknown verb \"" + word +
-                         (argc > 2 && word == "eval" ? std::string(" ") + argv[2] : "") +
-                         "\"; `seer --help` lists them");
+  if (word == "eval") {
+    if (argc > 2 && std::strcmp(argv[2], "--help") == 0) {
+      print_help();
+      return 0;
+    }
+    throw seer::UsageError("eval: want `seer eval ppl` or `seer eval recall`" +
+                           (argc > 2 ? std::string(", got ") + argv[2] : std::string()));
+  }
+  throw seer::UsageError("unknown verb \"" + word + "\"; `seer --help` lists them");
 }
 
 int report(const std::string& text, int status) {

@@ -121,6 +121,8 @@ int run(int argc, char** argv, int first) {
   a.select.add(args, {0.5, 0.7, 0.9});
   if (!args.parse(argc, argv, first)) return 0;
   if (a.windows < 1 || a.steps < 1) throw UsageError("--windows and --steps: want 1 or more");
+  // What is wrong with these is said now, not when gates have been trained.
+  make_methods(a.methods, a.select, a.gate.config.block_size, a.seed);
   if (a.out.empty()) a.out = default_out();
 
   a.model.block = a.gate.config.block_size;
@@ -145,9 +147,10 @@ int run(int argc, char** argv, int first) {
   const at::Tensor ids = eval::ids_of(split.held_out.ids[0], model.device());
   const auto shown = a.select.selections().back();
   eval::draw_heads(eval::capture_heads(model, gates, ids, shown, 4),
-                   "true map, gate, blocks at " + label(shown), out / "heads.png");
+                   "true map, gate, blocks at " + eval::to_text(eval::setting_of(shown)),
+                   out / "heads.png");
 
-  nlohmann::json json = bench::record("run", argc, argv, eval::to_json(rows));
+  nlohmann::json json = bench::record("run", argc, argv, eval::to_json(rows), model.device());
   json["model"] = a.model.model;
   json["text"] = a.text;
   json["settings"] = args.settings();

@@ -149,6 +149,16 @@ static torch_ops::Selection selection_from(const std::string& text,
 }
 
 std::vector<torch_ops::Selection> SelectArgs::selections() const {
+  const auto check = [](const std::string& flag, const torch_ops::Selection& selection) {
+    try {
+      torch_ops::check_selection(selection);
+    } catch (const c10::Error& error) {
+      throw UsageError(flag + ": " + error.what_without_backtrace());
+    } catch (const Error& error) {
+      throw UsageError(flag + ": " + error.what());
+    }
+  };
+  check("--rule", {.rule = rule, .strength = {0}});
   const bool by_share = rule == "nz_ratio" || rule == "head_budget";
   if (by_share && !strength.empty()) {
     throw UsageError("--rule " + rule + " takes --sparsity, not --strength");
@@ -162,15 +172,14 @@ std::vector<torch_ops::Selection> SelectArgs::selections() const {
     torch_ops::Selection one = forced;
     one.rule = rule;
     one.strength = {by_share ? 1 - value : value};
+    check(by_share ? "--sparsity" : "--strength", one);
     selections.push_back(one);
   }
-  for (const std::string& text : also) selections.push_back(selection_from(text, forced));
+  for (const std::string& text : also) {
+    selections.push_back(selection_from(text, forced));
+    check("--also", selections.back());
+  }
   return selections;
-}
-
-std::string label(const torch_ops::Selection& selection) {
-  if (selection.rule == "nz_ratio") return message("sparsity ", 1 - selection.strength.at(0));
-  return message(selection.rule, " ", selection.strength.at(0));
 }
 
 std::vector<eval::Method> make_methods(const std::vector<std::string>& names,

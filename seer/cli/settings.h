@@ -46,12 +46,10 @@ struct SelectArgs {
   torch_ops::Selection forced;    // sink, local, last dense rows
   // `several`: a list of strengths (rows of a table), else one.
   void add(Args& args, std::vector<double> default_sparsity);
-  // One Selection per asked strength. UsageError where rule and flags do not fit.
+  // One Selection per asked strength. UsageError where rule and flags do not fit, or values are out
+  // of range.
   std::vector<torch_ops::Selection> selections() const;
 };
-
-// "sparsity 0.9" or "threshold 0.005": how a selection is named in tables.
-std::string label(const torch_ops::Selection& selection);
 
 // Named methods ("dense", "seer" or a scorer's name), each sparse one at every asked strength.
 std::vector<eval::Method> make_methods(const std::vector<std::string>& names,

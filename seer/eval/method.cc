@@ -24,7 +24,11 @@ std::string method_name(const Method& method) {
 
 Setting setting_of(const Method& method) {
   if (method.dense) return {};
-  return {method.sparse.selection.rule, method.sparse.selection.strength.at(0)};
+  return setting_of(method.sparse.selection);
+}
+
+Setting setting_of(const torch_ops::Selection& selection) {
+  return {selection.rule, selection.strength.at(0)};
 }
 
 std::string to_text(const Setting& setting) {

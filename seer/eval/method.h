@@ -22,6 +22,7 @@ struct Setting {
   double strength = 0;
 };
 Setting setting_of(const Method& method);
+Setting setting_of(const torch_ops::Selection& selection);
 // As "sparsity 0.9" or "threshold 0.005"; empty for dense.
 std::string to_text(const Setting& setting);
 // Share of blocks to leave out: 0 for dense, null where the rule sets another limit.

@@ -141,6 +141,14 @@ Lists select_autograd(const at::Tensor& scores, const at::Tensor& cu_q, const at
 
 }  // namespace
 
+void check_selection(const Selection& selection) {
+  std::vector<double> strength;
+  host_params({/*block=*/64, selection.rule, selection.strength, selection.sink_blocks,
+               selection.local_blocks, selection.last_dense_rows, /*prompt_blocks=*/0},
+              /*heads=*/static_cast<int64_t>(selection.strength.size()), /*rows=*/1, /*blocks=*/1,
+              /*seqs=*/1, strength);
+}
+
 BlockLists block_select(const at::Tensor& scores, const Ragged& ragged,
                         const Selection& selection) {
   auto [begin, count, list] =

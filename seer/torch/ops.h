@@ -43,7 +43,7 @@ struct BlockLists {
 };
 
 // q [T, Hq, D], k, v [S, Hk, D] -> o [T, Hq, D], lse [Hq, T] f32. Token and head strides are free.
-// Differentiable once its backward exists; today autograd through it raises an error.
+// Not differentiable: autograd through it raises an error.
 std::tuple<at::Tensor, at::Tensor> block_sparse_attn(const at::Tensor& q, const at::Tensor& k,
                                                      const at::Tensor& v, const Ragged& ragged,
                                                      const BlockLists& lists, double scale,
@@ -96,6 +96,8 @@ struct Selection {
   int64_t sink_blocks = 0, local_blocks = 0, last_dense_rows = 0;
   int64_t prompt_blocks = 0;  // 0: the sequences are complete
 };
+// Error: no rule has this name, or a strength or a number of forced blocks is out of its range.
+void check_selection(const Selection& selection);
 // scores [L, R, N] f32 -> lists. Rows have places of their own in `list`, with gaps between: the
 // kept blocks are count.sum(). Not differentiable, and does not ask for detached scores.
 BlockLists block_select(const at::Tensor& scores, const Ragged& ragged, const Selection& selection);

@@ -1,6 +1,6 @@
-// Every op of torch.ops.seer, on one screen. ops.h says what each computes; here the packed
-// sequences of `Ragged` are spelled out: cu_q, cu_k in tokens, cu_rows, cu_blocks in query and key
-// blocks.
+// Every op of torch.ops.seer, on one screen. ops.h says what each computes, those named _grad and
+// _with_grad apart, which are for autograd; here the packed sequences of `Ragged` are spelled out:
+// cu_q, cu_k in tokens, cu_rows, cu_blocks in query and key blocks.
 
 #include <torch/library.h>
 

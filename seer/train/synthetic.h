@@ -23,7 +23,6 @@ class Synthetic {
   // shorter ones in proportion.
   void write(Random random, int64_t length, int32_t* window) const;
 
-  int64_t num_words() const { return static_cast<int64_t>(words_.size()); }
   int64_t fact_len() const { return static_cast<int64_t>(head_.size() + 5 + tail_.size()); }
 
  private:

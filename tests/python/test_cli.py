@@ -51,11 +51,15 @@ def test_version_and_help(seer):
 
 def test_wrong_usage_is_status_2(seer):
     assert "unknown verb" in error_of(seer("frobnicate", ok=False), 2)
-    assert "unknown verb \"eval mmlu\"" in error_of(seer("eval", "mmlu", ok=False), 2)
+    assert "eval ppl" in error_of(seer("eval", "mmlu", ok=False), 2)
     assert "--sparsty" in error_of(seer("generate", "--sparsty", "0.5", ok=False), 2)
     assert "--data" in error_of(seer("eval", "ppl", ok=False), 2)
     assert "want 0 ... 1" in error_of(
         seer("generate", "--prompt", "x", "--sparsity", "1.5", ok=False), 2)
+    assert "unknown rule \"best\", want one of nz_ratio" in error_of(
+        seer("generate", "--prompt", "x", "--rule", "best", ok=False), 2)
+    assert "--strength" in error_of(
+        seer("generate", "--prompt", "x", "--rule", "threshold", "--strength", "2", ok=False), 2)
     assert "needs --strength" in error_of(
         seer("generate", "--prompt", "x", "--rule", "threshold", ok=False), 2)
 
@@ -189,6 +193,13 @@ def test_run(seer, text, tmp_path):
     assert "perplexity" in result.stdout
 
 
+@pytest.mark.parametrize("flags,words", [(["--methods", "dense,best"], 'no method "best"'), (["--sparsity", "2"], "want 0 ... 1"),
+                                         (["--also", "best:0.5"], 'unknown rule "best"')])
+def test_run_refuses_before_it_trains(seer, text, tmp_path, flags, words):
+    assert words in error_of(seer("run", "--text", text, "--out", tmp_path / "run", *flags, ok=False), 2)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("name, damage, expected", [
     ("no config", lambda f: (f / "config.json").unlink(), "config.json"),
     ("broken config", lambda f: (f / "config.json").write_text("{"), "config.json"),
@@ -250,6 +261,7 @@ def test_bad_texts(seer, tmp_path):
             message = error_of(seer(*verb, ok=False))
             assert words in message, (verb, message)
     assert "less than a block" in error_of(seer("generate", "--prompt", "Hi", "--method", "seer", ok=False))
+    assert "dense attention, as the prompt is less" in seer("generate", "--prompt", "Hi", "--max-new-tokens", 2).stderr
     assert not (tmp_path / "out" / "run.json").exists()
 
 
@@ -353,8 +365,33 @@ def test_bench_writes_its_rows(seer, tmp_path, flags):
             assert key in row, key
 
 
-def test_bench_wrong_operation(seer):
-    assert "no operation" in error_of(seer("bench", "softmax", ok=False), 2)
+def test_bench_wrong_usage(seer, tmp_path):
+    assert "no operation" in error_of(seer("bench", "softmax", "--out", tmp_path, ok=False), 2)
+    for flag, value in (("--lists", "gates"), ("--dtypes", "f64")):
+        found = error_of(seer("bench", "attn_gate", flag, value, "--out", tmp_path, ok=False), 2)
+        assert f"{flag} {value}: want" in found
+    assert not list(tmp_path.iterdir())
+
+
+def test_bench_appends(seer, tmp_path):
+    def bench(length, *flags):
+        seer("bench", "block_sparse_attn", "--lengths", length, "--head-dims", 64, "--heads", 2, "--kv-heads", 1,
+             "--densities", 0.5, "--seconds", 0, "--runs", 1, "--out", tmp_path, *flags)
+        (path,) = tmp_path.glob("*/block_sparse_attn.json")
+        return path, json.loads(path.read_text())
+
+    bench(256)
+    _, first = bench(128)  # in place of what was there
+    _, second = bench(256, "--append")
+    path, third = bench(128, "--append")
+    lengths = lambda record: [row["len_q"] for row in record["rows"]]
+    assert lengths(first) == [128] * 2 and lengths(second) == [128] * 2 + [256] * 2
+    assert lengths(third) == [256] * 2 + [128] * 2
+    assert third["command"].count("seer bench") == 3 and str(tmp_path) not in third["command"]
+    path.write_text(json.dumps({**third, "versions": {"torch": "1.0"}}))
+    found = error_of(seer("bench", "block_sparse_attn", "--lengths", 128, "--head-dims", 64, "--heads", 2, "--kv-heads", 1,
+                          "--seconds", 0, "--runs", 1, "--append", "--out", tmp_path, ok=False))
+    assert "rows of other versions" in found and "choose another --out" in found
 
 
 def test_kernels_lists_every_operation(seer):

@@ -55,7 +55,6 @@ class GoldenGate {
   bool has(const std::string& tensor) const { return golden_.contains(name_ + "/" + tensor); }
   int number(const std::string& key) const { return golden_.number(name_ + "." + key); }
   int q_heads() const { return q_heads_; }
-  int k_heads() const { return k_heads_; }
 
   Floats pool(const Floats& x, int heads, int pools) const {
     Floats out(seqs_ * blocks_ * heads * count_pools(pools) * head_dim_);

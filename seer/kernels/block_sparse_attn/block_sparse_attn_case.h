@@ -1,5 +1,5 @@
 #pragma once
-// Calls of block_sparse_attn for tests and benchmarks: shapes, lists and the inputs they mean.
+// Calls of block_sparse_attn for tests: shapes, lists and the inputs they mean.
 
 #include <algorithm>
 #include <cmath>
@@ -100,12 +100,6 @@ struct BlockSparseAttnCall {
             .scale = 1.f / std::sqrt(static_cast<float>(shape.head_dim)),
             .causal = shape.causal,
             .dtype = q.dtype};
-  }
-
-  // Floating-point operations of the listed blocks, each taken whole.
-  double kept_flops() const {
-    return 4.0 * shape.block_q * shape.block_k * shape.head_dim * double(list.size()) *
-           shape.heads_q / shape.list_heads();
   }
 };
 

@@ -1,5 +1,5 @@
 #pragma once
-// Calls of pooled_attn for tests and benchmarks: shapes and the inputs they mean.
+// Calls of pooled_attn for tests: shapes and the inputs they mean.
 
 #include <algorithm>
 #include <cmath>
@@ -80,18 +80,6 @@ struct PooledAttnCall {
             .causal = shape.causal,
             .normalise = shape.normalise,
             .dtype = q.dtype};
-  }
-
-  // Floating-point operations of the visible (query, key) pairs.
-  double visible_flops() const {
-    double pairs = 0;
-    for (size_t b = 0; b < shape.q_lens.size(); ++b) {
-      const int64_t len_q = shape.q_lens[b], len_k = shape.k_lens[b];
-      for (int64_t i = 0; i < len_q; ++i) {
-        pairs += shape.causal ? double(std::max<int64_t>(i + len_k - len_q + 1, 0)) : double(len_k);
-      }
-    }
-    return 4.0 * shape.head_dim * shape.heads_q * pairs;
   }
 };
 
