@@ -45,6 +45,7 @@ void Args::read_config(const std::string& path) {
     }
     try {
       field->set(value);
+      field->option->required(false);
     } catch (const nlohmann::json::exception&) {
       throw UsageError(message(path, ": setting \"", key, "\" cannot be ", value.dump()));
     }

@@ -44,6 +44,7 @@ class Args {
     std::string name;
     std::function<void(const nlohmann::json&)> set;
     std::function<nlohmann::json()> get;
+    CLI::Option* option;
   };
   template <class T>
   CLI::Option* finish(CLI::Option* option, const std::string& name, T& value);
@@ -58,7 +59,7 @@ template <class T>
 CLI::Option* Args::finish(CLI::Option* option, const std::string& name, T& value) {
   if (!group_.empty()) option->group(group_);
   fields_.push_back({name, [&value](const nlohmann::json& json) { json.get_to(value); },
-                     [&value] { return nlohmann::json(value); }});
+                     [&value] { return nlohmann::json(value); }, option});
   return option;
 }
 

@@ -73,6 +73,10 @@ class Distillation : public Task {
     SEER_CHECK(!settings.states_on_host || model.is_streamed(),
                "hidden states wait in host memory only where layers are streamed: add --stream, or "
                "leave out --states-on-host");
+    SEER_CHECK(num_batches() >= num_ranks(), "a step has ", num_batches(),
+               " micro-batches, too few for ", num_ranks(),
+               " processes: choose more sequences, a smaller micro-batch, or fewer processes");
+    check_held_out(held_out());
     skip_ = settings.skip >= 0 ? settings.skip : settings.loss == "kl" ? 0.25 : 0;
     for (auto& layer : gates_.layers()) {
       if (layer.q.defined()) layer.q.requires_grad_();
@@ -120,6 +124,10 @@ class Distillation : public Task {
             {"device", model_.device().is_cuda() ? "cuda" : "cpu"}};
   }
 
+  std::vector<std::string> files() const override {
+    return {io::gate_weights_path("").filename().string(), "config.json"};
+  }
+
   int64_t micro_batches(int64_t) const override {
     return model_.is_streamed() ? num_ranks() : num_batches();
   }
@@ -138,8 +146,6 @@ class Distillation : public Task {
     for (int64_t i = micro_batch; i < num_batches(); i += num_ranks()) {
       batches.push_back(batch_of(step, i));
     }
-    SEER_CHECK(!batches.empty(), "a step has ", num_batches(), " micro-batches, too few for ",
-               num_ranks(), " processes: choose more sequences or fewer processes");
     return run_model(std::move(batches), /*trains=*/true, complete);
   }
 
@@ -149,10 +155,12 @@ class Distillation : public Task {
     };
     const std::vector<std::string> names = metrics();
     std::map<std::string, double> results;
-    for (const auto& [source, means] :
-         mean_over_windows({valid_, settings_.length, settings_.valid_sequences},
-                           static_cast<int64_t>(names.size()), model_.device(), measure, ranks)) {
-      for (size_t j = 0; j < names.size(); ++j) results[names[j] + "_" + source] = means[j];
+    for (const auto& [source, result] : mean_over_windows(
+             held_out(), static_cast<int64_t>(names.size()), model_.device(), measure, ranks)) {
+      for (size_t j = 0; j < names.size(); ++j) results[names[j] + "_" + source] = result.means[j];
+      if (result.skipped > 0) {
+        results["skipped_windows_" + source] = static_cast<double>(result.skipped);
+      }
     }
     return results;
   }
@@ -169,6 +177,7 @@ class Distillation : public Task {
     double share;
   };
 
+  HeldOut held_out() const { return {valid_, settings_.length, settings_.valid_sequences}; }
   int64_t num_ranks() const { return settings_.loop.ranks ? settings_.loop.ranks->size() : 1; }
   int64_t num_batches() const {
     return (settings_.sequences + settings_.micro_batch - 1) / settings_.micro_batch;
@@ -204,7 +213,7 @@ class Distillation : public Task {
       ragged.push_back(torch_ops::make_ragged(sequences.q_lens, sequences.k_lens,
                                               settings_.gate.block_size, device));
       passes.push_back(model_.begin(batch.ids.to(device), sequences));
-      if (waits_on_host(batches)) passes.back().x = on_host(passes.back().x);
+      if (waits_on_host(batches)) passes.back().x = on_host(passes.size() - 1, passes.back().x);
     }
     at::Tensor sum = at::zeros({}, at::TensorOptions(device).dtype(at::kDouble));
     int64_t layers = 0;
@@ -220,7 +229,7 @@ class Distillation : public Task {
         models::Decoder::Pass& pass = passes[b];
         pass.x = pass.x.to(device, /*non_blocking=*/true);
         model_.run_layer(layer, pass, attention);
-        if (waits_on_host(batches)) pass.x = on_host(pass.x);
+        if (waits_on_host(batches)) pass.x = on_host(b, pass.x);
       }
     }
     SEER_CHECK(layers > 0, "every layer of the model has a sliding window shorter than ",
@@ -258,11 +267,16 @@ class Distillation : public Task {
   bool waits_on_host(const std::vector<Batch>& batches) const {
     return settings_.states_on_host && batches.size() > 1;
   }
-  // In pinned memory, where copies from a GPU need no other.
-  static at::Tensor on_host(const at::Tensor& x) {
+  // In pinned memory, where copies from a GPU need no other; the same for a batch's states of all
+  // layers and steps, which are copied in the order of the stream.
+  at::Tensor on_host(size_t batch, const at::Tensor& x) {
     if (x.is_cpu()) return x;
-    const auto options = x.options().device(at::kCPU).pinned_memory(true);
-    return at::empty(x.sizes(), options).copy_(x, /*non_blocking=*/true);
+    if (host_states_.size() <= batch) host_states_.resize(batch + 1);
+    at::Tensor& host = host_states_[batch];
+    if (!host.defined() || host.sizes() != x.sizes()) {
+      host = at::empty(x.sizes(), x.options().device(at::kCPU).pinned_memory(true));
+    }
+    return host.copy_(x, /*non_blocking=*/true);
   }
 
   const models::Decoder& model_;
@@ -272,6 +286,7 @@ class Distillation : public Task {
   SyntheticShare synthetic_;
   models::Gates gates_;
   double skip_ = 0;
+  std::vector<at::Tensor> host_states_;  // of each batch
   torch_ops::Stopwatch attention_time_, gate_time_;
 };
 

@@ -26,7 +26,8 @@ struct DistillSettings {
   int64_t micro_batch = 1;  // sequences that are run at once
   // Of a streamed model all micro-batches pass through a layer before the next begins, so that a layer
   // travels once a step. Between layers hidden states wait on the device, or in host memory where
-  // there are too many: 2 bytes x tokens of a step x hidden size.
+  // there are too many: 2 bytes x tokens of a step x hidden size, each batch rounded up to a power
+  // of 2.
   bool states_on_host = false;
   int64_t valid_sequences = 4;  // of each held-out file
   std::string loss = "kl";      // "kl", or "mse" as in version 1 of the paper

@@ -9,6 +9,7 @@
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros_like.h>
 
 #include <chrono>
@@ -71,6 +72,7 @@ class Loop {
         result_.valid[name] = value.is_null() ? std::nan("") : value.get<double>();
       }
     }
+    check_same_step();
     result_.resumed_from = step_;
     begin_ = read_at_ = Clock::now();
     progress_ = std::make_unique<Progress>(task_.name(), settings_.steps, step_,
@@ -82,9 +84,10 @@ class Loop {
       const bool validates = is_last || is_multiple(settings_.valid_every);
       const bool saves = is_last || is_multiple(settings_.save_every);
       const std::chrono::duration<double> unread = Clock::now() - read_at_;
-      if (validates || saves || waiting_ == kMostRows || unread.count() > kReadSeconds) {
-        read_metrics();
-      }
+      // Whether to go on is asked after the same steps in all processes; clocks differ.
+      const bool asks = validates || saves || is_multiple(kMostSkipped);
+      if (asks || waiting_ == kMostRows || unread.count() > kReadSeconds) read_metrics();
+      if (asks) check_skipped();
       if (validates) validate();
       if (saves && ranks_.is_first()) save();
     }
@@ -103,7 +106,9 @@ class Loop {
   std::unique_ptr<RunFolder> open_folder() {
     std::unique_ptr<RunFolder> folder;
     if (ranks_.is_first()) {
-      folder = std::make_unique<RunFolder>(settings_.out, run_settings(), settings_.restart);
+      folder =
+          std::make_unique<RunFolder>(settings_.out, run_settings(),
+                                      settings_.restart && !Ranks::started_again(), task_.files());
     }
     ranks_.meet();
     if (!folder) folder = std::make_unique<RunFolder>(settings_.out, run_settings());
@@ -183,9 +188,25 @@ class Loop {
     std::snprintf(status, sizeof(status), "loss %.4g, lr %.2e, %s tokens/s", result_.loss,
                   learning_rate(groups_[0], step_ - 1), count_text(rate).c_str());
     progress_->update(step_, status);
-    SEER_CHECK(skipped_in_row_ < kMostSkipped, "the loss or the gradient was not finite in ",
-               kMostSkipped, " steps in a row, the last is step ", step_, " of ",
-               settings_.out.string(), ": lower the learning rate, or look for broken data");
+  }
+
+  void check_skipped() const {
+    SEER_CHECK(!broken_at_, "the loss or the gradient was not finite in ", kMostSkipped,
+               " steps in a row, the last is step ", broken_at_, " of ", settings_.out.string(),
+               ": lower the learning rate, or look for broken data");
+  }
+
+  // What has just been loaded: folders on a network may show processes different files.
+  void check_same_step() {
+    const auto step = static_cast<double>(step_), count = static_cast<double>(ranks_.size());
+    const at::Tensor sums = at::tensor({step, step * step}, at::kDouble).to(gradients_[0].device());
+    ranks_.start_sum(sums);
+    ranks_.finish_sums();
+    const at::Tensor found = sums.to(at::kCPU);
+    const double* sum = found.const_data_ptr<double>();
+    SEER_CHECK(count * sum[1] == sum[0] * sum[0], "this process would go on from step ", step_,
+               ", others from another: wait until all see the same files in ",
+               (settings_.out / "checkpoints").string(), ", then start all of them again");
   }
 
   void write_line(int64_t step, const double* row, double rate) {
@@ -200,6 +221,7 @@ class Loop {
     line["tokens"] = result_.tokens;
     const bool was_skipped = row[names_.size() + 1] != 0;
     skipped_in_row_ = was_skipped ? skipped_in_row_ + 1 : 0;
+    if (skipped_in_row_ == kMostSkipped) broken_at_ = step + 1;
     if (was_skipped) {
       ++result_.skipped_steps;
       line["skipped"] = true;
@@ -250,6 +272,7 @@ class Loop {
   at::Tensor
       rows_;  // [kMostRows, metrics + 2]: metrics, gradient norm, 1 where the step was left out
   int64_t waiting_ = 0, step_ = 0, skipped_in_row_ = 0;
+  int64_t broken_at_ = 0;  // the last of too many steps that were left out
   double seconds_before_ = 0;
   Clock::time_point begin_, read_at_;
   std::unique_ptr<Progress> progress_;

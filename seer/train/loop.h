@@ -27,7 +27,7 @@ struct LoopSettings {
   double clip = 1.0;         // largest global norm of the gradient; 0: no clipping
   int64_t save_every = 500;  // steps between checkpoints; the last two are kept
   int64_t valid_every = 0;   // steps between validations; 0: after the last step only
-  bool restart = false;      // discard the run that lies in `out`
+  bool restart = false;      // discard the run that lies in `out`, but not what torchrun restarts
   bool show_progress = true;
   // The processes that share the micro-batches of a step; null: this one alone. The first one writes
   // the folder, which all must see.
@@ -54,6 +54,9 @@ class Task {
   virtual std::vector<ParameterGroup> groups() = 0;
   // All that decides the result, as an object: compared when a run is resumed.
   virtual nlohmann::json settings() const = 0;
+
+  // What is written into the run's folder when it is over: discarded together with a run.
+  virtual std::vector<std::string> files() const { return {}; }
 
   virtual int64_t micro_batches(int64_t step) const = 0;
   virtual int64_t tokens(int64_t step) const = 0;  // of all micro-batches

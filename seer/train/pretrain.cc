@@ -102,6 +102,8 @@ class Pretraining : public Task {
             {"deterministic", settings_.deterministic}};
   }
 
+  std::vector<std::string> files() const override { return {"config.json", "model.safetensors"}; }
+
   int64_t micro_batches(int64_t step) const override {
     const int64_t each = windows_at_once(step);
     return (windows_of(step) + each - 1) / each;
@@ -145,10 +147,12 @@ class Pretraining : public Task {
       return loss_of(ids.view({1, -1})).to(at::kDouble).view(1);
     };
     std::map<std::string, double> losses;
-    for (const auto& [source, means] :
-         mean_over_windows({valid_, length_ + 1, settings_.valid_tokens / length_}, 1,
-                           settings_.device, measure, ranks)) {
-      losses[source] = means[0];
+    for (const auto& [source, result] :
+         mean_over_windows(held_out(), 1, settings_.device, measure, ranks)) {
+      losses[source] = result.means[0];
+      if (result.skipped > 0) {
+        losses["skipped_windows_" + source] = static_cast<double>(result.skipped);
+      }
     }
     return losses;
   }
@@ -198,6 +202,7 @@ class Pretraining : public Task {
     return std::max<int64_t>(1, micro_batch_tokens() / length_of(step));
   }
 
+  HeldOut held_out() const { return {valid_, length_ + 1, settings_.valid_tokens / length_}; }
   void check_lengths() const {
     double before = 0;
     for (const auto& [until, length] : settings_.stages) {
@@ -212,6 +217,7 @@ class Pretraining : public Task {
                    " tokens, fewer than one window of ", length + 1,
                    ": give more text or a smaller length");
       }
+      check_held_out({valid_, length + 1, 1});
     }
   }
 

@@ -6,6 +6,7 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
+#include <atomic>
 #include <charconv>
 #include <chrono>
 #include <condition_variable>
@@ -20,14 +21,19 @@
 
 #include "seer/base/error.h"
 #include "seer/train/ranks_backend.h"
+#include "seer/train/ranks_round.h"
 
 namespace seer::train {
 namespace {
 
-constexpr std::chrono::minutes kPatience{10};
+constexpr std::chrono::minutes kPatience{10};  // until all are there
+// For a sum: one process may have more to do than another, and the heartbeat finds who has died.
+constexpr std::chrono::hours kWork{24 * 7};
 constexpr std::chrono::milliseconds kBeat{500};
 constexpr std::chrono::seconds kSilence{5};  // after which a process counts as gone, when asked
 constexpr std::chrono::seconds kDeath{15};   // after which it is, and others need not wait for it
+constexpr std::chrono::seconds kLinger{
+    8};  // how long the store stays for others to read who is gone
 constexpr char kStoreHolder[] = "the process that holds the store (rank 0)";
 
 std::string variable(const char* name) {
@@ -56,22 +62,30 @@ void set_log_level() {
   }
 }
 
-c10::intrusive_ptr<c10d::Store> connect(int rank, int size) {
+// torchrun's agent may hold the store already.
+bool holds_store(int rank) {
+  const char* agent = std::getenv("TORCHELASTIC_USE_AGENT_STORE");
+  return rank == 0 && !(agent != nullptr && std::strcmp(agent, "True") == 0);
+}
+
+c10::intrusive_ptr<c10d::Store> connect(bool holds, int size) {
   c10d::TCPStoreOptions options;
   const int port = number("MASTER_PORT");
   SEER_CHECK(port >= 1 && port <= 65535, "MASTER_PORT is ", port, ", want 1 to 65535");
   options.port = static_cast<uint16_t>(port);
-  // torchrun's agent may hold the store already.
-  const char* agent = std::getenv("TORCHELASTIC_USE_AGENT_STORE");
-  options.isServer = rank == 0 && !(agent != nullptr && std::strcmp(agent, "True") == 0);
+  options.isServer = holds;
   options.numWorkers = size;
   options.waitWorkers = false;
   options.timeout = kPatience;
-  // torchrun can start all processes again (--max-restarts), with the store of the last time.
-  const char* restart = std::getenv("TORCHELASTIC_RESTART_COUNT");
-  return c10::make_intrusive<c10d::PrefixStore>(
-      message("seer/", restart ? restart : "0"),
-      c10::make_intrusive<c10d::TCPStore>(variable("MASTER_ADDR"), options));
+  const std::string address = variable("MASTER_ADDR");
+  try {
+    return c10::make_intrusive<c10d::TCPStore>(address, options);
+  } catch (const std::exception& error) {
+    const std::string what = error.what();
+    fail("no store for the processes at ", address, ":", port, " (",
+         what.substr(0, what.find('\n')),
+         "): is the port taken, or the first process not running?");
+  }
 }
 
 // What is said where processes are gone.
@@ -84,10 +98,11 @@ std::string lost(int rank, int size, const std::string& gone) {
 // Says that this process lives, and which others do not any more. On a connection of its own.
 class Heartbeat {
  public:
-  // `ends_process`: where another process dies, this one ends with an error. A sum of NCCL waits for
-  // ever for the dead one, and so does whoever waits for the GPU: nobody else could tell.
-  Heartbeat(c10::intrusive_ptr<c10d::Store> store, int rank, int size, bool ends_process)
-      : store_(std::move(store)), rank_(rank), size_(size), ends_process_(ends_process) {
+  // Where another process dies, this one ends with an error: a sum waits for ever for the dead one
+  // (NCCL's always, Gloo's where a machine is gone without a word), and so does whoever waits for the
+  // GPU.
+  Heartbeat(c10::intrusive_ptr<c10d::Store> store, int rank, int size)
+      : store_(std::move(store)), rank_(rank), size_(size) {
     beat_ = std::jthread([this](const std::stop_token& stop) { work(stop); });
   }
   ~Heartbeat() {
@@ -103,11 +118,16 @@ class Heartbeat {
     }
   }
 
-  // "rank 1", "ranks 1, 3"; empty where all answer.
+  // "rank 1", "ranks 1, 3"; empty where all answer. Who died first: those that then left with an error
+  // are silent, too.
   std::string gone() {
     const std::vector<int64_t> before = counts();
     if (before.empty()) return kStoreHolder;
-    std::this_thread::sleep_for(kSilence);
+    for (auto end = Clock::now() + kSilence; Clock::now() < end;) {
+      std::this_thread::sleep_for(kBeat / 2);
+      const std::string known = told();
+      if (!known.empty()) return known;
+    }
     const std::vector<int64_t> after = counts();
     if (after.empty()) return kStoreHolder;
     std::string ranks;
@@ -116,7 +136,13 @@ class Heartbeat {
       if (after[static_cast<size_t>(i)] != before[static_cast<size_t>(i)]) continue;
       ranks += (found++ ? ", " : "") + std::to_string(i);
     }
-    return ranks.empty() ? "" : (found > 1 ? "ranks " : "rank ") + ranks;
+    return ranks.empty() ? "" : tell((found > 1 ? "ranks " : "rank ") + ranks);
+  }
+  // To be called before this process leaves with an error that says so: whoever holds the store
+  // stays until the others have read it.
+  void linger() {
+    leaving_ = true;
+    if (holds_store(rank_)) std::this_thread::sleep_for(kLinger);
   }
 
  private:
@@ -128,7 +154,7 @@ class Heartbeat {
 
   c10::intrusive_ptr<c10d::Store> store_;
   const int rank_, size_;
-  const bool ends_process_;
+  std::atomic<bool> leaving_ = false;
   std::mutex mutex_;
   std::condition_variable_any asleep_;
   std::jthread beat_;
@@ -160,10 +186,10 @@ class Heartbeat {
           const std::scoped_lock lock(mutex_);
           store_->add(key("alive", rank_), 1);
         }
-        if (ends_process_) look_at(others);
+        look_at(others);
       } catch (const std::exception&) {
         // The store is gone, with rank 0. In a moment this process ends by itself, or it never does.
-        if (ends_process_ && sleep(stop, kDeath)) end_process(kStoreHolder);
+        if (sleep(stop, kDeath)) end_process(kStoreHolder);
         return;
       }
     } while (sleep(stop, kBeat));
@@ -177,16 +203,36 @@ class Heartbeat {
       const int64_t count = store_->add(key("alive", i), 0);
       if (count != other.count || count == 0) {  // 0: it has not begun
         other = {count, now};
-      } else if (now - other.since > kDeath && store_->add(key("left", i), 0) == 0) {
-        end_process(message("rank ", i));
+      } else if (!leaving_ && now - other.since > kDeath && store_->add(key("left", i), 0) == 0) {
+        end_process(tell(message("rank ", i)));
       }
     }
   }
 
-  [[noreturn]] void end_process(const std::string& gone) const {
+  [[noreturn]] void end_process(const std::string& gone) {
     std::fprintf(stderr, "seer: error: %s\n", lost(rank_, size_, gone).c_str());
     std::fflush(nullptr);
+    linger();
     std::_Exit(1);  // nothing else would get past the GPU
+  }
+
+  // Who is gone, as the first process said that found it; empty: nobody has yet.
+  std::string told() {
+    try {
+      const std::scoped_lock lock(mutex_);
+      return store_->check({"gone"}) ? store_->get_to_str("gone") : "";
+    } catch (const std::exception&) {
+      return kStoreHolder;
+    }
+  }
+  // Says it to the others, unless one was first; what is known then.
+  std::string tell(const std::string& gone) {
+    try {
+      const std::scoped_lock lock(mutex_);
+      return store_->compareSet("gone", std::string(), gone);
+    } catch (const std::exception&) {
+      return gone;
+    }
   }
 
   std::vector<int64_t> counts() {
@@ -208,17 +254,26 @@ class ManyRanks : public Ranks {
   ManyRanks(int rank, int size, const at::Device& device)
       : rank_(rank),
         size_(size),
-        store_(connect(rank, size)),
         token_(at::zeros({1}, at::TensorOptions(device).dtype(at::kFloat))) {
-    heartbeat_ = std::make_unique<Heartbeat>(connect_again(size), rank, size, device.is_cuda());
-    guard([&] { backend_ = device.is_cuda() ? nccl_backend(store_, rank, size) : gloo(); });
+    const auto store = connect(holds_store(rank), size);
+    const std::string prefix = agree_on_round(*store, rank, size);
+    store_ = c10::make_intrusive<c10d::PrefixStore>(prefix, store);
+    heartbeat_ = std::make_unique<Heartbeat>(
+        c10::make_intrusive<c10d::PrefixStore>(prefix, connect(/*holds=*/false, size)), rank, size);
+    guard([&] { backend_ = device.is_cuda() ? nccl_backend(store_, rank, size, kWork) : gloo(); });
     meet();
   }
 
   ~ManyRanks() override {
-    if (!token_.is_cuda() || !backend_) return;
+    if (!backend_) return;
+    const bool fails = std::uncaught_exceptions() > 0;
+    if (!token_.is_cuda()) {
+      // Gloo would wait here for sums that the others will not join.
+      if (fails) static_cast<void>(backend_.release());
+      return;
+    }
     try {
-      std::uncaught_exceptions() > 0 ? backend_->abort() : backend_->shutdown();
+      fails ? backend_->abort() : backend_->shutdown();
     } catch (const std::exception&) {  // of a process that is gone: nothing is left to be summed
     }
   }
@@ -248,16 +303,14 @@ class ManyRanks : public Ranks {
 
  private:
   const int rank_, size_;
-  const c10::intrusive_ptr<c10d::Store> store_;  // longest: the others may still want to read it
+  c10::intrusive_ptr<c10d::Store> store_;  // longest: the others may still want to read it
   const at::Tensor token_;
   std::unique_ptr<Heartbeat> heartbeat_;
   c10::intrusive_ptr<c10d::Backend> backend_;
   std::vector<c10::intrusive_ptr<c10d::Work>> pending_;
 
-  static c10::intrusive_ptr<c10d::Store> connect_again(int size) { return connect(1, size); }
-
   c10::intrusive_ptr<c10d::Backend> gloo() const {
-    auto options = c10d::ProcessGroupGloo::Options::create(kPatience);
+    auto options = c10d::ProcessGroupGloo::Options::create(kWork);
     options->devices.push_back(c10d::ProcessGroupGloo::createDefaultDevice());
     options->threads = 2;
     return c10::make_intrusive<c10d::ProcessGroupGloo>(store_, rank_, size_, options);
@@ -270,7 +323,10 @@ class ManyRanks : public Ranks {
       call();
     } catch (const std::exception& error) {
       const std::string gone = heartbeat_->gone(), what = error.what();
-      if (!gone.empty()) fail(lost(rank_, size_, gone));
+      if (!gone.empty()) {
+        heartbeat_->linger();
+        fail(lost(rank_, size_, gone));
+      }
       fail("rank ", rank_, " of ", size_, ": the processes cannot reach each other (",
            what.substr(0, what.find('\n')),
            "); start all of them again, they go on from the last checkpoint");
@@ -279,6 +335,11 @@ class ManyRanks : public Ranks {
 };
 
 }  // namespace
+
+bool Ranks::started_again() {
+  const char* count = std::getenv("TORCHELASTIC_RESTART_COUNT");
+  return count != nullptr && std::strcmp(count, "0") != 0;
+}
 
 std::unique_ptr<Ranks> Ranks::from_environment(const at::Device& device) {
   if (std::getenv("WORLD_SIZE") == nullptr || number("WORLD_SIZE") <= 1) {

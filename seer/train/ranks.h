@@ -16,6 +16,9 @@ class Ranks {
   // minutes.
   static std::unique_ptr<Ranks> from_environment(const at::Device& device);
 
+  // Whether torchrun has started the processes again (--max-restarts), with the same arguments.
+  static bool started_again();
+
   Ranks() = default;
   virtual ~Ranks() = default;
   Ranks(const Ranks&) = delete;

@@ -73,7 +73,8 @@ std::string first_difference(const json& now, const json& before, const std::str
   return "";
 }
 
-RunFolder::RunFolder(const fs::path& out, const json& settings, bool restart)
+RunFolder::RunFolder(const fs::path& out, const json& settings, bool restart,
+                     const std::vector<std::string>& results)
     : out_(out), checkpoints_(out / "checkpoints") {
   SEER_CHECK(!out.empty(), "no folder is given for the run: name one to write to");
   std::error_code error;
@@ -86,11 +87,13 @@ RunFolder::RunFolder(const fs::path& out, const json& settings, bool restart)
   if (::flock(lock_.fd, LOCK_EX | LOCK_NB) != 0) {
     fail("another process trains in ", out.string(), ": wait for it, or use another folder");
   }
-  if (restart) discard();
+  if (restart) discard(results);
   // What a killed process was writing.
-  for (const auto& entry : fs::directory_iterator(checkpoints_)) {
-    if (entry.path().filename().string().find(".tmp.") != std::string::npos) {
-      fs::remove(entry.path());
+  for (const fs::path& folder : {out_, checkpoints_}) {
+    for (const auto& entry : fs::directory_iterator(folder)) {
+      if (entry.path().filename().string().find(".tmp.") != std::string::npos) {
+        fs::remove(entry.path());
+      }
     }
   }
   const fs::path run = out / "run.json";
@@ -120,8 +123,9 @@ RunFolder::Descriptor::~Descriptor() {
   if (fd >= 0) ::close(fd);
 }
 
-void RunFolder::discard() {
+void RunFolder::discard(const std::vector<std::string>& results) {
   for (const auto& [step, path] : checkpoints()) fs::remove(path);
+  for (const std::string& name : results) fs::remove(out_ / name);
   fs::remove(out_ / "metrics.jsonl");
   fs::remove(out_ / "run.json");
 }

@@ -21,7 +21,8 @@ class RunFolder {
   // Makes the folder or opens that of a run with the same settings, for this process alone. Error:
   // a run with other settings lies there (names the first difference), another process has it open.
   // `restart`: discards the run that lies there.
-  RunFolder(const std::filesystem::path& out, const nlohmann::json& settings, bool restart);
+  RunFolder(const std::filesystem::path& out, const nlohmann::json& settings, bool restart,
+            const std::vector<std::string>& results = {});
   // Opens the folder that another process writes, to read: save() and add_metrics() do nothing.
   // Error: that run has other settings.
   RunFolder(const std::filesystem::path& out, const nlohmann::json& settings);
@@ -41,7 +42,7 @@ class RunFolder {
 
  private:
   std::vector<std::pair<int64_t, std::filesystem::path>> checkpoints() const;  // by step
-  void discard();
+  void discard(const std::vector<std::string>& results);
   void check_settings(const nlohmann::json& settings) const;
   void open_metrics(int64_t last_step);
 

@@ -24,13 +24,21 @@ struct HeldOut {
 // Metrics of one window: ids int64 [length] on the CPU -> f64 [metrics] on `device`.
 using MeasureWindow = std::function<at::Tensor(const at::Tensor& ids)>;
 
-// The mean of each metric over each stream's windows, by the stream's name up to its first dot; a stream
-// shorter than a window is left out. To be called in all processes: each measures every ranks.size()th
-// window, all get the same result. Needs no gradients; waits for the device once.
-std::map<std::string, std::vector<double>> mean_over_windows(const HeldOut& held_out,
-                                                             int64_t metrics,
-                                                             const at::Device& device,
-                                                             const MeasureWindow& measure,
-                                                             Ranks& ranks);
+// Of one stream: the mean of each metric over its windows, without those of which one was not finite
+// (NaN if all of them).
+struct WindowMeans {
+  std::vector<double> means;
+  int64_t skipped = 0;  // windows
+  bool operator==(const WindowMeans&) const = default;
+};
+
+// Error: a stream is shorter than a window, or two have one name.
+void check_held_out(const HeldOut& held_out);
+
+// By the streams' names up to their first dot; a stream shorter than a window is left out. To be called in all processes: each measures every
+// ranks.size()th window, all get the same result. Needs no gradients; waits for the device once.
+std::map<std::string, WindowMeans> mean_over_windows(const HeldOut& held_out, int64_t metrics,
+                                                     const at::Device& device,
+                                                     const MeasureWindow& measure, Ranks& ranks);
 
 }  // namespace seer::train

@@ -7,13 +7,17 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 
+#include "seer/base/error.h"
 #include "seer/train/text_fixture.h"
 
 namespace seer::train {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
 
 // One of several processes. Keeps what it was to sum; where `total` is defined, that is the sum.
 class OneOf : public Ranks {
@@ -50,7 +54,7 @@ class Validation : public ::testing::Test {
     return mixture;
   }
   // The last token and its square; notes the windows.
-  std::map<std::string, std::vector<double>> means(const HeldOut& held_out, Ranks& ranks) {
+  std::map<std::string, WindowMeans> means(const HeldOut& held_out, Ranks& ranks) {
     seen.clear();
     const auto measure = [&](const at::Tensor& ids) {
       EXPECT_FALSE(c10::GradMode::is_enabled());
@@ -75,9 +79,9 @@ TEST_F(Validation, MeansOverTheFirstWindowsOfEachStream) {
                           ElementsAre(bos, bos, 2000, 2001), ElementsAre(bos, bos, 3000, 3001),
                           ElementsAre(bos, 3002, 3003, 3004)));
   ASSERT_EQ(result.size(), 3u);
-  EXPECT_THAT(result.at("text0"), ElementsAre(1002.5, (1001.0 * 1001 + 1004.0 * 1004) / 2));
-  EXPECT_THAT(result.at("text1"), ElementsAre(2001, 2001.0 * 2001));
-  EXPECT_THAT(result.at("text2")[0], 3002.5);
+  EXPECT_THAT(result.at("text0").means, ElementsAre(1002.5, (1001.0 * 1001 + 1004.0 * 1004) / 2));
+  EXPECT_THAT(result.at("text1").means, ElementsAre(2001, 2001.0 * 2001));
+  EXPECT_THAT(result.at("text2").means[0], 3002.5);
 }
 
 TEST_F(Validation, StreamsThatAreTooShortAreLeftOut) {
@@ -88,6 +92,30 @@ TEST_F(Validation, StreamsThatAreTooShortAreLeftOut) {
   EXPECT_EQ(result.count("text1"), 1u);
   EXPECT_TRUE(means({text, 100, 1}, alone).empty());
   EXPECT_TRUE(means({Mixture{}, 8, 1}, alone).empty());
+}
+
+TEST_F(Validation, WindowsThatAreNotFiniteAreLeftOutAndCounted) {
+  const Mixture text = streams({12, 3});
+  Ranks alone;
+  const auto measure = [&](const at::Tensor& ids) {
+    const double last = ids[-1].to(at::kDouble).item<double>();
+    return at::tensor({last, last == 1004 || last == 2001 ? NAN : 1.0}, at::kDouble);
+  };
+  const auto result = mean_over_windows({text, 4, 3}, 2, at::kCPU, measure, alone);
+  EXPECT_THAT(result.at("text0").means, ElementsAre((1001.0 + 1007.0) / 2, 1));
+  EXPECT_EQ(result.at("text0").skipped, 1);
+  EXPECT_EQ(result.at("text1").skipped, 1);
+  EXPECT_TRUE(std::isnan(result.at("text1").means[0]));
+}
+
+TEST_F(Validation, TextsThatCannotBeUsedAreRefused) {
+  EXPECT_THAT(
+      [&] { check_held_out({streams({40, 2}), 8, 1}); },
+      ThrowsMessage<Error>(HasSubstr("text1.jsonl.zst has 4 tokens, less than a window of 8")));
+  Mixture twice = streams({40});
+  twice.streams.push_back(twice.streams[0]);
+  EXPECT_THAT([&] { check_held_out({twice, 8, 1}); },
+              ThrowsMessage<Error>(HasSubstr("two held-out texts have the name text0")));
 }
 
 TEST_F(Validation, ProcessesShareTheWindowsAndGetTheSameMeans) {

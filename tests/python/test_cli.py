@@ -74,6 +74,15 @@ def test_settings_file(seer, tmp_path):
     assert "settings.json is not valid JSON" in error_of(seer("generate", "--config", config, ok=False))
 
 
+def test_settings_file_gives_what_is_required(seer, text, tmp_path):
+    config = tmp_path / "settings.json"
+    config.write_text(json.dumps({"data": [str(text)], "out": str(tmp_path / "out"), "length": 256, "sequences": 1, "steps": 1}))
+    seer("distill", "--config", config)
+    assert (tmp_path / "out" / "run.json").exists()
+    config.write_text("{}")
+    assert "--data" in error_of(seer("distill", "--config", config, ok=False), 2)
+
+
 def test_generate_is_deterministic_and_chunks_agree(seer, text):
     base = ["generate", "--prompt-file", text, "--max-new-tokens", 8, "--sparsity", 0.5, "--dtype", "f32"]
     whole = seer(*base).stdout
@@ -385,8 +394,9 @@ def test_bench_appends(seer, tmp_path):
     _, second = bench(256, "--append")
     path, third = bench(128, "--append")
     lengths = lambda record: [row["len_q"] for row in record["rows"]]
-    assert lengths(first) == [128] * 2 and lengths(second) == [128] * 2 + [256] * 2
-    assert lengths(third) == [256] * 2 + [128] * 2
+    of_one = len(first["rows"])
+    assert lengths(first) == [128] * of_one and lengths(second) == [128] * of_one + [256] * of_one
+    assert lengths(third) == [256] * of_one + [128] * of_one
     assert third["command"].count("seer bench") == 3 and str(tmp_path) not in third["command"]
     path.write_text(json.dumps({**third, "versions": {"torch": "1.0"}}))
     found = error_of(seer("bench", "block_sparse_attn", "--lengths", 128, "--head-dims", 64, "--heads", 2, "--kv-heads", 1,

@@ -49,10 +49,10 @@ def free_port():
         return s.getsockname()[1]
 
 
-def start(rank, port, args, **kwargs):
-    """One of two processes, as torchrun would start it."""
-    env = environment(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    return subprocess.Popen(args, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+def start(rank, port, args, size=2, **more):
+    """One of several processes, as torchrun would start it."""
+    env = environment(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=size, MASTER_ADDR="127.0.0.1", MASTER_PORT=port, **more)
+    return subprocess.Popen(args, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def gates_of(out):
@@ -133,11 +133,36 @@ def test_a_dead_process_ends_the_others_and_the_run_goes_on(text, tmp_path, devi
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_three_processes_name_the_dead_one(text, tmp_path):
+    """Also those that only find the others leaving, and whoever holds the store."""
+    port, out = free_port(), tmp_path / "out"
+    processes = [start(rank, port, arguments(text, out, steps=200, **{"save-every": 1}), size=3) for rank in range(3)]
+    while not (out / "checkpoints").exists() or not any((out / "checkpoints").glob("step-*.safetensors")):
+        assert processes[2].poll() is None, processes[2].stderr.read()
+        time.sleep(0.02)
+    processes[2].send_signal(signal.SIGKILL)
+    for process in processes[:2]:
+        assert process.wait(timeout=120) == 1
+        said = [line for line in process.stderr.read().splitlines() if not line.startswith("distill: ")]
+        assert len(said) == 1 and "rank 2 does not answer any more" in said[0], said
+
+
+def test_machines_that_count_restarts_differently_find_each_other(text, tmp_path):
+    """In a store that outlives the processes, as torchrun's does, with what the last ones have left."""
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store.set("seer/hello/1", "of-a-process-that-is-gone")
+    for count in range(2):
+        processes = [start(rank, store.port, arguments(text, tmp_path / f"out{count}", steps=2),
+                           TORCHELASTIC_USE_AGENT_STORE=True, TORCHELASTIC_RESTART_COUNT=rank) for rank in (0, 1)]
+        for process in processes:
+            assert process.wait(timeout=120) == 0, process.stderr.read()
+
+
 def test_torchrun_starts_all_again(text, tmp_path, device):
-    """One process is killed once; torchrun's next round goes on from the last checkpoint."""
+    """One process is killed once; torchrun's next round goes on from the last checkpoint, whatever the first one discarded."""
     out = tmp_path / "again"
     run = subprocess.Popen([TORCHRUN, "--no-python", "--nproc_per_node", "2", "--max-restarts", "1",
-                            *arguments(text, out, device, steps=12, **{"save-every": 1})], env=environment(),
+                            *arguments(text, out, device, steps=12, **{"save-every": 1}), "--restart"], env=environment(),
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (out / "checkpoints").exists() or not any((out / "checkpoints").glob("step-*.safetensors")):
         assert run.poll() is None, run.stderr.read()

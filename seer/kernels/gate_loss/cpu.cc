@@ -49,7 +49,8 @@ struct Row {
   }
 };
 
-// Leaves exp(s - max) in row.grad. False where nothing is to be learned: all masked, or no target.
+// Leaves exp(s - max) in row.grad. False where nothing is to be learned: all masked, or no target,
+// and no NaN among the scores, which must stay to be seen: target_sum is then NaN.
 HWY_INLINE bool exponentials(Row& row, float* max, double* exp_sum, double* target_sum) {
   const D d;
   const auto masked = hn::Set(d, -INFINITY);
@@ -59,11 +60,12 @@ HWY_INLINE bool exponentials(Row& row, float* max, double* exp_sum, double* targ
   for (int64_t i = 0; i < row.padded; i += lanes) {
     const auto s = hn::LoadU(d, &row.s[i]);
     top = hn::Max(s, top);
-    targets.add(hn::IfThenElse(hn::Eq(s, masked), hn::Zero(d), hn::LoadU(d, &row.t[i])));
+    const auto target = hn::IfThenElse(hn::Eq(s, s), hn::LoadU(d, &row.t[i]), s);
+    targets.add(hn::IfThenElse(hn::Eq(s, masked), hn::Zero(d), target));
   }
   *max = hn::GetLane(hn::MaxOfLanes(d, top));
   *target_sum = targets.total();
-  if (*max == -INFINITY || *target_sum == 0) return false;
+  if (!std::isnan(*target_sum) && (*max == -INFINITY || *target_sum == 0)) return false;
   Sum exps{hn::Zero(D64())};
   const auto shift = hn::Set(d, *max);
   for (int64_t i = 0; i < row.padded; i += lanes) {

@@ -101,6 +101,8 @@ TEST_F(GateLossGpuRows, NanScoreIsSeen) {
     EXPECT_TRUE(std::isnan(run_on_gpu(in).loss));
     std::fill_n(in.scores.begin() + in.row_at(0, 5), 6, NAN);
     EXPECT_TRUE(std::isnan(run_on_gpu(in).loss));
+    std::fill_n(in.target.begin() + in.row_at(0, 5), 6, 0);  // and nowhere in its row
+    EXPECT_TRUE(std::isnan(run_on_gpu(in).loss));
   }
 }
 

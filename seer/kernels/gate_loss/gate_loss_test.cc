@@ -79,6 +79,8 @@ TEST(GateLossRows, NanScoreIsSeen) {
     GateLossInputs in({"", {6}, {6}, 1, 0}, kind);
     in.scores[in.row_at(0, 5) + 3] = NAN;  // where the target is 0
     EXPECT_TRUE(std::isnan(in.run()));
+    std::fill_n(in.target.begin() + in.row_at(0, 5), 6, 0);  // and nowhere in its row
+    EXPECT_TRUE(std::isnan(in.run()));
   }
 }
 

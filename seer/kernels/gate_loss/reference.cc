@@ -11,6 +11,7 @@ double row_loss(const GateLossParams& p, const double* scores, const float* targ
     sum += std::exp(scores[j]);
     if (scores[j] > -INFINITY) mass += target[j];
   }
+  if (std::isnan(sum)) return sum;
   if (mass == 0) return 0;
   for (int64_t j = 0; j < n; ++j) {
     if (scores[j] == -INFINITY) continue;

@@ -48,9 +48,9 @@ struct Softmax {
     bool any = false;
     row.for_each([&](int, float s, float t) {
       if (s == -INFINITY) return;
-      any = true;  // NaN, too: it must stay to be seen
+      any = true;
       top = fmaxf(top, s);
-      target_sum += t;
+      target_sum += isnan(s) ? s : t;  // NaN must stay to be seen, also where no target is
     });
 #pragma unroll
     for (int lane = 16; lane > 0; lane /= 2) top = fmaxf(top, __shfl_xor_sync(kAll, top, lane));
