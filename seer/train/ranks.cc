@@ -142,7 +142,7 @@ class Heartbeat {
   // stays until the others have read it.
   void linger() {
     leaving_ = true;
-    if (holds_store(rank_)) std::this_thread::sleep_for(kLinger);
+    if (size_ > 2 && holds_store(rank_)) std::this_thread::sleep_for(kLinger);
   }
 
  private:
