@@ -32,8 +32,7 @@ constexpr std::chrono::hours kWork{24 * 7};
 constexpr std::chrono::milliseconds kBeat{500};
 constexpr std::chrono::seconds kSilence{5};  // after which a process counts as gone, when asked
 constexpr std::chrono::seconds kDeath{15};   // after which it is, and others need not wait for it
-constexpr std::chrono::seconds kLinger{
-    8};  // how long the store stays for others to read who is gone
+constexpr std::chrono::seconds kLinger{6};   // in which others can read who is gone
 constexpr char kStoreHolder[] = "the process that holds the store (rank 0)";
 
 std::string variable(const char* name) {
@@ -196,17 +195,20 @@ class Heartbeat {
   }
 
   void look_at(std::vector<Other>& others) {
-    const auto now = Clock::now();
-    for (int i = 0; i < size_; ++i) {
-      Other& other = others[static_cast<size_t>(i)];
-      const std::scoped_lock lock(mutex_);
-      const int64_t count = store_->add(key("alive", i), 0);
-      if (count != other.count || count == 0) {  // 0: it has not begun
-        other = {count, now};
-      } else if (!leaving_ && now - other.since > kDeath && store_->add(key("left", i), 0) == 0) {
-        end_process(tell(message("rank ", i)));
-      }
+    for (int i = 0; i < size_ && !leaving_; ++i) {
+      if (is_dead(i, others[static_cast<size_t>(i)])) end_process(tell(message("rank ", i)));
     }
+  }
+
+  bool is_dead(int rank, Other& other) {
+    const auto now = Clock::now();
+    const std::scoped_lock lock(mutex_);
+    const int64_t count = store_->add(key("alive", rank), 0);
+    if (count != other.count || count == 0) {  // 0: it has not begun
+      other = {count, now};
+      return false;
+    }
+    return now - other.since > kDeath && store_->add(key("left", rank), 0) == 0;
   }
 
   [[noreturn]] void end_process(const std::string& gone) {

@@ -147,6 +147,22 @@ def test_three_processes_name_the_dead_one(text, tmp_path):
         assert len(said) == 1 and "rank 2 does not answer any more" in said[0], said
 
 
+def test_a_process_that_stands_still_ends_the_others(text, tmp_path):
+    """Without a word, as on a machine that has lost its power: no connection breaks."""
+    port, out = free_port(), tmp_path / "out"
+    moving, still = (start(rank, port, arguments(text, out, steps=200, **{"save-every": 1})) for rank in (0, 1))
+    while not (out / "checkpoints").exists() or not any((out / "checkpoints").glob("step-*.safetensors")):
+        assert still.poll() is None, still.stderr.read()
+        time.sleep(0.02)
+    still.send_signal(signal.SIGSTOP)
+    try:
+        assert moving.wait(timeout=60) == 1
+        said = [line for line in moving.stderr.read().splitlines() if not line.startswith("distill: ")]
+        assert len(said) == 1 and "rank 1 does not answer any more" in said[0], said
+    finally:
+        still.kill()
+
+
 def test_machines_that_count_restarts_differently_find_each_other(text, tmp_path):
     """In a store that outlives the processes, as torchrun's does, with what the last ones have left."""
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
