@@ -1,6 +1,7 @@
 #include "seer/base/file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -93,6 +94,39 @@ void write_file_atomic(const std::filesystem::path& path,
 
 void write_file_atomic(const std::filesystem::path& path, std::string_view text) {
   write_file_atomic(path, [&](const Sink& sink) { sink(text.data(), text.size()); });
+}
+
+void remove_unfinished(const std::filesystem::path& path) {
+  const std::string begin = path.filename().string() + ".tmp.";
+  if (!std::filesystem::exists(path.parent_path())) return;
+  for (const auto& entry : std::filesystem::directory_iterator(path.parent_path())) {
+    if (entry.path().filename().string().starts_with(begin)) std::filesystem::remove(entry.path());
+  }
+}
+
+FileLock::FileLock(const std::filesystem::path& path) : path_(path) {
+  std::error_code error;
+  std::filesystem::create_directories(path.parent_path(), error);
+  fd_ = ::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644);
+  if (fd_ < 0) fail("cannot write ", path.string(), ": ", reason());
+}
+
+FileLock::~FileLock() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+bool FileLock::try_lock() {
+  if (::flock(fd_, LOCK_EX | LOCK_NB) == 0) return true;
+  if (errno == EWOULDBLOCK) return false;
+  fail("cannot lock ", path_.string(), ": ", reason(), "; choose a folder on another file system");
+}
+
+void FileLock::lock() {
+  while (::flock(fd_, LOCK_EX) != 0) {
+    if (errno == EINTR) continue;
+    fail("cannot lock ", path_.string(), ": ", reason(),
+         "; choose a folder on another file system");
+  }
 }
 
 }  // namespace seer

@@ -33,5 +33,24 @@ using Sink = std::function<void(const void* bytes, size_t size)>;
 void write_file_atomic(const std::filesystem::path& path,
                        const std::function<void(const Sink&)>& write);
 void write_file_atomic(const std::filesystem::path& path, std::string_view text);
+// Removes what a killed process was writing, beside `path`. For whoever alone may write it.
+void remove_unfinished(const std::filesystem::path& path);
+
+// A lock between processes, on a file that is made for it and stays. Held from lock() on until this
+// object or its process ends, however it ends.
+class FileLock {
+ public:
+  explicit FileLock(const std::filesystem::path& path);
+  ~FileLock();
+  FileLock(const FileLock&) = delete;
+  FileLock& operator=(const FileLock&) = delete;
+  // False: another process has it.
+  bool try_lock();
+  void lock();  // waits
+
+ private:
+  std::filesystem::path path_;
+  int fd_ = -1;
+};
 
 }  // namespace seer

@@ -30,6 +30,17 @@ TEST(File, RoundTripAndNothingLeftBeside) {
   EXPECT_EQ(std::distance(fs::directory_iterator(folder), {}), 1);
 }
 
+TEST(FileLock, OneHoldsIt) {
+  const std::filesystem::path path = std::filesystem::path(testing::TempDir()) / "of" / "a.lock";
+  FileLock other(path);
+  {
+    FileLock first(path);
+    EXPECT_TRUE(first.try_lock());
+    EXPECT_FALSE(other.try_lock());
+  }
+  EXPECT_TRUE(other.try_lock());
+}
+
 TEST(File, AFailedWriteKeepsTheOldFile) {
   const fs::path folder = fs::path(testing::TempDir()) / "file_test_failed";
   fs::remove_all(folder);

@@ -94,6 +94,11 @@ int main(int argc, char** argv) {
     return status;
   } catch (const seer::UsageError& e) {
     return report(e.what(), 2);
+  } catch (const c10::OutOfMemoryError& e) {
+    return report(
+        "the GPU's memory is full: choose fewer or shorter sequences at once, or --stream (" +
+            first_line(e.what_without_backtrace()) + ")",
+        1);
   } catch (const c10::Error& e) {
     return report(e.what_without_backtrace(), 1);
   } catch (const std::exception& e) {

@@ -2,7 +2,6 @@
 
 #include <ATen/ops/from_blob.h>
 #include <fcntl.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -81,12 +80,9 @@ RunFolder::RunFolder(const fs::path& out, const json& settings, bool restart,
   fs::create_directories(checkpoints_, error);
   if (error) fail("cannot make the folder ", checkpoints_.string(), ": ", error.message());
   // Held until this process ends, however it ends.
-  const fs::path lock_path = out / ".lock";
-  lock_.fd = ::open(lock_path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644);
-  if (lock_.fd < 0) fail("cannot write ", lock_path.string(), ": ", reason());
-  if (::flock(lock_.fd, LOCK_EX | LOCK_NB) != 0) {
-    fail("another process trains in ", out.string(), ": wait for it, or use another folder");
-  }
+  lock_.emplace(out / ".lock");
+  SEER_CHECK(lock_->try_lock(), "another process trains in ", out.string(),
+             ": wait for it, or use another folder");
   if (restart) discard(results);
   // What a killed process was writing.
   for (const fs::path& folder : {out_, checkpoints_}) {

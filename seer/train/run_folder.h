@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "seer/base/file.h"
+
 namespace seer::train {
 
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
@@ -46,13 +48,14 @@ class RunFolder {
   void check_settings(const nlohmann::json& settings) const;
   void open_metrics(int64_t last_step);
 
-  // A file descriptor that closes itself, and with it gives its lock back.
+  // A file descriptor that closes itself.
   struct Descriptor {
     int fd = -1;
     ~Descriptor();
   };
   std::filesystem::path out_, checkpoints_;
-  Descriptor lock_, metrics_;
+  std::optional<FileLock> lock_;
+  Descriptor metrics_;
   bool writes_ = true;
 };
 

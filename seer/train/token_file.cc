@@ -262,6 +262,26 @@ std::shared_ptr<const TokenFile> open_tokens(const std::filesystem::path& text,
                                              const std::filesystem::path& cache, int threads,
                                              bool show_progress) {
   const auto path = cached_path(text, tokenizer_folder, cache);
+  if (std::filesystem::exists(path)) return std::make_shared<const TokenFile>(path);
+  // Of several processes that need it one makes it.
+  const auto lock_path = path.parent_path() / ("." + path.filename().string() + ".lock");
+  FileLock lock(lock_path);
+  if (!lock.try_lock()) {
+    if (show_progress) {
+      std::fprintf(stderr, "tokenise %s: waiting for another process that does it\n",
+                   text.filename().c_str());
+    }
+    lock.lock();
+  }
+  // Whoever waits for it finds the tokens then, or an error to repeat.
+  struct Removal {
+    const std::filesystem::path& path;
+    ~Removal() {
+      std::error_code error;
+      std::filesystem::remove(path, error);
+    }
+  } const removal{lock_path};
+  remove_unfinished(path);
   if (!std::filesystem::exists(path)) {
     if (threads <= 0) threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
     if (tokenizer.vocab_size() <= kNarrowVocabulary) {

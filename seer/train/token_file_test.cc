@@ -4,7 +4,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <thread>
+
 #include "seer/base/error.h"
+#include "seer/base/file.h"
 #include "seer/io/safetensors.h"
 #include "seer/train/data.h"
 #include "seer/train/run_fixture.h"
@@ -135,6 +139,26 @@ TEST_F(TokenFileTest, WhatCannotBeReadOnFromStaysAnError) {
   EXPECT_THAT(error_of("a.jsonl.zst", good("a")), HasSubstr("cannot be unpacked"));
   EXPECT_THAT(error_of("a.txt", "ab\xFF"), HasSubstr("line 1 is not UTF-8"));
   EXPECT_TRUE(cached().empty());
+}
+
+TEST_F(TokenFileTest, OneProcessMakesItAndClearsWhatAnotherHasLeft) {
+  tokens_of("a.jsonl", good("one text"));
+  const std::filesystem::path path =
+      std::filesystem::directory_iterator(folder / "cache")->path();  // the only one
+  std::filesystem::remove(path);
+  const std::filesystem::path unfinished = path.string() + ".tmp.abcdef";
+  write_file_atomic(unfinished, "half of it");
+  std::thread other;
+  {
+    FileLock lock(path.parent_path() / ("." + path.filename().string() + ".lock"));
+    ASSERT_TRUE(lock.try_lock());
+    other = std::thread([&] { open("a.jsonl"); });
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    EXPECT_FALSE(std::filesystem::exists(path));
+  }
+  other.join();
+  EXPECT_TRUE(std::filesystem::exists(path));
+  EXPECT_FALSE(std::filesystem::exists(unfinished));
 }
 
 TEST_F(TokenFileTest, ManyDocumentsOnManyThreads) {
