@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -13,6 +14,10 @@
 
 namespace seer {
 namespace {
+
+// What a temporary file's name ends with, for mkstemp(); its beginning is the same in all of them.
+constexpr const char* kTemporary = ".tmp.XXXXXX";
+constexpr std::string_view kMark = ".tmp.";
 
 std::string reason() {
   return std::strerror(errno);
@@ -70,7 +75,7 @@ void write_file_atomic(const std::filesystem::path& path,
   std::filesystem::create_directories(folder, error);
   if (error) fail("cannot make the folder ", folder.string(), ": ", error.message());
 
-  std::string temporary = path.string() + ".tmp.XXXXXX";
+  std::string temporary = path.string() + kTemporary;
   Descriptor file{::mkstemp(temporary.data())};
   if (file.fd < 0) fail("cannot write in ", folder.string(), ": ", reason());
   try {
@@ -96,11 +101,14 @@ void write_file_atomic(const std::filesystem::path& path, std::string_view text)
   write_file_atomic(path, [&](const Sink& sink) { sink(text.data(), text.size()); });
 }
 
-void remove_unfinished(const std::filesystem::path& path) {
-  const std::string begin = path.filename().string() + ".tmp.";
-  if (!std::filesystem::exists(path.parent_path())) return;
-  for (const auto& entry : std::filesystem::directory_iterator(path.parent_path())) {
-    if (entry.path().filename().string().starts_with(begin)) std::filesystem::remove(entry.path());
+void remove_unfinished(const std::filesystem::path& folder, const std::string& begin) {
+  if (!std::filesystem::exists(folder)) return;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    const size_t at = name.size() - std::min(name.size(), std::strlen(kTemporary));
+    if (name.starts_with(begin) && name.compare(at, kMark.size(), kMark) == 0) {
+      std::filesystem::remove(entry.path());
+    }
   }
 }
 
@@ -115,18 +123,22 @@ FileLock::~FileLock() {
   if (fd_ >= 0) ::close(fd_);
 }
 
-bool FileLock::try_lock() {
-  if (::flock(fd_, LOCK_EX | LOCK_NB) == 0) return true;
-  if (errno == EWOULDBLOCK) return false;
-  fail("cannot lock ", path_.string(), ": ", reason(), "; choose a folder on another file system");
-}
-
-void FileLock::lock() {
-  while (::flock(fd_, LOCK_EX) != 0) {
+bool FileLock::take(int flags) {
+  while (::flock(fd_, LOCK_EX | flags) != 0) {
     if (errno == EINTR) continue;
+    if (errno == EWOULDBLOCK) return false;
     fail("cannot lock ", path_.string(), ": ", reason(),
          "; choose a folder on another file system");
   }
+  return true;
+}
+
+bool FileLock::try_lock() {
+  return take(LOCK_NB);
+}
+
+void FileLock::lock() {
+  take(0);
 }
 
 }  // namespace seer

@@ -33,11 +33,12 @@ using Sink = std::function<void(const void* bytes, size_t size)>;
 void write_file_atomic(const std::filesystem::path& path,
                        const std::function<void(const Sink&)>& write);
 void write_file_atomic(const std::filesystem::path& path, std::string_view text);
-// Removes what a killed process was writing, beside `path`. For whoever alone may write it.
-void remove_unfinished(const std::filesystem::path& path);
+// Removes what killed processes were writing in `folder`, where there is one: temporary files whose
+// names begin so. For whoever alone may write them.
+void remove_unfinished(const std::filesystem::path& folder, const std::string& begin = "");
 
-// A lock between processes, on a file that is made for it and stays. Held from lock() on until this
-// object or its process ends, however it ends.
+// A lock between processes, on a file that is made for it. Held from lock() on until this object or
+// its process ends, however it ends. Error: the file system has no locks.
 class FileLock {
  public:
   explicit FileLock(const std::filesystem::path& path);
@@ -51,6 +52,8 @@ class FileLock {
  private:
   std::filesystem::path path_;
   int fd_ = -1;
+
+  bool take(int flags);
 };
 
 }  // namespace seer

@@ -30,6 +30,29 @@ TEST(File, RoundTripAndNothingLeftBeside) {
   EXPECT_EQ(std::distance(fs::directory_iterator(folder), {}), 1);
 }
 
+TEST(File, WhatWasNotFinishedIsRemovedAndNothingElse) {
+  const fs::path folder = fs::path(testing::TempDir()) / "file_test_unfinished";
+  fs::remove_all(folder);
+  for (const char* name :
+       {"a.tmp.abcdef", "b.tmp.abcdef", "a", "notes.tmp.txt", "x.tmp.long-name"}) {
+    write_file_atomic(folder / name, "x");
+  }
+  const auto names = [&] {
+    std::vector<std::string> found;
+    for (const auto& entry : fs::directory_iterator(folder)) {
+      found.push_back(entry.path().filename().string());
+    }
+    return found;
+  };
+  using testing::UnorderedElementsAre;
+  remove_unfinished(folder, "a");
+  EXPECT_THAT(names(),
+              UnorderedElementsAre("b.tmp.abcdef", "a", "notes.tmp.txt", "x.tmp.long-name"));
+  remove_unfinished(folder);
+  EXPECT_THAT(names(), UnorderedElementsAre("a", "notes.tmp.txt", "x.tmp.long-name"));
+  remove_unfinished(folder / "not there");
+}
+
 TEST(FileLock, OneHoldsIt) {
   const std::filesystem::path path = std::filesystem::path(testing::TempDir()) / "of" / "a.lock";
   FileLock other(path);

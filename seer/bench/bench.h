@@ -42,8 +42,9 @@ void attn_gate(const Shape& shape, int runs, double seconds, nlohmann::json& row
 // then cuDNN; one that torch refuses is left out, with a line that says so), and sparse with each
 // selection, in rounds of one run each in an order drawn anew, until `runs` are done and `seconds`
 // over for each, after a round that warms up. Rows have the median time and its parts (gate, select,
-// attention; products: all matrix products; rest); `overheads`, for each dense run: how much longer than the sparse attention and what that run takes beside its own, together;
-// `overhead`: that of the faster one; and `peak_mib`, the memory beyond what was in use before.
+// attention; products: all matrix products; rest); `overheads`, for each dense run: how much longer
+// than the sparse attention and what that run takes beside its own, together; `overhead`: that of the
+// faster one; and `peak_mib`, the memory beyond what was in use before.
 void prefill(const models::Decoder& model, const models::Gates& gates,
              const std::vector<torch_ops::Selection>& selections, int64_t length, int runs,
              double seconds, const std::string& name, nlohmann::json& rows);

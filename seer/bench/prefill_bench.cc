@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "seer/base/error.h"
+#include "seer/base/first_line.h"
 #include "seer/base/random.h"
 #include "seer/bench/bench.h"
 #include "seer/bench/op_stopwatch.h"
@@ -116,8 +117,7 @@ class Variant {
       throw;
     } catch (const c10::Error& error) {
       if (kind_.empty()) throw;
-      std::string why = error.what_without_backtrace();
-      why = why.substr(0, why.find('\n'));
+      const std::string why = first_line(error.what_without_backtrace());
       std::fprintf(stderr, "seer bench: %s is left out: torch says \"%s\"\n", name.c_str(),
                    why.c_str());
       return false;

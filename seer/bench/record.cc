@@ -5,7 +5,6 @@
 #include <cctype>
 #include <chrono>
 #include <cstdlib>
-#include <cstring>
 #include <ctime>
 #include <fstream>
 #include <set>
@@ -81,11 +80,9 @@ nlohmann::json record(const std::string& operation, int argc, char** argv, nlohm
                       const at::Device& device) {
   std::string command = "seer";
   for (int i = 1; i < argc; ++i) {
-    if (std::strcmp(argv[i], "--out") == 0) {
-      ++i;  // where, not what
-    } else {
-      command += std::string(" ") + argv[i];
-    }
+    const std::string word = argv[i];
+    if (word == "--out") ++i;  // where, not what
+    if (word != "--out" && !word.starts_with("--out=")) command += " " + word;
   }
   const std::time_t now = std::time(nullptr);
   char date[32];

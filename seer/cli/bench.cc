@@ -21,6 +21,7 @@ struct Operation {
   const char* name;
   BenchCall run;
 };
+constexpr const char* kNames = "block_sparse_attn, pooled_attn, attn_gate, prefill or distill";
 constexpr Operation kOperations[] = {{"block_sparse_attn", bench::block_sparse_attn},
                                      {"pooled_attn", bench::pooled_attn},
                                      {"attn_gate", bench::attn_gate}};
@@ -103,9 +104,7 @@ int bench(int argc, char** argv, int first) {
   int runs = 3;
   double seconds = 1;
   Args args("bench", "Times an operation beside its rivals on the same inputs.");
-  args.positional("operation", operation,
-                  "block_sparse_attn, pooled_attn, attn_gate, prefill or distill")
-      ->required();
+  args.positional("operation", operation, kNames)->required();
   args.add("lengths", lengths, "tokens");
   args.add("head-dims", head_dims, "head sizes");
   args.add("densities", densities, "shares of the causal block map");
@@ -131,8 +130,7 @@ int bench(int argc, char** argv, int first) {
                                 [&](const Operation& o) { return operation == o.name; });
   const bool is_prefill = operation == "prefill", is_distill = operation == "distill";
   if (op == std::end(kOperations) && !is_prefill && !is_distill)
-    throw UsageError("bench: no operation \"" + operation +
-                     "\"; want block_sparse_attn, pooled_attn, attn_gate, prefill or distill");
+    throw UsageError("bench: no operation \"" + operation + "\"; want " + kNames);
   for (const std::string& dtype : dtypes) {
     if (dtype != "f32" && dtype != "bf16")
       throw UsageError("--dtypes " + dtype + ": want f32 or bf16");
@@ -145,10 +143,16 @@ int bench(int argc, char** argv, int first) {
   if (model.threads > 0) at::set_num_threads(model.threads);
 
   nlohmann::json rows = nlohmann::json::array();
-  at::Device device = at::kCPU;
+  const at::Device device =
+      is_prefill || is_distill ? model.resolved_device() : at::Device(at::kCPU);
+  const std::string path = out + "/" + bench::chip(device) + "/" + operation + ".json";
+  const auto record = [&] {
+    nlohmann::json made = bench::record(operation, argc, argv, rows, device);
+    return append && std::filesystem::exists(path) ? bench::appended(path, std::move(made)) : made;
+  };
+  if (!out.empty()) record();  // a file that cannot be added to is an error before hours are spent
   if (is_prefill || is_distill) {
     if (is_prefill) prefill(model, shapes, lengths, densities, runs, seconds, rows);
-    device = model.resolved_device();
     if (is_distill) {
       const auto ranks = train::Ranks::from_environment(device);
       bench_distill(model, shapes, lengths, sequences, runs, *ranks, rows);
@@ -175,10 +179,7 @@ int bench(int argc, char** argv, int first) {
   const auto text = is_prefill ? parts_of(rows) : is_distill ? distill_table(rows) : table_of(rows);
   std::fputs(text.c_str(), stdout);
   if (!out.empty()) {
-    const std::string path = out + "/" + bench::chip(device) + "/" + operation + ".json";
-    nlohmann::json made = bench::record(operation, argc, argv, rows, device);
-    if (append && std::filesystem::exists(path)) made = bench::appended(path, std::move(made));
-    write_json(path, made);
+    write_json(path, record());
     std::printf("written: %s\n", path.c_str());
   }
   return 0;

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "seer/base/error.h"
+#include "seer/base/first_line.h"
 #include "seer/cli/verbs.h"
 
 namespace {
@@ -43,11 +44,6 @@ void print_help() {
       "version.");
 }
 
-// The first line of a message: torch adds its call stack behind.
-std::string first_line(const std::string& text) {
-  return text.substr(0, text.find('\n'));
-}
-
 int dispatch(int argc, char** argv) {
   const std::string word = argc > 1 ? argv[1] : "";
   if (word.empty() || word == "--help" || word == "-h" || word == "help") {
@@ -79,7 +75,7 @@ int dispatch(int argc, char** argv) {
 int report(const std::string& text, int status) {
   const char* level = std::getenv("SEER_LOG");
   const bool debug = level != nullptr && std::strcmp(level, "debug") == 0;
-  std::fprintf(stderr, "seer: error: %s\n", (debug ? text : first_line(text)).c_str());
+  std::fprintf(stderr, "seer: error: %s\n", (debug ? text : seer::first_line(text)).c_str());
   return status;
 }
 
@@ -97,7 +93,7 @@ int main(int argc, char** argv) {
   } catch (const c10::OutOfMemoryError& e) {
     return report(
         "the GPU's memory is full: choose fewer or shorter sequences at once, or --stream (" +
-            first_line(e.what_without_backtrace()) + ")",
+            seer::first_line(e.what_without_backtrace()) + ")",
         1);
   } catch (const c10::Error& e) {
     return report(e.what_without_backtrace(), 1);

@@ -152,9 +152,7 @@ std::vector<torch_ops::Selection> SelectArgs::selections() const {
   const auto check = [](const std::string& flag, const torch_ops::Selection& selection) {
     try {
       torch_ops::check_selection(selection);
-    } catch (const c10::Error& error) {
-      throw UsageError(flag + ": " + error.what_without_backtrace());
-    } catch (const Error& error) {
+    } catch (const std::exception& error) {
       throw UsageError(flag + ": " + error.what());
     }
   };

@@ -73,9 +73,6 @@ class Distillation : public Task {
     SEER_CHECK(!settings.states_on_host || model.is_streamed(),
                "hidden states wait in host memory only where layers are streamed: add --stream, or "
                "leave out --states-on-host");
-    SEER_CHECK(num_batches() >= num_ranks(), "a step has ", num_batches(),
-               " micro-batches, too few for ", num_ranks(),
-               " processes: choose more sequences, a smaller micro-batch, or fewer processes");
     check_held_out(held_out());
     skip_ = settings.skip >= 0 ? settings.skip : settings.loss == "kl" ? 0.25 : 0;
     for (auto& layer : gates_.layers()) {
@@ -129,7 +126,7 @@ class Distillation : public Task {
   }
 
   int64_t micro_batches(int64_t) const override {
-    return model_.is_streamed() ? num_ranks() : num_batches();
+    return model_.is_streamed() ? std::min(num_batches(), num_ranks()) : num_batches();
   }
   int64_t tokens(int64_t) const override { return settings_.sequences * settings_.length; }
   std::vector<std::string> metrics() const override {
@@ -153,16 +150,11 @@ class Distillation : public Task {
     const auto measure = [&](const at::Tensor& ids) {
       return run_model({{ids, 1, 1.0}}, /*trains=*/false, nullptr);
     };
-    const std::vector<std::string> names = metrics();
-    std::map<std::string, double> results;
-    for (const auto& [source, result] : mean_over_windows(
-             held_out(), static_cast<int64_t>(names.size()), model_.device(), measure, ranks)) {
-      for (size_t j = 0; j < names.size(); ++j) results[names[j] + "_" + source] = result.means[j];
-      if (result.skipped > 0) {
-        results["skipped_windows_" + source] = static_cast<double>(result.skipped);
-      }
-    }
-    return results;
+    std::vector<std::string> prefixes = metrics();
+    for (std::string& name : prefixes) name += "_";
+    return by_name(mean_over_windows(held_out(), static_cast<int64_t>(prefixes.size()),
+                                     model_.device(), measure, ranks),
+                   prefixes);
   }
 
   void save(const std::filesystem::path& folder) const { gates_.save(folder, model_); }

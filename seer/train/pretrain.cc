@@ -146,15 +146,9 @@ class Pretraining : public Task {
     const auto measure = [&](const at::Tensor& ids) {
       return loss_of(ids.view({1, -1})).to(at::kDouble).view(1);
     };
-    std::map<std::string, double> losses;
-    for (const auto& [source, result] :
-         mean_over_windows(held_out(), 1, settings_.device, measure, ranks)) {
-      losses[source] = result.means[0];
-      if (result.skipped > 0) {
-        losses["skipped_windows_" + source] = static_cast<double>(result.skipped);
-      }
-    }
-    return losses;
+    return by_name(mean_over_windows({valid_, length_ + 1, settings_.valid_tokens / length_}, 1,
+                                     settings_.device, measure, ranks),
+                   {""});
   }
 
   int64_t skipped_documents() const {
@@ -202,7 +196,6 @@ class Pretraining : public Task {
     return std::max<int64_t>(1, micro_batch_tokens() / length_of(step));
   }
 
-  HeldOut held_out() const { return {valid_, length_ + 1, settings_.valid_tokens / length_}; }
   void check_lengths() const {
     double before = 0;
     for (const auto& [until, length] : settings_.stages) {

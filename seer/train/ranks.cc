@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "seer/base/error.h"
+#include "seer/base/first_line.h"
 #include "seer/train/ranks_backend.h"
 #include "seer/train/ranks_round.h"
 
@@ -80,9 +81,7 @@ c10::intrusive_ptr<c10d::Store> connect(bool holds, int size) {
   try {
     return c10::make_intrusive<c10d::TCPStore>(address, options);
   } catch (const std::exception& error) {
-    const std::string what = error.what();
-    fail("no store for the processes at ", address, ":", port, " (",
-         what.substr(0, what.find('\n')),
+    fail("no store for the processes at ", address, ":", port, " (", first_line(error.what()),
          "): is the port taken, or the first process not running?");
   }
 }
@@ -324,13 +323,13 @@ class ManyRanks : public Ranks {
     try {
       call();
     } catch (const std::exception& error) {
-      const std::string gone = heartbeat_->gone(), what = error.what();
+      const std::string gone = heartbeat_->gone();
       if (!gone.empty()) {
         heartbeat_->linger();
         fail(lost(rank_, size_, gone));
       }
       fail("rank ", rank_, " of ", size_, ": the processes cannot reach each other (",
-           what.substr(0, what.find('\n')),
+           first_line(error.what()),
            "); start all of them again, they go on from the last checkpoint");
     }
   }

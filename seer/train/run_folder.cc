@@ -85,13 +85,7 @@ RunFolder::RunFolder(const fs::path& out, const json& settings, bool restart,
              ": wait for it, or use another folder");
   if (restart) discard(results);
   // What a killed process was writing.
-  for (const fs::path& folder : {out_, checkpoints_}) {
-    for (const auto& entry : fs::directory_iterator(folder)) {
-      if (entry.path().filename().string().find(".tmp.") != std::string::npos) {
-        fs::remove(entry.path());
-      }
-    }
-  }
+  for (const fs::path& folder : {out_, checkpoints_}) remove_unfinished(folder);
   const fs::path run = out / "run.json";
   if (!fs::exists(run)) {
     SEER_CHECK(checkpoints().empty(), out.string(), " has checkpoints but no run.json, which says ",
@@ -121,7 +115,10 @@ RunFolder::Descriptor::~Descriptor() {
 
 void RunFolder::discard(const std::vector<std::string>& results) {
   for (const auto& [step, path] : checkpoints()) fs::remove(path);
-  for (const std::string& name : results) fs::remove(out_ / name);
+  // Files of these names are the run's only where one lies there.
+  if (fs::exists(out_ / "run.json")) {
+    for (const std::string& name : results) fs::remove(out_ / name);
+  }
   fs::remove(out_ / "metrics.jsonl");
   fs::remove(out_ / "run.json");
 }

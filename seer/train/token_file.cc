@@ -281,7 +281,7 @@ std::shared_ptr<const TokenFile> open_tokens(const std::filesystem::path& text,
       std::filesystem::remove(path, error);
     }
   } const removal{lock_path};
-  remove_unfinished(path);
+  remove_unfinished(path.parent_path(), path.filename().string());
   if (!std::filesystem::exists(path)) {
     if (threads <= 0) threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
     if (tokenizer.vocab_size() <= kNarrowVocabulary) {

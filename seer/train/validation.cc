@@ -36,6 +36,18 @@ int64_t body_of(const HeldOut& held_out) {
 
 }  // namespace
 
+std::map<std::string, double> by_name(const std::map<std::string, WindowMeans>& results,
+                                      const std::vector<std::string>& prefixes) {
+  std::map<std::string, double> named;
+  for (const auto& [stream, result] : results) {
+    for (size_t j = 0; j < result.means.size(); ++j) named[prefixes[j] + stream] = result.means[j];
+    if (result.skipped > 0) {
+      named["skipped_windows_" + stream] = static_cast<double>(result.skipped);
+    }
+  }
+  return named;
+}
+
 void check_held_out(const HeldOut& held_out) {
   std::set<std::string> names;
   for (const TokenStream& stream : held_out.text.streams) {

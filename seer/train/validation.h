@@ -32,6 +32,11 @@ struct WindowMeans {
   bool operator==(const WindowMeans&) const = default;
 };
 
+// As the loop takes them: each metric's prefix and the stream's name; "skipped_windows_<stream>" where
+// some were.
+std::map<std::string, double> by_name(const std::map<std::string, WindowMeans>& results,
+                                      const std::vector<std::string>& prefixes);
+
 // Error: a stream is shorter than a window, or two have one name.
 void check_held_out(const HeldOut& held_out);
 

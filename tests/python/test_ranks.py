@@ -55,6 +55,17 @@ def start(rank, port, args, size=2, **more):
     return subprocess.Popen(args, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def wait_for_checkpoint(out, process):
+    while not any((out / "checkpoints").glob("step-*.safetensors")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+
+
+def said_by(process):
+    """Without the lines of its progress."""
+    return [line for line in process.stderr.read().splitlines() if not line.startswith("distill: ")]
+
+
 def gates_of(out):
     return load_file(out / "attn_gate_weights.safetensors")
 
@@ -116,13 +127,10 @@ def test_a_dead_process_ends_the_others_and_the_run_goes_on(text, tmp_path, devi
     port = free_port()
     processes = run(killed)
     end, other = processes[dead], processes[1 - dead]
-    checkpoints = killed / "checkpoints"
-    while not (checkpoints.exists() and any(checkpoints.glob("step-*.safetensors"))):
-        assert end.poll() is None, end.stderr.read()
-        time.sleep(0.02)
+    wait_for_checkpoint(killed, end)
     end.send_signal(signal.SIGKILL)
     assert other.wait(timeout=120) == 1
-    said = [line for line in other.stderr.read().splitlines() if not line.startswith("distill: ")]
+    said = said_by(other)
     assert len(said) == 1 and "start all of them again" in said[0], said
     assert re.search(rf"rank {dead}\)? does not answer any more", said[0]), said
 
@@ -137,13 +145,11 @@ def test_three_processes_name_the_dead_one(text, tmp_path):
     """Also those that only find the others leaving, and whoever holds the store."""
     port, out = free_port(), tmp_path / "out"
     processes = [start(rank, port, arguments(text, out, steps=200, **{"save-every": 1}), size=3) for rank in range(3)]
-    while not (out / "checkpoints").exists() or not any((out / "checkpoints").glob("step-*.safetensors")):
-        assert processes[2].poll() is None, processes[2].stderr.read()
-        time.sleep(0.02)
+    wait_for_checkpoint(out, processes[2])
     processes[2].send_signal(signal.SIGKILL)
     for process in processes[:2]:
         assert process.wait(timeout=120) == 1
-        said = [line for line in process.stderr.read().splitlines() if not line.startswith("distill: ")]
+        said = said_by(process)
         assert len(said) == 1 and "rank 2 does not answer any more" in said[0], said
 
 
@@ -151,13 +157,11 @@ def test_a_process_that_stands_still_ends_the_others(text, tmp_path):
     """Without a word, as on a machine that has lost its power: no connection breaks."""
     port, out = free_port(), tmp_path / "out"
     moving, still = (start(rank, port, arguments(text, out, steps=200, **{"save-every": 1})) for rank in (0, 1))
-    while not (out / "checkpoints").exists() or not any((out / "checkpoints").glob("step-*.safetensors")):
-        assert still.poll() is None, still.stderr.read()
-        time.sleep(0.02)
+    wait_for_checkpoint(out, still)
     still.send_signal(signal.SIGSTOP)
     try:
         assert moving.wait(timeout=60) == 1
-        said = [line for line in moving.stderr.read().splitlines() if not line.startswith("distill: ")]
+        said = said_by(moving)
         assert len(said) == 1 and "rank 1 does not answer any more" in said[0], said
     finally:
         still.kill()
@@ -180,9 +184,7 @@ def test_torchrun_starts_all_again(text, tmp_path, device):
     run = subprocess.Popen([TORCHRUN, "--no-python", "--nproc_per_node", "2", "--max-restarts", "1",
                             *arguments(text, out, device, steps=12, **{"save-every": 1}), "--restart"], env=environment(),
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not (out / "checkpoints").exists() or not any((out / "checkpoints").glob("step-*.safetensors")):
-        assert run.poll() is None, run.stderr.read()
-        time.sleep(0.02)
+    wait_for_checkpoint(out, run)
     children = pathlib.Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
     os.kill(int(children[-1]), signal.SIGKILL)
     printed, said = run.communicate(timeout=300)
