@@ -155,6 +155,20 @@ TEST_F(Loop, OtherSettingsAreRefusedByNameUnlessRestarted) {
   EXPECT_TRUE(same_bits(fresh, twin));
 }
 
+TEST_F(Loop, ARestartDiscardsTheResultOfARunAndNoOtherFile) {
+  LoopSettings restart = settings("a");
+  restart.restart = true;
+  const auto result = restart.out / "result", other = restart.out / "other";
+  write_file_atomic(result, "not of a run");
+  write_file_atomic(other, "not of a run");
+  QuadraticTask first, second;
+  run(first, restart);
+  EXPECT_TRUE(std::filesystem::exists(result));
+  run(second, restart);
+  EXPECT_FALSE(std::filesystem::exists(result));
+  EXPECT_TRUE(std::filesystem::exists(other));
+}
+
 TEST_F(Loop, AFolderBelongsToOneProcess) {
   QuadraticTask outer, inner;
   outer.before_backward = [&](int64_t step, int64_t) {

@@ -27,6 +27,7 @@ class QuadraticTask : public Task {
             {"matrix", {{"matrix", matrix_}}, Muon{}, 0.05, schedule}};
   }
   nlohmann::json settings() const override { return {{"seed", seed_}}; }
+  std::vector<std::string> files() const override { return {"result"}; }
   int64_t micro_batches(int64_t) const override { return micro_batches_; }
   int64_t tokens(int64_t) const override { return 10; }
   std::vector<std::string> metrics() const override { return {"loss", "squares"}; }
