@@ -11,6 +11,7 @@ namespace seer {
 namespace {
 
 constexpr double kTerminalSeconds = 0.1, kLogSeconds = 10;
+constexpr double kLongStep = 2;  // seconds, from which on parts of a step are shown
 
 int terminal_width(std::FILE* out) {
   winsize size{};
@@ -31,7 +32,8 @@ std::string duration_text(double seconds) {
   const auto s = static_cast<long long>(std::llround(std::max(0.0, seconds)));
   if (s < 60) return format("%lld s", s);
   if (s < 3600) return format("%lld min %02lld s", s / 60, s % 60);
-  return format("%lld h %02lld min", s / 3600, s / 60 % 60);
+  if (s < 48 * 3600) return format("%lld h %02lld min", s / 3600, s / 60 % 60);
+  return format("%lld d %02lld h", s / 86400, s / 3600 % 24);
 }
 
 std::string count_text(double count) {
@@ -51,7 +53,8 @@ Progress::Progress(std::string label, int64_t total, int64_t first, bool shown, 
       on_terminal_(::isatty(::fileno(out)) == 1),
       out_(out),
       begin_(Clock::now()),
-      printed_(begin_) {}
+      printed_(begin_),
+      updated_(begin_) {}
 
 Progress::~Progress() {
   // A log that has this line already does not need it twice.
@@ -62,12 +65,13 @@ Progress::~Progress() {
 std::string Progress::line(double seconds) const {
   std::string text = label_ + ": " + std::to_string(done_);
   if (total_ > 0) text.append("/").append(std::to_string(total_));
-  if (!status_.empty()) text.append(", ").append(status_);
-  if (total_ > 0 && done_ > first_ && done_ < total_) {
-    const double each = seconds / static_cast<double>(done_ - first_);
-    return text.append(", ")
-        .append(duration_text(each * static_cast<double>(total_ - done_)))
-        .append(" left");
+  for (const std::string& some : {status_, part_}) {
+    if (!some.empty()) text.append(", ").append(some);
+  }
+  const double made = static_cast<double>(done_ - first_) + share_;
+  if (total_ > 0 && made > 0 && done_ < total_) {
+    const double left = static_cast<double>(total_ - done_) - share_;
+    return text.append(", ").append(duration_text(seconds / made * left)).append(" left");
   }
   return text.append(", ").append(duration_text(seconds));
 }
@@ -94,6 +98,17 @@ void Progress::print(bool last) {
 void Progress::update(int64_t done, const std::string& status) {
   done_ = done;
   status_ = status;
+  part_.clear();
+  share_ = 0;
+  updated_ = Clock::now();
+  print(false);
+}
+
+void Progress::part(double share, const std::string& what) {
+  const std::chrono::duration<double> since = Clock::now() - updated_;
+  if (since.count() < kLongStep) return;
+  part_ = what;
+  share_ = share;
   print(false);
 }
 

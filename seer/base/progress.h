@@ -9,7 +9,7 @@
 
 namespace seer {
 
-// "3 s", "4 min 05 s", "2 h 07 min".
+// "3 s", "4 min 05 s", "2 h 07 min", "17 d 03 h".
 std::string duration_text(double seconds);
 // A count with a unit letter: "950", "12.3 k", "1.06 M".
 std::string count_text(double count);
@@ -27,6 +27,9 @@ class Progress {
 
   // `status` is shown behind the counts, e.g. "loss 3.21"; it stays until the next one.
   void update(int64_t done, const std::string& status = "");
+  // Within a step that takes long: `share` of it is done (0: not known). `what` is shown until the
+  // next update().
+  void part(double share, const std::string& what);
   void advance(int64_t steps = 1) { update(done_ + steps, status_); }
   // A line of its own (a warning, a result); the progress line goes on below it.
   void note(const std::string& line);
@@ -36,11 +39,12 @@ class Progress {
   std::string line(double seconds) const;
   void print(bool last);
 
-  std::string label_, status_;
+  std::string label_, status_, part_;
+  double share_ = 0;  // of the present step
   int64_t total_, first_, done_, printed_done_ = -1;
   bool shown_, on_terminal_, line_is_open_ = false;
   std::FILE* out_;
-  Clock::time_point begin_, printed_;
+  Clock::time_point begin_, printed_, updated_;
 };
 
 }  // namespace seer

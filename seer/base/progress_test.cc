@@ -21,6 +21,7 @@ TEST(Progress, DurationsAndCountsAreShort) {
   EXPECT_EQ(duration_text(59.6), "1 min 00 s");
   EXPECT_EQ(duration_text(245), "4 min 05 s");
   EXPECT_EQ(duration_text(7650), "2 h 07 min");
+  EXPECT_EQ(duration_text(17 * 86400 + 3 * 3600 + 59), "17 d 03 h");
   EXPECT_EQ(count_text(950), "950");
   EXPECT_EQ(count_text(12345), "12.3 k");
   EXPECT_EQ(count_text(999600), "1.00 M");

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <utility>
 
+#include "seer/base/checksum.h"
 #include "seer/base/error.h"
 #include "seer/base/file.h"
 
@@ -21,6 +22,8 @@ using nlohmann::json;
 
 constexpr uint64_t kMaxHeader = 100'000'000;  // the format's own limit
 constexpr const char* kMetadata = "__metadata__";
+constexpr const char* kChecksum = "checksum";  // in the metadata
+constexpr std::string_view kNoChecksum = "0000000000000000";
 
 // Bytes of one element; 0 for a dtype that the format does not have.
 size_t element_bytes(std::string_view dtype) {
@@ -58,6 +61,23 @@ bool is_size(const json& value) {
          value.get<uint64_t>() <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max());
 }
 
+// Where the checksum's digits stand in a header; npos where it has none. Within strings quotes are
+// escaped, so that this is the key itself.
+size_t checksum_place(std::string_view header) {
+  constexpr std::string_view kKey = "\"checksum\":\"";
+  const size_t at = header.find(kKey);
+  const bool has_room = at != header.npos && header.size() - at >= kKey.size() + kNoChecksum.size();
+  return has_room ? at + kKey.size() : header.npos;
+}
+
+template <class... Args>
+[[noreturn]] void bad_file(const std::string& path, const Args&... args) {
+  const std::string reason = message(args...);
+  throw BadSafetensors(message(path, " is not a valid safetensors file: ", reason,
+                               "; fetch or write the file again"),
+                       reason);
+}
+
 // One header, read with every check against the file that it stands in.
 class HeaderReader {
  public:
@@ -80,7 +100,7 @@ class HeaderReader {
  private:
   template <class... Args>
   [[noreturn]] void bad(const Args&... args) const {
-    fail(path_, " is not a valid safetensors file: ", args..., "; fetch or write the file again");
+    bad_file(path_, args...);
   }
 
   json parse() {
@@ -225,9 +245,36 @@ const TensorRecord& SafetensorsFile::at(const std::string& name) const {
   return found->second;
 }
 
+void SafetensorsFile::check_sum() const {
+  const auto& file = *std::static_pointer_cast<const MappedFile>(mapping_);
+  uint64_t length = 0;
+  std::memcpy(&length, file.data(), sizeof length);
+  std::string header(reinterpret_cast<const char*>(file.data()) + sizeof length, length);
+  const size_t at = checksum_place(header);
+  if (at == header.npos) bad_file(path_.string(), "it has no checksum");
+  const std::string written = header.substr(at, kNoChecksum.size());
+  header.replace(at, kNoChecksum.size(), kNoChecksum);
+  Checksum checksum;
+  checksum.add(&length, sizeof length);
+  checksum.add(header.data(), header.size());
+  const size_t begin = sizeof length + header.size();
+  checksum.add(file.data() + begin, file.size() - begin);
+  if (checksum.hex() != written) bad_file(path_.string(), "its bytes do not have its checksum");
+}
+
 void write_safetensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
-                       const std::map<std::string, std::string>& metadata) {
-  const std::string header = header_text(path, tensors, metadata);
+                       const std::map<std::string, std::string>& metadata, bool with_checksum) {
+  auto all = metadata;
+  if (with_checksum) all[kChecksum] = kNoChecksum;
+  std::string header = header_text(path, tensors, all);
+  if (with_checksum) {
+    const uint64_t length = header.size();
+    Checksum checksum;
+    checksum.add(&length, sizeof length);
+    checksum.add(header.data(), header.size());
+    for (const auto& item : tensors) checksum.add(item.tensor.data, item.tensor.bytes);
+    header.replace(checksum_place(header), kNoChecksum.size(), checksum.hex());
+  }
   write_file_atomic(path, [&](const Sink& sink) {
     const uint64_t length = header.size();
     sink(&length, sizeof length);

@@ -8,9 +8,19 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "seer/base/error.h"
+
 namespace seer::io {
+
+// A file that is not what its format wants. `reason`: what is wrong, without path and remedy.
+struct BadSafetensors : Error {
+  BadSafetensors(const std::string& text, std::string reason)
+      : Error(text), reason(std::move(reason)) {}
+  std::string reason;
+};
 
 // One tensor of a file. `data` points into the mapping and lives as long as the file object. It has
 // the alignment that the file gives it: files written here begin their data at a multiple of 8.
@@ -32,6 +42,8 @@ class SafetensorsFile {
   const TensorRecord& at(const std::string& name) const;
   bool contains(const std::string& name) const { return tensors_.count(name) > 0; }
   const std::filesystem::path& path() const { return path_; }
+  // Error (BadSafetensors): the file has no checksum, or other bytes than were written.
+  void check_sum() const;
   // Keeps the mapping alive as long as a copy of it lives (for tensors made on the mapped memory).
   std::shared_ptr<const void> mapping() const { return mapping_; }
 
@@ -44,12 +56,13 @@ class SafetensorsFile {
 
 // Tensors in the order given; a temporary file beside `path` that is synced and renamed, so that a
 // reader sees the old file or the new one. Error: what failed (a full disk, too), nothing left
-// behind.
+// behind. `with_checksum`: over all bytes, as "checksum" in the metadata.
 struct NamedTensor {
   std::string name;
   TensorRecord tensor;
 };
 void write_safetensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
-                       const std::map<std::string, std::string>& metadata = {});
+                       const std::map<std::string, std::string>& metadata = {},
+                       bool with_checksum = false);
 
 }  // namespace seer::io

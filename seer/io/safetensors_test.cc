@@ -225,5 +225,27 @@ TEST_F(Safetensors, FailedWriteLeavesTheOldFile) {
   EXPECT_EQ(SafetensorsFile(path).at("a").bytes, 8u);
 }
 
+TEST_F(Safetensors, AChecksumFindsEveryFlippedBit) {
+  const fs::path path = folder_ / "file.safetensors";
+  const std::string bytes = "12345678";
+  write_safetensors(path, {{"a", record("F32", {2}, bytes)}}, {{"note", "a \"checksum\":\"x\""}},
+                    /*with_checksum=*/true);
+  SafetensorsFile(path).check_sum();
+  const std::string whole = read_file(path);
+  for (size_t bit = 0; bit < 8 * whole.size(); bit += 3) {
+    std::string other = whole;
+    other[bit / 8] = static_cast<char>(other[bit / 8] ^ (1 << bit % 8));
+    std::ofstream(path, std::ios::binary) << other;
+    EXPECT_THROW(SafetensorsFile(path).check_sum(), BadSafetensors) << bit;
+  }
+  write_safetensors(path, {{"a", record("F32", {2}, bytes)}});
+  try {
+    SafetensorsFile(path).check_sum();
+    ADD_FAILURE() << "no error";
+  } catch (const BadSafetensors& error) {
+    EXPECT_EQ(error.reason, "it has no checksum");
+  }
+}
+
 }  // namespace
 }  // namespace seer::io

@@ -1,0 +1,51 @@
+#include "seer/base/interrupt.h"
+
+#include <time.h>
+
+namespace seer {
+namespace {
+
+volatile sig_atomic_t noted = 0;
+double noted_at = 0, same = 0;  // seconds
+
+double now() {
+  timespec time{};
+  ::clock_gettime(CLOCK_MONOTONIC, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+void note(int signal) {
+  if (noted != 0) {
+    if (now() - noted_at < same) return;
+    ::signal(signal, SIG_DFL);
+    ::raise(signal);  // delivered when this handler returns
+    return;
+  }
+  noted_at = now();
+  noted = signal;
+}
+
+}  // namespace
+
+InterruptGuard::InterruptGuard(double same_seconds) {
+  noted = 0;
+  same = same_seconds;
+  struct sigaction action{};
+  action.sa_handler = note;
+  action.sa_flags = SA_RESTART;
+  ::sigemptyset(&action.sa_mask);
+  for (size_t i = 0; i < kSignals.size(); ++i) {
+    ::sigaction(kSignals[i], nullptr, &before_[i]);
+    if (before_[i].sa_handler != SIG_IGN) ::sigaction(kSignals[i], &action, nullptr);
+  }
+}
+
+InterruptGuard::~InterruptGuard() {
+  for (size_t i = 0; i < kSignals.size(); ++i) ::sigaction(kSignals[i], &before_[i], nullptr);
+}
+
+int InterruptGuard::signal() const {
+  return noted;
+}
+
+}  // namespace seer

@@ -1,0 +1,36 @@
+#pragma once
+// Ctrl-C (SIGINT) and SIGTERM during work that can be saved.
+
+#include <signal.h>
+
+#include <array>
+
+#include "seer/base/error.h"
+
+namespace seer {
+
+// Work was stopped by `signal` at a place from which it can go on, which the text says. The program
+// ends with 128 + signal.
+struct Interrupted : Error {
+  Interrupted(int signal, const std::string& text) : Error(text), signal(signal) {}
+  int signal;
+};
+
+// While an object of this class lives, the first of these signals is only noted; a second one ends
+// the process at once, unless it comes within `same_seconds`: a launcher passes on the Ctrl-C that
+// its processes get from the terminal, too. Signals that are ignored (nohup) stay so.
+class InterruptGuard {
+ public:
+  explicit InterruptGuard(double same_seconds = 0);
+  ~InterruptGuard();
+  InterruptGuard(const InterruptGuard&) = delete;
+  InterruptGuard& operator=(const InterruptGuard&) = delete;
+  // The signal that came since then; 0: none.
+  int signal() const;
+
+ private:
+  static constexpr std::array kSignals{SIGINT, SIGTERM};
+  std::array<struct sigaction, kSignals.size()> before_;
+};
+
+}  // namespace seer
