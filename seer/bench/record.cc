@@ -11,6 +11,7 @@
 
 #include "seer/base/error.h"
 #include "seer/base/file.h"
+#include "seer/base/json.h"
 #include "seer/bench/bench.h"
 #include "seer/kernels/cpu_features.h"
 #include "seer/kernels/impl.h"
@@ -99,12 +100,10 @@ nlohmann::json record(const std::string& operation, int argc, char** argv, nlohm
 }
 
 nlohmann::json appended(const std::filesystem::path& path, nlohmann::json made) {
-  nlohmann::json before;
-  try {
-    before = nlohmann::json::parse(read_file(path));
-  } catch (const nlohmann::json::exception& error) {
-    fail(path.string(), " is not valid JSON (", error.what(), ")");
-  }
+  const nlohmann::json before = read_json(path);
+  SEER_CHECK(before.is_object() && before.contains("rows") && before["rows"].is_array() &&
+                 before.value("command", nlohmann::json()).is_string(),
+             path.string(), " holds no results: want an object with rows and command");
   for (const char* key : {"operation", "chip", "threads", "avx2_at_most", "versions"}) {
     const nlohmann::json was = before.value(key, nlohmann::json());
     SEER_CHECK(was == made[key], path.string(), " has rows of other ", key, " (", was.dump(),

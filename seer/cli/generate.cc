@@ -9,6 +9,7 @@
 #include <iostream>
 #include <iterator>
 
+#include "seer/base/utf8.h"
 #include "seer/cli/settings.h"
 #include "seer/cli/verbs.h"
 #include "seer/io/text.h"
@@ -38,7 +39,7 @@ std::string prompt_text(const GenerateArgs& a) {
   }
   const std::string where = a.file.empty() ? "the prompt" : a.file;
   SEER_CHECK(!text.empty(), where, " is empty");
-  const size_t bad = io::find_invalid_utf8(text);
+  const size_t bad = find_invalid_utf8(text);
   SEER_CHECK(bad == std::string::npos, where, " is not UTF-8 (byte ", bad, ")");
   return text;
 }

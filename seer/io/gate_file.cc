@@ -5,7 +5,7 @@
 
 #include "seer/base/error.h"
 #include "seer/base/file.h"
-#include "seer/io/json_fields.h"
+#include "seer/base/json.h"
 
 namespace seer::io {
 namespace {
@@ -91,8 +91,8 @@ GateConfig read_gate_config(const std::filesystem::path& folder) {
              pickle.string(),
              " is a pickle, which is not read; convert it: python tools/convert_gates.py ",
              folder.string());
-  const nlohmann::json json = read_json_object(path);
-  const JsonFields fields(json, path);
+  const nlohmann::json json = read_json(path);
+  const JsonNode fields(json, path);
   const char* decode_key = "seerattn_k_seq_pooling_type";
   SEER_CHECK(!fields.has(decode_key), path, ": \"", decode_key,
              "\" says that these gates are for decoding; expected gates for prefill");
@@ -100,8 +100,8 @@ GateConfig read_gate_config(const std::filesystem::path& folder) {
   SEER_CHECK(fields.has(type_key), path, ": \"", type_key,
              "\" is missing; this is a model's config.json, not a gate's");
   GateConfig config;
-  config.base_model = fields.text_or("base_model", "");
-  config.type = fields.text_or(type_key, "");
+  config.base_model = fields.string_or("base_model", "");
+  config.type = fields.string_or(type_key, "");
   config.block_size =
       static_cast<int>(fields.integer_or("seerattn_gate_block_size", 1, 1 << 20, 64));
   config.gate_dim = static_cast<int>(fields.integer_or("seerattn_gate_hidden_size", 0, 1 << 20, 0));

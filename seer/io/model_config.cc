@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "seer/base/error.h"
-#include "seer/io/json_fields.h"
+#include "seer/base/json.h"
 #include "seer/io/rope_config.h"
 
 namespace seer::io {
@@ -42,15 +42,15 @@ constexpr Family kFamilies[] = {
   fail(where, ": unsupported architecture ", found, "; supported: ", list);
 }
 
-const Family& family_of(const JsonFields& fields) {
+const Family& family_of(const JsonNode& fields) {
   std::string architecture;
   if (fields.has("architectures")) {
-    const auto& list = fields.object().at("architectures");
+    const auto& list = fields.json().at("architectures");
     SEER_CHECK(list.is_array() && !list.empty() && list[0].is_string(), fields.where(),
                ": \"architectures\" must be a list of names");
     architecture = list[0].get<std::string>();
   }
-  const std::string type = fields.text_or("model_type", "");
+  const std::string type = fields.string_or("model_type", "");
   for (const auto& family : kFamilies) {
     const bool same_type = type == family.model_type;
     if ((same_type || type.empty()) && architecture == family.architecture) return family;
@@ -61,17 +61,18 @@ const Family& family_of(const JsonFields& fields) {
                                                : architecture + " (" + type + ")");
 }
 
-void read_sizes(const JsonFields& fields, const Family& family, ModelConfig& config) {
-  config.hidden_size = static_cast<int>(fields.integer("hidden_size", 1, kLargestSize));
-  config.intermediate_size = static_cast<int>(fields.integer("intermediate_size", 1, kLargestSize));
-  config.num_layers = static_cast<int>(fields.integer("num_hidden_layers", 1, kLargestCount));
-  config.num_heads = static_cast<int>(fields.integer("num_attention_heads", 1, kLargestCount));
-  const bool said = fields.object().contains("num_key_value_heads");
+void read_sizes(const JsonNode& fields, const Family& family, ModelConfig& config) {
+  config.hidden_size = static_cast<int>(fields.at("hidden_size").integer(1, kLargestSize));
+  config.intermediate_size =
+      static_cast<int>(fields.at("intermediate_size").integer(1, kLargestSize));
+  config.num_layers = static_cast<int>(fields.at("num_hidden_layers").integer(1, kLargestCount));
+  config.num_heads = static_cast<int>(fields.at("num_attention_heads").integer(1, kLargestCount));
+  const bool said = fields.json().contains("num_key_value_heads");
   const int64_t kv_default =
       said || family.num_kv_heads == 0 ? config.num_heads : family.num_kv_heads;
   config.num_kv_heads =
       static_cast<int>(fields.integer_or("num_key_value_heads", 1, kLargestCount, kv_default));
-  config.vocab_size = fields.integer("vocab_size", 1, kLargestVocab);
+  config.vocab_size = fields.at("vocab_size").integer(1, kLargestVocab);
   config.max_position =
       fields.integer_or("max_position_embeddings", 1, kLongest, family.max_position);
   config.head_dim =
@@ -89,18 +90,18 @@ void read_sizes(const JsonFields& fields, const Family& family, ModelConfig& con
 
 // Which layers slide: all of them in Mistral and Phi-3; in Qwen only where use_sliding_window says
 // so, from layer max_window_layers on. A list layer_types (newer files) says it layer by layer.
-std::vector<int64_t> read_sliding_window(const JsonFields& fields, const Family& family,
+std::vector<int64_t> read_sliding_window(const JsonNode& fields, const Family& family,
                                          const ModelConfig& config) {
   const bool qwen = config.model_type == "qwen2" || config.model_type == "qwen3";
   const size_t num_layers = static_cast<size_t>(config.num_layers);
   std::vector<int64_t> windows(num_layers, 0);
   if (config.model_type == "llama") return windows;
-  const bool said = fields.object().contains("sliding_window");  // null means none
+  const bool said = fields.json().contains("sliding_window");  // null means none
   const int64_t window =
       fields.integer_or("sliding_window", 1, kLongest, said ? 0 : family.sliding_window);
   if (window == 0 || (qwen && !fields.boolean_or("use_sliding_window", false))) return windows;
   if (fields.has("layer_types")) {
-    const auto& types = fields.object().at("layer_types");
+    const auto& types = fields.json().at("layer_types");
     SEER_CHECK(types.is_array() && types.size() == num_layers, fields.where(),
                ": \"layer_types\" must be a list of ", num_layers, " names, one per layer");
     for (size_t i = 0; i < num_layers; ++i) {
@@ -117,9 +118,9 @@ std::vector<int64_t> read_sliding_window(const JsonFields& fields, const Family&
   return windows;
 }
 
-std::string read_dtype(const JsonFields& fields) {
+std::string read_dtype(const JsonNode& fields) {
   const char* key = fields.has("dtype") ? "dtype" : "torch_dtype";
-  std::string name = fields.text_or(key, "float32");
+  std::string name = fields.string_or(key, "float32");
   if (name.rfind("torch.", 0) == 0) name = name.substr(6);
   if (name == "float32") return "f32";
   if (name == "bfloat16") return "bf16";
@@ -127,14 +128,14 @@ std::string read_dtype(const JsonFields& fields) {
   fail(fields.where(), ": \"", key, "\" is ", name, ", expected float32, bfloat16 or float16");
 }
 
-std::vector<int64_t> read_eos(const JsonFields& fields, int64_t otherwise) {
+std::vector<int64_t> read_eos(const JsonNode& fields, int64_t otherwise) {
   const char* key = "eos_token_id";
-  if (!fields.object().contains(key)) {
+  if (!fields.json().contains(key)) {
     return otherwise < 0 ? std::vector<int64_t>{} : std::vector<int64_t>{otherwise};
   }
   if (!fields.has(key)) return {};
-  const auto& value = fields.object().at(key);
-  if (!value.is_array()) return {fields.integer(key, 0, kLargestVocab)};
+  const auto& value = fields.json().at(key);
+  if (!value.is_array()) return {fields.at(key).integer(0, kLargestVocab)};
   std::vector<int64_t> ids;
   for (const auto& id : value) {
     SEER_CHECK(id.is_number_integer() && id >= 0 && id <= kLargestVocab, fields.where(),
@@ -147,11 +148,11 @@ std::vector<int64_t> read_eos(const JsonFields& fields, int64_t otherwise) {
 }  // namespace
 
 ModelConfig ModelConfig::from_json(const nlohmann::json& json, const std::string& where) {
-  const JsonFields fields(json, where);
+  const JsonNode fields(json, where);
   const Family& family = family_of(fields);
   SEER_CHECK(!fields.has("quantization_config"), where,
              ": quantized weights are not supported; use the model's f32, bf16 or f16 form");
-  const std::string activation = fields.text_or("hidden_act", "silu");
+  const std::string activation = fields.string_or("hidden_act", "silu");
   SEER_CHECK(activation == "silu" || activation == "swish", where, ": \"hidden_act\" is ",
              activation, ", expected silu");
 
@@ -185,12 +186,12 @@ ModelConfig ModelConfig::read(const std::filesystem::path& folder) {
              " is not a folder; give a model folder that holds config.json and *.safetensors");
   SEER_CHECK(std::filesystem::exists(path, error), path.string(),
              " is missing; give a model folder that holds config.json and *.safetensors");
-  ModelConfig config = from_json(read_json_object(path.string()), path.string());
+  ModelConfig config = from_json(read_json(path.string()), path.string());
   const auto generation = folder / "generation_config.json";
   if (std::filesystem::exists(generation, error)) {
     const std::string where = generation.string();
-    const auto json = read_json_object(where);
-    const JsonFields fields(json, where);
+    const auto json = read_json(where);
+    const JsonNode fields(json, where);
     if (fields.has("eos_token_id")) config.eos_ids = read_eos(fields, -1);
   }
   return config;

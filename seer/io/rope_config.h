@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <string>
 
+#include "seer/base/json.h"
 #include "seer/base/rope_table.h"
-#include "seer/io/json_fields.h"
 
 namespace seer::io {
 
@@ -13,7 +13,7 @@ namespace seer::io {
 // partial_rotary_factor; or the newer `rope_parameters` that holds them all. What is left out takes
 // transformers' default. Error: a type that is not supported (named, with the list), a setting that
 // is missing or impossible.
-RopeConfig read_rope_config(const JsonFields& fields, const std::string& model_type, int head_dim,
+RopeConfig read_rope_config(const JsonNode& fields, const std::string& model_type, int head_dim,
                             int64_t max_position);
 
 }  // namespace seer::io

@@ -12,6 +12,8 @@
 #include "seer/base/checksum.h"
 #include "seer/base/error.h"
 #include "seer/base/file.h"
+#include "seer/base/json.h"
+#include "seer/base/shown.h"
 
 static_assert(std::endian::native == std::endian::little, "safetensors data is little-endian");
 
@@ -46,13 +48,6 @@ bool tensor_bytes(const std::vector<int64_t>& shape, size_t element, size_t* byt
   }
   *bytes = product;
   return true;
-}
-
-// Names come from the file: they are quoted, and cut where they are long.
-std::string quoted(const std::string& name) {
-  std::string out = json(name).dump(-1, ' ', true, json::error_handler_t::replace);
-  if (out.size() > 120) out = out.substr(0, 117) + "...\"";
-  return out;
 }
 
 // A non-negative whole number that fits int64_t.
@@ -124,16 +119,18 @@ class HeaderReader {
       }
       return true;
     };
-    const json header = json::parse(text, text + length, watch, /*allow_exceptions=*/false);
+    std::string problem;
+    const json header = parse_json({text, length}, &problem, watch);
+    if (header.is_discarded()) bad("its header ", problem);
     if (!header.is_object()) bad("its header is not a JSON object");
-    if (!twice.empty()) bad("its header names ", quoted(twice), " twice");
+    if (!twice.empty()) bad("its header names ", shown(twice), " twice");
     return header;
   }
 
   void read_metadata(const json& entry, std::map<std::string, std::string>* metadata) const {
     if (!entry.is_object()) bad(kMetadata, " is not an object of strings");
     for (const auto& [key, value] : entry.items()) {
-      if (!value.is_string()) bad(kMetadata, " has ", quoted(key), ", which is not a string");
+      if (!value.is_string()) bad(kMetadata, " has ", shown(key), ", which is not a string");
       metadata->emplace(key, value.get<std::string>());
     }
   }
@@ -142,31 +139,31 @@ class HeaderReader {
     const auto has = [&](const char* key, json::value_t type) {
       return entry.is_object() && entry.contains(key) && entry[key].type() == type;
     };
-    if (!has("dtype", json::value_t::string)) bad("tensor ", quoted(name), " has no dtype");
-    if (!has("shape", json::value_t::array)) bad("tensor ", quoted(name), " has no shape");
+    if (!has("dtype", json::value_t::string)) bad("tensor ", shown(name), " has no dtype");
+    if (!has("shape", json::value_t::array)) bad("tensor ", shown(name), " has no shape");
     if (!has("data_offsets", json::value_t::array) || entry["data_offsets"].size() != 2) {
-      bad("tensor ", quoted(name), " has no pair of data_offsets");
+      bad("tensor ", shown(name), " has no pair of data_offsets");
     }
     TensorRecord record;
     record.dtype = entry["dtype"].get<std::string>();
     const size_t element = element_bytes(record.dtype);
-    if (element == 0) bad("tensor ", quoted(name), " has the unknown dtype ", quoted(record.dtype));
+    if (element == 0) bad("tensor ", shown(name), " has the unknown dtype ", shown(record.dtype));
     for (const json& size : entry["shape"]) {
-      if (!is_size(size)) bad("tensor ", quoted(name), " has a size that is not a whole number");
+      if (!is_size(size)) bad("tensor ", shown(name), " has a size that is not a whole number");
       record.shape.push_back(size.get<int64_t>());
     }
     const json& offsets = entry["data_offsets"];
     if (!is_size(offsets[0]) || !is_size(offsets[1])) {
-      bad("tensor ", quoted(name), " has an offset that is not a whole number");
+      bad("tensor ", shown(name), " has an offset that is not a whole number");
     }
     const auto begin = offsets[0].get<uint64_t>(), end = offsets[1].get<uint64_t>();
     if (begin > end || end > data_bytes_) {
-      bad("tensor ", quoted(name), " is at bytes ", begin, " to ", end, " of ", data_bytes_,
+      bad("tensor ", shown(name), " is at bytes ", begin, " to ", end, " of ", data_bytes_,
           " (is the file truncated?)");
     }
     size_t bytes = 0;
     if (!tensor_bytes(record.shape, element, &bytes) || bytes != end - begin) {
-      bad("tensor ", quoted(name), " has ", end - begin, " bytes, not what its shape and ",
+      bad("tensor ", shown(name), " has ", end - begin, " bytes, not what its shape and ",
           record.dtype, " need");
     }
     record.data = data_ + begin;
@@ -185,9 +182,9 @@ class HeaderReader {
     const std::byte* at = data_;
     for (const auto* item : order) {
       const TensorRecord& record = item->second;
-      if (record.data < at) bad("tensor ", quoted(item->first), " overlaps another one");
+      if (record.data < at) bad("tensor ", shown(item->first), " overlaps another one");
       if (record.data > at) {
-        bad("a hole of ", record.data - at, " bytes lies before tensor ", quoted(item->first));
+        bad("a hole of ", record.data - at, " bytes lies before tensor ", shown(item->first));
       }
       at += record.bytes;
     }
@@ -210,13 +207,13 @@ std::string header_text(const std::filesystem::path& path, const std::vector<Nam
   for (const auto& [name, tensor] : tensors) {
     size_t bytes = 0;
     const size_t element = element_bytes(tensor.dtype);
-    SEER_CHECK(element > 0, "cannot write ", path.string(), ": tensor ", quoted(name),
-               " has the unknown dtype ", quoted(tensor.dtype));
+    SEER_CHECK(element > 0, "cannot write ", path.string(), ": tensor ", shown(name),
+               " has the unknown dtype ", shown(tensor.dtype));
     SEER_CHECK(tensor_bytes(tensor.shape, element, &bytes) && bytes == tensor.bytes,
-               "cannot write ", path.string(), ": tensor ", quoted(name), " has ", tensor.bytes,
+               "cannot write ", path.string(), ": tensor ", shown(name), " has ", tensor.bytes,
                " bytes, not what its shape and ", tensor.dtype, " need");
     SEER_CHECK(name != kMetadata && !header.contains(name), "cannot write ", path.string(),
-               ": the name ", quoted(name), " is taken");
+               ": the name ", shown(name), " is taken");
     header[name] = {
         {"dtype", tensor.dtype}, {"shape", tensor.shape}, {"data_offsets", {at, at + bytes}}};
     at += bytes;
@@ -241,7 +238,7 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path
 
 const TensorRecord& SafetensorsFile::at(const std::string& name) const {
   const auto found = tensors_.find(name);
-  if (found == tensors_.end()) fail(path_.string(), " has no tensor ", quoted(name));
+  if (found == tensors_.end()) fail(path_.string(), " has no tensor ", shown(name));
   return found->second;
 }
 

@@ -9,6 +9,7 @@
 
 #include "seer/base/error.h"
 #include "seer/base/file.h"
+#include "seer/base/utf8.h"
 #include "seer/io/byte_stream.h"
 
 namespace seer::io {

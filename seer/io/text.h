@@ -37,7 +37,4 @@ void for_each_document(const std::filesystem::path& path,
                        const std::function<void(Document&&)>& take,
                        const std::function<void(BrokenDocument&&)>& skip);
 
-// Byte offset of the first byte that is not valid UTF-8, or npos.
-size_t find_invalid_utf8(std::string_view text);
-
 }  // namespace seer::io

@@ -7,7 +7,7 @@
 
 #include "seer/base/error.h"
 #include "seer/base/file.h"
-#include "seer/io/utf8.h"
+#include "seer/base/utf8.h"
 
 namespace seer::io {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "seer/base/error.h"
 #include "seer/base/file.h"
-#include "seer/io/json_fields.h"
+#include "seer/base/json.h"
 
 namespace seer::models {
 namespace {
@@ -59,7 +59,7 @@ class WeightFiles {
 
   void read_index(const std::filesystem::path& folder, const std::string& index) {
     described_by_ = index;
-    const auto json = io::read_json_object(index);
+    const auto json = read_json(index);
     SEER_CHECK(json.contains("weight_map") && json.at("weight_map").is_object(), index,
                ": \"weight_map\" is missing, expected an object of tensor name: file name");
     for (const auto& [name, file_name] : json.at("weight_map").items()) {

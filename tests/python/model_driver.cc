@@ -16,7 +16,7 @@
 
 #include "seer/base/error.h"
 #include "seer/base/file.h"
-#include "seer/io/json_fields.h"
+#include "seer/base/json.h"
 #include "seer/models/decoder.h"
 #include "seer/models/generate.h"
 #include "seer/models/loader.h"

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstdio>
 
-#include "seer/io/utf8.h"
+#include "seer/base/utf8.h"
 
 namespace seer::io::jinja {
 

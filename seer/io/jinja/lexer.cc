@@ -5,8 +5,8 @@
 #include <cctype>
 
 #include "seer/base/error.h"
+#include "seer/base/utf8.h"
 #include "seer/io/jinja/python_text.h"
-#include "seer/io/utf8.h"
 
 namespace seer::io::jinja {
 

@@ -1,6 +1,6 @@
 #include "seer/io/jinja/python_text.h"
 
-#include "seer/io/utf8.h"
+#include "seer/base/utf8.h"
 
 namespace seer::io::jinja {
 

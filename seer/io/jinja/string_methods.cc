@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <array>
 
+#include "seer/base/utf8.h"
 #include "seer/io/jinja/python_text.h"
 #include "seer/io/tokenizer/unicode_form.h"
-#include "seer/io/utf8.h"
 
 namespace seer::io::jinja {
 

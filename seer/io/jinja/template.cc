@@ -1,6 +1,7 @@
 #include "seer/io/jinja/template.h"
 
 #include "seer/base/error.h"
+#include "seer/base/utf8.h"
 #include "seer/io/jinja/globals.h"
 #include "seer/io/jinja/parser.h"
 #include "seer/io/text.h"

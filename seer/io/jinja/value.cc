@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "seer/base/utf8.h"
 #include "seer/io/jinja/json_text.h"
-#include "seer/io/utf8.h"
 
 namespace seer::io::jinja {
 

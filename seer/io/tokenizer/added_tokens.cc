@@ -3,7 +3,8 @@
 #include <algorithm>
 
 #include "seer/base/error.h"
-#include "seer/io/utf8.h"
+#include "seer/base/shown.h"
+#include "seer/base/utf8.h"
 
 namespace seer::io {
 
@@ -112,7 +113,7 @@ void AddedTokens::read(const JsonNode& field, const Vocabulary& vocabulary) {
     }
     const std::optional<int32_t> known = vocabulary.id(token.content);
     const int64_t id = known ? *known : next;
-    SEER_CHECK(token.id == id, field.at(i).where(), " gives the token ", quoted(token.content),
+    SEER_CHECK(token.id == id, field.at(i).where(), " gives the token ", shown(token.content),
                " the id ", token.id, ", want ", id,
                known ? ", its id in the vocabulary" : ", the next one after the vocabulary");
     SEER_CHECK(!by_id_.count(id), field.at(i).where(), " gives the id ", id, " to a second token");

@@ -11,7 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "seer/io/tokenizer/json_node.h"
+#include "seer/base/json.h"
 #include "seer/io/tokenizer/normalizer.h"
 #include "seer/io/tokenizer/regex.h"
 #include "seer/io/tokenizer/vocabulary.h"

@@ -1,8 +1,9 @@
 #include "seer/io/tokenizer/bpe.h"
 
 #include "seer/base/error.h"
+#include "seer/base/shown.h"
+#include "seer/base/utf8.h"
 #include "seer/io/tokenizer/byte_level.h"
-#include "seer/io/utf8.h"
 
 namespace seer::io {
 
@@ -79,8 +80,8 @@ void Bpe::append_characters(std::string_view word, std::vector<int32_t>& symbols
     const std::string_view text = is_byte_level_ ? std::string_view(byte_characters()[character])
                                                  : word.substr(begin, pos - begin);
     if (has_byte_fallback_ && append_fallback(text, symbols)) continue;
-    SEER_CHECK(unknown_ || unknown_name_.empty(), "the text has ", quoted(text),
-               ", but neither it nor the unknown token ", quoted(unknown_name_),
+    SEER_CHECK(unknown_ || unknown_name_.empty(), "the text has ", shown(text),
+               ", but neither it nor the unknown token ", shown(unknown_name_),
                " is in the vocabulary");
     if (!unknown_) continue;  // the character is lost, as in the `tokenizers` library
     if (!fuse_unknown_) flush();

@@ -9,7 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "seer/io/tokenizer/json_node.h"
+#include "seer/base/json.h"
 #include "seer/io/tokenizer/merge_list.h"
 #include "seer/io/tokenizer/vocabulary.h"
 #include "seer/io/tokenizer/word_cache.h"

@@ -2,9 +2,10 @@
 #include <cstdio>
 
 #include "seer/base/error.h"
+#include "seer/base/shown.h"
+#include "seer/base/utf8.h"
 #include "seer/io/tokenizer/bpe.h"
 #include "seer/io/tokenizer/byte_level.h"
-#include "seer/io/utf8.h"
 
 namespace seer::io {
 
@@ -99,7 +100,7 @@ MergeTable Bpe::read_merges(const JsonNode& field) {
     const auto [left, right] = read_merge(entry);
     const auto id_of = [&](const std::string& token) {
       const std::optional<int32_t> id = vocabulary_.id(token);
-      SEER_CHECK(id, entry.where(), " needs the token ", quoted(token),
+      SEER_CHECK(id, entry.where(), " needs the token ", shown(token),
                  ", which the vocabulary lacks");
       const bool is_byte = has_byte_fallback_ && token.size() == 6 && token.starts_with("<0x");
       has_special_part |= is_byte || id == unknown_;

@@ -1,6 +1,6 @@
 #include "seer/io/tokenizer/byte_level.h"
 
-#include "seer/io/utf8.h"
+#include "seer/base/utf8.h"
 
 namespace seer::io {
 

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
+#include "seer/base/utf8.h"
 #include "seer/io/text.h"
 #include "seer/io/tokenizer/byte_level.h"
 #include "seer/io/tokenizer/pattern.h"
-#include "seer/io/utf8.h"
 
 namespace seer::io {
 

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "seer/io/tokenizer/json_node.h"
+#include "seer/base/json.h"
 
 namespace seer::io {
 

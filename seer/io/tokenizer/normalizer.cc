@@ -2,9 +2,9 @@
 
 #include <vector>
 
+#include "seer/base/utf8.h"
 #include "seer/io/tokenizer/pattern.h"
 #include "seer/io/tokenizer/unicode_form.h"
-#include "seer/io/utf8.h"
 
 namespace seer::io {
 

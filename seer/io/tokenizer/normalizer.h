@@ -4,7 +4,7 @@
 #include <memory>
 #include <string>
 
-#include "seer/io/tokenizer/json_node.h"
+#include "seer/base/json.h"
 
 namespace seer::io {
 

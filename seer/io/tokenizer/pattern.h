@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-#include "seer/io/tokenizer/json_node.h"
+#include "seer/base/json.h"
 #include "seer/io/tokenizer/regex.h"
 
 namespace seer::io {

@@ -5,7 +5,7 @@
 #include <memory>
 #include <string_view>
 
-#include "seer/io/tokenizer/json_node.h"
+#include "seer/base/json.h"
 
 namespace seer::io {
 

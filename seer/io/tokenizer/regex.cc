@@ -4,7 +4,8 @@
 #include <pcre2.h>
 
 #include "seer/base/error.h"
-#include "seer/io/tokenizer/json_node.h"
+#include "seer/base/json.h"
+#include "seer/base/shown.h"
 
 namespace seer::io {
 
@@ -63,7 +64,7 @@ Regex::Regex(std::string_view pattern, const std::string& where, bool is_literal
   PCRE2_SIZE at = 0;
   code->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
                              options, &error, &at, nullptr);
-  SEER_CHECK(code->code, where, ": the regular expression ", quoted(pattern),
+  SEER_CHECK(code->code, where, ": the regular expression ", shown(pattern),
              " is not valid: ", reason_of(error));
   // Without JIT (a system that forbids it) the same matches are found, only later.
   code->has_jit = pcre2_jit_compile(code->code, PCRE2_JIT_COMPLETE) == 0;
@@ -78,7 +79,7 @@ std::optional<Match> Regex::find(std::string_view text, size_t begin) const {
                                    : pcre2_match(code_->code, subject, text.size(), begin,
                                                  PCRE2_NO_UTF_CHECK, scratch.data, scratch.context);
   if (count == PCRE2_ERROR_NOMATCH) return std::nullopt;
-  SEER_CHECK(count >= 0, code_->where, ": the regular expression ", quoted(code_->pattern),
+  SEER_CHECK(count >= 0, code_->where, ": the regular expression ", shown(code_->pattern),
              " failed on a text of ", text.size(), " bytes: ", reason_of(count));
   const PCRE2_SIZE* offsets = pcre2_get_ovector_pointer(scratch.data);
   return Match{offsets[0], offsets[1]};

@@ -5,7 +5,8 @@
 #include <vector>
 
 #include "seer/base/error.h"
-#include "seer/io/tokenizer/json_node.h"
+#include "seer/base/json.h"
+#include "seer/base/shown.h"
 #include "seer/io/tokenizer/regex.h"
 #include "seer/io/tokenizer/unicode_age.h"
 
@@ -46,7 +47,7 @@ class Translator {
 
  private:
   [[noreturn]] void refuse(std::string_view construct) const {
-    fail(where_, ": the regular expression ", quoted(pattern_), " uses ", construct,
+    fail(where_, ": the regular expression ", shown(pattern_), " uses ", construct,
          ", which is not supported");
   }
 

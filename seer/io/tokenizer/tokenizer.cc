@@ -3,10 +3,11 @@
 
 #include "seer/base/error.h"
 #include "seer/base/file.h"
+#include "seer/base/shown.h"
+#include "seer/base/utf8.h"
 #include "seer/io/jinja/template.h"
 #include "seer/io/text.h"
 #include "seer/io/tokenizer/tokenizer_state.h"
-#include "seer/io/utf8.h"
 
 namespace seer::io {
 
@@ -41,7 +42,7 @@ Tokenizer::State::State(const JsonNode& root, TokenizerConfig config_read)
     const auto it = config.special.find(key);
     if (it == config.special.end()) return std::nullopt;
     const auto id = token_id(it->second);
-    SEER_CHECK(id, "tokenizer_config.json names the ", key, " ", quoted(it->second), ", which ",
+    SEER_CHECK(id, "tokenizer_config.json names the ", key, " ", shown(it->second), ", which ",
                root.where(), " does not have");
     return id;
   };
@@ -62,7 +63,7 @@ const std::string* Tokenizer::State::token_text(int32_t id, bool skip_special) c
 
 Tokenizer Tokenizer::load(const std::filesystem::path& folder) {
   const std::string path = (folder / "tokenizer.json").string();
-  const nlohmann::json json = parse_json_file(path, read_file(path));
+  const nlohmann::json json = read_json(path);
   return Tokenizer(std::make_unique<State>(JsonNode(json, path), TokenizerConfig::read(folder)));
 }
 

@@ -1,7 +1,7 @@
 #include "seer/io/tokenizer/tokenizer_config.h"
 
 #include "seer/base/file.h"
-#include "seer/io/tokenizer/json_node.h"
+#include "seer/base/json.h"
 
 namespace seer::io {
 
@@ -22,8 +22,8 @@ std::optional<std::string> read_chat_template(const JsonNode& node) {
   return std::nullopt;
 }
 
-void read_json(const std::filesystem::path& path, TokenizerConfig& config) {
-  const nlohmann::json json = parse_json_file(path.string(), read_file(path));
+void read_tokenizer_config(const std::filesystem::path& path, TokenizerConfig& config) {
+  const nlohmann::json json = read_json(path);
   const JsonNode root(json, path.string());
   for (const char* key : {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token",
                           "cls_token", "mask_token"}) {
@@ -46,7 +46,7 @@ TokenizerConfig TokenizerConfig::read(const std::filesystem::path& folder) {
   TokenizerConfig config;
   const auto json_path = folder / "tokenizer_config.json";
   const auto template_path = folder / "chat_template.jinja";
-  if (std::filesystem::exists(json_path)) read_json(json_path, config);
+  if (std::filesystem::exists(json_path)) read_tokenizer_config(json_path, config);
   if (std::filesystem::exists(template_path)) {
     config.chat_template = read_file(template_path);
     config.chat_template_name = template_path.string();

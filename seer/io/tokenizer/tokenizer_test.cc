@@ -13,6 +13,7 @@
 #include "seer/base/error.h"
 #include "seer/base/file.h"
 #include "seer/base/random.h"
+#include "seer/base/utf8.h"
 #include "seer/io/text.h"
 
 namespace seer::io {
@@ -202,7 +203,7 @@ INSTANTIATE_TEST_SUITE_P(
         Change{R"({"model": {"type": "Unigram"}})", "Unigram"},
         Change{R"({"model": {"vocab": ["a"]}})", "vocab"},
         Change{R"({"model": {"vocab": {"a": -1}}})", "-1"},
-        Change{R"({"model": {"vocab": {"a": 1e3}}})", "whole number"},
+        Change{R"({"model": {"vocab": {"a": 1.5}}})", "whole number"},
         Change{R"({"model": {"vocab": {"a": 18446744073709551615}}})", "whole number"},
         Change{R"({"model": {"vocab": {"a": 4000000000}}})", "whole number"},
         Change{R"({"model": {"vocab": {"a": 1}}})", "both"},

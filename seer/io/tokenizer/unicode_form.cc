@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "seer/base/error.h"
+#include "seer/base/utf8.h"
 #include "seer/io/tokenizer/unicode_age.h"
-#include "seer/io/utf8.h"
 
 namespace seer::io {
 

@@ -1,6 +1,7 @@
 #include "seer/io/tokenizer/vocabulary.h"
 
 #include "seer/base/error.h"
+#include "seer/base/shown.h"
 
 namespace seer::io {
 
@@ -12,8 +13,8 @@ Vocabulary::Vocabulary(const JsonNode& field) {
     const auto id = static_cast<size_t>(entry.integer(0, kLargestId));
     const auto [it, is_new] = ids_.emplace(token, static_cast<int32_t>(id));
     if (id >= tokens_.size()) tokens_.resize(id + 1);
-    SEER_CHECK(!tokens_[id], field.where(), " gives the id ", id, " to both ", quoted(*tokens_[id]),
-               " and ", quoted(token));
+    SEER_CHECK(!tokens_[id], field.where(), " gives the id ", id, " to both ", shown(*tokens_[id]),
+               " and ", shown(token));
     tokens_[id] = &it->first;
   }
 }

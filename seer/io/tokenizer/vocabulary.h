@@ -8,7 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "seer/io/tokenizer/json_node.h"
+#include "seer/base/json.h"
 
 namespace seer::io {
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-namespace seer::io {
+namespace seer {
 
 // What stands at the front of `text` (not empty): a character of `length` bytes, or, where `valid` is
 // false, a maximal subpart of that many bytes (Unicode 15, section 3.9), which is read as one U+FFFD.
@@ -16,6 +16,9 @@ struct Utf8Step {
   bool cut = false;
 };
 Utf8Step utf8_step(std::string_view text);
+
+// Byte offset of the first byte that is not valid UTF-8, or npos.
+size_t find_invalid_utf8(std::string_view text);
 
 // Broken bytes replaced, one U+FFFD for each maximal subpart.
 std::string replace_invalid_utf8(std::string_view text);
@@ -29,4 +32,4 @@ bool is_white_space(char32_t code_point);
 
 inline constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";
 
-}  // namespace seer::io
+}  // namespace seer

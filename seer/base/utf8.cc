@@ -1,12 +1,10 @@
 // UTF-8 by Table 3-7 of the Unicode standard: which second bytes a lead byte allows.
-#include "seer/io/utf8.h"
+#include "seer/base/utf8.h"
 
 #include <cstdint>
 #include <cstring>
 
-#include "seer/io/text.h"
-
-namespace seer::io {
+namespace seer {
 
 namespace {
 
@@ -101,4 +99,4 @@ bool is_white_space(char32_t c) {
          c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
-}  // namespace seer::io
+}  // namespace seer
