@@ -8,9 +8,12 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 
 #include "seer/base/error.h"
+#include "seer/base/output.h"
+#include "seer/base/shown.h"
 
 namespace seer {
 namespace {
@@ -44,11 +47,32 @@ void write_all(int fd, const char* bytes, size_t size, const std::filesystem::pa
   }
 }
 
+void write_through(const std::filesystem::path& path, int descriptor,
+                   const std::function<void(const Sink&)>& write) {
+  const Descriptor opened{descriptor < 0 ? ::open(path.c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY)
+                                         : -1};
+  if (descriptor < 0 && opened.fd < 0) fail("cannot write ", path.string(), ": ", reason());
+  std::fflush(stdout);  // what was printed before comes before
+  write([&](const void* bytes, size_t size) {
+    write_all(descriptor < 0 ? opened.fd : descriptor, static_cast<const char*>(bytes), size, path);
+  });
+}
+
 }  // namespace
 
 std::string read_file(const std::filesystem::path& path) {
   const MappedFile file(path);
   return {reinterpret_cast<const char*>(file.data()), file.size()};
+}
+
+void check_input(const std::filesystem::path& path) {
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) {
+    fail("cannot read ", one_line(path.string(), 300), ": it is a folder, want a file");
+  }
+  if (::access(path.c_str(), R_OK) != 0) {
+    fail("cannot open ", one_line(path.string(), 300), ": ", reason());
+  }
 }
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
@@ -68,8 +92,11 @@ MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
-void write_file_atomic(const std::filesystem::path& path,
+void write_file_atomic(const std::filesystem::path& asked,
                        const std::function<void(const Sink&)>& write) {
+  const Output output = output_at(asked);
+  if (output.replaced.empty()) return write_through(asked, output.descriptor, write);
+  const std::filesystem::path& path = output.replaced;
   const auto folder = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
   std::error_code error;
   std::filesystem::create_directories(folder, error);

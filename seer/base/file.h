@@ -10,6 +10,8 @@
 namespace seer {
 
 std::string read_file(const std::filesystem::path& path);
+// Error: there is no such file, it cannot be read, or it is a folder. Before work that needs it begins.
+void check_input(const std::filesystem::path& path);
 
 // A read-only mapping of a whole file; empty files give an empty view.
 class MappedFile {
@@ -28,7 +30,8 @@ class MappedFile {
 
 // Calls `write` with a sink for bytes that go to a temporary file beside `path`, then syncs and renames
 // it: a reader sees the old file or the whole new one. On an error nothing is left behind. Folders on
-// the way are made.
+// the way are made. A symbolic link stays, the file behind it is replaced. What is no file (a pipe, a
+// terminal, /dev/null) and what is open as standard output is written through (output.h).
 using Sink = std::function<void(const void* bytes, size_t size)>;
 void write_file_atomic(const std::filesystem::path& path,
                        const std::function<void(const Sink&)>& write);

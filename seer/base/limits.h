@@ -12,4 +12,13 @@ inline constexpr int kJsonDepth = 256;                   // lists in lists
 inline constexpr size_t kJsonBytes = size_t{256} << 20;  // of a file
 inline constexpr size_t kMessageLength = 2000;           // bytes of an error on the terminal
 
+// Settings of the program. Numbers of blocks and tokens fit an int32 everywhere.
+inline constexpr int64_t kTokens = int64_t{1} << 30;      // of a sequence; of a list, in blocks
+inline constexpr int64_t kStepTokens = int64_t{1} << 40;  // of all sequences of a step
+inline constexpr int64_t kSequences = int64_t{1} << 20;   // of a step; windows, documents
+inline constexpr int64_t kSteps = 1'000'000'000;          // of a run
+inline constexpr int kThreads = 1024;
+inline constexpr int kHeads = 4096, kHeadDim = 4096, kLayers = 1024, kHidden = 1 << 20;
+inline constexpr int kGateDim = 1024;
+
 }  // namespace seer::limits

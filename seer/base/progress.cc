@@ -7,6 +7,9 @@
 #include <cmath>
 #include <utility>
 
+#include "seer/base/limits.h"
+#include "seer/base/shown.h"
+
 namespace seer {
 namespace {
 
@@ -83,10 +86,14 @@ void Progress::print(bool last) {
   if (!last && since.count() < (on_terminal_ ? kTerminalSeconds : kLogSeconds)) return;
   printed_ = now;
   printed_done_ = done_;
-  std::string text = line(std::chrono::duration<double>(now - begin_).count());
+  std::string text =
+      one_line(line(std::chrono::duration<double>(now - begin_).count()), limits::kMessageLength);
   if (on_terminal_) {
-    const auto width = static_cast<size_t>(terminal_width(out_) - 1);
-    if (text.size() > width) text.resize(width);
+    auto width = static_cast<size_t>(terminal_width(out_) - 1);
+    if (text.size() > width) {
+      while (width > 0 && (text[width] & 0xC0) == 0x80) --width;  // no part of a character
+      text.resize(width);
+    }
     std::fprintf(out_, "\r%s\x1b[K", text.c_str());
     line_is_open_ = true;
   } else {
@@ -114,7 +121,8 @@ void Progress::part(double share, const std::string& what) {
 
 void Progress::note(const std::string& line) {
   if (!shown_) return;
-  std::fprintf(out_, "%s%s\n", line_is_open_ ? "\r\x1b[K" : "", line.c_str());
+  std::fprintf(out_, "%s%s\n", line_is_open_ ? "\r\x1b[K" : "",
+               one_line(line, limits::kMessageLength).c_str());
   std::fflush(out_);
   line_is_open_ = false;
 }

@@ -42,6 +42,18 @@ TEST(Progress, LogGetsWholeLinesAndAlwaysTheLast) {
   std::fclose(file);
 }
 
+TEST(Progress, TextsFromOutsideAreOneLineWithoutControlCharacters) {
+  std::FILE* file = std::tmpfile();
+  ASSERT_NE(file, nullptr);
+  {
+    Progress progress("read \x1b[31mx", 1, 0, true, file);
+    progress.note("a\nb\r");
+    progress.update(1);
+  }
+  EXPECT_EQ(text_of(file), "a\\nb\\r\nread \\u001b[31mx: 1/1, 0 s\n");
+  std::fclose(file);
+}
+
 TEST(Progress, HiddenPrintsNothing) {
   std::FILE* file = std::tmpfile();
   ASSERT_NE(file, nullptr);

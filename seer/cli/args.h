@@ -1,37 +1,95 @@
 #pragma once
-// Settings of a verb: each is registered once and can then come from a flag or from a JSON file
-// (--config FILE, whose keys are the flags' names), is shown in --help with its default, and is
-// written into results. Flags win over the file.
+// Settings of a verb: each is registered once, with what it may be, and can then come from a flag or
+// from a JSON file (--config FILE, whose keys are the flags' names), is shown in --help with its
+// default, and is written into results. Flags win over the file. Whatever is wrong with a value is
+// said when settings are read, before the verb begins.
 
 #include <CLI/CLI.hpp>
+#include <concepts>
+#include <cstdint>
 #include <functional>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "seer/base/error.h"
-#include "seer/base/file.h"
+#include "seer/cli/allowed.h"
 
 namespace seer::cli {
+
+class Args;
+
+// One setting of a verb.
+class Setting {
+ public:
+  Setting* required();
+
+ private:
+  friend class Args;
+  struct Target {
+    Kind kind;
+    bool is_list;
+    // Stores a value that `allowed` takes, one of a list at a time. False: it does not fit the type.
+    std::function<bool(const nlohmann::json&)> store;
+    std::function<void()> clear;  // of a list
+    std::function<nlohmann::json()> get;
+  };
+  Setting(std::string name, CLI::Option* option, Allowed allowed, Target target);
+
+  void set_from_words(const std::vector<std::string>& words);
+  void set_from_json(const nlohmann::json& json, const std::string& file);
+  void set(const nlohmann::json& value, const std::string& value_text, const std::string& where);
+  [[noreturn]] void refuse(const std::string& where, const std::string& value_text,
+                           const std::string& expected, const std::string& hint = "") const;
+  std::string flag_text() const { return is_positional_ ? name_ : "--" + name_; }
+
+  std::string name_;
+  CLI::Option* option_;
+  Allowed allowed_;
+  Target target_;
+  bool is_positional_ = false, is_required_ = false, is_given_ = false, default_is_empty_ = false;
+};
 
 class Args {
  public:
   // `verb` as typed, e.g. "eval ppl"; `about` is the first line of --help.
   Args(const std::string& verb, const std::string& about);
 
-  // --name VALUE. `help` gives the meaning and the unit. Lists are comma-separated.
+  // --name VALUE. `allowed`: what it, or each element of a list, may be. `help` gives the meaning and
+  // the unit; what is allowed is added to it. Lists are comma-separated, and have at least one element.
+  // On the command line no text is empty, but where `allowed` says so.
   template <class T>
-  CLI::Option* add(const std::string& name, T& value, const std::string& help);
+  Setting* add(const std::string& name, T& value, Allowed allowed, const std::string& help) {
+    return add_setting(name, "--" + name, std::move(allowed), target_of(value), help);
+  }
+  template <class T>
+  Setting* add(const std::string& name, T& value, const std::string& help) {
+    return add(name, value, Allowed{}, help);
+  }
   // --name, no value.
-  CLI::Option* flag(const std::string& name, bool& value, const std::string& help);
-  // A word or file without a flag; also a key of the JSON file.
+  Setting* flag(const std::string& name, bool& value, const std::string& help);
+  // A word without a flag; also a key of the JSON file.
   template <class T>
-  CLI::Option* positional(const std::string& name, T& value, const std::string& help);
+  Setting* positional(const std::string& name, T& value, Allowed allowed, const std::string& help) {
+    Setting* setting = add_setting(name, name, std::move(allowed), target_of(value), help);
+    setting->is_positional_ = true;
+    return setting;
+  }
   // --json [FILE]: results as JSON, to standard output where no file is named.
   void json_output(std::string& value);
+  // --name FILE and --name FOLDER for what the verb writes: checked to be writable before it begins.
+  Setting* output_file(const std::string& name, std::string& value, const std::string& help);
+  Setting* output_folder(const std::string& name, std::string& value, const std::string& help);
 
   // Heading for the settings that follow, in --help.
   void group(const std::string& name) { group_ = name; }
+
+  // `check` is called when all settings are read, in the order of registration: for what no setting
+  // alone can tell. It throws UsageError.
+  void when_read(std::function<void()> check) { checks_.push_back(std::move(check)); }
 
   // Reads argv[first...]. False: --help was printed. Throws UsageError.
   bool parse(int argc, char** argv, int first);
@@ -40,41 +98,58 @@ class Args {
   nlohmann::json settings() const;
 
  private:
-  struct Field {
-    std::string name;
-    std::function<void(const nlohmann::json&)> set;
-    std::function<nlohmann::json()> get;
-    CLI::Option* option;
-  };
   template <class T>
-  CLI::Option* finish(CLI::Option* option, const std::string& name, T& value);
-  void read_config(const std::string& path);
+  static Setting::Target target_of(T& value);
+  Setting* add_setting(const std::string& name, const std::string& words, Allowed allowed,
+                       Setting::Target target, const std::string& help);
+  std::vector<std::string> words_of(int argc, char** argv, int first) const;
+  void refuse_unknown(const std::vector<std::string>& words) const;
+  void read_config();
+  Setting* find(const std::string& name) const;
+  std::vector<std::string> names() const;
 
   CLI::App app_;
-  std::vector<Field> fields_;
-  std::string group_, config_path_;
+  CLI::Option *config_, *json_ = nullptr;
+  std::vector<std::unique_ptr<Setting>> settings_;
+  std::vector<std::function<void()>> checks_;
+  std::string group_;
 };
 
 template <class T>
-CLI::Option* Args::finish(CLI::Option* option, const std::string& name, T& value) {
-  if (!group_.empty()) option->group(group_);
-  fields_.push_back({name, [&value](const nlohmann::json& json) { json.get_to(value); },
-                     [&value] { return nlohmann::json(value); }, option});
-  return option;
-}
+struct ElementOf {
+  using Type = T;
+};
+template <class T>
+struct ElementOf<std::vector<T>> {
+  using Type = T;
+};
 
 template <class T>
-CLI::Option* Args::add(const std::string& name, T& value, const std::string& help) {
-  CLI::Option* option = app_.add_option("--" + name, value, help);
-  if constexpr (!std::is_same_v<T, std::string> && !std::is_arithmetic_v<T>) {
-    option->delimiter(',')->allow_extra_args(false);
-  }
-  return finish(option, name, value);
-}
-
-template <class T>
-CLI::Option* Args::positional(const std::string& name, T& value, const std::string& help) {
-  return finish(app_.add_option(name, value, help), name, value);
+Setting::Target Args::target_of(T& value) {
+  using Element = typename ElementOf<T>::Type;
+  constexpr bool is_list = !std::is_same_v<Element, T>;
+  constexpr Kind kind = std::is_same_v<Element, bool>       ? Kind::yes_no
+                        : std::is_integral_v<Element>       ? Kind::whole
+                        : std::is_floating_point_v<Element> ? Kind::real
+                                                            : Kind::text;
+  static_assert(kind != Kind::text || std::is_same_v<Element, std::string>);
+  const auto store = [&value](const nlohmann::json& json) {
+    if constexpr (kind == Kind::whole) {
+      const bool fits = json.is_number_unsigned() ? std::in_range<Element>(json.get<uint64_t>())
+                                                  : std::in_range<Element>(json.get<int64_t>());
+      if (!fits) return false;
+    }
+    if constexpr (is_list) {
+      value.push_back(json.get<Element>());
+    } else {
+      value = json.get<Element>();
+    }
+    return true;
+  };
+  const auto clear = [&value] {
+    if constexpr (is_list) value.clear();
+  };
+  return {kind, is_list, store, clear, [&value] { return nlohmann::json(value); }};
 }
 
 }  // namespace seer::cli

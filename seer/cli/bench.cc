@@ -8,6 +8,9 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "seer/base/limits.h"
+#include "seer/base/output.h"
+#include "seer/base/shown.h"
 #include "seer/cli/bench_distill.h"
 #include "seer/cli/settings.h"
 #include "seer/cli/verbs.h"
@@ -21,7 +24,6 @@ struct Operation {
   const char* name;
   BenchCall run;
 };
-constexpr const char* kNames = "block_sparse_attn, pooled_attn, attn_gate, prefill or distill";
 constexpr Operation kOperations[] = {{"block_sparse_attn", bench::block_sparse_attn},
                                      {"pooled_attn", bench::pooled_attn},
                                      {"attn_gate", bench::attn_gate}};
@@ -67,9 +69,10 @@ std::string parts_of(const nlohmann::json& rows) {
   return table.text();
 }
 
-std::string known_shapes() {
-  std::string names;
-  for (const std::string& name : bench::model_shapes()) names += (names.empty() ? "" : ", ") + name;
+std::vector<std::string> operation_names() {
+  std::vector<std::string> names;
+  for (const Operation& operation : kOperations) names.emplace_back(operation.name);
+  names.insert(names.end(), {"prefill", "distill"});
   return names;
 }
 
@@ -104,41 +107,46 @@ int bench(int argc, char** argv, int first) {
   int runs = 3;
   double seconds = 1;
   Args args("bench", "Times an operation beside its rivals on the same inputs.");
-  args.positional("operation", operation, kNames)->required();
-  args.add("lengths", lengths, "tokens");
-  args.add("head-dims", head_dims, "head sizes");
-  args.add("densities", densities, "shares of the causal block map");
-  args.add("lists", lists, "random, or gate: sink, local, vertical and scattered blocks");
-  args.add("heads", shape.heads_q, "query heads");
-  args.add("kv-heads", shape.heads_kv, "key heads");
-  args.add("dtypes", dtypes, "of the operation: f32, bf16 (rivals: both)");
-  args.add("block", shape.block, "tokens in a block");
-  args.add("runs", runs, "timed calls, at least");
-  args.add("seconds", seconds, "timed time, at least");
+  args.positional("operation", operation, one_of(operation_names()), "what is timed")->required();
+  args.add("lengths", lengths, range(2, limits::kTokens), "tokens");
+  args.add("head-dims", head_dims, range(1, limits::kHeadDim), "head sizes");
+  args.add("densities", densities, range(0, 1), "shares of the causal block map");
+  args.add("lists", lists, one_of({"random", "gate"}),
+           "gate: sink, local, vertical and scattered blocks");
+  args.add("heads", shape.heads_q, range(1, limits::kHeads),
+           "query heads, a multiple of --kv-heads");
+  args.add("kv-heads", shape.heads_kv, range(1, limits::kHeads), "key heads");
+  args.add("dtypes", dtypes, one_of({"f32", "bf16"}), "of the operation; rivals: both");
+  args.add("block", shape.block, multiple(16, 16, 128), "tokens in a block");
+  args.add("runs", runs, range(1, 1e6), "timed calls, at least");
+  args.add("seconds", seconds, range(0, 1e6), "timed time, at least");
   args.flag("avx2", avx2, "use AVX2 at most, torch too");
-  args.add("threads", model.threads, "CPU threads; 0: all cores");
+  model.add_threads(args);
   args.add("model", model.model, "folder of a model with gates; for prefill");
-  args.add("shapes", shapes,
-           "models with random weights, for prefill and distill: " + known_shapes());
-  args.add("device", model.device, "of prefill and distill: cpu, cuda or auto");
-  args.add("sequences", sequences, "of a step of distill");
+  args.add("shapes", shapes, one_of(bench::model_shapes()),
+           "models with random weights, for prefill and distill");
+  model.add_device(args, "of prefill and distill");
+  args.add("sequences", sequences, range(1, limits::kSequences), "of a step of distill");
   args.flag("stream", model.stream, "distill with layers that stay in host memory");
-  args.add("out", out, "folder of results: <out>/<chip>/<operation>.json; empty: none");
+  Allowed folder;
+  folder.may_be_empty = true;
+  args.add("out", out, folder, "folder of results: <out>/<chip>/<operation>.json; empty: none");
   args.flag("append", append, "keep the rows that the file has of other shapes and lengths");
+  args.when_read([&] {
+    if (shape.heads_q % shape.heads_kv != 0) {
+      throw UsageError(
+          message("--heads ", shape.heads_q, ": want a multiple of --kv-heads ", shape.heads_kv));
+    }
+    if (operation == "distill" && shapes.empty()) {
+      throw UsageError("bench distill: name models with --shapes");
+    }
+    if (operation == "prefill" && shapes.empty()) check_model_folder("model", model.model);
+    if (!out.empty()) check_output_folder(out);
+  });
   if (!args.parse(argc, argv, first)) return 0;
   const auto* op = std::find_if(std::begin(kOperations), std::end(kOperations),
                                 [&](const Operation& o) { return operation == o.name; });
   const bool is_prefill = operation == "prefill", is_distill = operation == "distill";
-  if (op == std::end(kOperations) && !is_prefill && !is_distill)
-    throw UsageError("bench: no operation \"" + operation + "\"; want " + kNames);
-  for (const std::string& dtype : dtypes) {
-    if (dtype != "f32" && dtype != "bf16")
-      throw UsageError("--dtypes " + dtype + ": want f32 or bf16");
-  }
-  for (const std::string& list : lists) {
-    if (list != "random" && list != "gate")
-      throw UsageError("--lists " + list + ": want random or gate");
-  }
   if (avx2) bench::limit_to_avx2();
   if (model.threads > 0) at::set_num_threads(model.threads);
 
@@ -180,7 +188,7 @@ int bench(int argc, char** argv, int first) {
   std::fputs(text.c_str(), stdout);
   if (!out.empty()) {
     write_json(path, record());
-    std::printf("written: %s\n", path.c_str());
+    std::printf("written: %s\n", one_line(path, limits::kMessageLength).c_str());
   }
   return 0;
 }

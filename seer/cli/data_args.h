@@ -14,7 +14,7 @@ struct DataArgs {
   std::vector<std::string> data, valid;
   std::vector<double> weights;
   void add(Args& args, train::DataSettings& settings);
-  // Fills the files of `settings`. UsageError: not one weight for each file.
+  // Fills the files of `settings`.
   void fill(train::DataSettings& settings) const;
 
  private:

@@ -2,6 +2,7 @@
 
 #include "seer/train/distill.h"
 
+#include "seer/base/limits.h"
 #include "seer/cli/data_args.h"
 #include "seer/cli/settings.h"
 #include "seer/cli/verbs.h"
@@ -22,19 +23,28 @@ int distill(int argc, char** argv, int first) {
   loop.add(args, s.loop);
   gate.add(args);
   args.group("Training");
-  args.add("length", s.length, "tokens of a sequence");
-  args.add("sequences", s.sequences, "sequences of a step");
-  args.add("micro-batch", s.micro_batch, "sequences that are run at once");
+  args.add("length", s.length, range(2, limits::kTokens), "tokens of a sequence");
+  args.add("sequences", s.sequences, range(1, limits::kSequences), "sequences of a step");
+  args.add("micro-batch", s.micro_batch, range(1, limits::kSequences),
+           "sequences that are run at once");
   args.flag("states-on-host", s.states_on_host,
             "with --stream: hidden states wait in host memory between layers");
-  args.add("valid-sequences", s.valid_sequences, "sequences of each held-out text");
-  args.add("loss", s.loss, "kl, or mse (of the paper's first version)");
-  args.add("skip", s.skip, "share of the first block rows without loss; -1: 1/4 for kl, 0 for mse");
-  args.add("loss-scale", s.loss_scale, "factor of the loss summed over layers");
-  args.add("learning-rate", s.learning_rate, "largest learning rate of AdamW");
-  args.add("warmup", s.schedule.warmup, "steps of warm-up, then cosine to 0");
-  args.add("weight-decay", s.adamw.weight_decay, "of AdamW, decoupled");
-  args.add("seed", s.seed, "of the gates' first weights and the order of the data");
+  args.add("valid-sequences", s.valid_sequences, range(1, limits::kSequences),
+           "sequences of each held-out text");
+  args.add("loss", s.loss, one_of({"kl", "mse"}), "mse: that of the paper's first version");
+  args.add("skip", s.skip, or_automatic(below(0, 1), -1),
+           "share of the first block rows without loss; -1: 1/4 for kl, 0 for mse");
+  args.add("loss-scale", s.loss_scale, above(0, 1e9), "factor of the loss summed over layers");
+  args.add("learning-rate", s.learning_rate, above(0, 100), "largest learning rate of AdamW");
+  args.add("warmup", s.schedule.warmup, range(0, limits::kSteps),
+           "steps of warm-up, then cosine to 0");
+  args.add("weight-decay", s.adamw.weight_decay, range(0, 100), "of AdamW, decoupled");
+  args.add("seed", s.seed, at_least(0), "of the gates' first weights and the order of the data");
+  args.when_read([&] {
+    if (s.states_on_host && !model_args.stream) {
+      throw UsageError("--states-on-host: hidden states wait in host memory only with --stream");
+    }
+  });
   if (!args.parse(argc, argv, first)) return 0;
   data.fill(s.data);
   s.gate = gate.config;

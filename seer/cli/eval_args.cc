@@ -2,24 +2,26 @@
 
 #include <algorithm>
 
+#include "seer/base/file.h"
+#include "seer/base/limits.h"
 #include "seer/io/text.h"
 
 namespace seer::cli {
 
-void EvalArgs::add(Args& args, const std::string& known, std::vector<double> default_sparsity) {
+void EvalArgs::add(Args& args, const std::vector<std::string>& known, const std::string& about,
+                   std::vector<double> default_sparsity) {
   model.add(args);
   args.add("data", data, "texts: .txt, .jsonl, .jsonl.zst")->required();
-  args.add("documents", documents, "documents of each length, at most");
-  args.add("min-ratio", min_ratio, "documents must have this many times the length");
-  args.add("methods", methods, "of " + known);
-  args.add("seed", seed, "of random blocks and untrained gates");
+  args.add("documents", documents, range(1, limits::kSequences),
+           "documents of each length, at most");
+  args.add("min-ratio", min_ratio, range(1, 1e9), "documents must have this many times the length");
+  args.add("methods", methods, one_of(known), about);
+  args.add("seed", seed, at_least(0), "of random blocks and untrained gates");
   select.add(args, std::move(default_sparsity));
   args.json_output(json);
-}
-
-void EvalArgs::check() const {
-  if (documents < 1) throw UsageError("--documents: want 1 or more");
-  if (methods.empty()) throw UsageError("--methods: want at least one");
+  args.when_read([this] {
+    for (const std::string& path : data) check_input(path);
+  });
 }
 
 bool EvalArgs::wants(const std::string& method) const {

@@ -18,10 +18,9 @@ struct EvalArgs {
   double min_ratio = 4;
   uint64_t seed = 1;
 
-  // `known`: the names that `methods` may hold, as --help lists them.
-  void add(Args& args, const std::string& known, std::vector<double> default_sparsity);
-  // UsageError: numbers out of their range.
-  void check() const;
+  // `known`: the names that `methods` may hold; `about` says more about them in --help.
+  void add(Args& args, const std::vector<std::string>& known, const std::string& about,
+           std::vector<double> default_sparsity);
   bool wants(const std::string& method) const;
   // The texts as tokens, no more of them than windows of `length` tokens need.
   std::vector<std::vector<int32_t>> tokens(const io::Tokenizer& tokenizer, int64_t length) const;

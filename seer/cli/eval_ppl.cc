@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "seer/base/limits.h"
 #include "seer/base/progress.h"
 #include "seer/bench/bench.h"
 #include "seer/cli/eval_args.h"
@@ -18,10 +19,9 @@ int eval_ppl(int argc, char** argv, int first) {
   std::vector<int64_t> lengths{8192};
   Args args("eval ppl", "Perplexity of a model with dense and with sparse attention.");
   args.add("gates", folder, "folder of the gates; default: `gates` in the model's folder");
-  args.add("lengths", lengths, "tokens of each document, BOS included");
-  a.add(args, "dense, seer, untrained, random, streaming, oracle", {0.5, 0.7, 0.9});
+  args.add("lengths", lengths, range(2, limits::kTokens), "tokens of each document, BOS included");
+  a.add(args, method_names(), "what is compared", {0.5, 0.7, 0.9});
   if (!args.parse(argc, argv, first)) return 0;
-  a.check();
 
   const models::Decoder model = a.model.load();
   const io::Tokenizer tokenizer = a.model.tokenizer();

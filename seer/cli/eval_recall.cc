@@ -7,6 +7,7 @@
 #include <memory>
 #include <set>
 
+#include "seer/base/limits.h"
 #include "seer/base/progress.h"
 #include "seer/bench/bench.h"
 #include "seer/cli/eval_args.h"
@@ -97,15 +98,16 @@ int eval_recall(int argc, char** argv, int first) {
       "gates", folders,
       "folders of gates to compare; default: `gates` in the model's folder. Baselines take the "
       "block size of the first");
-  args.add("length", length, "tokens of each document, BOS included");
-  args.add("png", png, "also draw it: a heat map of layers and heads for each row of the table");
-  a.add(
-      args,
-      "seer, untrained, random, streaming, oracle (by a block's largest weight: not the most mass)",
-      {0.5, 0.7, 0.9});
+  args.add("length", length, range(2, limits::kTokens), "tokens of each document, BOS included");
+  args.output_file("png", png,
+                   "also draw it: a heat map of layers and heads for each row of the table");
+  a.add(args, method_names(), "oracle: by a block's largest weight, not the most mass",
+        {0.5, 0.7, 0.9});
+  args.when_read([&] {
+    if (a.wants("dense")) throw UsageError("--methods: dense attention has recall 1, leave it out");
+    if (!folders.empty()) names_of(folders);
+  });
   if (!args.parse(argc, argv, first)) return 0;
-  a.check();
-  if (a.wants("dense")) throw UsageError("--methods: dense attention has recall 1, leave it out");
 
   const models::Decoder model = a.model.load();
   const io::Tokenizer tokenizer = a.model.tokenizer();

@@ -9,6 +9,8 @@
 #include <iostream>
 #include <iterator>
 
+#include "seer/base/file.h"
+#include "seer/base/limits.h"
 #include "seer/base/utf8.h"
 #include "seer/cli/settings.h"
 #include "seer/cli/verbs.h"
@@ -28,9 +30,6 @@ struct GenerateArgs {
 };
 
 std::string prompt_text(const GenerateArgs& a) {
-  if (a.prompt.empty() == a.file.empty()) {
-    throw UsageError("generate: want one of --prompt, --prompt-file");
-  }
   std::string text = a.prompt;
   if (a.file == "-") {
     text.assign(std::istreambuf_iterator<char>(std::cin), {});
@@ -87,29 +86,36 @@ int generate(int argc, char** argv, int first) {
   Args args("generate", "Continues a prompt: sparse prefill, dense decode with a KV cache.");
   a.model.add(args);
   args.add("gates", a.gates, "folder of the gates; default: `gates` in the model's folder");
-  args.add("method", a.method,
-           "seer, dense, or auto: seer where the model has gates and the prompt a block");
+  args.add("method", a.method, one_of({"seer", "dense", "auto"}),
+           "auto: seer where the model has gates and the prompt a block");
   a.select.add(args, {0.9});
   args.group("Text");
   args.add("prompt", a.prompt, "the prompt");
   args.add("prompt-file", a.file, "a file with the prompt; -: standard input");
   args.add("system", a.system, "system message for the chat template");
   args.flag("raw", a.raw, "no chat template, though the model has one");
-  args.add("max-new-tokens", a.settings.max_new_tokens, "tokens to write, at most");
-  args.add("chunk", a.settings.chunk,
+  args.add("max-new-tokens", a.settings.max_new_tokens, range(0, limits::kTokens),
+           "tokens to write, at most");
+  args.add("chunk", a.settings.chunk, range(0, limits::kTokens),
            "tokens of the prompt read at a time, a multiple of the block; 0: all");
   args.group("Sampling");
-  args.add("temperature", a.settings.temperature, "0: always the most likely token");
-  args.add("top-p", a.settings.top_p,
+  args.add("temperature", a.settings.temperature, range(0, 100), "0: always the most likely token");
+  args.add("top-p", a.settings.top_p, above(0, 1),
            "sample from the most likely tokens of this joint probability");
-  args.add("top-k", a.settings.top_k, "sample from this many most likely tokens; 0: all");
-  args.add("seed", a.settings.seed, "the same seed gives the same text");
+  args.add("top-k", a.settings.top_k, range(0, limits::kTokens),
+           "sample from this many most likely tokens; 0: all");
+  args.add("seed", a.settings.seed, at_least(0), "the same seed gives the same text");
+  args.when_read([&] {
+    if (a.prompt.empty() == a.file.empty()) {
+      throw UsageError("generate: want one of --prompt, --prompt-file");
+    }
+    if (a.select.selections().size() != 1) {
+      throw UsageError("generate: want one --sparsity or --strength");
+    }
+    if (!a.file.empty() && a.file != "-") check_input(a.file);
+  });
   if (!args.parse(argc, argv, first)) return 0;
-  if (a.method != "auto" && a.method != "seer" && a.method != "dense") {
-    throw UsageError("--method " + a.method + ": want seer, dense or auto");
-  }
   const auto selections = a.select.selections();
-  if (selections.size() != 1) throw UsageError("generate: want one --sparsity or --strength");
 
   const models::Decoder model = a.model.load();
   const io::Tokenizer tokenizer = a.model.tokenizer();

@@ -4,6 +4,7 @@
 
 #include <cstdio>
 
+#include "seer/base/limits.h"
 #include "seer/cli/args.h"
 #include "seer/cli/settings.h"
 #include "seer/cli/verbs.h"
@@ -16,7 +17,7 @@ DType dtype_named(const std::string& text) {
   for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
     if (text == name(dtype)) return dtype;
   }
-  throw UsageError("--dtype " + text + ": want f32, f16 or bf16");
+  fail("no dtype ", text);
 }
 
 }  // namespace
@@ -26,12 +27,11 @@ int kernels(int argc, char** argv, int first) {
   int head_dim = 128, block = 64;
   Args args("kernels",
             "Lists the implementations of every operation, and why some do not run here.");
-  args.add("dtype", dtype, "of q, k and v: f32, f16, bf16");
-  args.add("head-dim", head_dim, "features of a head");
-  args.add("block", block, "tokens in a block");
+  args.add("dtype", dtype, one_of({"f32", "f16", "bf16"}), "of q, k and v");
+  args.add("head-dim", head_dim, range(1, limits::kHeadDim), "features of a head");
+  args.add("block", block, range(1, limits::kTokens), "tokens in a block");
   args.json_output(json);
   if (!args.parse(argc, argv, first)) return 0;
-  if (head_dim < 1 || block < 1) throw UsageError("--head-dim, --block: want 1 or more");
 
   report::Table table({"operation", "implementation", "device", "runs"});
   nlohmann::json rows = nlohmann::json::array();

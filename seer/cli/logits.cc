@@ -5,12 +5,35 @@
 
 #include <cstdio>
 
+#include "seer/base/file.h"
+#include "seer/base/json.h"
+#include "seer/base/limits.h"
+#include "seer/base/output.h"
+#include "seer/base/shown.h"
 #include "seer/cli/settings.h"
 #include "seer/cli/verbs.h"
 #include "seer/io/safetensors.h"
 #include "seer/models/loader.h"
 
 namespace seer::cli {
+namespace {
+
+std::vector<int64_t> ids_of_text(const ModelArgs& model, const std::string& text) {
+  const auto ids = model.tokenizer().encode(text, true);
+  SEER_CHECK(!ids.empty(), "no tokens: the text is empty");
+  return {ids.begin(), ids.end()};
+}
+
+std::vector<int64_t> read_ids(const std::string& path) {
+  const nlohmann::json json = read_json(path);
+  const JsonNode list(json, path);
+  std::vector<int64_t> ids;
+  for (size_t i = 0; i < list.array_size(); ++i) ids.push_back(list.at(i).integer(0, INT32_MAX));
+  if (ids.empty()) list.expected("a list of token ids");
+  return ids;
+}
+
+}  // namespace
 
 int logits(int argc, char** argv, int first) {
   ModelArgs model_args;
@@ -20,22 +43,16 @@ int logits(int argc, char** argv, int first) {
   model_args.add(args);
   args.add("text", text, "the text; special tokens are added as the tokenizer says");
   args.add("ids", ids_file, "a file with token ids as a JSON list, instead of a text");
-  args.add("out", out, "safetensors file with `logits`");
+  args.output_file("out", out, "safetensors file with `logits`");
+  args.when_read([&] {
+    if (text.empty() == ids_file.empty()) throw UsageError("logits: want one of --text, --ids");
+    if (!ids_file.empty()) check_input(ids_file);
+  });
   if (!args.parse(argc, argv, first)) return 0;
-  if (text.empty() == ids_file.empty()) throw UsageError("logits: want one of --text, --ids");
 
+  const std::vector<int64_t> ids =
+      ids_file.empty() ? ids_of_text(model_args, text) : read_ids(ids_file);
   const models::Decoder model = model_args.load();
-  std::vector<int64_t> ids;
-  if (!ids_file.empty()) {
-    try {
-      ids = nlohmann::json::parse(read_file(ids_file)).get<std::vector<int64_t>>();
-    } catch (const nlohmann::json::exception&) {
-      fail(ids_file, ": want a JSON list of token ids");
-    }
-  } else {
-    for (const int32_t id : model_args.tokenizer().encode(text, true)) ids.push_back(id);
-  }
-  SEER_CHECK(!ids.empty(), "no tokens: the text is empty");
   for (const int64_t id : ids) {
     SEER_CHECK(id >= 0 && id < model.config().vocab_size, "token id ", id,
                " is not in the vocabulary of ", model.config().vocab_size);
@@ -48,7 +65,9 @@ int logits(int argc, char** argv, int first) {
                                          models::dense_attention);
   const at::Tensor result = model.logits(hidden).to(at::kFloat).cpu().contiguous();
   io::write_safetensors(out, {models::tensor_record("logits", result)});
-  std::printf("%s: logits of %zu tokens\n", out.c_str(), ids.size());
+  // Not among the bytes of a file that goes to standard output.
+  std::fprintf(output_at(out).replaced.empty() ? stderr : stdout, "%s: logits of %zu tokens\n",
+               one_line(out, limits::kMessageLength).c_str(), ids.size());
   return 0;
 }
 

@@ -1,21 +1,22 @@
-// The program: a table of verbs, and errors turned into one line and an exit status.
-
-#include <c10/util/Exception.h>
+// The program: a table of verbs.
 
 #include <csignal>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <string>
+#include <vector>
 
 #include "seer/base/error.h"
-#include "seer/base/first_line.h"
+#include "seer/cli/allowed.h"
+#include "seer/cli/report_error.h"
 #include "seer/cli/verbs.h"
 
 namespace {
 
+using seer::cli::did_you_mean;
+using seer::cli::typed;
+
 struct Verb {
-  const char* name;
+  const char* name;  // one word, or two: a group and a verb of it
   int (*run)(int argc, char** argv, int first);
   const char* about;
 };
@@ -35,69 +36,101 @@ constexpr Verb kVerbs[] = {
     {"logits", seer::cli::logits, "logits of a text or of token ids"},
 };
 
-void print_help() {
-  std::puts(
-      "seer: learned block-sparse attention for long text\n\nUsage: seer VERB [--settings]\n");
-  for (const Verb& verb : kVerbs) std::printf("  %-11s %s\n", verb.name, verb.about);
-  std::puts(
-      "\n`seer VERB --help` lists a verb's settings with units and defaults. --version prints the "
-      "version.");
+bool is_help(const std::string& word) {
+  return word == "--help" || word == "-h" || word == "help";
+}
+
+// Of all verbs, or of those of a group.
+void print_help(const std::string& group = "") {
+  std::printf("seer%s: %s\n\nUsage: seer %s [--settings]\n\n",
+              (group.empty() ? "" : " " + group).c_str(),
+              group.empty() ? "learned block-sparse attention for long text"
+                            : "dense beside sparse attention",
+              group.empty() ? "VERB" : (group + " VERB").c_str());
+  for (const Verb& verb : kVerbs) {
+    if (group.empty() || std::string(verb.name).starts_with(group + " ")) {
+      std::printf("  %-11s %s\n", verb.name, verb.about);
+    }
+  }
+  std::printf("\n`seer %s --help` lists a verb's settings with units and defaults.%s\n",
+              group.empty() ? "VERB" : (group + " VERB").c_str(),
+              group.empty() ? " --version prints the version." : "");
+}
+
+std::vector<std::string> first_words() {
+  std::vector<std::string> words{"help", "--help", "--version"};
+  for (const Verb& verb : kVerbs) {
+    const std::string name = verb.name;
+    const std::string word = name.substr(0, name.find(' '));
+    if (words.back() != word) words.push_back(word);
+  }
+  return words;
+}
+
+// The words behind the name of a group.
+std::vector<std::string> verbs_of(const std::string& group) {
+  std::vector<std::string> words;
+  for (const Verb& verb : kVerbs) {
+    const std::string name = verb.name;
+    if (name.starts_with(group + " ")) words.push_back(name.substr(group.size() + 1));
+  }
+  return words;
 }
 
 int dispatch(int argc, char** argv) {
-  const std::string word = argc > 1 ? argv[1] : "";
-  if (word.empty() || word == "--help" || word == "-h" || word == "help") {
+  const std::string word = argc > 1 ? argv[1] : "", next = argc > 2 ? argv[2] : "";
+  if (word.empty()) {
     print_help();
-    return word.empty() ? 2 : 0;
+    return 2;
+  }
+  if (is_help(word)) {
+    if (next.empty()) {
+      print_help();
+      return 0;
+    }
+    // `seer help VERB` is `seer VERB --help`.
+    std::vector<std::string> words{argv[0]};
+    words.insert(words.end(), argv + 2, argv + argc);
+    words.emplace_back("--help");
+    std::vector<char*> pointers;
+    for (std::string& each : words) pointers.push_back(each.data());
+    if (is_help(next)) pointers.resize(2);
+    return dispatch(static_cast<int>(pointers.size()), pointers.data());
   }
   if (word == "--version") {
     std::puts("seer " SEER_VERSION);
     return 0;
   }
   for (const Verb& verb : kVerbs) {
-    const char* space = std::strchr(verb.name, ' ');
-    if (space == nullptr && word == verb.name) return verb.run(argc, argv, 2);
-    if (space != nullptr && argc > 2 && word + " " + argv[2] == verb.name) {
-      return verb.run(argc, argv, 3);
-    }
+    if (word == verb.name) return verb.run(argc, argv, 2);
+    if (word + " " + next == verb.name) return verb.run(argc, argv, 3);
   }
-  if (word == "eval") {
-    if (argc > 2 && std::strcmp(argv[2], "--help") == 0) {
-      print_help();
-      return 0;
+  if (const auto verbs = verbs_of(word); !verbs.empty()) {
+    if (next.empty() || is_help(next)) {
+      print_help(word);
+      return next.empty() ? 2 : 0;
     }
-    throw seer::UsageError("eval: want `seer eval ppl` or `seer eval recall`" +
-                           (argc > 2 ? std::string(", got ") + argv[2] : std::string()));
+    std::vector<std::string> commands;
+    for (const std::string& verb : verbs) commands.push_back("`seer " + word + " " + verb + "`");
+    throw seer::UsageError(word + ": want " + seer::cli::listed(commands) + ", got " + typed(next) +
+                           did_you_mean(next, verbs));
   }
-  throw seer::UsageError("unknown verb \"" + word + "\"; `seer --help` lists them");
-}
-
-int report(const std::string& text, int status) {
-  const char* level = std::getenv("SEER_LOG");
-  const bool debug = level != nullptr && std::strcmp(level, "debug") == 0;
-  std::fprintf(stderr, "seer: error: %s\n", (debug ? text : seer::first_line(text)).c_str());
-  return status;
+  throw seer::UsageError("unknown verb " + typed(word) + did_you_mean(word, first_words()) +
+                         "; `seer --help` lists them");
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  seer::cli::open_standard_streams();
   std::signal(SIGPIPE, SIG_DFL);  // `seer ... | head` ends quietly
+  seer::cli::report_errors_of_threads();
   try {
     const int status = dispatch(argc, argv);
     // Results on standard output that did not arrive are a failure, too.
-    if (std::fflush(stdout) != 0) seer::fail("cannot write to standard output: is the disk full?");
+    seer::cli::check_standard_output();
     return status;
-  } catch (const seer::UsageError& e) {
-    return report(e.what(), 2);
-  } catch (const c10::OutOfMemoryError& e) {
-    return report(
-        "the GPU's memory is full: choose fewer or shorter sequences at once, or --stream (" +
-            seer::first_line(e.what_without_backtrace()) + ")",
-        1);
-  } catch (const c10::Error& e) {
-    return report(e.what_without_backtrace(), 1);
-  } catch (const std::exception& e) {
-    return report(e.what(), 1);
+  } catch (...) {
+    return seer::cli::report_error();
   }
 }

@@ -5,6 +5,8 @@
 #include <ctime>
 #include <filesystem>
 
+#include "seer/base/file.h"
+#include "seer/base/limits.h"
 #include "seer/base/progress.h"
 #include "seer/bench/bench.h"
 #include "seer/cli/settings.h"
@@ -109,20 +111,20 @@ int run(int argc, char** argv, int first) {
             "on the held-out end of the text.");
   a.model.add(args);
   args.add("text", a.text, "a text: .txt, .jsonl, .jsonl.zst");
-  args.add("out", a.out, "folder of the results; default: runs/<time>");
-  args.add("length", a.length, "tokens of each window of the comparison, at most");
-  args.add("windows", a.windows, "windows of the comparison");
-  args.add("methods", a.methods, "of dense, seer, untrained, streaming, random, oracle");
+  args.output_folder("out", a.out, "folder of the results; default: runs/<time>");
+  args.add("length", a.length, range(2, limits::kTokens),
+           "tokens of each window of the comparison, at most");
+  args.add("windows", a.windows, range(1, limits::kSequences), "windows of the comparison");
+  args.add("methods", a.methods, one_of(method_names()), "what is compared");
   a.gate.add(args);
   args.add("gates", a.gates, "folder of gates to use instead of distilling");
-  args.add("steps", a.steps, "steps of distillation, a window of at most 4096 tokens each");
-  args.add("learning-rate", a.learning_rate, "of distillation");
-  args.add("seed", a.seed, "of gates, their training and random blocks");
+  args.add("steps", a.steps, range(1, limits::kSteps),
+           "steps of distillation, a window of at most 4096 tokens each");
+  args.add("learning-rate", a.learning_rate, above(0, 100), "of distillation");
+  args.add("seed", a.seed, at_least(0), "of gates, their training and random blocks");
   a.select.add(args, {0.5, 0.7, 0.9});
+  args.when_read([&] { check_input(a.text); });
   if (!args.parse(argc, argv, first)) return 0;
-  if (a.windows < 1 || a.steps < 1) throw UsageError("--windows and --steps: want 1 or more");
-  // What is wrong with these is said now, not when gates have been trained.
-  make_methods(a.methods, a.select, a.gate.config.block_size, a.seed);
   if (a.out.empty()) a.out = default_out();
 
   a.model.block = a.gate.config.block_size;

@@ -5,12 +5,15 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <map>
 
+#include "seer/base/file.h"
+#include "seer/base/limits.h"
+#include "seer/base/shown.h"
+#include "seer/cli/device.h"
 #include "seer/io/model_config.h"
 #include "seer/kernels/cpu_features.h"
 #include "seer/kernels/kernel_list.h"
@@ -28,24 +31,66 @@ std::string embedded_model() {
   return "assets/reference";
 }
 
+void check_model_folder(const std::string& flag, const std::string& path) {
+  std::error_code error;
+  if (fs::is_directory(path, error)) return;
+  const std::string where = "--" + flag + " " + shown(path, 300);
+  constexpr const char* kForm = "config.json, tokenizer.json, *.safetensors";
+  if (fs::exists(path, error)) {
+    const std::string name = fs::path(path).filename().string();
+    const bool is_gguf = name.ends_with(".gguf") || name.ends_with(".GGUF");
+    throw UsageError(where + " is a " + (is_gguf ? "GGUF file, which is not read" : "file") +
+                     ": want the folder of the model in Hugging Face form (" + kForm + ")" +
+                     (is_gguf ? "; `hf download ORG/NAME --local-dir FOLDER` gets it" : ""));
+  }
+  // ORG/NAME, of the characters that Hugging Face allows.
+  const size_t slash = path.find('/');
+  const auto is_name = [](std::string_view part) {
+    return !part.empty() && part[0] != '.' &&
+           part.find_first_not_of(
+               "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") ==
+               std::string_view::npos;
+  };
+  const std::string_view view = path;
+  if (slash != std::string::npos && is_name(view.substr(0, slash)) &&
+      is_name(view.substr(slash + 1))) {
+    const std::string folder = path.substr(slash + 1);
+    throw UsageError(
+        where + " is no folder here; a model of this name on Hugging Face is got by `hf download " +
+        path + " --local-dir " + folder + "`, then --" + flag + " " + folder);
+  }
+  throw UsageError(where + " is no folder: want the folder of a model (" + kForm + ")");
+}
+
 void ModelArgs::add(Args& args) {
   args.group("Model");
   args.add("model", model, "folder of the model (Hugging Face form)");
-  args.add("device", device, "cpu, cuda, or auto: cuda where every operation needed has a kernel");
-  args.add("dtype", dtype, "f32, bf16, or auto: bf16 where the device multiplies it natively");
+  args.when_read([this] { check_model_folder("model", model); });
+  add_device(args,
+             "cuda: the GPU, of several that of torchrun's process; auto: cuda where every "
+             "operation needed has a kernel");
+  args.add("dtype", dtype, one_of({"f32", "bf16", "auto"}),
+           "auto: bf16 where the device multiplies it natively");
   args.flag(
       "stream", stream,
       "keep layers in host memory, each travels to the GPU while the one before computes: for "
       "models larger than its memory");
-  args.add("threads", threads, "CPU threads; 0: all cores");
+  add_threads(args);
   args.group("");
+}
+
+void ModelArgs::add_device(Args& args, const std::string& help) {
+  args.add("device", device, device_names(), "auto, cpu, cuda, cuda:N; " + help);
+}
+
+void ModelArgs::add_threads(Args& args) {
+  args.add("threads", threads, range(0, limits::kThreads), "CPU threads; 0: all cores");
 }
 
 namespace {
 
 // Whether each operation has a kernel for this model on the first GPU.
 bool runs_on_gpu(const std::string& model, DType dtype, int block) {
-  if (!at::hasCUDA() || kernels::num_cuda_devices() == 0) return false;
   const int head_dim = io::ModelConfig::read(model).head_dim;
   std::map<std::string, bool> runs;
   for (const auto& kernel : kernels::kernel_list(kernels::cuda_device(0), dtype, head_dim, block)) {
@@ -54,47 +99,22 @@ bool runs_on_gpu(const std::string& model, DType dtype, int block) {
   return std::all_of(runs.begin(), runs.end(), [](const auto& op) { return op.second; });
 }
 
-// The GPU of this process: torchrun numbers those of a machine.
-at::Device own_gpu() {
-  const int gpus = kernels::num_cuda_devices();
-  SEER_CHECK(gpus > 0, "--device cuda: this build has no kernels for a GPU, or sees none");
-  const char* number = std::getenv("LOCAL_RANK");
-  const std::string text = number ? number : "0";
-  int index = -1;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), index);
-  SEER_CHECK(error == std::errc() && end == text.data() + text.size() && index >= 0,
-             "LOCAL_RANK is \"", text, "\", want a number");
-  SEER_CHECK(index < gpus, "LOCAL_RANK is ", index, ", but this machine has ", gpus,
-             " GPUs: start fewer processes on it");
-  return {at::kCUDA, static_cast<c10::DeviceIndex>(index)};
-}
-
 }  // namespace
 
 at::Device ModelArgs::resolved_device() const {
-  if (device == "cpu") return at::kCPU;
-  if (device == "auto") {
-    return runs_on_gpu(model, dtype == "f32" ? DType::f32 : DType::bf16, block)
-               ? own_gpu()
-               : at::Device(at::kCPU);
-  }
-  if (device == "cuda") {
-    if (!at::hasCUDA()) throw UsageError("--device cuda: no GPU here that torch can use");
-    return own_gpu();
-  }
-  throw UsageError("--device " + device + ": want cpu, cuda or auto");
+  return resolve_device(device, at::hasCUDA() ? kernels::num_cuda_devices() : 0, [&] {
+    return runs_on_gpu(model, dtype == "f32" ? DType::f32 : DType::bf16, block);
+  });
 }
 
 at::ScalarType ModelArgs::resolved_dtype() const {
   if (dtype == "f32") return at::kFloat;
   if (dtype == "bf16") return at::kBFloat16;
-  if (dtype != "auto") throw UsageError("--dtype " + dtype + ": want f32, bf16 or auto");
   const bool native = resolved_device().is_cuda() || kernels::cpu_has_bf16_dot();
   return native ? at::kBFloat16 : at::kFloat;
 }
 
 models::Decoder ModelArgs::load() const {
-  if (threads < 0) throw UsageError("--threads: want 0 or more");
   if (threads > 0) at::set_num_threads(threads);
   return models::Decoder::load(model, resolved_dtype(), resolved_device(), stream);
 }
@@ -105,79 +125,133 @@ io::Tokenizer ModelArgs::tokenizer() const {
 
 void GateArgs::add(Args& args) {
   args.group("Gate");
-  args.add("gate-type", config.type, "poolings of q and k, of max, min, avg");
-  args.add("block", config.block_size, "tokens in a block: 16 ... 128, a multiple of 16");
-  args.add("gate-dim", config.gate_dim, "size of the gate's vectors; 0: the model's head size");
+  Allowed types;
+  types.wants = [](const std::string& type) -> std::string {
+    io::GateConfig config;
+    config.type = type;
+    try {
+      config.check(/*head_dim=*/0);
+      return "";
+    } catch (const Error&) {
+      return "Q..._K... with poolings in the order max, min, avg, such as Qavg_Kmaxminavg";
+    }
+  };
+  args.add("gate-type", config.type, types, "poolings of q and k, of max, min, avg");
+  args.add("block", config.block_size, multiple(16, 16, 128), "tokens in a block");
+  args.add("gate-dim", config.gate_dim, multiple(2, 0, limits::kGateDim),
+           "size of the gate's vectors; 0: the model's head size");
   args.flag("force-double", config.force_double,
             "a weight for q, too, where the single form would do");
   args.group("");
 }
 
+namespace {
+
+// Of --also, with what its strength may be.
+struct RuleStrength {
+  const char* rule;
+  Allowed strength;
+};
+
+const std::vector<RuleStrength>& rules() {
+  static const std::vector<RuleStrength> all{{"nz_ratio", range(0, 1)},
+                                             {"threshold", range(0, 1)},
+                                             {"top_p", range(0, 1)},
+                                             {"row_budget", range(0, limits::kTokens)},
+                                             {"head_budget", range(0, 1)}};
+  return all;
+}
+
+std::vector<std::string> rule_names() {
+  std::vector<std::string> names;
+  for (const RuleStrength& rule : rules()) names.emplace_back(rule.rule);
+  return names;
+}
+
+const Allowed* strength_of(const std::string& rule) {
+  for (const RuleStrength& one : rules()) {
+    if (rule == one.rule) return &one.strength;
+  }
+  return nullptr;
+}
+
+// "threshold:0.005"; what it should have been where it is none.
+std::string read_rule(const std::string& text, torch_ops::Selection& selection) {
+  const size_t colon = text.find(':');
+  const std::string rule = text.substr(0, colon);
+  const Allowed* strength = strength_of(rule);
+  if (colon == std::string::npos || strength == nullptr) {
+    return "rule:strength, e.g. threshold:0.005, of the rules " + listed(rule_names()) +
+           did_you_mean(rule, rule_names());
+  }
+  const auto number = read_number(std::string_view(text).substr(colon + 1), Kind::real);
+  if (!number || !strength->takes(*number, Kind::real)) {
+    return "behind " + rule + ": " + strength->expected(Kind::real) +
+           (number ? strength->suggestion(*number) : "");
+  }
+  selection.rule = rule;
+  selection.strength = {number->get<double>()};
+  return "";
+}
+
+}  // namespace
+
 void SelectArgs::add(Args& args, std::vector<double> default_sparsity) {
   sparsity = std::move(default_sparsity);
   args.group("Selection");
-  args.add(
-      "rule", rule,
-      "nz_ratio, threshold, top_p, row_budget (tokens per row) or head_budget (share per head)");
-  args.add("sparsity", sparsity,
-           "share of causal blocks left out, 0 ... 1; for the rules nz_ratio and head_budget");
-  args.add("strength", strength,
+  args.add("rule", rule, one_of(rule_names()),
+           "what limits the blocks: row_budget tokens per row, head_budget a share per head");
+  args.add("sparsity", sparsity, below(0, 1),
+           "share of causal blocks left out, for the rules nz_ratio and head_budget");
+  args.add("strength", strength, range(0, limits::kTokens),
            "for the others: softmax threshold, kept mass (top_p), tokens (row_budget)");
+  Allowed rule_strength;
+  rule_strength.wants = [](const std::string& text) {
+    torch_ops::Selection read;
+    return read_rule(text, read);
+  };
   args.add(
-      "also", also,
+      "also", also, rule_strength,
       "further rules as rule:strength, e.g. threshold:0.005,top_p:0.95,nz_ratio:0.2 (density)");
-  args.add("sink-blocks", forced.sink_blocks, "first blocks always kept");
-  args.add("local-blocks", forced.local_blocks, "blocks before the diagonal always kept");
-  args.add("last-dense-rows", forced.last_dense_rows,
-           "last block rows of the prompt that see everything (published default: 2)");
+  const Allowed blocks = range(0, limits::kTokens);
+  args.add("sink-blocks", forced.sink_blocks, blocks, "first blocks always kept");
+  args.add("local-blocks", forced.local_blocks, blocks, "blocks before the diagonal always kept");
+  args.add("last-dense-rows", forced.last_dense_rows, blocks,
+           "last block rows of the prompt that see everything; published default: 2");
   args.group("");
-}
-
-// "threshold:0.005".
-static torch_ops::Selection selection_from(const std::string& text,
-                                           const torch_ops::Selection& forced) {
-  const size_t colon = text.find(':');
-  torch_ops::Selection one = forced;
-  one.rule = text.substr(0, colon);
-  char* end = nullptr;
-  const std::string number = colon == std::string::npos ? "" : text.substr(colon + 1);
-  one.strength = {std::strtod(number.c_str(), &end)};
-  if (number.empty() || *end != '\0') {
-    throw UsageError("--also " + text + ": want rule:strength, e.g. threshold:0.005");
-  }
-  return one;
+  args.when_read([this] { selections(); });
 }
 
 std::vector<torch_ops::Selection> SelectArgs::selections() const {
-  const auto check = [](const std::string& flag, const torch_ops::Selection& selection) {
-    try {
-      torch_ops::check_selection(selection);
-    } catch (const std::exception& error) {
-      throw UsageError(flag + ": " + error.what());
-    }
-  };
-  check("--rule", {.rule = rule, .strength = {0}});
   const bool by_share = rule == "nz_ratio" || rule == "head_budget";
   if (by_share && !strength.empty()) {
     throw UsageError("--rule " + rule + " takes --sparsity, not --strength");
   }
   if (!by_share && strength.empty()) throw UsageError("--rule " + rule + " needs --strength");
+  const Allowed& allowed = *strength_of(rule);
   std::vector<torch_ops::Selection> selections;
   for (const double value : by_share ? sparsity : strength) {
-    if (by_share && !(value >= 0 && value < 1)) {
-      throw UsageError(message("--sparsity ", value, ": want 0 ... 1, 1 not included"));
+    if (!by_share && !allowed.takes(value, Kind::real)) {
+      throw UsageError(message("--strength ", value, ": the rule ", rule, " takes ",
+                               allowed.expected(Kind::real), allowed.suggestion(value)));
     }
     torch_ops::Selection one = forced;
     one.rule = rule;
     one.strength = {by_share ? 1 - value : value};
-    check(by_share ? "--sparsity" : "--strength", one);
     selections.push_back(one);
   }
   for (const std::string& text : also) {
-    selections.push_back(selection_from(text, forced));
-    check("--also", selections.back());
+    torch_ops::Selection one = forced;
+    read_rule(text, one);
+    selections.push_back(one);
   }
   return selections;
+}
+
+std::vector<std::string> method_names() {
+  std::vector<std::string> names = models::scorer_names();
+  names.insert(names.begin(), "dense");
+  return names;
 }
 
 std::vector<eval::Method> make_methods(const std::vector<std::string>& names,
@@ -213,10 +287,12 @@ std::unique_ptr<models::Gates> load_gates(const std::string& folder,
 
 void write_json(const std::string& where, const nlohmann::json& json) {
   if (where.empty()) return;
+  // Results are not lost to a path that is not UTF-8.
+  const std::string text = json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace);
   if (where == "-") {
-    std::puts(json.dump(2).c_str());
+    std::puts(text.c_str());
   } else {
-    write_file_atomic(where, json.dump(2) + "\n");
+    write_file_atomic(where, text + "\n");
   }
 }
 

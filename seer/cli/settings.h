@@ -20,6 +20,9 @@ namespace seer::cli {
 // The embedded model's folder: $SEER_ASSETS, or assets/reference beside the build folder.
 std::string embedded_model();
 
+// UsageError where a model cannot be read from there: a name on Hugging Face, a file of another form.
+void check_model_folder(const std::string& flag, const std::string& path);
+
 struct ModelArgs {
   std::string model = embedded_model();
   std::string device = "auto", dtype = "auto";
@@ -27,6 +30,9 @@ struct ModelArgs {
   bool stream = false;
   int block = 64;  // of the gates, as far as it is known when the model is loaded
   void add(Args& args);
+  // Parts of that, for verbs that do not need all. Whoever adds the model calls check_model_folder().
+  void add_device(Args& args, const std::string& help);
+  void add_threads(Args& args);
   // Sets the number of threads, then loads.
   models::Decoder load() const;
   io::Tokenizer tokenizer() const;
@@ -46,11 +52,13 @@ struct SelectArgs {
   torch_ops::Selection forced;    // sink, local, last dense rows
   // `several`: a list of strengths (rows of a table), else one.
   void add(Args& args, std::vector<double> default_sparsity);
-  // One Selection per asked strength. UsageError where rule and flags do not fit, or values are out
-  // of range.
+  // One Selection per asked strength. UsageError where rule and flags do not fit; called by
+  // Args::parse().
   std::vector<torch_ops::Selection> selections() const;
 };
 
+// The names that make_methods() knows.
+std::vector<std::string> method_names();
 // Named methods ("dense", "seer" or a scorer's name), each sparse one at every asked strength.
 std::vector<eval::Method> make_methods(const std::vector<std::string>& names,
                                        const SelectArgs& select, int block, uint64_t seed);

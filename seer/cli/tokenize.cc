@@ -4,6 +4,7 @@
 #include <iostream>
 #include <iterator>
 
+#include "seer/base/file.h"
 #include "seer/cli/settings.h"
 #include "seer/cli/verbs.h"
 #include "seer/io/text.h"
@@ -19,11 +20,15 @@ int tokenize(int argc, char** argv, int first) {
   args.add("model", model.model, "folder with tokenizer.json");
   args.add("text", text, "the text");
   args.add("file", file, "a file with the text; -: standard input");
-  args.add("ids", ids, "ids to turn into text instead");
+  args.add("ids", ids, range(0, INT32_MAX), "ids to turn into text instead");
   args.flag("special", special, "with the tokens that begin and end a text; of ids: shown");
+  args.when_read([&] {
+    const int given = !text.empty() + !file.empty() + !ids.empty();
+    if (given != 1) throw UsageError("tokenize: want one of --text, --file, --ids");
+    check_model_folder("model", model.model);
+    if (!file.empty() && file != "-") check_input(file);
+  });
   if (!args.parse(argc, argv, first)) return 0;
-  const int given = !text.empty() + !file.empty() + !ids.empty();
-  if (given != 1) throw UsageError("tokenize: want one of --text, --file, --ids");
 
   const io::Tokenizer tokenizer = model.tokenizer();
   if (!ids.empty()) {

@@ -33,6 +33,10 @@ Scorer scorer_from_name(const std::string& text) {
   throw UsageError(message("no method \"", text, "\"; known: dense, ", list));
 }
 
+std::vector<std::string> scorer_names() {
+  return {std::begin(kNames), std::end(kNames)};
+}
+
 const char* name(Scorer scorer) {
   return kNames[static_cast<int>(scorer)];
 }

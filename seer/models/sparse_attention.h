@@ -23,6 +23,7 @@ enum class Scorer {
 };
 // "seer" is gate, the others are called as here. UsageError: another name; it lists them.
 Scorer scorer_from_name(const std::string& name);
+std::vector<std::string> scorer_names();  // in the order of Scorer
 const char* name(Scorer scorer);
 
 // What a run of sparse attention did, summed over layers and calls.

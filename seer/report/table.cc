@@ -4,8 +4,12 @@
 #include <cctype>
 #include <cstdio>
 
+#include "seer/base/shown.h"
+
 namespace seer::report {
 namespace {
+
+constexpr size_t kLongestCell = 400;
 
 // Code points, for the width on a terminal.
 size_t width(const std::string& text) {
@@ -30,6 +34,11 @@ std::string number(double value, int digits) {
   char buffer[64];
   std::snprintf(buffer, sizeof buffer, "%.*g", digits, value);
   return buffer;
+}
+
+void Table::add(std::vector<std::string> row) {
+  for (std::string& cell : row) cell = one_line(cell, kLongestCell);
+  rows_.push_back(std::move(row));
 }
 
 std::string Table::text() const {

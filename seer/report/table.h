@@ -12,7 +12,8 @@ std::string number(double value, int digits);  // shortest with at most `digits`
 class Table {
  public:
   explicit Table(std::vector<std::string> header) : rows_{std::move(header)} {}
-  void add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
+  // Cells are shown on one line, without control characters.
+  void add(std::vector<std::string> row);
   // Columns padded; numbers to the right. Ends with a newline.
   std::string text() const;
   std::string markdown() const;

@@ -54,9 +54,9 @@ def test_wrong_usage_is_status_2(seer):
     assert "eval ppl" in error_of(seer("eval", "mmlu", ok=False), 2)
     assert "--sparsty" in error_of(seer("generate", "--sparsty", "0.5", ok=False), 2)
     assert "--data" in error_of(seer("eval", "ppl", ok=False), 2)
-    assert "want 0 ... 1" in error_of(
+    assert "--sparsity 1.5: want a number, 0 ... 1" in error_of(
         seer("generate", "--prompt", "x", "--sparsity", "1.5", ok=False), 2)
-    assert "unknown rule \"best\", want one of nz_ratio" in error_of(
+    assert "--rule best: want nz_ratio, threshold" in error_of(
         seer("generate", "--prompt", "x", "--rule", "best", ok=False), 2)
     assert "--strength" in error_of(
         seer("generate", "--prompt", "x", "--rule", "threshold", "--strength", "2", ok=False), 2)
@@ -164,7 +164,7 @@ def test_eval_recall_defaults_and_errors(seer, text, model, tmp_path):
     gates = REFERENCE / "gates"
     assert "twice" in error_of(seer(*quick, "--gates", f"{gates},{gates}/", ok=False), 2)
     assert "recall 1" in error_of(seer(*quick, "--methods", "dense,seer", ok=False), 2)
-    assert "no method" in error_of(seer(*quick, "--methods", "sier", ok=False), 2)
+    assert "did you mean seer?" in error_of(seer(*quick, "--methods", "sier", ok=False), 2)
     assert "--documents" in error_of(seer(*quick, "--documents", 0, ok=False), 2)
     assert "shorter length" in error_of(seer(*quick[:5], 65536, ok=False))
 
@@ -202,8 +202,8 @@ def test_run(seer, text, tmp_path):
     assert "perplexity" in result.stdout
 
 
-@pytest.mark.parametrize("flags,words", [(["--methods", "dense,best"], 'no method "best"'), (["--sparsity", "2"], "want 0 ... 1"),
-                                         (["--also", "best:0.5"], 'unknown rule "best"')])
+@pytest.mark.parametrize("flags,words", [(["--methods", "dense,best"], "--methods best: want dense"), (["--sparsity", "2"], "want a number, 0 ... 1"),
+                                         (["--also", "best:0.5"], "want rule:strength")])
 def test_run_refuses_before_it_trains(seer, text, tmp_path, flags, words):
     assert words in error_of(seer("run", "--text", text, "--out", tmp_path / "run", *flags, ok=False), 2)
     assert not (tmp_path / "run").exists()
@@ -375,7 +375,7 @@ def test_bench_writes_its_rows(seer, tmp_path, flags):
 
 
 def test_bench_wrong_usage(seer, tmp_path):
-    assert "no operation" in error_of(seer("bench", "softmax", "--out", tmp_path, ok=False), 2)
+    assert "operation softmax: want block_sparse_attn" in error_of(seer("bench", "softmax", "--out", tmp_path, ok=False), 2)
     for flag, value in (("--lists", "gates"), ("--dtypes", "f64")):
         found = error_of(seer("bench", "attn_gate", flag, value, "--out", tmp_path, ok=False), 2)
         assert f"{flag} {value}: want" in found

@@ -1,0 +1,141 @@
+#include "seer/cli/report_error.h"
+
+#include <c10/util/Exception.h>
+#include <fcntl.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <filesystem>
+#include <new>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+#include "seer/base/error.h"
+#include "seer/base/first_line.h"
+#include "seer/base/limits.h"
+#include "seer/base/shown.h"
+
+namespace seer::cli {
+namespace {
+
+constexpr const char* kMemory =
+    "the memory is full: choose a shorter length, fewer sequences at once, a smaller --chunk or "
+    "--dtype bf16";
+constexpr const char* kGpuMemory =
+    "the GPU's memory is full: choose fewer or shorter sequences at once, or --stream";
+
+bool is_debug() {
+  const char* level = std::getenv("SEER_LOG");
+  return level != nullptr && std::strcmp(level, "debug") == 0;
+}
+
+// An error that the program should have seen coming: whose words it is in, and how to find it.
+std::string internal(const std::string& source, const std::string& text) {
+  return "internal error" + source + ": " + shown(text, 300) +
+         (is_debug() ? "" : "; SEER_LOG=debug shows more");
+}
+
+// Messages of the operations name the operation first, "block_select: ...".
+bool is_of_operation(std::string_view text) {
+  const std::string_view name = text.substr(0, text.find(": "));
+  for (const std::string_view op :
+       {"block_sparse_attn", "pooled_attn", "attn_gate", "gate_loss", "block_select"}) {
+    if (name.size() < text.size() && name.starts_with(op)) return true;
+  }
+  return false;
+}
+
+std::string text_of(const c10::Error& error) {
+  const std::string text = first_line(error.what_without_backtrace());
+  const auto has = [&](const char* part) { return text.find(part) != std::string::npos; };
+  if (is_of_operation(text)) return text;
+  if (has("can't allocate memory") || has("not enough memory")) return kMemory;
+  if (has("out of memory")) return kGpuMemory;
+  if (has("CUDA error") || has("CUDA driver")) {
+    return "the GPU reports " + shown(text, 300) + ": see nvidia-smi, or add --device cpu";
+  }
+  return internal(" in torch", text);
+}
+
+int print(const std::string& text, const char* all, int status) {
+  // One call: lines of several processes do not mix.
+  std::fprintf(stderr, "seer: error: %s\n", one_line(text, limits::kMessageLength).c_str());
+  if (is_debug() && all != nullptr) {
+    for (std::string_view rest = all; !rest.empty();) {
+      const size_t end = std::min(rest.find('\n'), rest.size());
+      std::fprintf(stderr, "%s\n", one_line(rest.substr(0, end), limits::kMessageLength).c_str());
+      rest.remove_prefix(std::min(end + 1, rest.size()));
+    }
+  }
+  return status;
+}
+
+// A message of several lines as one.
+std::string joined(std::string text) {
+  while (text.ends_with('\n')) text.pop_back();
+  for (size_t at = 0; (at = text.find('\n', at)) != std::string::npos;) text.replace(at, 1, " ");
+  return text;
+}
+
+// Whether the stream was closed when the program began.
+bool open_on_null(int fd, int mode) {
+  if (::fcntl(fd, F_GETFD) >= 0 || errno != EBADF) return false;
+  return ::open("/dev/null", mode) == fd;
+}
+
+}  // namespace
+
+int report_error() {
+  try {
+    throw;
+  } catch (const UsageError& e) {
+    return print(joined(e.what()), nullptr, 2);
+  } catch (const Error& e) {
+    return print(joined(e.what()), nullptr, 1);
+  } catch (const c10::OutOfMemoryError& e) {
+    return print(message(kGpuMemory, " (", first_line(e.what_without_backtrace()), ")"), e.what(),
+                 1);
+  } catch (const c10::Error& e) {
+    return print(text_of(e), e.what(), 1);
+  } catch (const std::bad_alloc&) {
+    return print(kMemory, nullptr, 1);
+  } catch (const std::filesystem::filesystem_error& e) {
+    std::string paths = e.path1().string();
+    if (!e.path2().empty()) paths += " and " + e.path2().string();
+    return print(paths + ": " + e.code().message(), e.what(), 1);
+  } catch (const std::exception& e) {
+    return print(internal("", e.what()), e.what(), 1);
+  } catch (...) {
+    return print(internal("", "an exception of an unknown type"), nullptr, 1);
+  }
+}
+
+void report_errors_of_threads() {
+  std::set_terminate([] {
+    if (std::current_exception() == nullptr) std::abort();
+    std::_Exit(report_error());
+  });
+}
+
+void open_standard_streams() {
+  // In the order of their numbers, as open() takes the lowest. For the wrong direction, so that
+  // reading and writing fail as on a closed stream; only errors have nowhere to go.
+  open_on_null(0, O_WRONLY);
+  open_on_null(1, O_RDONLY);
+  open_on_null(2, O_WRONLY);
+}
+
+void check_standard_output() {
+  errno = 0;
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return;
+  fail("cannot write to standard output: ", errno == EBADF ? "it is closed"
+                                            : errno == 0   ? "the results did not arrive"
+                                                           : std::strerror(errno));
+}
+
+}  // namespace seer::cli

@@ -1,0 +1,20 @@
+#pragma once
+// The one place where errors reach the terminal.
+
+namespace seer::cli {
+
+// Within a catch block: writes the exception on one line of standard error and returns the exit status,
+// 2 for wrong usage, else 1. Whatever the text holds, it is made fit for a terminal. With
+// SEER_LOG=debug torch's call stack follows.
+int report_error();
+
+// Exceptions that leave a thread, too, end the program with such a line.
+void report_errors_of_threads();
+
+// Opens closed standard streams on /dev/null, so that no file of the program gets their numbers. What
+// is written to a standard output that was closed still fails.
+void open_standard_streams();
+// Error: what was printed on standard output did not arrive.
+void check_standard_output();
+
+}  // namespace seer::cli
