@@ -18,6 +18,7 @@ inline constexpr int64_t kStepTokens = int64_t{1} << 40;  // of all sequences of
 inline constexpr int64_t kSequences = int64_t{1} << 20;   // of a step; windows, documents
 inline constexpr int64_t kSteps = 1'000'000'000;          // of a run
 inline constexpr int kThreads = 1024;
+inline constexpr int kHeartbeatSeconds = 24 * 3600;
 inline constexpr int kHeads = 4096, kHeadDim = 4096, kLayers = 1024, kHidden = 1 << 20;
 inline constexpr int kGateDim = 1024;
 

@@ -2,6 +2,9 @@
 
 #include "seer/train/distill.h"
 
+#include <chrono>
+#include <cmath>
+
 #include "seer/base/limits.h"
 #include "seer/cli/data_args.h"
 #include "seer/cli/settings.h"
@@ -15,6 +18,7 @@ int distill(int argc, char** argv, int first) {
   DataArgs data;
   LoopArgs loop;
   train::DistillSettings s;
+  double heartbeat = std::chrono::duration<double>(train::Ranks::kSilence).count();
   Args args("distill",
             "Trains a model's gates on its own attention maps; the model stays as it is. With "
             "several GPUs or machines: torchrun --no-python seer distill ...");
@@ -40,6 +44,10 @@ int distill(int argc, char** argv, int first) {
            "steps of warm-up, then cosine to 0");
   args.add("weight-decay", s.adamw.weight_decay, range(0, 100), "of AdamW, decoupled");
   args.add("seed", s.seed, at_least(0), "of the gates' first weights and the order of the data");
+  args.group("Several processes");
+  args.add(
+      "heartbeat", heartbeat, range(1, limits::kHeartbeatSeconds),
+      "seconds without a sign of life after which a process counts as gone and ends the others");
   args.when_read([&] {
     if (s.states_on_host && !model_args.stream) {
       throw UsageError("--states-on-host: hidden states wait in host memory only with --stream");
@@ -52,7 +60,8 @@ int distill(int argc, char** argv, int first) {
   s.loop.out = loop.out;
   s.tokenizer = model_args.model;
   s.data.threads = model_args.threads;
-  const auto ranks = train::Ranks::from_environment(model_args.resolved_device());
+  const auto ranks = train::Ranks::from_environment(
+      model_args.resolved_device(), std::chrono::milliseconds(std::llround(heartbeat * 1000)));
   s.loop.ranks = ranks.get();
   s.data.show_progress = ranks->is_first();
   const models::Decoder model = model_args.load();

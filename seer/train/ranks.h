@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <chrono>
 #include <memory>
 
 namespace seer::train {
@@ -12,9 +13,13 @@ class Ranks {
  public:
   // From torchrun's environment (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT): sums over NCCL on GPUs,
   // over Gloo on CPUs. One process alone where WORLD_SIZE is not set, or 1. Waits for all processes.
+  // A process that gives no sign of life for `limit` counts as gone, which ends the others: with an
+  // error from the sum that they wait for, or with no more than the line that says so.
   // Error: a variable is missing, no number or out of range; the others do not come within ten
   // minutes.
-  static std::unique_ptr<Ranks> from_environment(const at::Device& device);
+  static std::unique_ptr<Ranks> from_environment(const at::Device& device,
+                                                 std::chrono::milliseconds limit = kSilence);
+  static constexpr std::chrono::seconds kSilence{15};
 
   // Whether torchrun has started the processes again (--max-restarts), with the same arguments.
   static bool started_again();

@@ -141,30 +141,30 @@ def test_a_dead_process_ends_the_others_and_the_run_goes_on(text, tmp_path, devi
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_three_processes_name_the_dead_one(text, tmp_path):
-    """Also those that only find the others leaving, and whoever holds the store."""
+@pytest.mark.parametrize("still", [0, 1])
+def test_a_process_that_stands_still_ends_the_others(text, tmp_path, still):
+    """Without a word, as on a machine that has lost its power: no connection breaks. Rank 0 holds the store."""
     port, out = free_port(), tmp_path / "out"
-    processes = [start(rank, port, arguments(text, out, steps=200, **{"save-every": 1}), size=3) for rank in range(3)]
-    wait_for_checkpoint(out, processes[2])
-    processes[2].send_signal(signal.SIGKILL)
-    for process in processes[:2]:
-        assert process.wait(timeout=120) == 1
-        said = said_by(process)
-        assert len(said) == 1 and "rank 2 does not answer any more" in said[0], said
-
-
-def test_a_process_that_stands_still_ends_the_others(text, tmp_path):
-    """Without a word, as on a machine that has lost its power: no connection breaks."""
-    port, out = free_port(), tmp_path / "out"
-    moving, still = (start(rank, port, arguments(text, out, steps=200, **{"save-every": 1})) for rank in (0, 1))
-    wait_for_checkpoint(out, still)
-    still.send_signal(signal.SIGSTOP)
+    processes = [start(rank, port, arguments(text, out, steps=200, heartbeat=3, **{"save-every": 1})) for rank in (0, 1)]
+    stopped, moving = processes[still], processes[1 - still]
+    wait_for_checkpoint(out, stopped)
+    stopped.send_signal(signal.SIGSTOP)
     try:
         assert moving.wait(timeout=60) == 1
         said = said_by(moving)
-        assert len(said) == 1 and "rank 1 does not answer any more" in said[0], said
+        assert len(said) == 1 and re.search(rf"rank {still}\)? does not answer any more", said[0]), said
     finally:
-        still.kill()
+        stopped.kill()
+
+
+def test_output_that_nobody_reads_ends_a_process_quietly(text, tmp_path):
+    """Though broken sockets are errors."""
+    port = free_port()
+    processes = [start(rank, port, arguments(text, tmp_path / "out", heartbeat=3)) for rank in (0, 1)]
+    processes[0].stdout.close()
+    assert processes[0].wait(timeout=120) == -signal.SIGPIPE
+    assert said_by(processes[0]) == []
+    processes[1].wait(timeout=120)
 
 
 def test_machines_that_count_restarts_differently_find_each_other(text, tmp_path):
