@@ -1,7 +1,6 @@
 #include "seer/base/file.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -137,35 +136,6 @@ void remove_unfinished(const std::filesystem::path& folder, const std::string& b
       std::filesystem::remove(entry.path());
     }
   }
-}
-
-FileLock::FileLock(const std::filesystem::path& path) : path_(path) {
-  std::error_code error;
-  std::filesystem::create_directories(path.parent_path(), error);
-  fd_ = ::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644);
-  if (fd_ < 0) fail("cannot write ", path.string(), ": ", reason());
-}
-
-FileLock::~FileLock() {
-  if (fd_ >= 0) ::close(fd_);
-}
-
-bool FileLock::take(int flags) {
-  while (::flock(fd_, LOCK_EX | flags) != 0) {
-    if (errno == EINTR) continue;
-    if (errno == EWOULDBLOCK) return false;
-    fail("cannot lock ", path_.string(), ": ", reason(),
-         "; choose a folder on another file system");
-  }
-  return true;
-}
-
-bool FileLock::try_lock() {
-  return take(LOCK_NB);
-}
-
-void FileLock::lock() {
-  take(0);
 }
 
 }  // namespace seer

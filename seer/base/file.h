@@ -40,23 +40,4 @@ void write_file_atomic(const std::filesystem::path& path, std::string_view text)
 // names begin so. For whoever alone may write them.
 void remove_unfinished(const std::filesystem::path& folder, const std::string& begin = "");
 
-// A lock between processes, on a file that is made for it. Held from lock() on until this object or
-// its process ends, however it ends. Error: the file system has no locks.
-class FileLock {
- public:
-  explicit FileLock(const std::filesystem::path& path);
-  ~FileLock();
-  FileLock(const FileLock&) = delete;
-  FileLock& operator=(const FileLock&) = delete;
-  // False: another process has it.
-  bool try_lock();
-  void lock();  // waits
-
- private:
-  std::filesystem::path path_;
-  int fd_ = -1;
-
-  bool take(int flags);
-};
-
 }  // namespace seer

@@ -57,17 +57,6 @@ TEST(File, WhatWasNotFinishedIsRemovedAndNothingElse) {
   remove_unfinished(folder / "not there");
 }
 
-TEST(FileLock, OneHoldsIt) {
-  const std::filesystem::path path = std::filesystem::path(testing::TempDir()) / "of" / "a.lock";
-  FileLock other(path);
-  {
-    FileLock first(path);
-    EXPECT_TRUE(first.try_lock());
-    EXPECT_FALSE(other.try_lock());
-  }
-  EXPECT_TRUE(other.try_lock());
-}
-
 TEST(File, AFailedWriteKeepsTheOldFile) {
   const fs::path folder = fs::path(testing::TempDir()) / "file_test_failed";
   fs::remove_all(folder);

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "seer/base/file.h"
+#include "seer/base/file_lock.h"
 
 namespace seer::train {
 

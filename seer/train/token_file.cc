@@ -13,8 +13,10 @@
 #include <thread>
 #include <vector>
 
+#include "seer/base/cpus.h"
 #include "seer/base/error.h"
 #include "seer/base/file.h"
+#include "seer/base/file_lock.h"
 #include "seer/base/progress.h"
 #include "seer/base/random.h"
 #include "seer/io/safetensors.h"
@@ -273,6 +275,7 @@ std::shared_ptr<const TokenFile> open_tokens(const std::filesystem::path& text,
     }
     lock.lock();
   }
+  lock.beat();
   // Whoever waits for it finds the tokens then, or an error to repeat.
   struct Removal {
     const std::filesystem::path& path;
@@ -283,7 +286,7 @@ std::shared_ptr<const TokenFile> open_tokens(const std::filesystem::path& text,
   } const removal{lock_path};
   remove_unfinished(path.parent_path(), path.filename().string());
   if (!std::filesystem::exists(path)) {
-    if (threads <= 0) threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+    if (threads <= 0) threads = usable_cpus();
     if (tokenizer.vocab_size() <= kNarrowVocabulary) {
       tokenise<uint16_t>(text, tokenizer, threads, path, show_progress);
     } else {

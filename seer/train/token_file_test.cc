@@ -9,6 +9,7 @@
 
 #include "seer/base/error.h"
 #include "seer/base/file.h"
+#include "seer/base/file_lock.h"
 #include "seer/io/safetensors.h"
 #include "seer/train/data.h"
 #include "seer/train/run_fixture.h"
