@@ -47,6 +47,10 @@ std::string count_text(double count) {
   return format(pattern, scaled, is_million ? 'M' : 'k');
 }
 
+void print_line(const std::string& line, std::FILE* out) {
+  std::fprintf(out, "%s\n", one_line(line, limits::kMessageLength).c_str());
+}
+
 Progress::Progress(std::string label, int64_t total, int64_t first, bool shown, std::FILE* out)
     : label_(std::move(label)),
       total_(total),
@@ -121,8 +125,8 @@ void Progress::part(double share, const std::string& what) {
 
 void Progress::note(const std::string& line) {
   if (!shown_) return;
-  std::fprintf(out_, "%s%s\n", line_is_open_ ? "\r\x1b[K" : "",
-               one_line(line, limits::kMessageLength).c_str());
+  if (line_is_open_) std::fputs("\r\x1b[K", out_);
+  print_line(line, out_);
   std::fflush(out_);
   line_is_open_ = false;
 }

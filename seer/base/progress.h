@@ -14,6 +14,9 @@ std::string duration_text(double seconds);
 // A count with a unit letter: "950", "12.3 k", "1.06 M".
 std::string count_text(double count);
 
+// A line that may hold strings from outside, fit for a terminal.
+void print_line(const std::string& line, std::FILE* out = stderr);
+
 // Counts steps of `total` (0: unknown). `first` were done before (a resumed run): they do not count
 // for the time left. Prints nothing where `shown` is false.
 class Progress {

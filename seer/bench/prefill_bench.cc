@@ -18,7 +18,9 @@
 
 #include "seer/base/error.h"
 #include "seer/base/first_line.h"
+#include "seer/base/progress.h"
 #include "seer/base/random.h"
+#include "seer/base/shown.h"
 #include "seer/bench/bench.h"
 #include "seer/bench/op_stopwatch.h"
 #include "seer/bench/peak_memory.h"
@@ -117,9 +119,8 @@ class Variant {
       throw;
     } catch (const c10::Error& error) {
       if (kind_.empty()) throw;
-      const std::string why = first_line(error.what_without_backtrace());
-      std::fprintf(stderr, "seer bench: %s is left out: torch says \"%s\"\n", name.c_str(),
-                   why.c_str());
+      print_line(message("seer bench: ", name, " is left out: torch says ",
+                         shown(first_line(error.what_without_backtrace()), 300)));
       return false;
     }
     runs_.clear();

@@ -5,12 +5,13 @@
 
 #include "seer/base/json.h"
 #include "seer/base/output.h"
+#include "seer/base/progress.h"
 #include "seer/base/shown.h"
 
 namespace seer::cli {
 namespace {
 
-constexpr size_t kAboutLength = 1000;
+constexpr size_t kPathLength = 300;
 
 std::string type_text(Kind kind, bool is_list) {
   const char* name = kind == Kind::whole ? "INT" : kind == Kind::real ? "NUMBER" : "TEXT";
@@ -249,13 +250,13 @@ void Args::read_config() {
   }
   if (paths[0].empty()) throw UsageError("--config \"\": want a JSON file");
   const nlohmann::json json = read_json(paths[0]);
-  const std::string file = one_line(paths[0], kAboutLength);
+  const std::string file = one_line(paths[0], kPathLength);
   if (!json.is_object()) throw UsageError(file + ": want one JSON object with settings");
   for (const auto& [key, value] : json.items()) {
     if (key == "about") {
       if (!value.is_string())
         throw UsageError(file + ": \"about\" is a line of text that is shown");
-      std::fprintf(stderr, "%s\n", one_line(value.get<std::string>(), kAboutLength).c_str());
+      print_line(value.get<std::string>());
       continue;
     }
     Setting* setting = find(key);

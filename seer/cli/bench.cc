@@ -10,7 +10,7 @@
 
 #include "seer/base/limits.h"
 #include "seer/base/output.h"
-#include "seer/base/shown.h"
+#include "seer/base/progress.h"
 #include "seer/cli/bench_distill.h"
 #include "seer/cli/settings.h"
 #include "seer/cli/verbs.h"
@@ -188,7 +188,7 @@ int bench(int argc, char** argv, int first) {
   std::fputs(text.c_str(), stdout);
   if (!out.empty()) {
     write_json(path, record());
-    std::printf("written: %s\n", one_line(path, limits::kMessageLength).c_str());
+    print_line("written: " + path, stdout);
   }
   return 0;
 }

@@ -70,7 +70,8 @@ void print_result(const char* verb, const train::RunResult& result, const std::s
   if (result.skipped_documents > 0) {
     std::printf(", %lld documents skipped", static_cast<long long>(result.skipped_documents));
   }
-  std::printf("\nwritten: %s\n", one_line(out, limits::kMessageLength).c_str());
+  std::puts("");
+  print_line("written: " + out, stdout);
 }
 
 }  // namespace seer::cli

@@ -7,9 +7,8 @@
 
 #include "seer/base/file.h"
 #include "seer/base/json.h"
-#include "seer/base/limits.h"
 #include "seer/base/output.h"
-#include "seer/base/shown.h"
+#include "seer/base/progress.h"
 #include "seer/cli/settings.h"
 #include "seer/cli/verbs.h"
 #include "seer/io/safetensors.h"
@@ -66,8 +65,8 @@ int logits(int argc, char** argv, int first) {
   const at::Tensor result = model.logits(hidden).to(at::kFloat).cpu().contiguous();
   io::write_safetensors(out, {models::tensor_record("logits", result)});
   // Not among the bytes of a file that goes to standard output.
-  std::fprintf(output_at(out).replaced.empty() ? stderr : stdout, "%s: logits of %zu tokens\n",
-               one_line(out, limits::kMessageLength).c_str(), ids.size());
+  print_line(message(out, ": logits of ", ids.size(), " tokens"),
+             output_at(out).replaced.empty() ? stderr : stdout);
   return 0;
 }
 
