@@ -1,16 +1,20 @@
 #!/usr/bin/env python3
 """Converts published gates (config.json + attn_gate_weights.pth) to safetensors.
 
-    python tools/convert_gates.py FOLDER [OUT]
+    python tools/convert_gates.py FOLDER [OUT] [--model MODEL]
 
+With --model, the folder of the model that they were made for, config.json also gets the fingerprint of its
+weights, so that seer refuses to use them with another one; gates that are safetensors already get no more than that.
 The .pth file is a pickle: it is read by torch's weights-only loader, which builds tensors and runs
 nothing. OUT (default: FOLDER) gets config.json and attn_gate_weights.safetensors with the same tensors
 under the same names. Needs torch alone.
 """
 import argparse
 import json
+import mmap
 import os
 import pathlib
+import re
 import struct
 import sys
 import tempfile
@@ -70,28 +74,103 @@ def safetensors_parts(weights):
         yield tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
+MASK = 2 ** 64 - 1
+# What seer's decoder reads of a model's files.
+READ = re.compile(r"lm_head\.weight|model\.(embed_tokens|norm)\.weight|model\.layers\.\d+\.("
+                  r"(input|post_attention)_layernorm|self_attn\.([qkvo]|qkv)_proj|self_attn\.[qk]_norm|"
+                  r"mlp\.(gate|up|down|gate_up)_proj)\.(weight|bias)")
+
+
+def mix64(x):
+    x = (x + 0x9e3779b97f4a7c15) & MASK
+    x = ((x ^ (x >> 30)) * 0xbf58476d1ce4e5b9) & MASK
+    x = ((x ^ (x >> 27)) * 0x94d049bb133111eb) & MASK
+    return x ^ (x >> 31)
+
+
+def fnv1a64(text):
+    value = 0xcbf29ce484222325
+    for byte in text.encode():
+        value = ((value ^ byte) * 0x100000001b3) & MASK
+    return value
+
+
+def sum_of(values):
+    """Of a weight's sample; seer/models/fingerprint.h says which values these are."""
+    count = values.numel()
+    runs = [values] if count <= 1024 else [values[i * (count - 64) // 15:][:64] for i in range(16)]
+    bits = torch.cat([run.to(torch.float32) for run in runs]).view(torch.int32).tolist()
+    return sum(mix64(j << 32 | (word & 0xffffffff)) for j, word in enumerate(bits)) & MASK
+
+
+def sums_of(path, names=None):
+    dtypes = {name: dtype for dtype, name in DTYPES.items()} | {"F64": torch.float64}
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as data:
+        begin = 8 + struct.unpack("<Q", data[:8])[0]
+        for name, entry in json.loads(data[8:begin]).items():
+            if not READ.fullmatch(name) or (names is not None and name not in names):
+                continue
+            if entry["dtype"] not in dtypes:
+                fail(f"{path}: {name} is of type {entry['dtype']}, want one of {', '.join(dtypes)}")
+            dtype, (first, last) = dtypes[entry["dtype"]], entry["data_offsets"]
+            values = torch.frombuffer(data, dtype=dtype, offset=begin + first, count=(last - first) // dtype.itemsize)
+            yield name, sum_of(values)
+            del values  # the file cannot be closed before
+
+
+def fingerprint(model):
+    index = model / "model.safetensors.index.json"
+    try:
+        if (model / "model.safetensors").exists():
+            sums = dict(sums_of(model / "model.safetensors"))
+        else:
+            files = json.loads(index.read_bytes())["weight_map"]
+            sums = {}
+            for file in sorted(set(files.values())):
+                sums.update(sums_of(model / file, {name for name, of in files.items() if of == file}))
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}; --model wants a folder with safetensors")
+    except (ValueError, KeyError, struct.error) as error:
+        fail(f"{model}: its safetensors cannot be read ({error})")
+    if not sums:
+        fail(f"{model} holds no weights of a language model")
+    if sums.get("lm_head.weight") == sums.get("model.embed_tokens.weight"):
+        sums.pop("lm_head.weight", None)
+    return f"seer-1:{sum(mix64(fnv1a64(name) ^ x) for name, x in sums.items()) & MASK:016x}"
+
+
 def main():
     parser = argparse.ArgumentParser(description="published gates (.pth) to safetensors")
     parser.add_argument("folder", type=pathlib.Path, help="with config.json and attn_gate_weights.pth")
     parser.add_argument("out", type=pathlib.Path, nargs="?", help="default: the same folder")
+    parser.add_argument("--model", type=pathlib.Path, help="folder of the model that they were made for")
     args = parser.parse_args()
     out = args.out or args.folder
     try:
         config = (args.folder / "config.json").read_bytes()
-        json.loads(config)
+        settings = json.loads(config)
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}")
     except ValueError:
         fail(f"{args.folder / 'config.json'} is not valid JSON")
-    weights = load(args.folder / "attn_gate_weights.pth")
+    if args.model:
+        settings["base_model"] = settings.get("base_model") or str(args.model)
+        settings["base_model_fingerprint"] = fingerprint(args.model)
+        config = (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
+    is_converted = args.model and out == args.folder and (out / "attn_gate_weights.safetensors").exists()
+    weights = None if is_converted else load(args.folder / "attn_gate_weights.pth")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if out != args.folder:
+        if out != args.folder or args.model:
             write_atomic(out / "config.json", [config])
-        write_atomic(out / "attn_gate_weights.safetensors", safetensors_parts(weights))
+        if weights:
+            write_atomic(out / "attn_gate_weights.safetensors", safetensors_parts(weights))
     except OSError as error:
         fail(f"cannot write in {out}: {error.strerror}")
-    print(f"{out / 'attn_gate_weights.safetensors'}: {len(weights)} tensors")
+    if args.model:
+        print(f"{out / 'config.json'}: {settings['base_model_fingerprint']}")
+    if weights:
+        print(f"{out / 'attn_gate_weights.safetensors'}: {len(weights)} tensors")
 
 
 if __name__ == "__main__":

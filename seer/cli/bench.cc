@@ -42,7 +42,7 @@ void prefill(const ModelArgs& model_args, const std::vector<std::string>& shapes
   };
   if (shapes.empty()) {
     const models::Decoder model = model_args.load();
-    run(model, *load_gates("", model_args.model, model, true), model_args.model);
+    run(model, *load_gates("", model_args, model, true), model_args.model);
   }
   for (const std::string& shape : shapes) {
     const models::Decoder model =
@@ -148,7 +148,7 @@ int bench(int argc, char** argv, int first) {
                                 [&](const Operation& o) { return operation == o.name; });
   const bool is_prefill = operation == "prefill", is_distill = operation == "distill";
   if (avx2) bench::limit_to_avx2();
-  if (model.threads > 0) at::set_num_threads(model.threads);
+  set_threads(model.threads);
 
   nlohmann::json rows = nlohmann::json::array();
   const at::Device device =

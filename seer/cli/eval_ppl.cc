@@ -19,13 +19,14 @@ int eval_ppl(int argc, char** argv, int first) {
   std::vector<int64_t> lengths{8192};
   Args args("eval ppl", "Perplexity of a model with dense and with sparse attention.");
   args.add("gates", folder, "folder of the gates; default: `gates` in the model's folder");
+  a.model.add_foreign_gates(args);
   args.add("lengths", lengths, range(2, limits::kTokens), "tokens of each document, BOS included");
   a.add(args, method_names(), "what is compared", {0.5, 0.7, 0.9});
   if (!args.parse(argc, argv, first)) return 0;
 
   const models::Decoder model = a.model.load();
   const io::Tokenizer tokenizer = a.model.tokenizer();
-  const auto gates = load_gates(folder, a.model.model, model, a.wants("seer"));
+  const auto gates = load_gates(folder, a.model, model, a.wants("seer"));
   const auto methods =
       make_methods(a.methods, a.select, gates ? gates->config().block_size : 64, a.seed);
 

@@ -55,12 +55,12 @@ std::vector<GateSet> load_sets(const std::vector<std::string>& folders, const Ev
   const bool required = a.wants("seer");
   std::vector<GateSet> sets;
   if (folders.empty()) {
-    sets.push_back({"gates", load_gates("", a.model.model, model, required)});
+    sets.push_back({"gates", load_gates("", a.model, model, required)});
     return sets;
   }
   const std::vector<std::string> names = names_of(folders);
   for (size_t i = 0; i < folders.size(); ++i) {
-    sets.push_back({names[i], load_gates(folders[i], a.model.model, model, required)});
+    sets.push_back({names[i], load_gates(folders[i], a.model, model, required)});
   }
   return sets;
 }
@@ -98,6 +98,7 @@ int eval_recall(int argc, char** argv, int first) {
       "gates", folders,
       "folders of gates to compare; default: `gates` in the model's folder. Baselines take the "
       "block size of the first");
+  a.model.add_foreign_gates(args);
   args.add("length", length, range(2, limits::kTokens), "tokens of each document, BOS included");
   args.output_file("png", png,
                    "also draw it: a heat map of layers and heads for each row of the table");

@@ -86,6 +86,7 @@ int generate(int argc, char** argv, int first) {
   Args args("generate", "Continues a prompt: sparse prefill, dense decode with a KV cache.");
   a.model.add(args);
   args.add("gates", a.gates, "folder of the gates; default: `gates` in the model's folder");
+  a.model.add_foreign_gates(args);
   args.add("method", a.method, one_of({"seer", "dense", "auto"}),
            "auto: seer where the model has gates and the prompt a block");
   a.select.add(args, {0.9});
@@ -121,7 +122,7 @@ int generate(int argc, char** argv, int first) {
   const io::Tokenizer tokenizer = a.model.tokenizer();
   const std::vector<int32_t> prompt = prompt_ids(a, tokenizer);
   const auto gates =
-      a.method == "dense" ? nullptr : load_gates(a.gates, a.model.model, model, a.method == "seer");
+      a.method == "dense" ? nullptr : load_gates(a.gates, a.model, model, a.method == "seer");
   const at::NoGradGuard no_grad;
   const auto dense = [&](const char* why) {
     std::fprintf(stderr, "seer generate: dense attention%s\n", why);

@@ -2,8 +2,6 @@
 
 #include "seer/train/pretrain.h"
 
-#include <ATen/Parallel.h>
-
 #include "seer/base/file.h"
 #include "seer/base/limits.h"
 #include "seer/cli/data_args.h"
@@ -99,7 +97,7 @@ int pretrain(int argc, char** argv, int first) {
     }
   });
   if (!args.parse(argc, argv, first)) return 0;
-  if (model.threads > 0) at::set_num_threads(model.threads);
+  set_threads(model.threads);
   data.fill(s.data);
   s.data.threads = model.threads;
   s.loop.out = loop.out;

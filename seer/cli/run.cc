@@ -118,6 +118,7 @@ int run(int argc, char** argv, int first) {
   args.add("methods", a.methods, one_of(method_names()), "what is compared");
   a.gate.add(args);
   args.add("gates", a.gates, "folder of gates to use instead of distilling");
+  a.model.add_foreign_gates(args);
   args.add("steps", a.steps, range(1, limits::kSteps),
            "steps of distillation, a window of at most 4096 tokens each");
   args.add("learning-rate", a.learning_rate, above(0, 100), "of distillation");
@@ -136,8 +137,9 @@ int run(int argc, char** argv, int first) {
               static_cast<long long>(split.held_out.length));
   std::fflush(stdout);
 
-  const models::Gates gates =
-      a.gates.empty() ? distil(a, model, split, tokenizer) : models::Gates::load(a.gates, model);
+  const models::Gates gates = a.gates.empty()
+                                  ? distil(a, model, split, tokenizer)
+                                  : std::move(*load_gates(a.gates, a.model, model, true));
   const auto methods = make_methods(a.methods, a.select, gates.config().block_size, a.seed);
   std::vector<eval::Row> rows;
   {

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <map>
 
+#include "seer/base/cpus.h"
 #include "seer/base/file.h"
 #include "seer/base/limits.h"
 #include "seer/base/shown.h"
@@ -84,7 +85,13 @@ void ModelArgs::add_device(Args& args, const std::string& help) {
 }
 
 void ModelArgs::add_threads(Args& args) {
-  args.add("threads", threads, range(0, limits::kThreads), "CPU threads; 0: all cores");
+  args.add("threads", threads, range(0, limits::kThreads),
+           "CPU threads; 0: OMP_NUM_THREADS, or as many as this process may use");
+}
+
+void ModelArgs::add_foreign_gates(Args& args) {
+  args.flag("foreign-gates", foreign_gates,
+            "use gates though they were made for a model of other weights or RoPE");
 }
 
 namespace {
@@ -114,8 +121,16 @@ at::ScalarType ModelArgs::resolved_dtype() const {
   return native ? at::kBFloat16 : at::kFloat;
 }
 
-models::Decoder ModelArgs::load() const {
+void set_threads(int threads) {
+  // OpenMP reads OMP_NUM_THREADS and the affinity mask, but knows nothing of a container's limit.
+  if (threads == 0 && std::getenv("OMP_NUM_THREADS") == nullptr) {
+    threads = std::min(usable_cpus(), at::get_num_threads());
+  }
   if (threads > 0) at::set_num_threads(threads);
+}
+
+models::Decoder ModelArgs::load() const {
+  set_threads(threads);
   return models::Decoder::load(model, resolved_dtype(), resolved_device(), stream);
 }
 
@@ -273,16 +288,24 @@ std::vector<eval::Method> make_methods(const std::vector<std::string>& names,
   return methods;
 }
 
-std::unique_ptr<models::Gates> load_gates(const std::string& folder,
-                                          const std::string& model_folder,
+std::unique_ptr<models::Gates> load_gates(const std::string& folder, const ModelArgs& model_args,
                                           const models::Decoder& model, bool required) {
+  const std::string& model_folder = model_args.model;
   const fs::path path = folder.empty() ? fs::path(model_folder) / "gates" : fs::path(folder);
   if (folder.empty() && !fs::exists(path)) {
     if (!required) return nullptr;
     fail("no gates in ", path.string(), ": train them with `seer distill --model ", model_folder,
          " --data TEXT --out FOLDER` and name the folder with --gates");
   }
-  return std::make_unique<models::Gates>(models::Gates::load(path, model));
+  auto gates =
+      std::make_unique<models::Gates>(models::Gates::load(path, model, model_args.foreign_gates));
+  if (gates->config().fingerprint.empty()) {
+    std::fprintf(stderr,
+                 "seer: note: %s does not tell which model these gates are of, nothing more than "
+                 "their shapes is checked\n",
+                 shown((path / "config.json").string(), 200).c_str());
+  }
+  return gates;
 }
 
 void write_json(const std::string& where, const nlohmann::json& json) {

@@ -23,6 +23,9 @@ std::string embedded_model();
 // UsageError where a model cannot be read from there: a name on Hugging Face, a file of another form.
 void check_model_folder(const std::string& flag, const std::string& path);
 
+// Of --threads; 0: OMP_NUM_THREADS, or all CPUs that this process may use.
+void set_threads(int threads);
+
 struct ModelArgs {
   std::string model = embedded_model();
   std::string device = "auto", dtype = "auto";
@@ -33,6 +36,9 @@ struct ModelArgs {
   // Parts of that, for verbs that do not need all. Whoever adds the model calls check_model_folder().
   void add_device(Args& args, const std::string& help);
   void add_threads(Args& args);
+  // For verbs that load gates, beside --gates.
+  bool foreign_gates = false;
+  void add_foreign_gates(Args& args);
   // Sets the number of threads, then loads.
   models::Decoder load() const;
   io::Tokenizer tokenizer() const;
@@ -65,8 +71,8 @@ std::vector<eval::Method> make_methods(const std::vector<std::string>& names,
 
 // Gates from `folder`, or from `gates` in the model's folder where `folder` is empty. Null where there are
 // none and they are not required; an error that says how to train them where they are.
-std::unique_ptr<models::Gates> load_gates(const std::string& folder,
-                                          const std::string& model_folder,
+// Says it where they do not tell which model they are of.
+std::unique_ptr<models::Gates> load_gates(const std::string& folder, const ModelArgs& model_args,
                                           const models::Decoder& model, bool required);
 
 // Writes `json` to standard output ("-") or atomically to a file; "" does nothing.

@@ -12,6 +12,7 @@ namespace {
 
 constexpr int kSmallestBlock = 16, kLargestBlock = 128;
 constexpr int kLargestGateDim = 1024;
+constexpr const char* kFingerprintKey = "base_model_fingerprint";
 
 // "maxminavg" -> 7. The poolings come in the order max, min, avg, each at most once; at least one.
 // 0: not of that form.
@@ -101,6 +102,7 @@ GateConfig read_gate_config(const std::filesystem::path& folder) {
              "\" is missing; this is a model's config.json, not a gate's");
   GateConfig config;
   config.base_model = fields.string_or("base_model", "");
+  config.fingerprint = fields.string_or(kFingerprintKey, "");
   config.type = fields.string_or(type_key, "");
   config.block_size =
       static_cast<int>(fields.integer_or("seerattn_gate_block_size", 1, 1 << 20, 64));
@@ -118,6 +120,7 @@ void write_gate_config(const std::filesystem::path& folder, const nlohmann::json
                        const GateConfig& config) {
   nlohmann::json json = base_config;
   json["base_model"] = config.base_model;
+  if (!config.fingerprint.empty()) json[kFingerprintKey] = config.fingerprint;
   json["seerattn_gate_type"] = config.type;
   json["seerattn_gate_block_size"] = config.block_size;
   json["seerattn_gate_hidden_size"] = config.gate_dim;

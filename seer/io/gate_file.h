@@ -14,7 +14,8 @@ namespace seer::io {
 
 // What a gate is: its form, poolings and sizes. Keys of config.json in brackets.
 struct GateConfig {
-  std::string base_model;                // [base_model]  informative
+  std::string base_model;   // [base_model]  as people call it
+  std::string fingerprint;  // [base_model_fingerprint]  of its weights; empty: not known
   std::string type = "Qavg_Kmaxminavg";  // [seerattn_gate_type]  poolings of q and k
   int block_size = 64;                   // [seerattn_gate_block_size]  tokens, 16 ... 128, by 16
   int gate_dim = 0;                      // [seerattn_gate_hidden_size]  0: the model's head size

@@ -87,6 +87,7 @@ TEST(GateNames, AsPublished) {
 TEST_F(GateFile, RoundTripKeepsTheModelsKeys) {
   GateConfig config;
   config.base_model = "some/model";
+  config.fingerprint = "seer-1:0123456789abcdef";
   config.type = "Qmaxavg_Kmin";
   config.block_size = 32;
   config.gate_dim = 96;
@@ -94,6 +95,7 @@ TEST_F(GateFile, RoundTripKeepsTheModelsKeys) {
   write_gate_config(folder_, {{"hidden_size", 64}, {"model_type", "llama"}}, config);
   const GateConfig read = read_gate_config(folder_);
   EXPECT_EQ(read.base_model, config.base_model);
+  EXPECT_EQ(read.fingerprint, config.fingerprint);
   EXPECT_EQ(read.type, config.type);
   EXPECT_EQ(read.block_size, 32);
   EXPECT_EQ(read.gate_dim, 96);

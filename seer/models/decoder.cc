@@ -12,6 +12,7 @@
 #include <cmath>
 
 #include "seer/base/error.h"
+#include "seer/models/fingerprint.h"
 #include "seer/models/layer_stream.h"
 #include "seer/models/rope.h"
 
@@ -131,6 +132,14 @@ Decoder::Decoder(io::ModelConfig config, ModelWeights weights)
 
 Decoder::~Decoder() = default;
 Decoder::Decoder(Decoder&&) noexcept = default;
+
+Decoder::Origin Decoder::origin() const {
+  if (!origin_.fingerprint.empty()) return origin_;
+  Fingerprint fingerprint;
+  ModelWeights weights = *weights_;  // tensors are shared, not copied
+  for (const auto& [name, weight] : named_weights(weights)) fingerprint.add(name, *weight);
+  return {"", fingerprint.text()};
+}
 
 void Decoder::stream_layers() {
   stream_ = std::make_unique<LayerStream>(weights_->layers, device());

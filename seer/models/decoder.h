@@ -63,6 +63,12 @@ class Decoder {
   // Streamed layers are in host memory.
   ModelWeights& weights() { return *weights_; }
   const ModelWeights& weights() const { return *weights_; }
+  // What it is called and how its weights are told from others (fingerprint.h): of the folder that it
+  // was loaded from; of a model made in memory no name, and its weights as they are now.
+  struct Origin {
+    std::string name, fingerprint;
+  };
+  Origin origin() const;
   at::Device device() const { return weights_->embedding.device(); }
   at::ScalarType dtype() const { return weights_->embedding.scalar_type(); }
 
@@ -92,6 +98,7 @@ class Decoder {
 
  private:
   io::ModelConfig config_;
+  Origin origin_;
   // On the heap, so that the stream finds the layers when the decoder has moved.
   std::unique_ptr<ModelWeights> weights_;
   std::unique_ptr<LayerStream> stream_;

@@ -11,6 +11,7 @@
 
 #include "seer/base/error.h"
 #include "seer/base/random.h"
+#include "seer/base/shown.h"
 #include "seer/models/loader.h"
 #include "seer/models/rope.h"
 
@@ -52,6 +53,39 @@ RopeConfig gate_rope(const io::GateConfig& config, const io::ModelConfig& model)
 void check_fits(const io::GateConfig& config, const io::ModelConfig& model) {
   config.check(model.head_dim);
   gate_rope(config, model);
+}
+
+// RoPE by what it does, not by how it is written.
+bool same_turns(const RopeConfig& a, const RopeConfig& b) {
+  for (const int64_t length : {1'000, 32'000, 1'000'000}) {
+    const RopeFrequencies x = rope_frequencies(a, length), y = rope_frequencies(b, length);
+    if (x.inv_freq != y.inv_freq || x.attention_factor != y.attention_factor) return false;
+  }
+  return true;
+}
+
+// Between the model that gates were made for, as their folder has it, and this one, in all that their
+// q and k depend on. Empty: none.
+std::string difference_of_models(const std::filesystem::path& folder, const io::GateConfig& gate,
+                                 const Decoder& model) {
+  const Decoder::Origin origin = model.origin();
+  if (gate.fingerprint != origin.fingerprint) {
+    return message(shown(gate.base_model), " with weights ", shown(gate.fingerprint), ", not ",
+                   origin.fingerprint, " as in ", shown(origin.name));
+  }
+  const io::ModelConfig theirs = io::ModelConfig::read(folder), &ours = model.config();
+  if (!same_turns(theirs.rope, ours.rope)) {
+    return message("with the same weights but other RoPE settings (theta ", theirs.rope.theta, ", ",
+                   theirs.rope.type, "; here ", ours.rope.theta, ", ", ours.rope.type, ")");
+  }
+  if (theirs.rms_norm_eps != ours.rms_norm_eps) {
+    return message("with the same weights but rms_norm_eps ", theirs.rms_norm_eps, ", here ",
+                   ours.rms_norm_eps);
+  }
+  if (theirs.sliding_window != ours.sliding_window) {
+    return "with the same weights but other sliding windows";
+  }
+  return "";
 }
 
 at::Tensor draw(const std::vector<int64_t>& shape, uint64_t seed, uint64_t stream) {
@@ -112,7 +146,7 @@ Gates Gates::create(const io::GateConfig& config, const Decoder& model, uint64_t
   return gates;
 }
 
-Gates Gates::load(const std::filesystem::path& folder, const Decoder& model) {
+Gates Gates::load(const std::filesystem::path& folder, const Decoder& model, bool foreign) {
   Gates gates;
   gates.config_ = io::read_gate_config(folder);
   const std::string config_path = (folder / "config.json").string();
@@ -138,6 +172,13 @@ Gates Gates::load(const std::filesystem::path& folder, const Decoder& model) {
     weights.k = load('k', shapes.k);
     gates.layers_.push_back(std::move(weights));
   }
+  if (!foreign && !gates.config_.fingerprint.empty()) {
+    const std::string difference = difference_of_models(folder, gates.config_, model);
+    SEER_CHECK(difference.empty(), config_path, ": these gates were made for another model, ",
+               difference,
+               "; name that one with --model, train gates for this one with `seer distill`, ",
+               "or add --foreign-gates to use them all the same");
+  }
   return gates;
 }
 
@@ -155,7 +196,10 @@ void Gates::save(const std::filesystem::path& folder, const Decoder& model) cons
   }
   std::filesystem::create_directories(folder);
   io::write_safetensors(io::gate_weights_path(folder), records, {{"format", "pt"}});
-  io::write_gate_config(folder, model.config().raw, config_);
+  io::GateConfig config = config_;
+  config.base_model = model.origin().name;
+  config.fingerprint = model.origin().fingerprint;
+  io::write_gate_config(folder, model.config().raw, config);
 }
 
 at::Tensor Gates::scores(const AttentionInput& input, const torch_ops::Ragged& ragged,

@@ -24,8 +24,11 @@ class Gates {
   // New gates, N(0, 0.02) from `seed` (the published initialisation), for `model`.
   static Gates create(const io::GateConfig& config, const Decoder& model, uint64_t seed);
   // From a gate's folder. Error: gates of another model (layers, heads or sizes differ: expected
-  // and found), missing tensors, NaN or infinite weights.
-  static Gates load(const std::filesystem::path& folder, const Decoder& model);
+  // and found; or, unless `foreign` is taken, its weights, RoPE, norm or windows, where the folder
+  // tells them: config().fingerprint), missing tensors, NaN or infinite weights.
+  static Gates load(const std::filesystem::path& folder, const Decoder& model,
+                    bool foreign = false);
+  // Names `model` as what they were made for.
   void save(const std::filesystem::path& folder, const Decoder& model) const;
 
   const io::GateConfig& config() const { return config_; }

@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "seer/base/error.h"
+#include "seer/base/file.h"
 #include "seer/models/gate.h"
 #include "seer/models/loader.h"
 #include "seer/models/test_model.h"
@@ -196,6 +197,44 @@ TEST(GatesFolder, GatesOfAnotherModelAreNamed) {
               AllOf(HasSubstr("2 tensors"), HasSubstr("expected 3"), HasSubstr("another model")));
   EXPECT_THAT(load_error(folder.path, test::small_model(wider)),
               AllOf(HasSubstr("[4, 48, 16]"), HasSubstr("expected [8, 48, 16]")));
+}
+
+TEST(GatesFolder, GatesOfOtherWeightsAreRefused) {
+  const test::TemporaryFolder folder;
+  const Decoder model = test::small_model(), other = test::small_model(test::small_config(), 2);
+  Gates::create(small_gates(), model, 7).save(folder.path, model);
+  EXPECT_THAT(load_error(folder.path, other),
+              AllOf(HasSubstr((folder.path / "config.json").string()),
+                    HasSubstr(model.origin().fingerprint), HasSubstr(other.origin().fingerprint),
+                    HasSubstr("--foreign-gates")));
+  EXPECT_EQ(Gates::load(folder.path, other, /*foreign=*/true).layers().size(), 2u);
+
+  // As published ones: nothing is said of the weights.
+  const auto path = folder.path / "config.json";
+  auto json = nlohmann::json::parse(read_file(path));
+  json.erase("base_model_fingerprint");
+  write_file_atomic(path, json.dump());
+  const Gates gates = Gates::load(folder.path, other);
+  EXPECT_EQ(gates.config().fingerprint, "");
+}
+
+TEST(GatesFolder, GatesOfAnotherConfigAreRefused) {
+  const test::TemporaryFolder folder;
+  const Decoder model = test::small_model();
+  Gates::create(small_gates(), model, 7).save(folder.path, model);
+  const auto changed = [&](const char* key, const nlohmann::json& value) {
+    auto config = test::small_config();
+    config[key] = value;
+    return load_error(folder.path, test::small_model(config));
+  };
+  EXPECT_THAT(changed("rope_theta", 20000.0),
+              AllOf(HasSubstr("RoPE"), HasSubstr("theta 10000"), HasSubstr("here 20000")));
+  EXPECT_THAT(changed("rope_scaling", {{"rope_type", "linear"}, {"factor", 2.0}}),
+              HasSubstr("RoPE"));
+  EXPECT_THAT(changed("rms_norm_eps", 0.5), HasSubstr("rms_norm_eps"));
+  EXPECT_EQ(changed("max_position_embeddings", 8192), "no error");
+  EXPECT_EQ(changed("torch_dtype", "bfloat16"), "no error");
+  EXPECT_EQ(changed("bos_token_id", 7), "no error");
 }
 
 TEST(GatesFolder, NotFiniteWeightsAreNamed) {

@@ -85,9 +85,12 @@ struct Loading {
   WeightFiles& files;
   at::ScalarType dtype;
   at::Device device;
+  Fingerprint& fingerprint;
 
   at::Tensor operator()(const std::string& name, at::IntArrayRef shape) const {
-    return load_tensor(files.holding(name), name, shape, dtype, device);
+    const at::Tensor stored = mapped_tensor(files.holding(name), name, shape);
+    fingerprint.add(name, stored);
+    return stored.to(device, dtype);
   }
   at::Tensor if_any(bool there, const std::string& name, at::IntArrayRef shape) const {
     return there ? (*this)(name, shape) : at::Tensor();
@@ -142,13 +145,30 @@ void fuse(LayerWeights& w, const std::string& layer,
   w.q = w.k = w.v = w.gate = w.up = at::Tensor();
 }
 
+// As people call a model: models--org--name/snapshots/... of a Hub cache is org/name, any other folder
+// is its path.
+std::string name_of(const std::filesystem::path& folder) {
+  const std::filesystem::path path = std::filesystem::weakly_canonical(folder);
+  const std::string snapshots = path.parent_path().filename().string();
+  const std::string cached = path.parent_path().parent_path().filename().string();
+  const std::string mark = "models--";
+  if (snapshots == "snapshots" && cached.starts_with(mark)) {
+    std::string name = cached.substr(mark.size());
+    if (const size_t at = name.find("--"); at != name.npos) name.replace(at, 2, "/");
+    return name;
+  }
+  const std::string given = folder.lexically_normal().string();
+  return given == "." || given.empty() ? path.string() : given;
+}
+
 }  // namespace
 
 ModelWeights load_weights(const std::filesystem::path& folder, const io::ModelConfig& config,
                           at::ScalarType dtype, const at::Device& device,
-                          const at::Device& layer_device) {
+                          const at::Device& layer_device, Fingerprint& fingerprint) {
   WeightFiles files(folder);
-  const Loading load{files, dtype, device}, load_layer{files, dtype, layer_device};
+  const Loading load{files, dtype, device, fingerprint},
+      load_layer{files, dtype, layer_device, fingerprint};
   const int64_t hidden = config.hidden_size;
   ModelWeights weights;
   weights.embedding = load("model.embed_tokens.weight", {config.vocab_size, hidden});
@@ -194,9 +214,11 @@ void save_model(const std::filesystem::path& folder, const nlohmann::json& confi
 Decoder Decoder::load(const std::filesystem::path& folder, at::ScalarType dtype,
                       const at::Device& device, bool streamed) {
   io::ModelConfig config = io::ModelConfig::read(folder);
-  ModelWeights weights =
-      load_weights(folder, config, dtype, device, streamed ? at::Device(at::kCPU) : device);
+  Fingerprint fingerprint;
+  ModelWeights weights = load_weights(folder, config, dtype, device,
+                                      streamed ? at::Device(at::kCPU) : device, fingerprint);
   Decoder model(std::move(config), std::move(weights));
+  model.origin_ = {name_of(folder), fingerprint.text()};
   if (streamed) model.stream_layers();
   return model;
 }

@@ -11,6 +11,7 @@
 #include "seer/io/model_config.h"
 #include "seer/io/safetensors.h"
 #include "seer/models/decoder.h"
+#include "seer/models/fingerprint.h"
 
 namespace seer::models {
 
@@ -20,10 +21,10 @@ namespace seer::models {
 // converted one at a time.
 // Error, with file and tensor: missing or truncated files, a tensor missing, of another shape or
 // not of f32, bf16, f16, a NaN or infinite value, a tensor that config.json does not account for.
-// Layers go to `layer_device`, the rest to `device`.
+// Layers go to `layer_device`, the rest to `device`. `fingerprint` gets all of them, as stored.
 ModelWeights load_weights(const std::filesystem::path& folder, const io::ModelConfig& config,
                           at::ScalarType dtype, const at::Device& device,
-                          const at::Device& layer_device);
+                          const at::Device& layer_device, Fingerprint& fingerprint);
 
 // Writes folder/model.safetensors in the weights' own type, then folder/config.json = `config`,
 // each atomically: a folder with a config.json is complete. `config` must describe the weights;
@@ -37,6 +38,10 @@ void save_model(const std::filesystem::path& folder, const nlohmann::json& confi
 // bf16 or f16, or holds a NaN or an infinite value.
 at::Tensor load_tensor(const io::SafetensorsFile& file, const std::string& name,
                        at::IntArrayRef shape, at::ScalarType dtype, const at::Device& device);
+
+// The same in the file's own type.
+at::Tensor mapped_tensor(const io::SafetensorsFile& file, const std::string& name,
+                         at::IntArrayRef shape);
 
 // A record of a contiguous CPU tensor, for write_safetensors; valid as long as the tensor is.
 io::NamedTensor tensor_record(const std::string& name, const at::Tensor& tensor);

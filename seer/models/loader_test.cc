@@ -1,6 +1,7 @@
 #include "seer/models/loader.h"
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/tensor.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -161,6 +162,62 @@ TEST(Load, WrongFolders) {
   EXPECT_THAT(error_of(folder.path), HasSubstr("not a name"));
   write_file_atomic(index, nlohmann::json{{"weight_map", {{"a", "x.safetensors"}}}}.dump());
   EXPECT_THAT(error_of(folder.path), HasSubstr("x.safetensors"));
+}
+
+// A model in two files, with an index.
+void save_sharded(const std::filesystem::path& folder, const Decoder& model) {
+  ModelWeights weights = model.weights();
+  std::vector<io::NamedTensor> shards[2];
+  nlohmann::json map;
+  for (const auto& [name, tensor] : named_weights(weights)) {
+    const size_t shard = map.size() % 2;
+    shards[shard].push_back(tensor_record(name, *tensor));
+    map[name] = message("part", shard, ".safetensors");
+  }
+  for (size_t i = 0; i < 2; ++i) {
+    io::write_safetensors(folder / message("part", i, ".safetensors"), shards[i]);
+  }
+  write_file_atomic(folder / "model.safetensors.index.json",
+                    nlohmann::json{{"weight_map", map}}.dump());
+  write_file_atomic(folder / "config.json", test::small_config().dump());
+}
+
+TEST(Fingerprint, IsThatOfTheFilesWhateverTheirForm) {
+  const test::TemporaryFolder one, two, wide;
+  const Decoder model = test::small_model();
+  save_model(one.path, test::small_config(), model.weights());
+  save_sharded(two.path, model);
+  const std::string fingerprint = load(one.path).origin().fingerprint;
+  EXPECT_EQ(load(two.path).origin().fingerprint, fingerprint);
+  EXPECT_EQ(load(one.path, at::kBFloat16).origin().fingerprint, fingerprint);
+  EXPECT_EQ(model.origin().fingerprint, fingerprint);
+
+  // One value of one of the small weights.
+  const Decoder other = test::small_model();
+  const at::Tensor norm = other.weights().norm;
+  norm.view({-1})[3].add_(1);
+  EXPECT_NE(other.origin().fingerprint, fingerprint);
+}
+
+TEST(Fingerprint, Values) {
+  const auto of = [](const at::Tensor& head) {
+    Fingerprint fingerprint;
+    fingerprint.add("model.embed_tokens.weight", at::arange(0, 5000, at::kFloat).view({50, 100}));
+    fingerprint.add("model.norm.weight", at::tensor({1.5f, -2.0f}).to(at::kBFloat16));
+    if (head.defined()) fingerprint.add("lm_head.weight", head);
+    return fingerprint.text();
+  };
+  // By tools/convert_gates.py.
+  EXPECT_EQ(of({}), "seer-1:0c8e853df6535a9c");
+  EXPECT_EQ(of(at::arange(0, 5000, at::kFloat)), of({})) << "a stored head that is tied";
+  EXPECT_EQ(of(at::arange(0, 5000, at::kFloat).add(1)), "seer-1:84da27bcf6615694");
+}
+
+TEST(Fingerprint, NamesOfHubFolders) {
+  const test::TemporaryFolder folder;
+  const auto path = folder.path / "models--Some-Org--A-Model" / "snapshots" / "0a1b";
+  save_model(path, test::small_config(), test::small_model().weights());
+  EXPECT_EQ(load(path).origin().name, "Some-Org/A-Model");
 }
 
 TEST(Load, TruncatedFile) {

@@ -56,6 +56,11 @@ bool any_not_finite(const void* data, int64_t count, at::ScalarType type) {
 
 at::Tensor load_tensor(const io::SafetensorsFile& file, const std::string& name,
                        at::IntArrayRef shape, at::ScalarType dtype, const at::Device& device) {
+  return mapped_tensor(file, name, shape).to(device, dtype);
+}
+
+at::Tensor mapped_tensor(const io::SafetensorsFile& file, const std::string& name,
+                         at::IntArrayRef shape) {
   const io::TensorRecord& record = file.at(name);
   const std::string where = file.path().string() + ": tensor " + name;
   SEER_CHECK(at::IntArrayRef(record.shape) == shape, where, " has shape ",
@@ -80,7 +85,7 @@ at::Tensor load_tensor(const io::SafetensorsFile& file, const std::string& name,
     tensor = at::empty(shape, options);
     if (record.bytes > 0) std::memcpy(tensor.data_ptr(), record.data, record.bytes);
   }
-  return tensor.to(device, dtype);
+  return tensor;
 }
 
 io::NamedTensor tensor_record(const std::string& name, const at::Tensor& tensor) {
