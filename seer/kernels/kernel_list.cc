@@ -3,6 +3,7 @@
 #include "seer/kernels/attn_gate/attn_gate.h"
 #include "seer/kernels/block_select/block_select.h"
 #include "seer/kernels/block_sparse_attn/block_sparse_attn.h"
+#include "seer/kernels/decode_attn/decode_attn.h"
 #include "seer/kernels/gate_loss/gate_loss.h"
 #include "seer/kernels/pooled_attn/pooled_attn.h"
 
@@ -25,6 +26,11 @@ std::vector<KernelStatus> kernel_list(const Device& device, DType dtype, int hea
   sparse.lists.block_q = sparse.lists.block_k = block;
   sparse.dtype = dtype;
   add(list, "block_sparse_attn", block_sparse_attn_impls(), sparse, device);
+  DecodeAttnParams decode{};
+  decode.num_q_heads = decode.num_kv_heads = decode.num_queries = 1;
+  decode.head_dim = head_dim;
+  decode.dtype = dtype;
+  add(list, "decode_attn", decode_attn_impls(), decode, device);
   PooledAttnParams pooled{};
   pooled.head_dim = head_dim;
   pooled.block_q = pooled.block_k = block;

@@ -129,7 +129,7 @@ TEST(BlockSparseAttn, ErrorsSayWhatIsWrong) {
   using P = BlockSparseAttnParams;
   expect_error([](Call&, P& p) { p.num_kv_heads = 3; }, "2 query heads do not share 3");
   expect_error([](Call&, P& p) { p.lists.num_heads = 5; }, "5 list heads, want 2");
-  expect_error([](Call&, P& p) { p.head_dim = 60; }, "cpu: head_dim is 60");
+  expect_error([](Call&, P& p) { p.head_dim = 264; }, "cpu: head_dim is 264, want at most 256");
   expect_error([](Call&, P& p) { p.lists.block_k = 24; }, "want a multiple of 16");
   expect_error([](Call&, P& p) { p.scale = 0; }, "scale is 0");
   expect_error([](Call& c, P&) { c.list[2] = 2; }, "row 1 of sequence 0 lists key block 2");

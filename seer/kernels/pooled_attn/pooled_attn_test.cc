@@ -85,7 +85,7 @@ TEST(PooledAttn, ErrorsSayWhatIsWrong) {
   using P = PooledAttnParams;
   expect_error([](Call&, P& p) { p.num_kv_heads = 3; }, "2 query heads do not share 3");
   expect_error([](Call&, P& p) { p.num_map_heads = 5; }, "5 map heads, want 2");
-  expect_error([](Call&, P& p) { p.head_dim = 60; }, "cpu: head_dim is 60");
+  expect_error([](Call&, P& p) { p.head_dim = 264; }, "cpu: head_dim is 264, want at most 256");
   expect_error([](Call&, P& p) { p.block_k = 24; }, "block_k is 24, want a multiple of 16");
   expect_error([](Call&, P& p) { p.scale = -1; }, "scale is -1");
   expect_error([](Call& c, P&) { c.cu_k[1] = 99; }, "cu_k goes from 0 to 99, want 0 to 100");

@@ -21,12 +21,13 @@ AttentionTile::AttentionTile(const TileEngine& engine, DType dtype, int head_dim
     : engine_(engine),
       dtype_(dtype),
       head_dim_(head_dim),
+      padded_(padded_head_dim(head_dim)),
       block_k_(block_k),
       step_blocks_(std::max(1, kStepKeys / block_k)),
       scale_log2_(scale * static_cast<float>(M_LOG2E)),
-      q_(size_t(kTileLanes) * head_dim * engine.element_bytes),
+      q_(size_t(kTileLanes) * padded_ * engine.element_bytes),
       s_(size_t(kTileLanes) * block_k * step_blocks_ * sizeof(float)),
-      acc_(size_t(kTileLanes) * head_dim * sizeof(float)) {}
+      acc_(size_t(kTileLanes) * padded_ * sizeof(float)) {}
 
 void AttentionTile::begin(std::span<const TileQuery> queries) {
   num_queries_ = static_cast<int>(queries.size());
@@ -68,7 +69,7 @@ void AttentionTile::add_step(std::span<const KvBlock> blocks, float* row_max) {
     values[i] = blocks[i].v;
     float* s = s_.as<float>() + size_t(i) * block_k_ * lanes_;
     float* top = row_max ? row_max + size_t(i) * lanes_ : i == 0 ? step_max_ : block_max;
-    engine_.scores(q_.as(), blocks[i].k, lanes_, block_k_, head_dim_, s, top);
+    engine_.scores(q_.as(), blocks[i].k, lanes_, block_k_, padded_, s, top);
     // Blocks that every query sees whole take no mask work.
     if (blocks[i].first_key + block_k_ - 1 > earliest_) {
       alignas(64) int32_t limit[kTileLanes];
@@ -86,13 +87,13 @@ void AttentionTile::add_step(std::span<const KvBlock> blocks, float* row_max) {
   const bool moved =
       engine_.softmax(scale_log2_, step_max_, lanes_, n * block_k_, s_.as<float>(), m_, l_, alpha_);
   const Blend blend = is_empty_ ? Blend::set : moved ? Blend::rescale : Blend::add;
-  engine_.accumulate(s_.as(), values, n, block_k_, lanes_, head_dim_, blend, alpha_,
+  engine_.accumulate(s_.as(), values, n, block_k_, lanes_, padded_, blend, alpha_,
                      acc_.as<float>());
   is_empty_ = false;
 }
 
 void AttentionTile::end() {
-  if (is_empty_) std::fill_n(acc_.as<float>(), size_t(lanes_) * head_dim_, 0.f);
+  if (is_empty_) std::fill_n(acc_.as<float>(), size_t(lanes_) * padded_, 0.f);
   engine_.finish(dtype_, acc_.as<float>(), m_, l_, lanes_, num_queries_, head_dim_, o_, lse_);
 }
 

@@ -49,7 +49,7 @@ class AttentionTile {
 
   const TileEngine& engine_;
   DType dtype_;
-  int head_dim_, block_k_, step_blocks_;
+  int head_dim_, padded_, block_k_, step_blocks_;
   float scale_log2_;
   AlignedBuffer q_, s_, acc_;
   int lanes_ = 0, num_queries_ = 0;

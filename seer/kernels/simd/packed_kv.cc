@@ -26,7 +26,8 @@ int64_t capacity_of(const KvSource& s, int64_t block_bytes) {
 PackedKv::PackedKv(const TileEngine& engine, const KvSource& source)
     : engine_(engine),
       source_(source),
-      block_bytes_(int64_t{source.block_k} * source.head_dim * engine.element_bytes),
+      block_bytes_(int64_t{source.block_k} * padded_head_dim(source.head_dim) *
+                   engine.element_bytes),
       capacity_(capacity_of(source, block_bytes_)),
       packed_(static_cast<size_t>(capacity_ * 2 * block_bytes_)) {}
 

@@ -27,6 +27,12 @@ inline __m512bh broadcast_pair(uint32_t pair) {
   return (__m512bh)_mm512_set1_epi32(int(pair));
 }
 
+// Eight features of a row from d on, those that it has; zeros behind them.
+inline __m128i load_eight(const uint16_t* row, int d, int head_dim) {
+  if (d + 8 <= head_dim) return _mm_loadu_si128((const __m128i*)(row + d));
+  return _mm_maskz_loadu_epi16(__mmask8((1 << (head_dim - d)) - 1), row + d);
+}
+
 // Four rows of eight bf16 (four words each) -> four words with one of each row, four times.
 void pack_keys(DType, const void* rows, int64_t row_stride, int valid, int keys, int head_dim,
                void* packed) {
@@ -36,7 +42,7 @@ void pack_keys(DType, const void* rows, int64_t row_stride, int valid, int keys,
     for (int d = 0; d < head_dim; d += 8, out += 16) {
       __m128 r[4];
       for (int i = 0; i < 4; ++i) {
-        r[i] = key + i < valid ? _mm_loadu_ps((const float*)(in + (key + i) * row_stride + d))
+        r[i] = key + i < valid ? (__m128)load_eight(in + (key + i) * row_stride, d, head_dim)
                                : _mm_setzero_ps();
       }
       _MM_TRANSPOSE4_PS(r[0], r[1], r[2], r[3]);
@@ -54,7 +60,7 @@ void pack_values(DType, const void* rows, int64_t row_stride, int valid, int key
     for (int d = 0; d < head_dim; d += 8) {
       __m128i r[2];
       for (int i = 0; i < 2; ++i) {
-        r[i] = key + i < valid ? _mm_loadu_si128((const __m128i*)(in + (key + i) * row_stride + d))
+        r[i] = key + i < valid ? load_eight(in + (key + i) * row_stride, d, head_dim)
                                : _mm_setzero_si128();
       }
       uint32_t* to = out + (d / 4 * (keys / 2) + key / 2) * 4;
@@ -72,7 +78,7 @@ void pack_queries(DType, const void* const* rows, int lanes, int head_dim, void*
       __m128 r[4];
       for (int i = 0; i < 4; ++i) {
         const auto* row = static_cast<const uint16_t*>(rows[lane + i]);
-        r[i] = row ? _mm_loadu_ps((const float*)(row + d)) : _mm_setzero_ps();
+        r[i] = row ? (__m128)load_eight(row, d, head_dim) : _mm_setzero_ps();
       }
       _MM_TRANSPOSE4_PS(r[0], r[1], r[2], r[3]);
       for (int i = 0; i < 4; ++i) _mm_store_ps(out + (d / 2 + i) * lanes + lane, r[i]);

@@ -7,7 +7,7 @@
 //
 //   lanes  queries of a tile, padded to a multiple of 16, at most kTileLanes
 //   keys   keys of a block, a multiple of 16, at most kMaxBlockKeys
-//   D      head size, a multiple of 8
+//   D      head size, at most kMaxHeadDim; packed ones are padded with zeros to a multiple of 8
 
 #include <cstdint>
 
@@ -18,6 +18,11 @@ namespace seer::kernels {
 inline constexpr int kTileLanes = 64;
 inline constexpr int kMaxBlockKeys = 128;
 inline constexpr int kMaxHeadDim = 256;
+
+// Features that a packed row has.
+constexpr int padded_head_dim(int head_dim) {
+  return (head_dim + 7) / 8 * 8;
+}
 
 // What accumulate() does with the output that is already there.
 enum class Blend { set, add, rescale };
@@ -35,6 +40,7 @@ struct TileEngine {
                       int head_dim, void* packed);
   // One row of D features per lane (null: zeros) -> [D / e][lanes][e].
   void (*pack_queries)(DType dtype, const void* const* rows, int lanes, int head_dim, void* packed);
+  // Those three and finish() take D itself, the other steps padded_head_dim(D).
 
   // s [keys][lanes] = k q^T, row_max [lanes] = the largest score of each lane.
   void (*scores)(const void* q, const void* k, int lanes, int keys, int head_dim, float* s,

@@ -14,16 +14,16 @@
 #include <cmath>
 
 #include "seer/kernels/simd/element.h"
+#include "seer/kernels/simd/exp2-inl.h"
 #include "seer/kernels/simd/tile_engine.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace seer::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Tiles are padded to 16 lanes, rows to 8 features: no vector may be longer than what it loads.
-using LaneTag = hn::CappedTag<float, 16>;
+// Tiles are padded to 16 lanes (LaneTag), rows to 8 features: no vector may be longer than what it
+// loads.
 using RowTag = hn::CappedTag<float, 8>;
-using Vector = hn::Vec<LaneTag>;
 
 // Highway 1.0.3 converts f16 with the CPU's instructions only from AVX2 on.
 #if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3
@@ -32,20 +32,20 @@ constexpr bool kHasF16 = true;
 constexpr bool kHasF16 = false;
 #endif
 
-// One row of n (a multiple of 8) features as f32: the row itself where it is f32, `buffer`
-// otherwise; zeros for a null row.
+// One row of n features as f32, zeros up to padded_head_dim(n): the row itself where it is that,
+// `buffer` otherwise; zeros for a null row.
 HWY_INLINE const float* load_row(DType dtype, const void* row, int n, float* HWY_RESTRICT buffer) {
   const RowTag d;
   const hn::Rebind<uint16_t, RowTag> half;
-  const int width = static_cast<int>(hn::Lanes(d));
-  if (row && dtype == DType::f32) return static_cast<const float*>(row);
-  if (!row) {
-    std::fill_n(buffer, n, 0.f);
-  } else if (dtype == DType::f16 && !kHasF16) {
-    for (int i = 0; i < n; ++i) buffer[i] = float_from_f16(static_cast<const uint16_t*>(row)[i]);
-  } else {
+  const int width = static_cast<int>(hn::Lanes(d)), size = padded_head_dim(n);
+  if (row && dtype == DType::f32 && n == size) return static_cast<const float*>(row);
+  int i = 0;
+  if (row && dtype == DType::f32) {
+    std::copy_n(static_cast<const float*>(row), n, buffer);
+    i = n;
+  } else if (row && (dtype == DType::bf16 || kHasF16)) {
     const auto* in = static_cast<const uint16_t*>(row);
-    for (int i = 0; i < n; i += width) {
+    for (; i + width <= n; i += width) {
       const auto bits = hn::LoadU(half, in + i);
       if (dtype == DType::bf16) {
         const auto wide = hn::PromoteTo(hn::Rebind<uint32_t, RowTag>(), bits);
@@ -56,6 +56,8 @@ HWY_INLINE const float* load_row(DType dtype, const void* row, int n, float* HWY
       }
     }
   }
+  for (; row && i < n; ++i) buffer[i] = load_element(dtype, row, i);
+  std::fill(buffer + i, buffer + size, 0.f);
   return buffer;
 }
 
@@ -75,13 +77,14 @@ void pack_keys(DType dtype, const void* rows, int64_t row_stride, int valid, int
                void* packed) {
   float* out = static_cast<float*>(packed);
   float buffer[4][kMaxHeadDim];
-  for (int key = 0; key < keys; key += 4, out += 4 * head_dim) {
+  const int size = padded_head_dim(head_dim);
+  for (int key = 0; key < keys; key += 4, out += 4 * size) {
     const float* row[4];
     for (int r = 0; r < 4; ++r) {
       row[r] =
           load_row(dtype, row_at(dtype, rows, row_stride, key + r, valid), head_dim, buffer[r]);
     }
-    interleave(row, head_dim, 4, out);
+    interleave(row, size, 4, out);
   }
 }
 
@@ -92,7 +95,7 @@ void pack_values(DType dtype, const void* rows, int64_t row_stride, int valid, i
   for (int key = 0; key < keys; ++key) {
     const float* row =
         load_row(dtype, row_at(dtype, rows, row_stride, key, valid), head_dim, buffer);
-    for (int g = 0; g < head_dim / 4; ++g) {
+    for (int g = 0; g < padded_head_dim(head_dim) / 4; ++g) {
       for (int i = 0; i < 4; ++i) out[(g * keys + key) * 4 + i] = row[4 * g + i];
     }
   }
@@ -104,7 +107,7 @@ void pack_queries(DType dtype, const void* const* rows, int lanes, int head_dim,
   for (int lane = 0; lane < lanes; lane += 4) {
     const float* row[4];
     for (int r = 0; r < 4; ++r) row[r] = load_row(dtype, rows[lane + r], head_dim, buffer[r]);
-    interleave(row, head_dim, lanes, out + lane);
+    interleave(row, padded_head_dim(head_dim), lanes, out + lane);
   }
 }
 
@@ -132,10 +135,10 @@ HWY_INLINE void store_half(DType dtype, Vector x, uint16_t* out) {
 }
 
 template <class Element>
-HWY_INLINE void scatter(const Element* columns, int valid, int d, void* const* o) {
+HWY_INLINE void scatter(const Element* columns, int num_columns, int valid, int d, void* const* o) {
   for (int lane = 0; lane < valid; ++lane) {
     Element* to = static_cast<Element*>(o[lane]) + d;
-    for (int i = 0; i < 8; ++i) to[i] = columns[i * kTileLanes + lane];
+    for (int i = 0; i < num_columns; ++i) to[i] = columns[i * kTileLanes + lane];
   }
 }
 
@@ -162,7 +165,9 @@ void finish(DType dtype, const float* acc, const float* m, const float* l, int l
         }
       }
     }
-    dtype == DType::f32 ? scatter(wide, valid, d, o) : scatter(narrow, valid, d, o);
+    const int columns = std::min(8, head_dim - d);
+    dtype == DType::f32 ? scatter(wide, columns, valid, d, o)
+                        : scatter(narrow, columns, valid, d, o);
   }
   for (int lane = 0; lane < valid; ++lane) {
     *lse[lane] =

@@ -1,0 +1,128 @@
+#pragma once
+// For tests: named calls of decode_attn, the inputs they mean, and how near a result must come.
+
+#include <cmath>
+#include <cstdint>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "seer/kernels/attention_inputs.h"
+#include "seer/kernels/closeness.h"
+#include "seer/kernels/decode_attn/params.h"
+#include "seer/kernels/decode_attn/reference.h"
+
+namespace seer::kernels {
+
+struct DecodeAttnCase {
+  const char* name;
+  std::vector<int> k_lens;
+  int num_queries = 1;
+  int heads_q = 8, heads_kv = 2, head_dim = 64;
+  int window = 0;
+  int padding = 0;           // elements between rows
+  bool heads_first = false;  // keys of a head lie together, as in a cache
+
+  friend void PrintTo(const DecodeAttnCase& c, std::ostream* out) { *out << c.name; }
+};
+
+// Named odd cases that every implementation must get right, where it takes them.
+inline const std::vector<DecodeAttnCase> kDecodeAttnCases = {
+    {.name = "one_key", .k_lens = {1}},
+    {.name = "two_keys", .k_lens = {2}},
+    {.name = "keys_65", .k_lens = {65}},
+    {.name = "several_pieces", .k_lens = {1700}},
+    {.name = "whole_pieces", .k_lens = {1024}},
+    {.name = "gqa_1", .k_lens = {200}, .heads_q = 3, .heads_kv = 3},
+    {.name = "gqa_7", .k_lens = {200}, .heads_q = 14},
+    {.name = "gqa_8", .k_lens = {200}, .heads_q = 8, .heads_kv = 1},
+    {.name = "gqa_24", .k_lens = {90}, .heads_q = 24, .heads_kv = 1},
+    {.name = "unequal_lengths", .k_lens = {1, 700, 64, 65, 1300}},
+    {.name = "empty_sequence", .k_lens = {0, 40, 0, 0, 33}},
+    {.name = "no_keys", .k_lens = {0}},
+    {.name = "many_sequences", .k_lens = std::vector<int>(70, 11)},
+    {.name = "window_1", .k_lens = {300}, .window = 1},
+    {.name = "window_100", .k_lens = {900, 40, 100, 101}, .window = 100},
+    {.name = "window_of_pieces", .k_lens = {3000}, .window = 1100},
+    {.name = "window_longer_than_keys", .k_lens = {60, 4}, .window = 4096},
+    {.name = "queries_3", .k_lens = {70, 600}, .num_queries = 3},
+    {.name = "queries_8_of_fewer_keys", .k_lens = {5, 8, 9, 0}, .num_queries = 8},
+    {.name = "queries_8_window", .k_lens = {700, 12}, .num_queries = 8, .window = 9},
+    {.name = "strided", .k_lens = {190, 70}, .padding = 24},
+    {.name = "heads_first", .k_lens = {190, 70}, .heads_first = true},
+    {.name = "d_1", .k_lens = {40}, .head_dim = 1},
+    {.name = "d_20", .k_lens = {600}, .head_dim = 20},
+    {.name = "d_80", .k_lens = {100}, .head_dim = 80},
+    {.name = "d_96", .k_lens = {600}, .head_dim = 96},
+    {.name = "d_100", .k_lens = {600, 7}, .head_dim = 100},
+    {.name = "d_100_heads_first", .k_lens = {600, 7}, .head_dim = 100, .heads_first = true},
+    {.name = "d_128", .k_lens = {600}, .head_dim = 128},
+    {.name = "d_128_gqa_4_batch", .k_lens = {513, 2}, .num_queries = 2, .head_dim = 128},
+    {.name = "d_256", .k_lens = {600}, .head_dim = 256},
+    {.name = "d_260", .k_lens = {65}, .head_dim = 260},
+};
+
+// Owns what a call reads and writes.
+struct DecodeAttnCall {
+  DecodeAttnCase shape;
+  std::vector<int32_t> cu_k;
+  AttentionTensor q, k, v, o;
+  std::vector<float> lse;
+
+  DecodeAttnCall(const DecodeAttnCase& c, DType dtype, uint64_t seed = 1)
+      : shape(c),
+        cu_k(prefix_sums(c.k_lens)),
+        q(dtype, static_cast<int64_t>(c.k_lens.size()) * c.num_queries, c.heads_q, c.head_dim,
+          c.padding),
+        k(dtype, cu_k.back(), c.heads_kv, c.head_dim, c.padding),
+        v(dtype, cu_k.back(), c.heads_kv, c.head_dim, c.padding),
+        o(dtype, q.tokens, c.heads_q, c.head_dim, c.padding),
+        lse(static_cast<size_t>(q.tokens * c.heads_q), NAN) {
+    for (AttentionTensor* x : {&k, &v}) {
+      if (!c.heads_first) continue;
+      x->token_stride = c.head_dim;
+      x->head_stride = x->tokens * c.head_dim;
+    }
+    Random random(seed);
+    for (AttentionTensor* x : {&q, &k, &v}) x->fill_normal(random);
+  }
+
+  DecodeAttnParams params() {
+    return {.q = q.in(),
+            .k = k.in(),
+            .v = v.in(),
+            .o = o.out(),
+            .lse = lse.data(),
+            .cu_k = cu_k.data(),
+            .num_seqs = static_cast<int>(shape.k_lens.size()),
+            .num_queries = shape.num_queries,
+            .num_q_heads = shape.heads_q,
+            .num_kv_heads = shape.heads_kv,
+            .head_dim = shape.head_dim,
+            .total_k = k.tokens,
+            .window = shape.window,
+            .scale = 1.f / std::sqrt(static_cast<float>(shape.head_dim)),
+            .dtype = q.dtype,
+            .split = 0,
+            .partials = nullptr};
+  }
+};
+
+// Empty, or how the call's results differ from those of the reference on the same values in f32.
+inline std::string far_from_reference(const DecodeAttnCall& call, const Limits& o_limits) {
+  DecodeAttnCall wide(call);
+  wide.q = call.q.widened();
+  wide.k = call.k.widened();
+  wide.v = call.v.widened();
+  wide.o = AttentionTensor(DType::f32, call.q.tokens, call.q.heads, call.q.head_dim);
+  decode_attn_reference(wide.params());
+  const AttentionTensor got = call.o.widened();
+  std::string wrong =
+      far_from(reinterpret_cast<const float*>(got.bytes.data()),
+               reinterpret_cast<const float*>(wide.o.bytes.data()), got.bytes.size() / 4, o_limits);
+  if (!wrong.empty()) return "o: " + wrong;
+  wrong = far_from(call.lse.data(), wide.lse.data(), wide.lse.size(), {1e-5, 1e-5, 1e-9});
+  return wrong.empty() ? "" : "lse: " + wrong;
+}
+
+}  // namespace seer::kernels
