@@ -24,8 +24,8 @@ namespace seer::cli {
 namespace {
 
 constexpr const char* kMemory =
-    "the memory is full: choose a shorter length, fewer sequences at once, a smaller --chunk or "
-    "--dtype bf16";
+    "the memory is full: choose a shorter length, fewer sequences at once, a smaller --chunk, a "
+    "smaller model or --dtype bf16";
 constexpr const char* kGpuMemory =
     "the GPU's memory is full: choose fewer or shorter sequences at once, or --stream";
 
@@ -43,8 +43,8 @@ std::string internal(const std::string& source, const std::string& text) {
 // Messages of the operations name the operation first, "block_select: ...".
 bool is_of_operation(std::string_view text) {
   const std::string_view name = text.substr(0, text.find(": "));
-  for (const std::string_view op :
-       {"block_sparse_attn", "pooled_attn", "attn_gate", "gate_loss", "block_select"}) {
+  for (const std::string_view op : {"block_sparse_attn", "pooled_attn", "attn_gate", "gate_loss",
+                                    "block_select", "decode_attn"}) {
     if (name.size() < text.size() && name.starts_with(op)) return true;
   }
   return false;

@@ -32,6 +32,10 @@ int tokenize(int argc, char** argv, int first) {
 
   const io::Tokenizer tokenizer = model.tokenizer();
   if (!ids.empty()) {
+    for (const int32_t id : ids) {
+      SEER_CHECK(id < tokenizer.vocab_size(), "--ids: no token has the number ", id,
+                 ", the vocabulary has ", tokenizer.vocab_size());
+    }
     std::puts(tokenizer.decode(ids, !special).c_str());
     return 0;
   }

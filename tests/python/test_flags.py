@@ -148,3 +148,7 @@ def test_strings_of_others_are_escaped(seer, tmp_path):
     assert len(error_of(seer("y" * 100_000, ok=False), 2)) < 300
     long = error_of(seer("tokenize", "--text", "x", "--model", "z" * 100_000, ok=False), 2)
     assert len(long) < 2100
+
+
+def test_ids_beyond_the_vocabulary(seer):
+    assert "no token has the number 2147483647" in error_of(seer("tokenize", "--ids", 2**31 - 1, ok=False))
