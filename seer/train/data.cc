@@ -1,11 +1,11 @@
 #include "seer/train/data.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <numeric>
 #include <utility>
 
 #include "seer/base/error.h"
+#include "seer/base/progress.h"
 #include "seer/base/random.h"
 
 namespace seer::train {
@@ -34,10 +34,9 @@ uint64_t stream_of(uint64_t use, uint64_t epoch) {
 void report_skipped(const std::filesystem::path& text, const TokenFile& file) {
   const SkippedDocuments& skipped = file.skipped();
   if (skipped.count == 0) return;
-  std::fprintf(stderr, "%s: %lld of %lld documents are skipped: %s\n", text.c_str(),
-               static_cast<long long>(skipped.count),
-               static_cast<long long>(file.num_documents() + skipped.count),
-               skipped.places().c_str());
+  print_line(message(text.string(), ": ", skipped.count, " of ",
+                     file.num_documents() + skipped.count,
+                     " documents are skipped: ", skipped.places()));
 }
 
 }  // namespace

@@ -270,8 +270,8 @@ std::shared_ptr<const TokenFile> open_tokens(const std::filesystem::path& text,
   FileLock lock(lock_path);
   if (!lock.try_lock()) {
     if (show_progress) {
-      std::fprintf(stderr, "tokenise %s: waiting for another process that does it\n",
-                   text.filename().c_str());
+      print_line("tokenise " + text.filename().string() +
+                 ": waiting for another process that does it");
     }
     lock.lock();
   }
