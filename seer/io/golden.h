@@ -42,10 +42,31 @@ class Golden {
     return out;
   }
 
+  // Of all tensors.
+  std::vector<std::string> names() const {
+    std::vector<std::string> out;
+    for (const auto& [name, record] : file_.tensors()) out.push_back(name);
+    return out;
+  }
   bool contains(const std::string& name) const { return file_.contains(name); }
   const std::vector<int64_t>& shape(const std::string& name) const { return file_.at(name).shape; }
 
   std::vector<float> floats(const std::string& name) const { return read<float>(name, "F32"); }
+  // A tensor [sequences, heads, rows, ...] as [heads, rows of all sequences, ...].
+  std::vector<float> heads_first(const std::string& name) const {
+    const std::vector<int64_t>& s = shape(name);
+    SEER_CHECK(s.size() >= 3, name, " has ", s.size(), " axes, want sequences, heads, rows");
+    const std::vector<float> x = floats(name);
+    const int64_t seqs = s[0], heads = s[1], part = static_cast<int64_t>(x.size()) / (seqs * heads);
+    std::vector<float> out;
+    for (int64_t h = 0; h < heads; ++h) {
+      for (int64_t b = 0; b < seqs; ++b) {
+        const auto from = x.begin() + (b * heads + h) * part;
+        out.insert(out.end(), from, from + part);
+      }
+    }
+    return out;
+  }
   std::vector<int32_t> ints(const std::string& name) const { return read<int32_t>(name, "I32"); }
   std::vector<uint8_t> bytes(const std::string& name) const { return read<uint8_t>(name, "U8"); }
 
@@ -54,6 +75,7 @@ class Golden {
     SEER_CHECK(found != file_.metadata().end(), file_.path().string(), " has no setting ", key);
     return found->second;
   }
+  bool has_text(const std::string& key) const { return file_.metadata().contains(key); }
   int number(const std::string& key) const { return std::stoi(text(key)); }
   double real(const std::string& key, double otherwise) const {
     const auto found = file_.metadata().find(key);

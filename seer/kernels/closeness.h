@@ -16,12 +16,13 @@ struct Limits {
   double cosine;    // 1 - cosine of the angle between both
 };
 
-// Empty when `got` is within the limits of `want` (n numbers each; infinities must be equal), or
-// what is wrong.
+// Empty when `got` is within the limits of `want` (n numbers each; infinities must be equal, NaN the
+// same elements), or what is wrong.
 inline std::string far_from(const float* got, const float* want, size_t n, const Limits& limits) {
   double worst = 0, difference = 0, length = 0, got_length = 0, product = 0;
   for (size_t i = 0; i < n; ++i) {
     const double x = got[i], y = want[i];
+    if (std::isnan(x) && std::isnan(y)) continue;
     if (std::isinf(y) || std::isinf(x)) {
       if (x != y) return message("element ", i, " is ", x, ", want ", y);
       continue;

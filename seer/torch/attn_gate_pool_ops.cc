@@ -7,6 +7,7 @@
 #include <torch/library.h>
 
 #include "seer/kernels/attn_gate/attn_gate.h"
+#include "seer/kernels/size_limits.h"
 #include "seer/torch/attn_gate_steps.h"
 #include "seer/torch/checks.h"
 #include "seer/torch/ops.h"
@@ -28,31 +29,29 @@ void check_pools(const PoolNames& names, int64_t pools, bool turns) {
 at::Tensor pool(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_blocks,
                 int64_t num_blocks, int64_t block, int64_t pools, const OptionalTensor& cos,
                 const OptionalTensor& sin) {
-  const PoolStep step = prepare_pool(kNames, x, cu, cu_blocks, num_blocks, block, pools, cos, sin);
+  const PoolStep step =
+      prepare_pool(kNames, x, cu, cu_blocks, num_blocks, block, pools, given(cos), given(sin));
   step.run();
   return step.pooled;
 }
 
-at::Tensor pool_shape(const at::Tensor& x, const at::Tensor&, const at::Tensor&,
-                      c10::SymInt num_blocks, int64_t block, int64_t pools,
-                      const OptionalTensor& cos, const OptionalTensor&) {
-  return pool_meta(kNames, x, num_blocks, block, pools, given(cos).defined());
+at::Tensor pool_meta(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_blocks,
+                     SymInt num_blocks, int64_t block, int64_t pools, const OptionalTensor& cos,
+                     const OptionalTensor& sin) {
+  return pool_output(kNames, x, cu, cu_blocks, num_blocks, block, pools, given(cos), given(sin));
 }
 
 at::Tensor call(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_blocks,
-                c10::SymInt num_blocks, int64_t block, int64_t pools, const OptionalTensor& cos,
+                SymInt num_blocks, int64_t block, int64_t pools, const OptionalTensor& cos,
                 const OptionalTensor& sin) {
   static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow(kPoolOp, "")
-          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, c10::SymInt,
-                            int64_t, int64_t, const OptionalTensor&, const OptionalTensor&)>();
+      c10::Dispatcher::singleton().findSchemaOrThrow(kPoolOp, "").typed<decltype(pool_meta)>();
   return op.call(x, cu, cu_blocks, num_blocks, block, pools, cos, sin);
 }
 
 at::Tensor pool_autograd(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_blocks,
-                         c10::SymInt num_blocks, int64_t block, int64_t pools,
-                         const OptionalTensor& cos, const OptionalTensor& sin) {
+                         SymInt num_blocks, int64_t block, int64_t pools, const OptionalTensor& cos,
+                         const OptionalTensor& sin) {
   refuse_gradient(kPoolOp, "detach it, as gates do not train their model",
                   {{"x", x}, {"cos", given(cos)}, {"sin", given(sin)}});
   const at::AutoDispatchBelowADInplaceOrView guard;
@@ -61,36 +60,43 @@ at::Tensor pool_autograd(const at::Tensor& x, const at::Tensor& cu, const at::Te
 
 }  // namespace
 
-// On a GPU the contents of prefix sums are not looked at: that would wait for the device.
-PoolStep prepare_pool(const PoolNames& names, const at::Tensor& x, const at::Tensor& cu,
-                      const at::Tensor& cu_blocks, int64_t num_blocks, int64_t block, int64_t pools,
-                      const OptionalTensor& cos, const OptionalTensor& sin) {
+at::Tensor pool_output(const PoolNames& names, const at::Tensor& x, const at::Tensor& cu,
+                       const at::Tensor& cu_blocks, const SymInt& num_blocks, int64_t block,
+                       int64_t pools, const at::Tensor& cos, const at::Tensor& sin) {
   const char* op = names.op;
   const Named named{names.x, x};
-  check_same_device(op, {named, {"cu", cu}, {"cu_blocks", cu_blocks}});
-  check_devices(op, named, {{"cos", cos}, {"sin", sin}});
+  check_same_device(op, {named, {"cu", cu}, {"cu_blocks", cu_blocks}, {"cos", cos}, {"sin", sin}});
   check_heads(op, named);
   check_block(op, block);
-  check_pools(names, pools, given(cos).defined());
-  check_prefix(op, {"cu", cu}, x.size(0));
-  check_block_prefix(op, {"cu_blocks", cu_blocks}, cu, block, num_blocks);
-  const int pool_bits = static_cast<int>(pools);
-  PoolStep step;
-  step.x = x;
-  step.rope = check_rope(op, cos, sin, num_blocks, x.size(2));
-  step.pooled = at::empty({num_blocks, x.size(1), kernels::count_pools(pool_bits) * x.size(2)},
+  check_pools(names, pools, cos.defined());
+  check_count(op, "num_blocks", num_blocks, kernels::kMostTokens);
+  check_prefix_forms(op, {{"cu", cu}, {"cu_blocks", cu_blocks}});
+  check_rope_form(op, cos, sin, num_blocks, x.sym_size(2));
+  const int count = kernels::count_pools(static_cast<int>(pools));
+  return at::empty_symint({num_blocks, x.sym_size(1), x.sym_size(2) * count},
                           x.options().dtype(at::kFloat));
+}
+
+PoolStep prepare_pool(const PoolNames& names, const at::Tensor& x, const at::Tensor& cu,
+                      const at::Tensor& cu_blocks, int64_t num_blocks, int64_t block, int64_t pools,
+                      const at::Tensor& cos, const at::Tensor& sin) {
+  PoolStep step;
+  step.pooled = pool_output(names, x, cu, cu_blocks, num_blocks, block, pools, cos, sin);
+  check_prefix(names.op, {"cu", cu}, x.size(0));
+  check_block_prefix(names.op, {"cu_blocks", cu_blocks}, cu, block, num_blocks);
+  step.x = x;
+  step.rope = Rope(cos, sin);
   kernels::GatePoolParams& p = step.p;
   p.x = strided_in(x);
   p.cu = int_data(cu);
   p.cu_blocks = int_data(cu_blocks);
   p.pooled = step.pooled.mutable_data_ptr<float>();
-  p.num_seqs = static_cast<int>(cu.size(0) - 1);
+  p.num_seqs = num_sequences(cu);
   p.num_heads = static_cast<int>(x.size(1));
   p.head_dim = static_cast<int>(x.size(2));
   p.block = static_cast<int>(block);
   p.num_blocks = num_blocks;
-  p.pools = pool_bits;
+  p.pools = static_cast<int>(pools);
   p.dtype = dtype_of(x);
   p.cos = step.rope.cos_data();
   p.sin = step.rope.sin_data();
@@ -102,15 +108,6 @@ void PoolStep::run() const {
   const c10::DeviceGuard on_device(x.device());
   const Queue queue = queue_of(x);
   kernels::attn_gate_pool(p, queue.device, queue.stream);
-}
-
-at::Tensor pool_meta(const PoolNames& names, const at::Tensor& x, const c10::SymInt& num_blocks,
-                     int64_t block, int64_t pools, bool turns) {
-  check_block(names.op, block);
-  check_pools(names, pools, turns);
-  const int count = kernels::count_pools(static_cast<int>(pools));
-  return at::empty_symint({num_blocks, x.sym_size(1), x.sym_size(2) * count},
-                          x.options().dtype(at::kFloat));
 }
 
 at::Tensor attn_gate_pool(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_blocks,
@@ -128,7 +125,7 @@ TORCH_LIBRARY_IMPL(seer, CUDA, m) {
   m.impl("attn_gate_pool", seer::torch_ops::pool);
 }
 TORCH_LIBRARY_IMPL(seer, Meta, m) {
-  m.impl("attn_gate_pool", seer::torch_ops::pool_shape);
+  m.impl("attn_gate_pool", seer::torch_ops::pool_meta);
 }
 TORCH_LIBRARY_IMPL(seer, Autograd, m) {
   m.impl("attn_gate_pool", seer::torch_ops::pool_autograd);

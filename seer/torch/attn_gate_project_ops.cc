@@ -3,7 +3,6 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
 #include <c10/core/DeviceGuard.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
@@ -19,33 +18,34 @@ namespace {
 constexpr const char* kProjectOp = "seer::attn_gate_project";
 constexpr const char* kProjectGradOp = "seer::attn_gate_project_grad";
 
-void check_weight(const ProjectNames& names, const at::Tensor& x, const at::Tensor& weight) {
-  check_f32(names.op, {names.weight, weight}, 3);
-  TORCH_CHECK(weight.size(1) == x.size(2), names.op, ": ", names.weight, " takes ", weight.size(1),
-              " features, ", names.x, " has ", x.size(2));
-  TORCH_CHECK(x.size(1) > 0 && weight.size(0) % x.size(1) == 0, names.op, ": ", names.weight,
-              " has ", weight.size(0), " heads, want a multiple of the ", x.size(1), " of ",
-              names.x);
-}
+constexpr ProjectNames kProjectNames = {kProjectOp, "x", "weight"};
+constexpr int64_t kMostPoolings = 3;  // side by side in x
 
 at::Tensor project(const at::Tensor& x, const OptionalTensor& weight, const OptionalTensor& cos,
                    const OptionalTensor& sin) {
-  const ProjectStep step = prepare_project({kProjectOp, "x", "weight"}, x, given(weight), cos, sin);
+  const ProjectStep step = prepare_project(kProjectNames, x, given(weight), given(cos), given(sin));
   step.run();
   return step.y;
 }
 
+at::Tensor project_grad_meta(const at::Tensor& dy, const at::Tensor& x, const OptionalTensor& cos,
+                             const OptionalTensor& sin) {
+  const char* op = kProjectGradOp;
+  check_same_device(op, {{"x", x}, {"dy", dy}, {"cos", given(cos)}, {"sin", given(sin)}});
+  check_vectors(op, {"x", x}, kMostPoolings);
+  check_vectors(op, {"dy", dy});
+  TORCH_SYM_CHECK(dy.sym_size(0).sym_eq(x.sym_size(0)), op, ": dy has ", dy.sym_size(0),
+                  " rows, x has ", x.sym_size(0));
+  check_shared_heads(op, "dy", dy.sym_size(1), "x", x.sym_size(1));
+  check_rope_form(op, given(cos), given(sin), x.sym_size(0), dy.sym_size(2));
+  return at::empty_symint({dy.sym_size(1), x.sym_size(2), dy.sym_size(2)}, x.options());
+}
+
 at::Tensor project_grad(const at::Tensor& dy_in, const at::Tensor& x_in, const OptionalTensor& cos,
                         const OptionalTensor& sin) {
-  check_f32(kProjectGradOp, {"dy", dy_in}, 3);
-  check_f32(kProjectGradOp, {"x", x_in}, 3);
-  TORCH_CHECK(dy_in.size(0) == x_in.size(0), kProjectGradOp, ": dy has ", dy_in.size(0),
-              " rows, x has ", x_in.size(0));
-  check_same_device(kProjectGradOp, {{"x", x_in}, {"dy", dy_in}});
-  check_devices(kProjectGradOp, {"x", x_in}, {{"cos", cos}, {"sin", sin}});
+  at::Tensor dweight = project_grad_meta(dy_in, x_in, cos, sin).zero_();
   const at::Tensor dy = dy_in.contiguous(), x = x_in.contiguous();
-  const Rope rope = check_rope(kProjectGradOp, cos, sin, x.size(0), dy.size(2));
-  at::Tensor dweight = at::zeros({dy.size(1), x.size(2), dy.size(2)}, x.options());
+  const Rope rope(given(cos), given(sin));
   kernels::GateProjectGradParams p{};
   p.x = x.const_data_ptr<float>();
   p.cos = rope.cos_data();
@@ -64,14 +64,9 @@ at::Tensor project_grad(const at::Tensor& dy_in, const at::Tensor& x_in, const O
   return dweight;
 }
 
-at::Tensor project_shape(const at::Tensor& x, const OptionalTensor& weight, const OptionalTensor&,
-                         const OptionalTensor&) {
-  return project_meta(x, given(weight));
-}
-
-at::Tensor project_grad_meta(const at::Tensor& dy, const at::Tensor& x, const OptionalTensor&,
-                             const OptionalTensor&) {
-  return at::empty_symint({dy.sym_size(1), x.sym_size(2), dy.sym_size(2)}, x.options());
+at::Tensor project_meta(const at::Tensor& x, const OptionalTensor& weight,
+                        const OptionalTensor& cos, const OptionalTensor& sin) {
+  return project_output(kProjectNames, x, given(weight), given(cos), given(sin));
 }
 
 at::Tensor call(const at::Tensor& x, const OptionalTensor& weight, const OptionalTensor& cos,
@@ -111,6 +106,7 @@ at::Tensor project_autograd(const at::Tensor& x, const OptionalTensor& weight,
                             const OptionalTensor& cos, const OptionalTensor& sin) {
   refuse_gradient(kProjectOp, "detach it, as gates do not train their model",
                   {{"x", x}, {"cos", given(cos)}, {"sin", given(sin)}});
+  refuse_tangent(kProjectOp, {{"weight", given(weight)}});
   if (weight.has_value() && weight->defined() && weight->requires_grad()) {
     return Project::apply(x, *weight, cos, sin);
   }
@@ -120,27 +116,39 @@ at::Tensor project_autograd(const at::Tensor& x, const OptionalTensor& weight,
 
 at::Tensor project_grad_autograd(const at::Tensor& dy, const at::Tensor& x,
                                  const OptionalTensor& cos, const OptionalTensor& sin) {
-  refuse_gradient(kProjectGradOp, "it can be differentiated once only", {{"dy", dy}, {"x", x}});
+  refuse_gradient(kProjectGradOp, "it can be differentiated once only",
+                  {{"dy", dy}, {"x", x}, {"cos", given(cos)}, {"sin", given(sin)}});
   const at::AutoDispatchBelowADInplaceOrView guard;
   return call_grad(dy, x, cos, sin);
 }
 
 }  // namespace
 
+at::Tensor project_output(const ProjectNames& names, const at::Tensor& x, const at::Tensor& weight,
+                          const at::Tensor& cos, const at::Tensor& sin) {
+  const char* op = names.op;
+  const Named named{names.x, x}, of_weight{names.weight, weight};
+  check_same_device(op, {named, of_weight, {"cos", cos}, {"sin", sin}});
+  check_vectors(op, named, kMostPoolings);
+  SymInt heads = x.sym_size(1), features = x.sym_size(2);
+  if (weight.defined()) {
+    check_weight(op, of_weight, named);
+    check_shared_heads(op, names.weight, weight.sym_size(0), names.x, heads);
+    heads = weight.sym_size(0), features = weight.sym_size(2);
+  }
+  check_rope_form(op, cos, sin, x.sym_size(0), features);
+  return at::empty_symint({x.sym_size(0), heads, features}, x.options());
+}
+
 ProjectStep prepare_project(const ProjectNames& names, const at::Tensor& x,
-                            const at::Tensor& weight, const OptionalTensor& cos,
-                            const OptionalTensor& sin) {
-  const Named named{names.x, x};
-  check_f32(names.op, named, 3);
-  check_devices(names.op, named, {{names.weight, optional(weight)}, {"cos", cos}, {"sin", sin}});
-  if (weight.defined()) check_weight(names, x, weight);
-  const int64_t heads = weight.defined() ? weight.size(0) : x.size(1);
-  const int64_t out_dim = weight.defined() ? weight.size(2) : x.size(2);
+                            const at::Tensor& weight, const at::Tensor& cos,
+                            const at::Tensor& sin) {
   ProjectStep step;
+  step.y = project_output(names, x, weight, cos, sin);
+  const int64_t heads = step.y.size(1), out_dim = step.y.size(2);
   step.x = x.contiguous();
   if (weight.defined()) step.weight = weight.contiguous();
-  step.rope = check_rope(names.op, cos, sin, x.size(0), out_dim);
-  step.y = at::empty({x.size(0), heads, out_dim}, x.options());
+  step.rope = Rope(cos, sin);
   kernels::GateProjectParams& p = step.p;
   p.x = step.x.const_data_ptr<float>();
   p.weight = weight.defined() ? step.weight.const_data_ptr<float>() : nullptr;
@@ -162,12 +170,6 @@ void ProjectStep::run() const {
   kernels::attn_gate_project(p, queue.device, queue.stream);
 }
 
-at::Tensor project_meta(const at::Tensor& x, const at::Tensor& weight) {
-  return at::empty_symint({x.sym_size(0), weight.defined() ? weight.sym_size(0) : x.sym_size(1),
-                           weight.defined() ? weight.sym_size(2) : x.sym_size(2)},
-                          x.options());
-}
-
 at::Tensor attn_gate_project(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& cos,
                              const at::Tensor& sin) {
   return call(x, optional(weight), optional(cos), optional(sin));
@@ -184,7 +186,7 @@ TORCH_LIBRARY_IMPL(seer, CUDA, m) {
   m.impl("attn_gate_project_grad", seer::torch_ops::project_grad);
 }
 TORCH_LIBRARY_IMPL(seer, Meta, m) {
-  m.impl("attn_gate_project", seer::torch_ops::project_shape);
+  m.impl("attn_gate_project", seer::torch_ops::project_meta);
   m.impl("attn_gate_project_grad", seer::torch_ops::project_grad_meta);
 }
 TORCH_LIBRARY_IMPL(seer, Autograd, m) {

@@ -10,6 +10,7 @@
 #include <cmath>
 
 #include "seer/kernels/attn_gate/attn_gate.h"
+#include "seer/kernels/size_limits.h"
 #include "seer/torch/checks.h"
 #include "seer/torch/ops.h"
 
@@ -24,26 +25,33 @@ struct Prefixes {
   const at::Tensor &cu_q, &cu_k, &cu_rows, &cu_blocks;
 };
 
-// All but `scores`. On a GPU the contents of prefix sums are not looked at: that would wait for the
-// device. q_gate and k_gate are contiguous and outlive the params.
-kernels::GateScoreParams score_params(const char* op, const at::Tensor& q_gate,
-                                      const at::Tensor& k_gate, const Prefixes& cu,
-                                      int64_t num_blocks, int64_t block) {
+// What both ops ask for.
+void check_score_form(const char* op, const at::Tensor& q_gate, const at::Tensor& k_gate,
+                      const Prefixes& cu, const SymInt& num_blocks, int64_t block) {
   check_same_device(op, {{"q_gate", q_gate},
                          {"k_gate", k_gate},
                          {"cu_q", cu.cu_q},
                          {"cu_k", cu.cu_k},
                          {"cu_rows", cu.cu_rows},
                          {"cu_blocks", cu.cu_blocks}});
-  check_f32(op, {"q_gate", q_gate}, 3);
-  check_f32(op, {"k_gate", k_gate}, 3);
+  check_vectors(op, {"q_gate", q_gate});
+  check_vectors(op, {"k_gate", k_gate});
   check_block(op, block);
-  TORCH_CHECK(q_gate.size(2) == k_gate.size(2), op, ": q_gate has ", q_gate.size(2),
-              " features, k_gate ", k_gate.size(2));
-  TORCH_CHECK(k_gate.size(1) > 0 && q_gate.size(1) % k_gate.size(1) == 0, op, ": ", q_gate.size(1),
-              " query heads do not share ", k_gate.size(1), " gate heads evenly");
+  check_count(op, "num_blocks", num_blocks, kernels::kMostBlocks);
+  TORCH_SYM_CHECK(q_gate.sym_size(2).sym_eq(k_gate.sym_size(2)), op, ": q_gate has ",
+                  q_gate.sym_size(2), " features, k_gate ", k_gate.sym_size(2));
+  check_shared_heads(op, "q_gate", q_gate.sym_size(1), "k_gate", k_gate.sym_size(1));
+  check_prefix_forms(
+      op,
+      {{"cu_q", cu.cu_q}, {"cu_k", cu.cu_k}, {"cu_rows", cu.cu_rows}, {"cu_blocks", cu.cu_blocks}});
+}
+
+// All but `scores`, after check_score_form(). q_gate and k_gate are contiguous and outlive the params.
+kernels::GateScoreParams score_params(const char* op, const at::Tensor& q_gate,
+                                      const at::Tensor& k_gate, const Prefixes& cu,
+                                      int64_t num_blocks, int64_t block) {
   check_prefix(op, {"cu_q", cu.cu_q}, -1);
-  check_prefix(op, {"cu_k", cu.cu_k}, -1, &cu.cu_q);
+  check_prefix(op, {"cu_k", cu.cu_k}, -1);
   check_block_prefix(op, {"cu_rows", cu.cu_rows}, cu.cu_q, block, q_gate.size(0));
   const int64_t longest =
       check_block_prefix(op, {"cu_blocks", cu.cu_blocks}, cu.cu_k, block, k_gate.size(0));
@@ -56,7 +64,7 @@ kernels::GateScoreParams score_params(const char* op, const at::Tensor& q_gate,
   p.cu_k = int_data(cu.cu_k);
   p.cu_rows = int_data(cu.cu_rows);
   p.cu_blocks = int_data(cu.cu_blocks);
-  p.num_seqs = static_cast<int>(cu.cu_q.size(0) - 1);
+  p.num_seqs = num_sequences(cu.cu_q);
   p.num_q_heads = static_cast<int>(q_gate.size(1));
   p.num_gate_heads = static_cast<int>(k_gate.size(1));
   p.gate_dim = static_cast<int>(q_gate.size(2));
@@ -68,13 +76,20 @@ kernels::GateScoreParams score_params(const char* op, const at::Tensor& q_gate,
   return p;
 }
 
+at::Tensor score_meta(const at::Tensor& q_gate, const at::Tensor& k_gate, const at::Tensor& cu_q,
+                      const at::Tensor& cu_k, const at::Tensor& cu_rows,
+                      const at::Tensor& cu_blocks, SymInt num_blocks, int64_t block) {
+  check_score_form(kScoreOp, q_gate, k_gate, {cu_q, cu_k, cu_rows, cu_blocks}, num_blocks, block);
+  return at::empty_symint({q_gate.sym_size(1), q_gate.sym_size(0), num_blocks}, q_gate.options());
+}
+
 at::Tensor score(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tensor& cu_q,
                  const at::Tensor& cu_k, const at::Tensor& cu_rows, const at::Tensor& cu_blocks,
                  int64_t num_blocks, int64_t block) {
+  at::Tensor scores = score_meta(q_in, k_in, cu_q, cu_k, cu_rows, cu_blocks, num_blocks, block);
   const at::Tensor q_gate = q_in.contiguous(), k_gate = k_in.contiguous();
   auto p =
       score_params(kScoreOp, q_gate, k_gate, {cu_q, cu_k, cu_rows, cu_blocks}, num_blocks, block);
-  at::Tensor scores = at::empty({q_gate.size(1), q_gate.size(0), num_blocks}, q_gate.options());
   p.scores = scores.mutable_data_ptr<float>();
   const c10::DeviceGuard on_device(q_gate.device());
   const Queue queue = queue_of(q_gate);
@@ -82,24 +97,36 @@ at::Tensor score(const at::Tensor& q_in, const at::Tensor& k_in, const at::Tenso
   return scores;
 }
 
+std::tuple<at::Tensor, at::Tensor> score_grad_meta(
+    const at::Tensor& dscores, const at::Tensor& q_gate, const at::Tensor& k_gate,
+    const at::Tensor& cu_q, const at::Tensor& cu_k, const at::Tensor& cu_rows,
+    const at::Tensor& cu_blocks, int64_t block, bool want_q) {
+  const char* op = kScoreGradOp;
+  check_same_device(op, {{"q_gate", q_gate}, {"dscores", dscores}});
+  check_scores(op, {"dscores", dscores});
+  check_score_form(op, q_gate, k_gate, {cu_q, cu_k, cu_rows, cu_blocks}, dscores.sym_size(2),
+                   block);
+  TORCH_CHECK(
+      dscores.sym_size(0) == q_gate.sym_size(1) && dscores.sym_size(1) == q_gate.sym_size(0), op,
+      ": dscores is ", dscores.sym_sizes(), ", want ", q_gate.sym_size(1), " heads of ",
+      q_gate.sym_size(0), " rows");
+  return {want_q ? at::empty_symint(q_gate.sym_sizes(), q_gate.options())
+                 : at::empty({0}, q_gate.options()),
+          at::empty_symint(k_gate.sym_sizes(), k_gate.options())};
+}
+
 std::tuple<at::Tensor, at::Tensor> score_grad(const at::Tensor& dscores_in, const at::Tensor& q_in,
                                               const at::Tensor& k_in, const at::Tensor& cu_q,
                                               const at::Tensor& cu_k, const at::Tensor& cu_rows,
                                               const at::Tensor& cu_blocks, int64_t block,
                                               bool want_q) {
-  check_f32(kScoreGradOp, {"dscores", dscores_in}, 3);
-  check_same_device(kScoreGradOp, {{"q_gate", q_in}, {"dscores", dscores_in}});
+  auto [dq, dk] =
+      score_grad_meta(dscores_in, q_in, k_in, cu_q, cu_k, cu_rows, cu_blocks, block, want_q);
   const at::Tensor q_gate = q_in.contiguous(), k_gate = k_in.contiguous();
   const at::Tensor dscores = dscores_in.contiguous();
   kernels::GateScoreGradParams p{};
   p.forward = score_params(kScoreGradOp, q_gate, k_gate, {cu_q, cu_k, cu_rows, cu_blocks},
                            dscores.size(2), block);
-  TORCH_CHECK(dscores.size(0) == q_gate.size(1) && dscores.size(1) == q_gate.size(0), kScoreGradOp,
-              ": dscores is ", dscores.sizes(), ", want ", q_gate.size(1), " heads of ",
-              q_gate.size(0), " rows");
-  at::Tensor dq =
-      want_q ? at::empty(q_gate.sizes(), q_gate.options()) : at::empty({0}, q_gate.options());
-  at::Tensor dk = at::empty(k_gate.sizes(), k_gate.options());
   p.dscores = dscores.const_data_ptr<float>();
   p.dq_gate = want_q ? dq.mutable_data_ptr<float>() : nullptr;
   p.dk_gate = dk.mutable_data_ptr<float>();
@@ -109,31 +136,11 @@ std::tuple<at::Tensor, at::Tensor> score_grad(const at::Tensor& dscores_in, cons
   return {dq, dk};
 }
 
-at::Tensor score_meta(const at::Tensor& q_gate, const at::Tensor&, const at::Tensor&,
-                      const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                      c10::SymInt num_blocks, int64_t block) {
-  check_block(kScoreOp, block);
-  return at::empty_symint({q_gate.sym_size(1), q_gate.sym_size(0), num_blocks}, q_gate.options());
-}
-
-std::tuple<at::Tensor, at::Tensor> score_grad_meta(const at::Tensor&, const at::Tensor& q_gate,
-                                                   const at::Tensor& k_gate, const at::Tensor&,
-                                                   const at::Tensor&, const at::Tensor&,
-                                                   const at::Tensor&, int64_t, bool want_q) {
-  return {want_q ? at::empty_symint(q_gate.sym_sizes(), q_gate.options())
-                 : at::empty({0}, q_gate.options()),
-          at::empty_symint(k_gate.sym_sizes(), k_gate.options())};
-}
-
 at::Tensor call(const at::Tensor& q_gate, const at::Tensor& k_gate, const at::Tensor& cu_q,
                 const at::Tensor& cu_k, const at::Tensor& cu_rows, const at::Tensor& cu_blocks,
-                c10::SymInt num_blocks, int64_t block) {
+                SymInt num_blocks, int64_t block) {
   static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow(kScoreOp, "")
-          .typed<at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                            const at::Tensor&, const at::Tensor&, const at::Tensor&, c10::SymInt,
-                            int64_t)>();
+      c10::Dispatcher::singleton().findSchemaOrThrow(kScoreOp, "").typed<decltype(score_meta)>();
   return op.call(q_gate, k_gate, cu_q, cu_k, cu_rows, cu_blocks, num_blocks, block);
 }
 
@@ -152,7 +159,7 @@ struct Score : torch::autograd::Function<Score> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& q_gate,
                             const at::Tensor& k_gate, const at::Tensor& cu_q,
                             const at::Tensor& cu_k, const at::Tensor& cu_rows,
-                            const at::Tensor& cu_blocks, c10::SymInt num_blocks, int64_t block) {
+                            const at::Tensor& cu_blocks, SymInt num_blocks, int64_t block) {
     const at::AutoDispatchBelowADInplaceOrView guard;
     context->save_for_backward({q_gate, k_gate, cu_q, cu_k, cu_rows, cu_blocks});
     context->saved_data["block"] = block;
@@ -172,7 +179,8 @@ struct Score : torch::autograd::Function<Score> {
 
 at::Tensor score_autograd(const at::Tensor& q_gate, const at::Tensor& k_gate,
                           const at::Tensor& cu_q, const at::Tensor& cu_k, const at::Tensor& cu_rows,
-                          const at::Tensor& cu_blocks, c10::SymInt num_blocks, int64_t block) {
+                          const at::Tensor& cu_blocks, SymInt num_blocks, int64_t block) {
+  refuse_tangent(kScoreOp, {{"q_gate", q_gate}, {"k_gate", k_gate}});
   return Score::apply(q_gate, k_gate, cu_q, cu_k, cu_rows, cu_blocks, num_blocks, block);
 }
 

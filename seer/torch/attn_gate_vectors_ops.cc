@@ -24,6 +24,7 @@ constexpr Names kOfQ = {{kVectorsOp, "q", "q_pools"}, {kVectorsOp, "pooled q", "
 constexpr Names kOfK = {{kVectorsOp, "k", "k_pools"}, {kVectorsOp, "pooled k", "k_weight"}};
 
 void check_tokens(const at::Tensor& q, const at::Tensor& k) {
+  check_same_device(kVectorsOp, {{"q", q}, {"k", k}});
   TORCH_CHECK(q.dim() == 3 && k.dim() == 3 && q.sym_size(0) == k.sym_size(0), kVectorsOp,
               ": want q [T, Hq, D] and k [T, Hk, D] of the same tokens, got ", q.sym_sizes(),
               " and ", k.sym_sizes());
@@ -36,9 +37,9 @@ struct Steps {
 
   Steps(const Names& names, const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_blocks,
         int64_t num_blocks, int64_t block, int64_t pools, const at::Tensor& weight,
-        const OptionalTensor& cos, const OptionalTensor& sin) {
+        const at::Tensor& cos, const at::Tensor& sin) {
     const bool turns = !weight.defined();
-    const OptionalTensor none;
+    const at::Tensor none;
     pool = prepare_pool(names.pool, x, cu, cu_blocks, num_blocks, block, pools, turns ? cos : none,
                         turns ? sin : none);
     if (!turns) project = prepare_project(names.project, pool.pooled, weight, cos, sin);
@@ -54,13 +55,12 @@ Vectors vectors(const at::Tensor& q, const at::Tensor& k, const at::Tensor& cu,
                 const at::Tensor& cu_blocks, int64_t num_blocks, int64_t block, int64_t q_pools,
                 int64_t k_pools, const OptionalTensor& q_weight, const OptionalTensor& k_weight,
                 const OptionalTensor& cos_in, const OptionalTensor& sin_in) {
-  check_same_device(kVectorsOp, {{"q", q}, {"k", k}});
   check_tokens(q, k);
   // Copied here where they have to be, not once for each step.
   const auto contiguous = [](const OptionalTensor& x) {
-    return optional(given(x).defined() ? x->contiguous() : at::Tensor());
+    return given(x).defined() ? x->contiguous() : at::Tensor();
   };
-  const OptionalTensor cos = contiguous(cos_in), sin = contiguous(sin_in);
+  const at::Tensor cos = contiguous(cos_in), sin = contiguous(sin_in);
   // All memory is taken and filled before the first kernel, which is launched to wait for what lies
   // ahead of it, and kept until the last: the queries' pooling may then run beside the keys' kernels.
   const Steps of_k(kOfK, k, cu, cu_blocks, num_blocks, block, k_pools, given(k_weight), cos, sin);
@@ -71,22 +71,26 @@ Vectors vectors(const at::Tensor& q, const at::Tensor& k, const at::Tensor& cu,
   return {of_q.result(), of_k.result()};
 }
 
-Vectors vectors_meta(const at::Tensor& q, const at::Tensor& k, const at::Tensor&, const at::Tensor&,
-                     c10::SymInt num_blocks, int64_t block, int64_t q_pools, int64_t k_pools,
-                     const OptionalTensor& q_weight, const OptionalTensor& k_weight,
-                     const OptionalTensor& cos, const OptionalTensor&) {
+Vectors vectors_meta(const at::Tensor& q, const at::Tensor& k, const at::Tensor& cu,
+                     const at::Tensor& cu_blocks, SymInt num_blocks, int64_t block, int64_t q_pools,
+                     int64_t k_pools, const OptionalTensor& q_weight,
+                     const OptionalTensor& k_weight, const OptionalTensor& cos_in,
+                     const OptionalTensor& sin_in) {
   check_tokens(q, k);
+  const at::Tensor cos = given(cos_in), sin = given(sin_in), none;
   const auto make = [&](const Names& names, const at::Tensor& x, int64_t pools,
                         const at::Tensor& weight) {
-    const bool turns = !weight.defined() && given(cos).defined();
-    const at::Tensor pooled = pool_meta(names.pool, x, num_blocks, block, pools, turns);
-    return weight.defined() ? project_meta(pooled, weight) : pooled;
+    const bool turns = !weight.defined();
+    const at::Tensor pooled = pool_output(names.pool, x, cu, cu_blocks, num_blocks, block, pools,
+                                          turns ? cos : none, turns ? sin : none);
+    return turns ? pooled : project_output(names.project, pooled, weight, cos, sin);
   };
-  return {make(kOfQ, q, q_pools, given(q_weight)), make(kOfK, k, k_pools, given(k_weight))};
+  const at::Tensor of_k = make(kOfK, k, k_pools, given(k_weight));  // in the order of vectors()
+  return {make(kOfQ, q, q_pools, given(q_weight)), of_k};
 }
 
 Vectors call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& cu,
-             const at::Tensor& cu_blocks, c10::SymInt num_blocks, int64_t block, int64_t q_pools,
+             const at::Tensor& cu_blocks, SymInt num_blocks, int64_t block, int64_t q_pools,
              int64_t k_pools, const OptionalTensor& q_weight, const OptionalTensor& k_weight,
              const OptionalTensor& cos, const OptionalTensor& sin) {
   static const auto op = c10::Dispatcher::singleton()
@@ -97,7 +101,7 @@ Vectors call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& cu,
 }
 
 Vectors vectors_autograd(const at::Tensor& q, const at::Tensor& k, const at::Tensor& cu,
-                         const at::Tensor& cu_blocks, c10::SymInt num_blocks, int64_t block,
+                         const at::Tensor& cu_blocks, SymInt num_blocks, int64_t block,
                          int64_t q_pools, int64_t k_pools, const OptionalTensor& q_weight,
                          const OptionalTensor& k_weight, const OptionalTensor& cos,
                          const OptionalTensor& sin) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "seer/kernels/block_select/block_select.h"
+#include "seer/kernels/size_limits.h"
 #include "seer/torch/checks.h"
 #include "seer/torch/ops.h"
 
@@ -33,8 +34,10 @@ kernels::BlockSelectParams host_params(const Settings& s, int64_t heads, int64_t
                                        int64_t blocks, int64_t seqs,
                                        std::vector<double>& strength) {
   check_block(kSelectOp, s.block);
-  TORCH_CHECK(s.strength.size() == 1 || static_cast<int64_t>(s.strength.size()) == heads, kSelectOp,
-              ": ", s.strength.size(), " strengths, want 1 or one for each of ", heads, " heads");
+  const auto strengths = static_cast<int64_t>(s.strength.size());
+  TORCH_CHECK(strengths == 1 || (strengths > 0 && strengths == heads), kSelectOp, ": ", strengths,
+              " strengths, want 1 or one for each of ", heads, " heads");
+  check_count(kSelectOp, "prompt_blocks", s.prompt_blocks, kernels::kMostBlocks);
   for (const int64_t count : {s.sink_blocks, s.local_blocks, s.last_dense_rows}) {
     TORCH_CHECK(count >= 0 && count <= 1 << 24, kSelectOp, ": ", count,
                 " forced blocks or rows, want 0 to 16777216");
@@ -63,32 +66,41 @@ Lists empty_lists(const kernels::BlockSelectParams& p, const at::Tensor& scores)
           at::empty({p.capacity}, scores.options().dtype(at::kInt))};
 }
 
-// On a GPU the contents of prefix sums and scores are not looked at: that would wait for the device.
+// Form and settings; `strength` as of host_params(), whose result it returns. The length of the list
+// depends on the sizes and settings alone. It is not a formula of symbolic sizes, so a compiled graph
+// is specialised on them.
+kernels::BlockSelectParams check_select_form(const at::Tensor& scores, const at::Tensor& cu_q,
+                                             const at::Tensor& cu_k, const at::Tensor& cu_rows,
+                                             const Settings& settings,
+                                             std::vector<double>& strength) {
+  check_same_device(kSelectOp,
+                    {{"scores", scores}, {"cu_q", cu_q}, {"cu_k", cu_k}, {"cu_rows", cu_rows}});
+  check_scores(kSelectOp, {"scores", scores});
+  check_prefix_forms(kSelectOp, {{"cu_q", cu_q}, {"cu_k", cu_k}, {"cu_rows", cu_rows}});
+  const auto size = [](const SymInt& x) { return x.guard_int(__FILE__, __LINE__); };
+  return host_params(settings, size(scores.sym_size(0)), size(scores.sym_size(1)),
+                     size(scores.sym_size(2)), size(cu_q.sym_size(0)) - 1, strength);
+}
+
+// On a GPU scores are not looked at: that would wait for the device.
 Lists select(const at::Tensor& scores_in, const at::Tensor& cu_q, const at::Tensor& cu_k,
              const at::Tensor& cu_rows, int64_t block, c10::string_view rule,
              at::ArrayRef<double> strength, int64_t sink_blocks, int64_t local_blocks,
              int64_t last_dense_rows, int64_t prompt_blocks) {
-  check_same_device(kSelectOp,
-                    {{"scores", scores_in}, {"cu_q", cu_q}, {"cu_k", cu_k}, {"cu_rows", cu_rows}});
-  check_f32(kSelectOp, {"scores", scores_in}, 3);
+  std::vector<double> strengths;
+  auto p = check_select_form(
+      scores_in, cu_q, cu_k, cu_rows,
+      {block, rule, strength, sink_blocks, local_blocks, last_dense_rows, prompt_blocks},
+      strengths);
   const at::Tensor scores = scores_in.contiguous();
   check_prefix(kSelectOp, {"cu_q", cu_q}, -1);
-  check_prefix(kSelectOp, {"cu_k", cu_k}, -1, &cu_q);
-  std::vector<double> strengths;
-  auto p = host_params(
-      {block, rule, strength, sink_blocks, local_blocks, last_dense_rows, prompt_blocks},
-      scores.size(0), scores.size(1), scores.size(2), cu_q.size(0) - 1, strengths);
+  check_prefix(kSelectOp, {"cu_k", cu_k}, -1);
   check_block_prefix(kSelectOp, {"cu_rows", cu_rows}, cu_q, block, scores.size(1));
-  const int32_t* keys = int_data(cu_k);
-  for (int b = 0; b < (scores.is_cpu() ? p.num_seqs : 0); ++b) {
-    TORCH_CHECK((keys[b + 1] - keys[b] + block - 1) / block <= scores.size(2), kSelectOp,
-                ": sequence ", b, " has ", keys[b + 1] - keys[b], " keys, the scores ",
-                scores.size(2), " blocks of ", block);
-  }
+  check_longest(kSelectOp, cu_k, block, "the scores", scores.size(2));
   auto [begin, count, list] = empty_lists(p, scores);
   p.scores = scores.const_data_ptr<float>();
   p.cu_q = int_data(cu_q);
-  p.cu_k = keys;
+  p.cu_k = int_data(cu_k);
   p.cu_rows = int_data(cu_rows);
   p.begin = begin.mutable_data_ptr<int64_t>();
   p.count = count.mutable_data_ptr<int32_t>();
@@ -105,18 +117,15 @@ Lists select(const at::Tensor& scores_in, const at::Tensor& cu_q, const at::Tens
   return {begin, count, list};
 }
 
-// The length of the list depends on the sizes and settings alone. It is not a formula of symbolic
-// sizes, so a compiled graph is specialised on them.
-Lists select_meta(const at::Tensor& scores, const at::Tensor& cu_q, const at::Tensor&,
-                  const at::Tensor&, int64_t block, c10::string_view rule,
+Lists select_meta(const at::Tensor& scores, const at::Tensor& cu_q, const at::Tensor& cu_k,
+                  const at::Tensor& cu_rows, int64_t block, c10::string_view rule,
                   at::ArrayRef<double> strength, int64_t sink_blocks, int64_t local_blocks,
                   int64_t last_dense_rows, int64_t prompt_blocks) {
   std::vector<double> strengths;
-  const auto size = [](const c10::SymInt& x) { return x.guard_int(__FILE__, __LINE__); };
-  const auto p = host_params(
+  const auto p = check_select_form(
+      scores, cu_q, cu_k, cu_rows,
       {block, rule, strength, sink_blocks, local_blocks, last_dense_rows, prompt_blocks},
-      size(scores.sym_size(0)), size(scores.sym_size(1)), size(scores.sym_size(2)),
-      size(cu_q.sym_size(0)) - 1, strengths);
+      strengths);
   return empty_lists(p, scores);
 }
 
@@ -134,6 +143,7 @@ Lists select_autograd(const at::Tensor& scores, const at::Tensor& cu_q, const at
                       const at::Tensor& cu_rows, int64_t block, c10::string_view rule,
                       at::ArrayRef<double> strength, int64_t sink_blocks, int64_t local_blocks,
                       int64_t last_dense_rows, int64_t prompt_blocks) {
+  refuse_tangent(kSelectOp, {{"scores", scores}});
   const at::AutoDispatchBelowADInplaceOrView guard;
   return call(scores, cu_q, cu_k, cu_rows, block, rule, strength, sink_blocks, local_blocks,
               last_dense_rows, prompt_blocks);

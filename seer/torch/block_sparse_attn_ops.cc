@@ -7,6 +7,7 @@
 #include <torch/library.h>
 
 #include "seer/kernels/block_sparse_attn/block_sparse_attn.h"
+#include "seer/kernels/size_limits.h"
 #include "seer/torch/checks.h"
 #include "seer/torch/ops.h"
 #include "seer/torch/scratch.h"
@@ -43,16 +44,46 @@ void check_lists(const kernels::BlockList& lists, int64_t entries, const int32_t
   }
 }
 
+void check_list_forms(const at::Tensor& begin, const at::Tensor& count, const at::Tensor& list,
+                      const SymInt& q_heads, const SymInt& k_heads) {
+  TORCH_CHECK(begin.dim() == 2 && begin.scalar_type() == at::kLong && begin.is_contiguous(),
+              kSparseOp, ": list_begin must be int64 [heads, rows], contiguous");
+  TORCH_CHECK(count.scalar_type() == at::kInt && count.is_contiguous() &&
+                  count.sym_sizes() == begin.sym_sizes(),
+              kSparseOp, ": list_count must be int32 ", begin.sym_sizes(), ", contiguous");
+  TORCH_CHECK(list.dim() == 1 && list.scalar_type() == at::kInt && list.is_contiguous(), kSparseOp,
+              ": list must be int32 with one axis, contiguous");
+  TORCH_CHECK(begin.sym_size(0) == q_heads || begin.sym_size(0) == k_heads, kSparseOp,
+              ": list_begin has ", begin.sym_size(0), " heads, want the ", q_heads, " of q or the ",
+              k_heads, " of k");
+  check_count(kSparseOp, "list_begin's rows", begin.sym_size(1), kernels::kMostTokens);
+}
+
+Output sparse_meta(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                   const at::Tensor& cu_q, const at::Tensor& cu_k, const at::Tensor& cu_rows,
+                   const at::Tensor& list_begin, const at::Tensor& list_count,
+                   const at::Tensor& list, int64_t block, double scale, bool) {
+  check_same_device(kSparseOp, {{"q", q},
+                                {"k", k},
+                                {"v", v},
+                                {"cu_q", cu_q},
+                                {"cu_k", cu_k},
+                                {"cu_rows", cu_rows},
+                                {"list_begin", list_begin},
+                                {"list_count", list_count},
+                                {"list", list}});
+  check_qkv(kSparseOp, q, k, v);
+  check_block(kSparseOp, block);
+  check_scale(kSparseOp, scale);
+  check_prefix_forms(kSparseOp, {{"cu_q", cu_q}, {"cu_k", cu_k}, {"cu_rows", cu_rows}});
+  check_list_forms(list_begin, list_count, list, q.sym_size(1), k.sym_size(1));
+  return {at::empty_symint(q.sym_sizes(), q.options()),
+          at::empty_symint({q.sym_size(1), q.sym_size(0)}, q.options().dtype(at::kFloat))};
+}
+
 kernels::BlockList block_list(const at::Tensor& begin, const at::Tensor& count,
                               const at::Tensor& list, const at::Tensor& cu_rows, int64_t num_rows,
                               int64_t block) {
-  TORCH_CHECK(begin.dim() == 2 && begin.scalar_type() == at::kLong && begin.is_contiguous(),
-              kSparseOp, ": list_begin must be int64 [heads, rows], contiguous");
-  TORCH_CHECK(
-      count.scalar_type() == at::kInt && count.is_contiguous() && count.sizes() == begin.sizes(),
-      kSparseOp, ": list_count must be int32 ", begin.sizes(), ", contiguous");
-  TORCH_CHECK(list.dim() == 1 && list.scalar_type() == at::kInt && list.is_contiguous(), kSparseOp,
-              ": list must be int32 with one axis, contiguous");
   TORCH_CHECK(begin.size(1) == num_rows, kSparseOp, ": list_begin has ", begin.size(1),
               " rows, want ", num_rows);
   return {begin.const_data_ptr<int64_t>(),
@@ -65,32 +96,20 @@ kernels::BlockList block_list(const at::Tensor& begin, const at::Tensor& count,
           static_cast<int>(block)};
 }
 
-// On a GPU the contents of prefix sums and lists are not looked at: that would wait for the device.
+// On a GPU the contents of lists are not looked at: that would wait for the device.
 Output attn(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& cu_q,
             const at::Tensor& cu_k, const at::Tensor& cu_rows, const at::Tensor& list_begin,
             const at::Tensor& list_count, const at::Tensor& list, int64_t block, double scale,
             bool causal) {
-  check_same_device(kSparseOp, {{"q", q},
-                                {"k", k},
-                                {"v", v},
-                                {"cu_q", cu_q},
-                                {"cu_k", cu_k},
-                                {"cu_rows", cu_rows},
-                                {"list_begin", list_begin},
-                                {"list_count", list_count},
-                                {"list", list}});
+  auto [o, lse] =
+      sparse_meta(q, k, v, cu_q, cu_k, cu_rows, list_begin, list_count, list, block, scale, causal);
   const bool on_cpu = q.is_cpu();
-  check_qkv(kSparseOp, q, k, v);
-  check_block(kSparseOp, block);
   check_prefix(kSparseOp, {"cu_q", cu_q}, q.size(0));
-  check_prefix(kSparseOp, {"cu_k", cu_k}, k.size(0), &cu_q);
+  check_prefix(kSparseOp, {"cu_k", cu_k}, k.size(0));
   check_block_prefix(kSparseOp, {"cu_rows", cu_rows}, cu_q, block, -1);
-  const int seqs = static_cast<int>(cu_q.size(0) - 1);
-  TORCH_CHECK(list_begin.dim() == 2, kSparseOp, ": list_begin must be int64 [heads, rows]");
+  const int seqs = num_sequences(cu_q);
   const int64_t num_rows = on_cpu ? int_data(cu_rows)[seqs] : list_begin.size(1);
 
-  at::Tensor o = at::empty(q.sizes(), q.options());
-  at::Tensor lse = at::empty({q.size(1), q.size(0)}, q.options().dtype(at::kFloat));
   kernels::BlockSparseAttnParams p{};
   p.q = strided_in(q);
   p.k = strided_in(k);
@@ -122,14 +141,6 @@ Output attn(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const
   }
   kernels::block_sparse_attn(p, queue.device, queue.stream);
   return {o, lse};
-}
-
-Output attn_meta(const at::Tensor& q, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                 const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                 const at::Tensor&, int64_t block, double, bool) {
-  check_block(kSparseOp, block);
-  return {at::empty_symint(q.sym_sizes(), q.options()),
-          at::empty_symint({q.sym_size(1), q.sym_size(0)}, q.options().dtype(at::kFloat))};
 }
 
 Output call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& cu_q,
@@ -169,7 +180,7 @@ TORCH_LIBRARY_IMPL(seer, CUDA, m) {
   m.impl("block_sparse_attn", seer::torch_ops::attn);
 }
 TORCH_LIBRARY_IMPL(seer, Meta, m) {
-  m.impl("block_sparse_attn", seer::torch_ops::attn_meta);
+  m.impl("block_sparse_attn", seer::torch_ops::sparse_meta);
 }
 TORCH_LIBRARY_IMPL(seer, Autograd, m) {
   m.impl("block_sparse_attn", seer::torch_ops::attn_autograd);

@@ -4,7 +4,6 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/mul.h>
 #include <ATen/ops/slice.h>
 #include <ATen/ops/sub.h>
@@ -43,27 +42,38 @@ at::Tensor key_blocks(const at::Tensor& cu_blocks, int64_t num_blocks) {
   return out;
 }
 
+std::tuple<at::Tensor, at::Tensor> loss_with_grad_meta(const at::Tensor& scores,
+                                                       const at::Tensor& target,
+                                                       const at::Tensor& cu_rows,
+                                                       const at::Tensor& cu_blocks, double skip,
+                                                       c10::string_view kind) {
+  check_same_device(
+      kLossOp,
+      {{"scores", scores}, {"target", target}, {"cu_rows", cu_rows}, {"cu_blocks", cu_blocks}});
+  check_scores(kLossOp, {"scores", scores});
+  check_scores(kLossOp, {"target", target});
+  TORCH_CHECK(scores.sym_sizes() == target.sym_sizes(), kLossOp, ": scores are ",
+              scores.sym_sizes(), " and target ", target.sym_sizes(), ", want the same");
+  check_prefix_forms(kLossOp, {{"cu_rows", cu_rows}, {"cu_blocks", cu_blocks}});
+  TORCH_CHECK(skip >= 0 && skip < 1, kLossOp, ": skip is ", skip,
+              ", want a part of the rows, 0 or more and below 1");
+  kind_from_name(kind);
+  return {at::empty({}, scores.options().dtype(at::kDouble)),
+          at::empty_symint(scores.sym_sizes(), scores.options())};
+}
+
 std::tuple<at::Tensor, at::Tensor> loss_with_grad(const at::Tensor& scores_in,
                                                   const at::Tensor& target_in,
                                                   const at::Tensor& cu_rows,
                                                   const at::Tensor& cu_blocks, double skip,
                                                   c10::string_view kind) {
-  check_same_device(kLossOp, {{"scores", scores_in},
-                              {"target", target_in},
-                              {"cu_rows", cu_rows},
-                              {"cu_blocks", cu_blocks}});
-  check_f32(kLossOp, {"scores", scores_in}, 3);
-  check_f32(kLossOp, {"target", target_in}, 3);
-  TORCH_CHECK(scores_in.sizes() == target_in.sizes(), kLossOp, ": scores are ", scores_in.sizes(),
-              " and target ", target_in.sizes(), ", want the same");
+  auto [loss, dscores] = loss_with_grad_meta(scores_in, target_in, cu_rows, cu_blocks, skip, kind);
   const at::Tensor scores = scores_in.contiguous(), target = target_in.contiguous();
   check_prefix(kLossOp, {"cu_rows", cu_rows}, scores.size(1));
-  check_prefix(kLossOp, {"cu_blocks", cu_blocks}, -1, &cu_rows);
+  check_prefix(kLossOp, {"cu_blocks", cu_blocks}, -1);
   const c10::DeviceGuard on_device(scores.device());
   const Queue queue = queue_of(scores);
   const at::Tensor num_key_blocks = key_blocks(cu_blocks, scores.size(2));
-  at::Tensor loss = at::empty({}, scores.options().dtype(at::kDouble));
-  at::Tensor dscores = at::empty(scores.sizes(), scores.options());
   kernels::GateLossParams p{};
   p.scores = scores.const_data_ptr<float>();
   p.target = target.const_data_ptr<float>();
@@ -71,7 +81,7 @@ std::tuple<at::Tensor, at::Tensor> loss_with_grad(const at::Tensor& scores_in,
   p.num_key_blocks = int_data(num_key_blocks);
   p.dscores = dscores.mutable_data_ptr<float>();
   p.loss = loss.mutable_data_ptr<double>();
-  p.num_seqs = static_cast<int>(cu_rows.size(0) - 1);
+  p.num_seqs = num_sequences(cu_rows);
   p.num_heads = static_cast<int>(scores.size(0));
   p.num_rows = scores.size(1);
   p.num_blocks = scores.size(2);
@@ -91,18 +101,9 @@ at::Tensor loss(const at::Tensor& scores, const at::Tensor& target, const at::Te
   return std::get<0>(loss_with_grad(scores, target, cu_rows, cu_blocks, skip, kind));
 }
 
-std::tuple<at::Tensor, at::Tensor> loss_with_grad_meta(const at::Tensor& scores, const at::Tensor&,
-                                                       const at::Tensor&, const at::Tensor&, double,
-                                                       c10::string_view kind) {
-  kind_from_name(kind);
-  return {at::empty({}, scores.options().dtype(at::kDouble)),
-          at::empty_symint(scores.sym_sizes(), scores.options())};
-}
-
-at::Tensor loss_meta(const at::Tensor& scores, const at::Tensor&, const at::Tensor&,
-                     const at::Tensor&, double, c10::string_view kind) {
-  kind_from_name(kind);
-  return at::empty({}, scores.options().dtype(at::kDouble));
+at::Tensor loss_meta(const at::Tensor& scores, const at::Tensor& target, const at::Tensor& cu_rows,
+                     const at::Tensor& cu_blocks, double skip, c10::string_view kind) {
+  return std::get<0>(loss_with_grad_meta(scores, target, cu_rows, cu_blocks, skip, kind));
 }
 
 at::Tensor call(const at::Tensor& scores, const at::Tensor& target, const at::Tensor& cu_rows,
@@ -147,6 +148,7 @@ at::Tensor loss_autograd(const at::Tensor& scores, const at::Tensor& target,
                          const at::Tensor& cu_rows, const at::Tensor& cu_blocks, double skip,
                          c10::string_view kind) {
   refuse_gradient(kLossOp, "detach it, as the target is not trained", {{"target", target}});
+  refuse_tangent(kLossOp, {{"scores", scores}});
   if (c10::GradMode::is_enabled() && scores.requires_grad()) {
     return Loss::apply(scores, target, cu_rows, cu_blocks, skip, kind);
   }

@@ -1,7 +1,8 @@
 #pragma once
 // The ops on tensors, one function each: torch.ops.seer.<same name> has the same arguments. Shapes,
-// types and devices are checked here and nowhere below; wrong ones raise c10::Error that says what
-// was expected and what came.
+// types and devices are checked here and nowhere below, by the same code for CPU, CUDA and meta tensors;
+// wrong ones raise c10::Error that says what was expected and what came. Sizes are limited by
+// kernels/size_limits.h. Forward-mode differentiation (a tangent on any tensor) is an error.
 //
 //   B sequences · T query tokens, S key tokens of all sequences together · Hq, Hk query, key heads
 //   D head size · d gate size · R rows = query blocks of all sequences · N key blocks of the longest
@@ -28,7 +29,8 @@ struct Ragged {
   // Tokens in a block, for an op whose blocks of queries and keys are one size. Error: they are not.
   int one_block(const char* op) const;
 };
-// From host lengths; `block` tokens in a block of queries and of keys. Lengths of 0 are allowed.
+// From host lengths; `block` tokens in a block of queries and of keys. Lengths of 0 are allowed, more
+// than 2^28 tokens in all are not.
 Ragged make_ragged(const std::vector<int64_t>& q_lens, const std::vector<int64_t>& k_lens,
                    int block, const at::Device& device);
 // The same with rows of `block_q` tokens, 1 ... 128, for pooled_attn: the other ops take one block.
@@ -94,12 +96,12 @@ struct Selection {
   std::string rule = "nz_ratio";  // nz_ratio, threshold, top_p, row_budget, head_budget
   std::vector<double> strength;   // one for all heads, or one per head
   int64_t sink_blocks = 0, local_blocks = 0, last_dense_rows = 0;
-  int64_t prompt_blocks = 0;  // 0: the sequences are complete
+  int64_t prompt_blocks = 0;  // of the complete prompt, given with each chunk; 0: not in chunks
 };
 // Error: no rule has this name, or a strength or a number of forced blocks is out of its range.
 void check_selection(const Selection& selection);
-// scores [L, R, N] f32 -> lists. Rows have places of their own in `list`, with gaps between: the
-// kept blocks are count.sum(). Not differentiable, and does not ask for detached scores.
+// scores [L, R, N] f32 -> lists. Rows have places of their own in `list`, with -1 between: the kept
+// blocks are count.sum(). Not differentiable, and does not ask for detached scores.
 BlockLists block_select(const at::Tensor& scores, const Ragged& ragged, const Selection& selection);
 
 }  // namespace seer::torch_ops

@@ -55,8 +55,10 @@ TEST(MakeRagged, Refused) {
   EXPECT_THAT(error_of([] { make_ragged({1}, {1}, 24, at::kCPU); }), HasSubstr("block is 24"));
   EXPECT_THAT(error_of([] { make_ragged({-1}, {1}, 16, at::kCPU); }), HasSubstr("length -1"));
   EXPECT_THAT(error_of([] { make_ragged({1, 2}, {1}, 16, at::kCPU); }), HasSubstr("as many"));
-  EXPECT_THAT(error_of([] { make_ragged({1l << 31}, {1}, 16, at::kCPU); }),
-              HasSubstr("at most 2147483647"));
+  for (const int64_t len : {int64_t{1} << 28, int64_t{1} << 31, INT64_MAX}) {
+    EXPECT_THAT(error_of([&] { make_ragged({1, len}, {1, 1}, 16, at::kCPU); }),
+                HasSubstr("a pack has more than 268435456"));
+  }
   EXPECT_THAT(error_of([] { make_ragged({1}, {1}, 0, 16, at::kCPU); }), HasSubstr("block_q is 0"));
   EXPECT_THAT(error_of([] { make_ragged({1}, {1}, 1, 24, at::kCPU); }), HasSubstr("block_k is 24"));
 }

@@ -7,6 +7,7 @@
 #include <torch/library.h>
 
 #include "seer/kernels/pooled_attn/pooled_attn.h"
+#include "seer/kernels/size_limits.h"
 #include "seer/torch/checks.h"
 #include "seer/torch/ops.h"
 
@@ -17,32 +18,36 @@ using Output = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 
 constexpr const char* kPooledOp = "seer::pooled_attn";
 
-// On a GPU the contents of prefix sums are not looked at: that would wait for the device.
-Output attn(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& cu_q,
-            const at::Tensor& cu_k, const at::Tensor& cu_rows, int64_t num_rows, int64_t num_blocks,
-            int64_t block_q, int64_t block_k, double scale, bool causal, bool group_max,
-            bool normalise) {
+Output pooled_meta(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                   const at::Tensor& cu_q, const at::Tensor& cu_k, const at::Tensor& cu_rows,
+                   SymInt num_rows, SymInt num_blocks, int64_t block_q, int64_t block_k,
+                   double scale, bool, bool group_max, bool) {
   check_same_device(
       kPooledOp,
       {{"q", q}, {"k", k}, {"v", v}, {"cu_q", cu_q}, {"cu_k", cu_k}, {"cu_rows", cu_rows}});
   check_qkv(kPooledOp, q, k, v);
   check_block_q(kPooledOp, block_q);
   check_block(kPooledOp, block_k, "block_k");
-  check_prefix(kPooledOp, {"cu_q", cu_q}, q.size(0));
-  check_prefix(kPooledOp, {"cu_k", cu_k}, k.size(0), &cu_q);
-  check_block_prefix(kPooledOp, {"cu_rows", cu_rows}, cu_q, block_q, num_rows);
-  const int seqs = static_cast<int>(cu_q.size(0) - 1);
-  const int32_t* keys = int_data(cu_k);
-  for (int b = 0; b < (q.is_cpu() ? seqs : 0); ++b) {
-    TORCH_CHECK((keys[b + 1] - keys[b] + block_k - 1) / block_k <= num_blocks, kPooledOp,
-                ": sequence ", b, " has ", keys[b + 1] - keys[b], " keys, the map ", num_blocks,
-                " blocks of ", block_k);
-  }
-  const int64_t map_heads = group_max ? k.size(1) : q.size(1);
+  check_scale(kPooledOp, scale);
+  check_count(kPooledOp, "num_rows", num_rows, kernels::kMostTokens);
+  check_count(kPooledOp, "num_blocks", num_blocks, kernels::kMostBlocks);
+  check_prefix_forms(kPooledOp, {{"cu_q", cu_q}, {"cu_k", cu_k}, {"cu_rows", cu_rows}});
   const auto f32 = q.options().dtype(at::kFloat);
-  at::Tensor o = at::empty(q.sizes(), q.options());
-  at::Tensor lse = at::empty({q.size(1), q.size(0)}, f32);
-  at::Tensor map = at::empty({map_heads, num_rows, num_blocks}, f32);
+  return {at::empty_symint(q.sym_sizes(), q.options()),
+          at::empty_symint({q.sym_size(1), q.sym_size(0)}, f32),
+          at::empty_symint({group_max ? k.sym_size(1) : q.sym_size(1), num_rows, num_blocks}, f32)};
+}
+
+Output attn(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& cu_q,
+            const at::Tensor& cu_k, const at::Tensor& cu_rows, int64_t num_rows, int64_t num_blocks,
+            int64_t block_q, int64_t block_k, double scale, bool causal, bool group_max,
+            bool normalise) {
+  auto [o, lse, map] = pooled_meta(q, k, v, cu_q, cu_k, cu_rows, num_rows, num_blocks, block_q,
+                                   block_k, scale, causal, group_max, normalise);
+  check_prefix(kPooledOp, {"cu_q", cu_q}, q.size(0));
+  check_prefix(kPooledOp, {"cu_k", cu_k}, k.size(0));
+  check_block_prefix(kPooledOp, {"cu_rows", cu_rows}, cu_q, block_q, num_rows);
+  check_longest(kPooledOp, cu_k, block_k, "the map", num_blocks);
   kernels::PooledAttnParams p{};
   p.q = strided_in(q);
   p.k = strided_in(k);
@@ -51,12 +56,12 @@ Output attn(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const
   p.lse = lse.mutable_data_ptr<float>();
   p.map = map.mutable_data_ptr<float>();
   p.cu_q = int_data(cu_q);
-  p.cu_k = keys;
+  p.cu_k = int_data(cu_k);
   p.cu_rows = int_data(cu_rows);
-  p.num_seqs = seqs;
+  p.num_seqs = num_sequences(cu_q);
   p.num_q_heads = static_cast<int>(q.size(1));
   p.num_kv_heads = static_cast<int>(k.size(1));
-  p.num_map_heads = static_cast<int>(map_heads);
+  p.num_map_heads = static_cast<int>(map.size(0));
   p.head_dim = static_cast<int>(q.size(2));
   p.total_q = q.size(0);
   p.total_k = k.size(0);
@@ -80,34 +85,19 @@ Output attn(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const
   return {o, lse, map};
 }
 
-Output attn_meta(const at::Tensor& q, const at::Tensor& k, const at::Tensor&, const at::Tensor&,
-                 const at::Tensor&, const at::Tensor&, c10::SymInt num_rows, c10::SymInt num_blocks,
-                 int64_t block_q, int64_t block_k, double, bool, bool group_max, bool) {
-  check_block_q(kPooledOp, block_q);
-  check_block(kPooledOp, block_k, "block_k");
-  const auto f32 = q.options().dtype(at::kFloat);
-  return {at::empty_symint(q.sym_sizes(), q.options()),
-          at::empty_symint({q.sym_size(1), q.sym_size(0)}, f32),
-          at::empty_symint({group_max ? k.sym_size(1) : q.sym_size(1), num_rows, num_blocks}, f32)};
-}
-
 Output call(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, const at::Tensor& cu_q,
-            const at::Tensor& cu_k, const at::Tensor& cu_rows, c10::SymInt num_rows,
-            c10::SymInt num_blocks, int64_t block_q, int64_t block_k, double scale, bool causal,
-            bool group_max, bool normalise) {
-  using Tensor = const at::Tensor&;
+            const at::Tensor& cu_k, const at::Tensor& cu_rows, SymInt num_rows, SymInt num_blocks,
+            int64_t block_q, int64_t block_k, double scale, bool causal, bool group_max,
+            bool normalise) {
   static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow(kPooledOp, "")
-          .typed<Output(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, c10::SymInt, c10::SymInt,
-                        int64_t, int64_t, double, bool, bool, bool)>();
+      c10::Dispatcher::singleton().findSchemaOrThrow(kPooledOp, "").typed<decltype(pooled_meta)>();
   return op.call(q, k, v, cu_q, cu_k, cu_rows, num_rows, num_blocks, block_q, block_k, scale,
                  causal, group_max, normalise);
 }
 
 Output attn_autograd(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                      const at::Tensor& cu_q, const at::Tensor& cu_k, const at::Tensor& cu_rows,
-                     c10::SymInt num_rows, c10::SymInt num_blocks, int64_t block_q, int64_t block_k,
+                     SymInt num_rows, SymInt num_blocks, int64_t block_q, int64_t block_k,
                      double scale, bool causal, bool group_max, bool normalise) {
   refuse_gradient(kPooledOp, "it has no backward: call it under no_grad or detach q, k, v",
                   {{"q", q}, {"k", k}, {"v", v}});
@@ -134,7 +124,7 @@ TORCH_LIBRARY_IMPL(seer, CUDA, m) {
   m.impl("pooled_attn", seer::torch_ops::attn);
 }
 TORCH_LIBRARY_IMPL(seer, Meta, m) {
-  m.impl("pooled_attn", seer::torch_ops::attn_meta);
+  m.impl("pooled_attn", seer::torch_ops::pooled_meta);
 }
 TORCH_LIBRARY_IMPL(seer, Autograd, m) {
   m.impl("pooled_attn", seer::torch_ops::attn_autograd);

@@ -3,8 +3,8 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
-#include <limits>
 
+#include "seer/kernels/size_limits.h"
 #include "seer/torch/checks.h"
 #include "seer/torch/ops.h"
 
@@ -18,9 +18,11 @@ void prefix_sums(const std::vector<int64_t>& lens, int64_t unit, int32_t* out) {
   for (size_t b = 0; b < lens.size(); ++b) {
     TORCH_CHECK(lens[b] >= 0, "make_ragged: sequence ", b, " has length ", lens[b],
                 ", want 0 or more");
-    sum += (lens[b] + unit - 1) / unit;
-    TORCH_CHECK(sum <= std::numeric_limits<int32_t>::max(), "make_ragged: ", sum,
-                " tokens in one pack, want at most 2147483647; give fewer sequences");
+    const bool fits = lens[b] <= kernels::kMostTokens;
+    if (fits) sum += (lens[b] + unit - 1) / unit;
+    TORCH_CHECK(fits && sum <= kernels::kMostTokens, "make_ragged: with sequence ", b, " of ",
+                lens[b], " tokens a pack has more than ", kernels::kMostTokens,
+                ", which is the most; give fewer or shorter sequences");
     out[b + 1] = static_cast<int32_t>(sum);
   }
 }

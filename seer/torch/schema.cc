@@ -35,6 +35,9 @@ TORCH_LIBRARY(seer, m) {
   m.def(
       "gate_loss_with_grad(Tensor scores, Tensor target, Tensor cu_rows, Tensor cu_blocks, "
       "float skip, str kind) -> (Tensor loss, Tensor dscores)");
+  // `list` holds -1 between the rows' blocks. prompt_blocks: key blocks of the complete prompt while it
+  // comes in chunks (0: the sequences are complete); what chunks off the grid of blocks mean is said in
+  // kernels/block_select/params.h.
   m.def(
       "block_select(Tensor scores, Tensor cu_q, Tensor cu_k, Tensor cu_rows, int block, str rule, "
       "float[] strength, int sink_blocks=0, int local_blocks=0, int last_dense_rows=0, "

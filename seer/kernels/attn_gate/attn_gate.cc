@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "seer/kernels/attn_gate/cpu.h"
+#include "seer/kernels/size_limits.h"
 #ifdef SEER_CUDA
 #include "seer/kernels/attn_gate/sm80/attn_gate.h"
 #include "seer/kernels/attn_gate/sm90/attn_gate.h"
@@ -21,8 +22,6 @@ void pool_on_cpu(const GatePoolParams& p) {
   if (p.cos) attn_gate_project_cpu(turn_in_place(p));
 }
 
-constexpr int kMaxHeads = 65535;  // they are an axis of the grid
-
 template <class Params>
 int heads_of(const Params& p) {
   if constexpr (std::is_same_v<Params, GatePoolParams>) {
@@ -37,10 +36,8 @@ int heads_of(const Params& p) {
 }
 
 template <class Params>
-std::string why_not_sm80(const Params& p, const Device& device) {
-  const std::string reason = why_not_gpu(device, 80, 999);
-  if (!reason.empty() || heads_of(p) <= kMaxHeads) return reason;
-  return message(heads_of(p), " heads, want at most ", kMaxHeads);
+std::string why_not_sm80(const Params&, const Device& device) {
+  return why_not_gpu(device, 80, 999);
 }
 
 #ifndef SEER_CUDA
@@ -91,6 +88,7 @@ constexpr Impl<GateScoreGradParams> kScoreGrad[] = {
 template <class Params, size_t kCount>
 void dispatch(const char* op, const Impl<Params> (&impls)[kCount], const Params& p,
               const Device& device, void* stream) {
+  check_most(op, "heads", heads_of(p), kMostHeads);
   select<Params>(op, impls, p, device).run(p, stream);
 }
 

@@ -37,7 +37,9 @@ inline std::vector<int32_t> prefix(const std::vector<int>& lens, int unit) {
 inline void expect_near(const Floats& got, const Doubles& want, double limit) {
   ASSERT_EQ(got.size(), want.size());
   for (size_t i = 0; i < want.size(); ++i) {
-    if (std::isinf(want[i])) {
+    if (std::isnan(want[i])) {
+      ASSERT_TRUE(std::isnan(got[i])) << i << ": " << got[i];
+    } else if (std::isinf(want[i])) {
       ASSERT_EQ(got[i], want[i]) << i;
     } else {
       ASSERT_NEAR(got[i], want[i], limit * (1 + std::abs(want[i]))) << i;
@@ -52,6 +54,7 @@ struct PoolCase {
   DType dtype;
   int padding = 3;  // elements behind a head; 8: whole vectors
   int rope_half = 0;
+  int nan_every = 0;  // of the elements one in so many is NaN; 0: none
   friend void PrintTo(const PoolCase& c, std::ostream* out) { *out << c.name; }
 };
 
@@ -64,6 +67,9 @@ struct PoolInputs {
     const Floats values = normal(cu.back() * token_stride, 1);
     x.resize(values.size() * size_of(c.dtype));
     for (size_t i = 0; i < values.size(); ++i) store_element(c.dtype, x.data(), i, values[i] - 2);
+    for (size_t i = 0; c.nan_every > 0 && i < values.size(); i += c.nan_every) {
+      store_element(c.dtype, x.data(), i, NAN);
+    }
     p.x = {x.data(), token_stride, c.head_dim + padding};
     p.cu = cu.data();
     p.cu_blocks = cu_blocks.data();
@@ -109,7 +115,12 @@ const PoolCase kPoolCases[] = {
     PoolCase{"turned_min_f32", {90, 1}, 2, 64, 32, 2, DType::f32, 8, 32},
     PoolCase{"turned_wide", {90}, 2, 288, 64, 4, DType::f32, 8, 144},
     PoolCase{"turned_few", {90}, 2, 64, 64, 4, DType::bf16, 8, 4},
-    PoolCase{"turned_odd", {50}, 2, 33, 16, 4, DType::bf16, 3, 16}};
+    PoolCase{"turned_odd", {50}, 2, 33, 16, 4, DType::bf16, 3, 16},
+    // NaN at every place of a block, before and behind larger and smaller values.
+    PoolCase{"nan_f32", {67, 130}, 3, 64, 64, 7, DType::f32, 3, 0, 1013},
+    PoolCase{"nan_bf16", {67, 131}, 3, 64, 64, 7, DType::bf16, 8, 0, 1013},
+    PoolCase{"nan_f16_feature_tail", {66}, 2, 41, 16, 3, DType::f16, 3, 0, 211},
+    PoolCase{"nan_turned", {200}, 2, 64, 64, 1, DType::bf16, 8, 32, 1013}};
 
 struct ProjectCase {
   const char* name;

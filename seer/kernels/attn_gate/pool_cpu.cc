@@ -10,6 +10,7 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <type_traits>
 
@@ -37,12 +38,20 @@ struct Pools {
   float* avg;
 };
 
+// `x` where `keep` is true, NaN elsewhere: Max() and Min() of some instruction sets give the second of
+// two operands if one of them is NaN, and others the one that is not.
+template <class D>
+HWY_INLINE hn::Vec<D> or_nan(D d, hn::Mask<D> keep, hn::Vec<D> x) {
+  return hn::IfThenElse(keep, x, hn::Set(d, NAN));
+}
+
 // Takes kTokens tokens of one head, features i .. i + lanes - 1, into the pools.
 template <int kTokens, class D, class Element>
 HWY_INLINE void take(D d, const Element* x, int64_t token_stride, const Pools& pools, int64_t i,
                      bool first) {
   const auto a = load(d, x + i);
   auto top = a, bottom = a, sum = a;
+  auto are_numbers = hn::Eq(a, a);
   if constexpr (kTokens == 4) {
     const auto b = load(d, x + token_stride + i);
     const auto c = load(d, x + 2 * token_stride + i);
@@ -50,12 +59,17 @@ HWY_INLINE void take(D d, const Element* x, int64_t token_stride, const Pools& p
     top = hn::Max(hn::Max(a, b), hn::Max(c, e));
     bottom = hn::Min(hn::Min(a, b), hn::Min(c, e));
     sum = hn::Add(hn::Add(a, b), hn::Add(c, e));
+    are_numbers = hn::And(hn::And(are_numbers, hn::Eq(b, b)), hn::And(hn::Eq(c, c), hn::Eq(e, e)));
   }
   if (pools.max) {
-    hn::StoreU(first ? top : hn::Max(top, hn::LoadU(d, pools.max + i)), d, pools.max + i);
+    const auto old = first ? top : hn::LoadU(d, pools.max + i);
+    const auto keep = first ? are_numbers : hn::And(are_numbers, hn::Eq(old, old));
+    hn::StoreU(or_nan(d, keep, hn::Max(top, old)), d, pools.max + i);
   }
   if (pools.min) {
-    hn::StoreU(first ? bottom : hn::Min(bottom, hn::LoadU(d, pools.min + i)), d, pools.min + i);
+    const auto old = first ? bottom : hn::LoadU(d, pools.min + i);
+    const auto keep = first ? are_numbers : hn::And(are_numbers, hn::Eq(old, old));
+    hn::StoreU(or_nan(d, keep, hn::Min(bottom, old)), d, pools.min + i);
   }
   if (pools.avg) {
     hn::StoreU(first ? sum : hn::Add(sum, hn::LoadU(d, pools.avg + i)), d, pools.avg + i);

@@ -17,14 +17,17 @@ std::vector<double> attn_gate_pool(const GatePoolParams& p) {
         for (const int pool : {kPoolMax, kPoolMin, kPoolAvg}) {
           for (int i = 0; i < p.head_dim && (p.pools & pool); ++i) {
             double top = -INFINITY, bottom = INFINITY, sum = 0;
+            bool has_nan = false;
             for (int64_t t = begin; t < end; ++t) {
               const double x =
                   load_element(p.dtype, p.x.data, t * p.x.token_stride + h * p.x.head_stride + i);
               top = std::max(top, x);
               bottom = std::min(bottom, x);
               sum += x;
+              has_nan |= std::isnan(x);
             }
-            out.push_back(pool == kPoolMax   ? top
+            out.push_back(has_nan            ? NAN
+                          : pool == kPoolMax ? top
                           : pool == kPoolMin ? bottom
                                              : sum / static_cast<double>(end - begin));
           }

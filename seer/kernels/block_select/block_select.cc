@@ -3,6 +3,7 @@
 #include "seer/kernels/block_select/cpu.h"
 #include "seer/kernels/block_select/row_rule.h"
 #include "seer/kernels/block_select/sm80/select.h"
+#include "seer/kernels/size_limits.h"
 
 namespace seer::kernels {
 namespace {
@@ -23,12 +24,8 @@ void run_cpu(const BlockSelectParams& p, void*) {
   block_select_cpu(p);
 }
 
-constexpr int kMaxHeads = 65535;  // they are an axis of the grid
-
-std::string why_not_sm80(const BlockSelectParams& p, const Device& device) {
-  const std::string reason = why_not_gpu(device, 80, 999);
-  if (!reason.empty() || p.num_heads <= kMaxHeads) return reason;
-  return message(p.num_heads, " heads, want at most ", kMaxHeads);
+std::string why_not_sm80(const BlockSelectParams&, const Device& device) {
+  return why_not_gpu(device, 80, 999);
 }
 
 #ifndef SEER_CUDA
@@ -48,6 +45,9 @@ constexpr Impl<BlockSelectParams> kImpls[] = {{"sm80", why_not_sm80, run_sm80},
 void check(const BlockSelectParams& p) {
   SEER_CHECK(p.num_heads > 0 && p.block > 0, "block_select: ", p.num_heads, " heads, block ",
              p.block, ", want at least 1 each");
+  check_most("block_select", "heads", p.num_heads, kMostHeads);
+  check_most("block_select", "rows", p.num_rows, kMostTokens);
+  check_most("block_select", "key blocks", p.num_blocks, kMostBlocks);
   const SelectForced& f = p.forced;
   SEER_CHECK(f.sink_blocks >= 0 && f.local_blocks >= 0 && f.last_dense_rows >= 0,
              "block_select: ", f.sink_blocks, " sink blocks, ", f.local_blocks, " local blocks, ",

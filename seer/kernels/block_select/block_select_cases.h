@@ -79,12 +79,17 @@ struct SelectInputs {
   std::vector<char> mask() const {
     EXPECT_THAT(std::vector<int32_t>(list.end() - 8, list.end()), testing::Each(-7));
     std::vector<char> out(scores.size());
+    std::vector<char> is_gap(list.size() - 8, true);
     for (size_t row = 0; row < begin.size(); ++row) {
       for (int32_t i = 0; i < count[row]; ++i) {
         const int32_t n = list[begin[row] + i];
         EXPECT_TRUE(n >= 0 && n < p.num_blocks && (i == 0 || n > list[begin[row] + i - 1]));
         out[row * p.num_blocks + n] = 1;
+        is_gap[begin[row] + i] = false;
       }
+    }
+    for (size_t i = 0; i < is_gap.size(); ++i) {
+      EXPECT_EQ(list[i] == kNoBlock, is_gap[i]) << "entry " << i << " is " << list[i];
     }
     return out;
   }

@@ -81,6 +81,29 @@ TEST(BlockSelectRules, StrengthPerHead) {
   EXPECT_EQ(in.count[40 + 39], 40);
 }
 
+// A chunk on the grid of blocks, told of the complete prompt, chooses what the whole prompt does: k of
+// nz_ratio, and which rows are dense.
+TEST(BlockSelectRules, ChunksChooseWhatTheWholePromptDoes) {
+  const SelectForced forced{1, 1, 2};
+  for (const SelectRule rule : {SelectRule::nz_ratio, SelectRule::threshold, SelectRule::top_p}) {
+    SelectInputs whole({"", {312}, {312}, 1, 16, 0, forced}, rule, {0.3});
+    const auto want = whole.run();
+    for (const int first : {0, 8, 16}) {  // rows
+      const int end = std::min(16 * (first + 8), 312), blocks = (end + 15) / 16;
+      SelectInputs chunk({"", {end - 16 * first}, {end}, 1, 16, 20, forced}, rule, {0.3});
+      for (int m = 0; m < blocks - first; ++m) {
+        std::copy_n(&whole.scores[(first + m) * 20], blocks, &chunk.scores[m * blocks]);
+      }
+      const auto got = chunk.run();
+      for (int m = 0; m < blocks - first; ++m) {
+        EXPECT_TRUE(
+            std::equal(&got[m * blocks], &got[m * blocks] + blocks, &want[(first + m) * 20]))
+            << "row " << first + m;
+      }
+    }
+  }
+}
+
 // Scores outside of what a row sees are never read.
 TEST(BlockSelectRules, MaskedNanIsNotRead) {
   SelectInputs in({"", {64}, {64}, 1, 16, 0, {0, 0, 0}}, SelectRule::threshold, {0.01});

@@ -169,7 +169,8 @@ void keys_from_softmax(const Row& row, int64_t n, int32_t* keys) {
   }
 }
 
-// Writes the row's list: what the cut takes and what is forced. `ties` of the cut are used up.
+// Writes the row's list: what the cut takes and what is forced, and the rest of its place. `ties` of the
+// cut are used up.
 void write_list(const BlockSelectParams& p, const SelectRow& row, const int32_t* keys, Cut* cut,
                 int64_t at) {
   int32_t* list = p.list + p.begin[at];
@@ -181,23 +182,28 @@ void write_list(const BlockSelectParams& p, const SelectRow& row, const int32_t*
     count += tie || keys[n] > cut->key || row.forced(p, n);
   }
   p.count[at] = count;
+  const int64_t bound = row_bound(p, static_cast<int>(at / p.num_rows));
+  std::fill(list + count, list + place_size(p, row, bound), kNoBlock);
 }
 
-// Places in `list`, one row after another.
+// Places in `list`, one row after another; each head's part ends where its capacity does.
 void place_rows(const BlockSelectParams& p) {
-  int64_t next = 0;
+  int64_t end = 0;
   for (int h = 0; h < p.num_heads; ++h) {
     const int64_t bound = row_bound(p, h);
+    int64_t next = end;
+    end += head_capacity(p, bound);
     for (int b = 0; b < p.num_seqs; ++b) {
       for (int64_t m = 0; m < p.cu_rows[b + 1] - p.cu_rows[b]; ++m) {
         const SelectRow row = select_row(p, b, m);
         p.begin[h * p.num_rows + p.cu_rows[b] + m] = next;
-        next += row.dense ? row.blocks.end : std::min(row.blocks.end, bound);
+        next += place_size(p, row, bound);
       }
     }
+    SEER_CHECK(next <= end, "block_select: the rows of head ", h, " need ", next - end,
+               " entries more than they can");
+    std::fill(p.list + next, p.list + end, kNoBlock);
   }
-  SEER_CHECK(next <= p.capacity, "block_select: the rows need ", next, " entries, the list has ",
-             p.capacity);
 }
 
 // False where the scores are not valid.

@@ -44,7 +44,7 @@ inline int64_t row_bound(const BlockSelectParams& p, int head) {
 }
 
 // Entries that a head's lists can need, if rows that are not dense need at most `bound`.
-inline int64_t head_capacity(const BlockSelectParams& p, int64_t bound) {
+constexpr int64_t head_capacity(const BlockSelectParams& p, int64_t bound) {
   // Where a chunk starts off the grid of blocks, its last two rows can end in the same block.
   const int64_t dense = p.forced.last_dense_rows > 0 ? int64_t{p.forced.last_dense_rows} + 1 : 0;
   const int64_t dense_rows = std::min(p.num_rows, p.num_seqs * dense);
@@ -61,6 +61,11 @@ struct SelectRow {
     return dense || n < p.forced.sink_blocks || n >= blocks.diagonal - p.forced.local_blocks;
   }
 };
+
+// Entries of a row's place; `bound` is row_bound() of its head.
+constexpr int64_t place_size(const BlockSelectParams& p, const SelectRow& row, int64_t bound) {
+  return row.dense ? row.blocks.end : std::min(row.blocks.end, bound);
+}
 
 constexpr SelectRow select_row(const BlockSelectParams& p, int seq, int64_t row) {
   const int len_q = p.cu_q[seq + 1] - p.cu_q[seq], len_k = p.cu_k[seq + 1] - p.cu_k[seq];

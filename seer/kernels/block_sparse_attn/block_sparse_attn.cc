@@ -5,6 +5,7 @@
 
 #include "seer/kernels/block_sparse_attn/cpu.h"
 #include "seer/kernels/cpu_features.h"
+#include "seer/kernels/size_limits.h"
 #ifdef SEER_CUDA
 #include "seer/kernels/block_sparse_attn/sm80/fwd.h"
 #include "seer/kernels/block_sparse_attn/sm90/fwd.h"
@@ -89,6 +90,10 @@ void block_sparse_attn(const Params& p, const Device& device, void* stream) {
   SEER_CHECK(p.num_kv_heads > 0 && p.num_q_heads > 0 && p.num_q_heads % p.num_kv_heads == 0,
              "block_sparse_attn: ", p.num_q_heads, " query heads do not share ", p.num_kv_heads,
              " key heads evenly");
+  for (const int64_t tokens : {p.total_q, p.total_k, p.lists.num_rows}) {
+    check_most("block_sparse_attn", "tokens or rows", tokens, kMostTokens);
+  }
+  check_most("block_sparse_attn", "query heads", p.num_q_heads, kMostHeads);
   SEER_CHECK(p.lists.num_heads == p.num_q_heads || p.lists.num_heads == p.num_kv_heads,
              "block_sparse_attn: ", p.lists.num_heads, " list heads, want ", p.num_q_heads,
              " (one per query head) or ", p.num_kv_heads, " (one per key head)");

@@ -106,8 +106,27 @@ TEST_F(BlockSparseAttnGpu, NanInAKeyShowsInTheRowsThatSeeIt) {
   on_every_kernel(
       shape, [](Call& call) { poison(call.k, 40, 41); },
       [](const Call& call) {
-        for (int64_t t = 0; t < 64; ++t) EXPECT_TRUE(std::isnan(call.o.at(t, 0, 5))) << t;
+        for (int64_t t = 0; t < 64; ++t) {
+          EXPECT_TRUE(std::isnan(call.o.at(t, 0, 5))) << t;
+          EXPECT_TRUE(std::isnan(call.lse[t])) << t;
+        }
       });
+}
+
+// Also where the kernel cuts the list in pieces and puts their results together.
+TEST_F(BlockSparseAttnGpu, NanInAQueryShows) {
+  const Case shape = {.name = "", .q_lens = {1}, .k_lens = {1000}, .density = 1};
+  for (const DType dtype : kDTypes) {
+    Call call(shape, dtype);
+    poison(call.q, 0, 1);
+    for_each_kernel(call.params(), [&](const Kernel& kernel) {
+      for (const int num_parts : {1, 3}) {
+        run(kernel, call, num_parts);
+        EXPECT_TRUE(std::isnan(call.o.at(0, 0, 5))) << num_parts;
+        EXPECT_TRUE(std::isnan(call.lse[0])) << num_parts;
+      }
+    });
+  }
 }
 
 TEST_F(BlockSparseAttnGpu, NothingIsWrittenBetweenRows) {

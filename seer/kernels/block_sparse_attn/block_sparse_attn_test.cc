@@ -75,7 +75,10 @@ TEST(BlockSparseAttn, NanInAKeyShowsInTheRowsThatSeeIt) {
   const Case shape = {.name = "", .q_lens = {64}, .k_lens = {64}, .density = 1, .causal = false};
   const auto change = [](Call& call) { poison(call.k, 40, 41); };
   on_every_engine(shape, change, [](Call& call, const TileEngine&) {
-    for (int64_t t = 0; t < 64; ++t) EXPECT_TRUE(std::isnan(call.o.at(t, 0, 5))) << t;
+    for (int64_t t = 0; t < 64; ++t) {
+      EXPECT_TRUE(std::isnan(call.o.at(t, 0, 5))) << t;
+      EXPECT_TRUE(std::isnan(call.lse[t])) << t;
+    }
   });
 }
 

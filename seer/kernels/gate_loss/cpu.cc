@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <vector>
 
+#include "seer/base/error.h"
 #include "seer/kernels/row_blocks.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -37,6 +38,7 @@ struct Sum {
 struct Row {
   std::vector<float> s, t, grad;
   int64_t padded = 0;
+  bool valid = true;  // no target where the scores are masked
 
   void load(const float* scores, const float* target, int64_t n) {
     const int64_t lanes = static_cast<int64_t>(hn::Lanes(D()));
@@ -56,13 +58,16 @@ HWY_INLINE bool exponentials(Row& row, float* max, double* exp_sum, double* targ
   const auto masked = hn::Set(d, -INFINITY);
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   auto top = masked;
+  auto has_mass = hn::MaskFromVec(hn::Zero(d));  // where it must have none
   Sum targets{hn::Zero(D64())};
   for (int64_t i = 0; i < row.padded; i += lanes) {
-    const auto s = hn::LoadU(d, &row.s[i]);
+    const auto s = hn::LoadU(d, &row.s[i]), t = hn::LoadU(d, &row.t[i]);
+    const auto is_masked = hn::Eq(s, masked);
     top = hn::Max(s, top);
-    const auto target = hn::IfThenElse(hn::Eq(s, s), hn::LoadU(d, &row.t[i]), s);
-    targets.add(hn::IfThenElse(hn::Eq(s, masked), hn::Zero(d), target));
+    has_mass = hn::Or(has_mass, hn::And(is_masked, hn::Not(hn::Eq(t, hn::Zero(d)))));
+    targets.add(hn::IfThenElse(is_masked, hn::Zero(d), hn::IfThenElse(hn::Eq(s, s), t, s)));
   }
+  row.valid = hn::AllFalse(d, has_mass);
   *max = hn::GetLane(hn::MaxOfLanes(d, top));
   *target_sum = targets.total();
   if (!std::isnan(*target_sum) && (*max == -INFINITY || *target_sum == 0)) return false;
@@ -159,7 +164,8 @@ std::vector<Sequence> sequences(const GateLossParams& p) {
 void gate_loss(const GateLossParams& p) {
   const std::vector<Sequence> all = sequences(p);
   std::vector<double> row_loss(p.num_heads * p.num_rows);
-#pragma omp parallel
+  int64_t bad = INT64_MAX;  // the first head and row whose target is not valid
+#pragma omp parallel reduction(min : bad)
   {
     Row row;
 #pragma omp for collapse(2) schedule(dynamic, 16)
@@ -173,9 +179,14 @@ void gate_loss(const GateLossParams& p) {
         const double loss = p.kind == GateLoss::kl ? kl_row(row, s.weight) : mse_row(row, s.weight);
         row_loss[h * p.num_rows + r] = loss * s.weight;
         std::copy_n(row.grad.begin(), s.key_blocks, p.dscores + at);
+        if (!row.valid) bad = std::min(bad, h * p.num_rows + r);
       }
     }
   }
+  SEER_CHECK(bad == INT64_MAX, "gate_loss: the target of head ",
+             bad / std::max<int64_t>(p.num_rows, 1), ", row ",
+             bad % std::max<int64_t>(p.num_rows, 1),
+             " has mass on a masked key block, whose score is -inf; want 0 there");
   double total = 0;  // in a fixed order, whatever thread had which row
   for (const double loss : row_loss) total += loss;
   *p.loss = total;

@@ -1,6 +1,7 @@
 #include "seer/kernels/gate_loss/gate_loss.h"
 
 #include "seer/kernels/gate_loss/cpu.h"
+#include "seer/kernels/size_limits.h"
 #ifdef SEER_CUDA
 #include "seer/kernels/gate_loss/sm80/gate_loss.h"
 #endif
@@ -12,12 +13,8 @@ void run_cpu(const GateLossParams& p, void*) {
   gate_loss_cpu(p);
 }
 
-constexpr int kMaxHeads = 65535;  // they are an axis of the grid
-
-std::string why_not_sm80(const GateLossParams& p, const Device& device) {
-  const std::string reason = why_not_gpu(device, 80, 999);
-  if (!reason.empty() || p.num_heads <= kMaxHeads) return reason;
-  return message(p.num_heads, " heads, want at most ", kMaxHeads);
+std::string why_not_sm80(const GateLossParams&, const Device& device) {
+  return why_not_gpu(device, 80, 999);
 }
 
 #ifndef SEER_CUDA
@@ -38,6 +35,7 @@ void gate_loss(const GateLossParams& p, const Device& device, void* stream) {
   SEER_CHECK(p.skip >= 0 && p.skip < 1, "gate_loss: skip is ", p.skip,
              ", want a part of the rows, 0 or more and below 1");
   SEER_CHECK(p.num_heads > 0, "gate_loss: ", p.num_heads, " heads, want at least 1");
+  check_most("gate_loss", "heads", p.num_heads, kMostHeads);
   SEER_CHECK(device.sm == 0 || p.row_losses != nullptr || p.num_rows == 0,
              "gate_loss: on a GPU the call needs row_losses, one for each head and row");
   select<GateLossParams>("gate_loss", kImpls, p, device).run(p, stream);

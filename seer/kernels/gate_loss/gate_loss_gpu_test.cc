@@ -106,6 +106,16 @@ TEST_F(GateLossGpuRows, NanScoreIsSeen) {
   }
 }
 
+TEST_F(GateLossGpuRows, TargetOnAMaskedBlockMakesTheLossNan) {
+  for (const GateLoss kind : {GateLoss::kl, GateLoss::mse}) {
+    GateLossInputs in({"", {6}, {6}, 1, 0}, kind);
+    in.target[in.row_at(0, 3) + 4] = 1e-6f;
+    EXPECT_TRUE(std::isnan(run_on_gpu(in).loss));
+    std::fill_n(in.scores.begin() + in.row_at(0, 3), 6, -INFINITY);  // the whole row masked
+    EXPECT_TRUE(std::isnan(run_on_gpu(in).loss));
+  }
+}
+
 TEST_F(GateLossGpuRows, LargeScoresDoNotOverflow) {
   GateLossInputs in({"", {6}, {6}, 1, 0}, GateLoss::kl);
   for (float& s : in.scores) s *= 300;

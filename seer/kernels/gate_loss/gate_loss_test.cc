@@ -84,6 +84,28 @@ TEST(GateLossRows, NanScoreIsSeen) {
   }
 }
 
+TEST(GateLossRows, TargetOnAMaskedBlockIsAnError) {
+  for (const GateLoss kind : {GateLoss::kl, GateLoss::mse}) {
+    for (const float mass : {1e-6f, NAN}) {
+      GateLossInputs in({"", {6}, {6}, 2, 0.25}, kind);
+      in.target[in.row_at(1, 3) + 4] = mass;
+      const std::vector<double> scores(in.scores.begin(), in.scores.end());
+      EXPECT_TRUE(std::isnan(in.reference_loss(scores)));
+      try {
+        in.run();
+        ADD_FAILURE();
+      } catch (const Error& error) {
+        EXPECT_NE(std::string(error.what()).find("target of head 1, row 3 has mass on a masked"),
+                  std::string::npos)
+            << error.what();
+      }
+    }
+    GateLossInputs left_out({"", {6}, {6}, 2, 0.25}, kind);
+    left_out.target[left_out.row_at(1, 0) + 4] = 1;
+    EXPECT_TRUE(std::isfinite(left_out.run()));
+  }
+}
+
 TEST(GateLossRows, LargeScoresDoNotOverflow) {
   GateLossInputs in({"", {6}, {6}, 1, 0}, GateLoss::kl);
   for (float& s : in.scores) s *= 300;

@@ -12,7 +12,9 @@ enum class GateLoss {
 
 // loss = (1 / elements) * sum over the counted rows; elements = Hq * (counted rows) * N_b of each
 // sequence, averaged over the sequences that have any. Rows m < floor(skip * M_b) of a sequence are
-// left out (published: skip = 1/4 for kl, 0 for mse); rows whose target is all zero add nothing.
+// left out (published: skip = 1/4 for kl, 0 for mse); rows whose target is all zero add nothing. A
+// target that is not 0 on a masked key block of a counted row, which no score can reach, is an error
+// on the CPU; on a GPU, where nothing waits for the target, the loss is NaN.
 // Softmax and logarithm in f32, sums in f64.
 struct GateLossParams {
   const float* scores;            // [H, R, N]  -inf where masked

@@ -9,6 +9,7 @@ double row_loss(const GateLossParams& p, const double* scores, const float* targ
   double sum = 0, mass = 0, loss = 0;
   for (int64_t j = 0; j < n; ++j) {
     sum += std::exp(scores[j]);
+    if (scores[j] == -INFINITY && target[j] != 0) return NAN;
     if (scores[j] > -INFINITY) mass += target[j];
   }
   if (std::isnan(sum)) return sum;

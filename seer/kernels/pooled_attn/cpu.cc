@@ -6,6 +6,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "seer/base/error.h"
@@ -56,10 +57,22 @@ void pool(const std::vector<RowLanes>& rows, const float* x, int64_t n, int lane
   }
 }
 
+// A query with NaN among its scores makes every block that it sees NaN. pool() passes by NaN, so that
+// what such a query does not see stays as it is.
+void put_nan(const std::vector<RowLanes>& rows, const TileQuery* queries, int64_t n, int block_k) {
+  for (const RowLanes& row : rows) {
+    for (int64_t lane = row.begin; lane < row.end; ++lane) {
+      if (!std::isnan(*queries[lane].lse)) continue;
+      const int64_t seen = queries[lane].last_key / block_k + 1;
+      std::fill_n(row.map, std::min(seen, n), NAN);
+    }
+  }
+}
+
 void normalise_row(float* map, int64_t n) {
   double sum = 0;
   for (int64_t j = 0; j < n; ++j) sum += map[j];
-  if (!(sum > 0)) return;  // the row sees nothing
+  if (!(sum > 0)) return;  // the row sees nothing, or holds NaN
   for (int64_t j = 0; j < n; ++j) map[j] = static_cast<float>(map[j] / sum);
 }
 
@@ -130,6 +143,7 @@ void UnitTasks::attend(int64_t head, int64_t begin, int64_t end, float* first_ma
                     std::min((row + 1) * p_.block_q, end) - begin});
   }
   pool(rows, row_max, n, tile.lanes());
+  put_nan(rows, queries, n, p_.block_k);
 }
 
 void run_wave(const Params& p, const PackedKv& kv, std::vector<Scratch>& scratch) {

@@ -15,7 +15,7 @@ __global__ void __launch_bounds__(kRowsPerBlock * 32)
   float sum = 0.f;
   for (int64_t j = threadIdx.x % 32; j < num_blocks; j += 32) sum += row[j];
   for (int lanes = 16; lanes >= 1; lanes /= 2) sum += __shfl_xor_sync(0xffffffff, sum, lanes);
-  if (!(sum > 0.f)) return;  // the row sees nothing
+  if (!(sum > 0.f)) return;  // the row sees nothing, or holds NaN
   for (int64_t j = threadIdx.x % 32; j < num_blocks; j += 32) row[j] = row[j] / sum;
 }
 

@@ -3,7 +3,8 @@
 //
 // maxima [steps][64]: the largest score of each query in each step's keys, before the scale; a key
 // block is `steps_per_block` steps (1, 2 or 4). lse [64], in shared memory: log-sum-exp in units of
-// log2, +inf for queries that do not count.
+// log2, +inf for queries that do not count, NaN where a score is NaN: such a query makes every block
+// that it sees NaN. Maxima pass by NaN, so what it sees follows from its position.
 
 #include <cmath>
 
@@ -19,7 +20,17 @@ struct BlockMaxima {
   const float* lse;
   int num_steps, steps_per_block;
   float scale_log2;
+  int limit,
+      slope;      // query i sees keys up to limit + slope * i, counted from the first step's first
+  int step_keys;  // keys of a step
+
+  __device__ __forceinline__ int keys_seen(int query) const { return limit + slope * query + 1; }
 };
+
+// The largest int: it stays where several threads put their weights.
+__device__ __forceinline__ float nan_weight() {
+  return __int_as_float(0x7fffffff);
+}
 
 // Weights are not negative, so their bits are ordered as they are, and the larger of two does not
 // depend on who comes first.
@@ -48,7 +59,20 @@ __device__ __forceinline__ void trade(float (&x)[16]) {
 __device__ __forceinline__ void write_row(const BlockMaxima& x, float* row, int64_t num_blocks,
                                           bool is_shared) {
   const int lane = threadIdx.x % 32, i = lane % 16, half = lane / 16;
-  const float4 lse = reinterpret_cast<const float4*>(x.lse)[i];
+  float4 lse = reinterpret_cast<const float4*>(x.lse)[i];
+  int nan_end = 0;  // blocks that begin before this key are NaN
+  if (__any_sync(0xffffffff, isnan(lse.x + lse.y + lse.z + lse.w))) {
+    const auto leave_out = [&](float& of_query, int query) {
+      if (!isnan(of_query)) return;
+      nan_end = max(nan_end, x.keys_seen(query));
+      of_query = INFINITY;
+    };
+    leave_out(lse.x, 4 * i);
+    leave_out(lse.y, 4 * i + 1);
+    leave_out(lse.z, 4 * i + 2);
+    leave_out(lse.w, 4 * i + 3);
+    nan_end = __reduce_max_sync(0xffffffff, nan_end);
+  }
   for (int first = threadIdx.x / 32 % 4 * 32; first < x.num_steps; first += 128) {
     float4 m[16];
 #pragma unroll
@@ -79,7 +103,8 @@ __device__ __forceinline__ void write_row(const BlockMaxima& x, float* row, int6
     }
     const int block = step / x.steps_per_block;
     if (step < x.num_steps && step % x.steps_per_block == 0 && block < num_blocks) {
-      put_weight(row + block, ptx::exp2_approx(largest), is_shared);
+      const bool is_nan = step * x.step_keys < nan_end;
+      put_weight(row + block, is_nan ? nan_weight() : ptx::exp2_approx(largest), is_shared);
     }
   }
 }
@@ -109,8 +134,13 @@ __device__ __forceinline__ void write_rows_of_tokens(const BlockMaxima& x, float
 #pragma unroll
     for (int i = 0; i < 16; ++i) {
       if (query0 + i >= num_queries) break;
-      put_weight(rows + (query0 + i) * num_blocks + block,
-                 ptx::exp2_approx(fmaf(top[i], x.scale_log2, -x.lse[query0 + i])), is_shared);
+      const float lse = x.lse[query0 + i];
+      float weight = ptx::exp2_approx(fmaf(top[i], x.scale_log2, -lse));
+      if (isnan(lse)) {
+        const int64_t key = block * x.steps_per_block * x.step_keys;
+        weight = key < x.keys_seen(query0 + i) ? nan_weight() : 0.f;
+      }
+      put_weight(rows + (query0 + i) * num_blocks + block, weight, is_shared);
     }
   }
 }

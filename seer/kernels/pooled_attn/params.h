@@ -13,6 +13,9 @@ namespace seer::kernels {
 //
 //   map[h, I, J] = max over i in row I, j in key block J of softmax(scale * q k^T)[h, i, j]
 //
+// A query with NaN among its scores has no weights: its o and lse are NaN, and so is the map in its
+// row, in every block that the query sees.
+//
 // Axes as in BlockSparseAttnParams. Rows I are query blocks of all sequences together, counted from
 // the start of each sequence's queries; key blocks J from the start of its keys. Visibility is
 // causal with an offset, as there. Never an S x S buffer: scratch is O(threads * S), of the caller on a
@@ -42,7 +45,8 @@ struct PooledAttnParams {
   int block_k;
   float scale;
   bool causal;
-  bool normalise;  // divide each row of the map by its sum (the target of the loss)
+  bool normalise;  // divide each row of the map by its sum where that is positive and not NaN (the
+                   // target of the loss)
   DType dtype;     // of q, k, v and o
 
   // On a GPU: memory for block maxima, as much as pooled_attn_workspace() says, at a multiple of 16

@@ -5,6 +5,7 @@
 
 #include "seer/kernels/cpu_features.h"
 #include "seer/kernels/pooled_attn/cpu.h"
+#include "seer/kernels/size_limits.h"
 #ifdef SEER_CUDA
 #include "seer/kernels/pooled_attn/sm80/attn.h"
 #include "seer/kernels/pooled_attn/sm90/attn.h"
@@ -70,6 +71,11 @@ void check(const Params& p) {
   SEER_CHECK(p.num_kv_heads > 0 && p.num_q_heads > 0 && p.num_q_heads % p.num_kv_heads == 0,
              "pooled_attn: ", p.num_q_heads, " query heads do not share ", p.num_kv_heads,
              " key heads evenly");
+  for (const int64_t tokens : {p.total_q, p.total_k, p.num_rows}) {
+    check_most("pooled_attn", "tokens or rows", tokens, kMostTokens);
+  }
+  check_most("pooled_attn", "key blocks", p.num_blocks, kMostBlocks);
+  check_most("pooled_attn", "query heads", p.num_q_heads, kMostHeads);
   SEER_CHECK(p.num_map_heads == p.num_q_heads || p.num_map_heads == p.num_kv_heads,
              "pooled_attn: ", p.num_map_heads, " map heads, want ", p.num_q_heads,
              " (one per query head) or ", p.num_kv_heads, " (the max over each group)");

@@ -21,7 +21,8 @@ struct PooledAttnCase {
   bool group_max = false;
   bool normalise = false;
   bool causal = true;
-  int padding = 0;  // elements between rows
+  int padding = 0;                   // elements between rows
+  int nan_query = -1, nan_key = -1;  // tokens whose last head is NaN
   friend void PrintTo(const PooledAttnCase& c, std::ostream* out) { *out << c.name; }
 };
 
@@ -51,6 +52,10 @@ struct PooledAttnCall {
     q.fill_normal(random);
     k.fill_normal(random);
     v.fill_normal(random);
+    for (int d = 0; d < c.head_dim; ++d) {
+      if (c.nan_query >= 0) q.set(c.nan_query, c.heads_q - 1, d, NAN);
+      if (c.nan_key >= 0) k.set(c.nan_key, c.heads_kv - 1, d, NAN);
+    }
   }
 
   int map_heads() const { return shape.group_max ? shape.heads_kv : shape.heads_q; }

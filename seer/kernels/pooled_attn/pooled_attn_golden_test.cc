@@ -2,10 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <filesystem>
-
-#include "seer/io/safetensors.h"
+#include "seer/io/golden.h"
 #include "seer/kernels/attention_engines.h"
 #include "seer/kernels/closeness.h"
 #include "seer/kernels/pooled_attn/cpu.h"
@@ -14,11 +11,9 @@
 namespace seer::kernels {
 namespace {
 
-using io::TensorRecord;
-
-void set(const TensorRecord& from, AttentionTensor& to) {
-  const auto* x = reinterpret_cast<const float*>(from.data);
-  ASSERT_EQ(from.bytes / sizeof(float), size_t(to.tokens * to.heads * to.head_dim));
+void set(const std::vector<float>& from, AttentionTensor& to) {
+  ASSERT_EQ(from.size(), size_t(to.tokens * to.heads * to.head_dim));
+  const float* x = from.data();
   for (int64_t t = 0; t < to.tokens; ++t) {
     for (int h = 0; h < to.heads; ++h) {
       for (int d = 0; d < to.head_dim; ++d) to.set(t, h, d, *x++);
@@ -26,64 +21,56 @@ void set(const TensorRecord& from, AttentionTensor& to) {
   }
 }
 
-std::string far_from_golden(const float* got, const TensorRecord& want, double tolerance) {
-  return far_from(got, reinterpret_cast<const float*>(want.data), want.bytes / sizeof(float),
-                  {tolerance, tolerance, tolerance});
+std::string far_from_golden(const float* got, const std::vector<float>& want, double tolerance) {
+  return far_from(got, want.data(), want.size(), {tolerance, tolerance, tolerance});
 }
 
-// One sequence a case: q [1, S, Hq, D], map [1, Hq, n, n].
-void check_case(const io::SafetensorsFile& file, const std::string& name) {
-  const auto tensor = [&](const char* what) { return file.at(name + "/" + what); };
-  const auto number = [&](const char* key) {
-    return std::stoi(file.metadata().at(name + "." + key));
-  };
-  ASSERT_EQ(number("b"), 1);
+// q [b, S, Hq, D], k [b, S, Hk, D], map [b, Hq, n, n], lse [b, Hq, S].
+void check_case(const io::Golden& golden, const std::string& name) {
+  const auto q_shape = golden.shape(name + "/q"), k_shape = golden.shape(name + "/k");
+  const auto block = golden.number(name + ".B"), len = static_cast<int>(q_shape.at(1));
+  const std::vector<int> lens(q_shape.at(0), len);
   PooledAttnCase shape = {.name = "",
-                          .q_lens = {number("S")},
-                          .k_lens = {number("S")},
-                          .heads_q = number("Hq"),
-                          .heads_kv = number("Hk"),
-                          .head_dim = number("D"),
-                          .block_q = number("B"),
-                          .block_k = number("B")};
+                          .q_lens = lens,
+                          .k_lens = lens,
+                          .heads_q = static_cast<int>(q_shape.at(2)),
+                          .heads_kv = static_cast<int>(k_shape.at(2)),
+                          .head_dim = static_cast<int>(q_shape.at(3)),
+                          .block_q = block,
+                          .block_k = block};
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
     for (const bool normalise : {false, true}) {
       shape.normalise = normalise;
       PooledAttnCall call(shape, dtype);
-      set(tensor("q"), call.q);
-      set(tensor("k"), call.k);
-      set(tensor("v"), call.v);
+      set(golden.floats(name + "/q"), call.q);
+      set(golden.floats(name + "/k"), call.k);
+      set(golden.floats(name + "/v"), call.v);
+      const auto lse = golden.heads_first(name + "/lse");
+      const auto map = golden.heads_first(name + (normalise ? "/map_normalised" : "/map"));
+      ASSERT_EQ(lse.size(), call.lse.size());
+      ASSERT_EQ(map.size(), call.map.size());
       const double tolerance = dtype == DType::f32 ? 1e-5 : dtype == DType::f16 ? 2e-3 : 2e-2;
       for_each_engine(dtype, [&](const TileEngine& engine) {
-        SCOPED_TRACE(
-            message(file.path().string(), " ", name, " ", seer::name(dtype), " ", engine.name));
+        SCOPED_TRACE(message(seer::name(dtype), " ", engine.name));
         pooled_attn_cpu(call.params(), engine);
         const AttentionTensor o = call.o.widened();
-        EXPECT_EQ(
-            far_from_golden(reinterpret_cast<const float*>(o.bytes.data()), tensor("o"), tolerance),
-            "");
-        EXPECT_EQ(far_from_golden(call.lse.data(), tensor("lse"), tolerance), "");
-        EXPECT_EQ(far_from_golden(call.map.data(), tensor(normalise ? "map_normalised" : "map"),
-                                  tolerance),
+        EXPECT_EQ(far_from_golden(reinterpret_cast<const float*>(o.bytes.data()),
+                                  golden.floats(name + "/o"), tolerance),
                   "");
+        EXPECT_EQ(far_from_golden(call.lse.data(), lse, tolerance), "");
+        EXPECT_EQ(far_from_golden(call.map.data(), map, tolerance), "");
       });
     }
   }
 }
 
-TEST(PooledAttnGolden, OwnVectors) {
-  const io::SafetensorsFile file(SEER_SOURCE_DIR "/tests/golden/pooled_attn.safetensors");
-  for (const char* name : {"a", "b"}) check_case(file, name);
-}
-
-TEST(PooledAttnGolden, PublishedVectors) {
-  const char* given = std::getenv("SEER_GOLDEN");
-  const std::filesystem::path folder = given ? given : SEER_SOURCE_DIR "/../shared/golden";
-  if (!std::filesystem::is_directory(folder)) {
-    GTEST_SKIP() << "no golden vectors: set SEER_GOLDEN to their folder";
+TEST(PooledAttnGolden, EveryCase) {
+  for (const io::Golden& golden : io::Golden::sets("pooled_attn")) {
+    for (const std::string& name : golden.cases("map")) {
+      SCOPED_TRACE(golden.path() + " " + name);
+      check_case(golden, name);
+    }
   }
-  const io::SafetensorsFile file(folder / "pooled_attn.safetensors");
-  for (const char* name : {"a", "b", "c"}) check_case(file, name);
 }
 
 }  // namespace

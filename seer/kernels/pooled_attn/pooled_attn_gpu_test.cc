@@ -195,8 +195,10 @@ TEST_F(PooledAttnGpu, SmallWorkspaceGivesTheSameBits) {
     shape.group_max = group_max, shape.causal = causal;
     return shape;
   };
+  Case with_nan = kLongCase;
+  with_nan.nan_query = 200;
   for (const Case& shape :
-       {kLongCase, with(64, 64, 64, true, true), with(128, 128, 64, false, false),
+       {kLongCase, with_nan, with(64, 64, 64, true, true), with(128, 128, 64, false, false),
         with(64, 64, 128, false, false), with(128, 128, 128, true, true)}) {
     for (const DType dtype : kDTypes) {
       Call call(shape, dtype), small(shape, dtype);

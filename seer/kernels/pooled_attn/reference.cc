@@ -49,7 +49,10 @@ void attend(const Params& p, int b, int64_t i, int head, std::vector<double>& ma
   const int64_t row = p.cu_rows[b] + (i - p.cu_q[b]) / p.block_q;
   const int64_t map_head = int64_t{head} * p.num_map_heads / p.num_q_heads;
   double* to = map.data() + (map_head * p.num_rows + row) * p.num_blocks;
-  for (size_t j = 0; j < w.size(); ++j) to[j / p.block_k] = std::max(to[j / p.block_k], w[j]);
+  for (size_t j = 0; j < w.size(); ++j) {
+    double& top = to[j / p.block_k];
+    if (w[j] > top || std::isnan(w[j])) top = w[j];  // NaN stays
+  }
 }
 
 }  // namespace

@@ -33,7 +33,7 @@ struct Seen {
   __device__ __forceinline__ Seen() {
 #pragma unroll
     for (int i = 0; i < kUnits; ++i) {
-      max[i] = min[i] = both<Unit>(NAN);
+      max[i] = both<Unit>(-INFINITY), min[i] = both<Unit>(INFINITY);
 #pragma unroll
       for (float& s : sum[i]) s = 0;
     }

@@ -23,20 +23,24 @@ struct UnitOf<__nv_bfloat16> {
   using Type = __nv_bfloat162;
 };
 
-// All of them pass by NaN.
+// NaN where one of the two is.
 __device__ __forceinline__ float larger(float a, float b) {
-  return fmaxf(a, b);
+  float out;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(out) : "f"(a), "f"(b));
+  return out;
 }
 __device__ __forceinline__ float smaller(float a, float b) {
-  return fminf(a, b);
+  float out;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(out) : "f"(a), "f"(b));
+  return out;
 }
 template <class Pair>
 __device__ __forceinline__ Pair larger(Pair a, Pair b) {
-  return __hmax2(a, b);
+  return __hmax2_nan(a, b);
 }
 template <class Pair>
 __device__ __forceinline__ Pair smaller(Pair a, Pair b) {
-  return __hmin2(a, b);
+  return __hmin2_nan(a, b);
 }
 
 __device__ __forceinline__ void widen(float x, float (&out)[1]) {

@@ -9,7 +9,11 @@ namespace {
 
 constexpr int kPlaceThreads = 256;
 
-// A thread block gives the rows of one head their places, one row after another.
+// Thread blocks that empty one head's part of the list: few beside select_rows for short lists.
+constexpr int64_t kEmptyAtOnce = 1 << 14, kMostPlaceBlocks = 8;
+
+// The first of a head's thread blocks gives its rows their places, one row after another; all of them
+// empty the head's part of the list. The rows' warps wait for that before they write.
 __global__ void __launch_bounds__(kPlaceThreads)
     place_rows(const __grid_constant__ BlockSelectParams p,
                const __grid_constant__ HeadRules heads) {
@@ -18,6 +22,12 @@ __global__ void __launch_bounds__(kPlaceThreads)
   ptx::start_dependents();  // after it: select_rows reads scores without waiting
   const HeadRule& rule = heads.at[blockIdx.x];
   int64_t* begin = p.begin + int64_t{heads.first + static_cast<int>(blockIdx.x)} * p.num_rows;
+  const int64_t part_end = rule.begin + head_capacity(p, rule.bound);
+  const int64_t step = int64_t{kPlaceThreads} * gridDim.y;
+  for (int64_t i = rule.begin + blockIdx.y * kPlaceThreads + threadIdx.x; i < part_end; i += step) {
+    p.list[i] = kNoBlock;
+  }
+  if (blockIdx.y > 0) return;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   int64_t next = rule.begin;
   for (int64_t r0 = 0; r0 < p.num_rows; r0 += kPlaceThreads) {
@@ -25,8 +35,7 @@ __global__ void __launch_bounds__(kPlaceThreads)
     int64_t size = 0;
     const int b = r < p.num_rows ? sequence_of(p.cu_rows, p.num_seqs, r) : p.num_seqs;
     if (b < p.num_seqs) {
-      const SelectRow row = select_row(p, b, r - p.cu_rows[b]);
-      size = row.dense ? row.blocks.end : min(row.blocks.end, rule.bound);
+      size = place_size(p, select_row(p, b, r - p.cu_rows[b]), rule.bound);
     }
     int64_t sum = size;  // of this warp's rows up to this one
 #pragma unroll
@@ -156,12 +165,17 @@ void block_select_sm80(const BlockSelectParams& p, void* stream) {
   for (int first = 0; first < p.num_heads; first += sm80::kHeadsPerLaunch) {
     const int count = std::min(sm80::kHeadsPerLaunch, p.num_heads - first);
     heads.first = first;
+    int64_t longest = 0;  // part of the list
     for (int i = 0; i < count; ++i) {
       const int64_t bound = row_bound(p, first + i);
       heads.at[i] = {p.strength[first + i], best_of_row(p, first + i), begin, bound};
-      begin += head_capacity(p, bound);
+      const int64_t part = head_capacity(p, bound);
+      begin += part, longest = std::max(longest, part);
     }
-    launch_dependent(sm80::place_rows, dim3(count), sm80::kPlaceThreads, 0, stream, p, heads);
+    const auto place_blocks = static_cast<unsigned>(
+        std::clamp<int64_t>(longest / sm80::kEmptyAtOnce, 1, sm80::kMostPlaceBlocks));
+    launch_dependent(sm80::place_rows, dim3(count, place_blocks), sm80::kPlaceThreads, 0, stream, p,
+                     heads);
     if (p.rule == SelectRule::head_budget) {
       sm80::select_by_budget(p, heads, count, stream);
     } else {

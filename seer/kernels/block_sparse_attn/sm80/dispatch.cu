@@ -11,8 +11,6 @@ namespace {
 
 using Params = BlockSparseAttnParams;
 
-constexpr int kMaxHeads = 65535;  // they are the grid's second axis
-
 template <class Element>
 void run(const Params& p, void* stream) {
   switch (p.head_dim) {
@@ -26,9 +24,6 @@ void run(const Params& p, void* stream) {
 }  // namespace
 
 std::string block_sparse_attn_sm80_why_not(const Params& p) {
-  if (p.num_q_heads > kMaxHeads) {
-    return message(p.num_q_heads, " query heads, want at most ", kMaxHeads);
-  }
   std::string reason = why_not_aligned("q", p.q, p.total_q, p.num_q_heads, 8);
   if (reason.empty()) reason = why_not_aligned("k", p.k, p.total_k, p.num_kv_heads, 8);
   if (reason.empty()) reason = why_not_aligned("v", p.v, p.total_k, p.num_kv_heads, 8);

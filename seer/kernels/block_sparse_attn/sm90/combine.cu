@@ -31,8 +31,9 @@ __global__ void __launch_bounds__(kWarps * 32)
     float top = -INFINITY, sum = 0.f;
     for (int part = 0; part < p.num_parts; ++part) top = fmaxf(top, partial_lse(p)[row_of(part)]);
     float2 o[4] = {};  // this lane's pairs of columns: 2 lane + 64 c
-    for (int part = 0; part < p.num_parts && top > -INFINITY; ++part) {
-      const float weight = expf(partial_lse(p)[row_of(part)] - top);
+    for (int part = 0; part < p.num_parts; ++part) {
+      const float lse = partial_lse(p)[row_of(part)];
+      const float weight = lse == -INFINITY ? 0.f : expf(lse - top);
       if (weight == 0.f) continue;  // a piece without a key wrote no output
       sum += weight;
       const float* x = p.partials + row_of(part) * p.head_dim;
@@ -45,7 +46,7 @@ __global__ void __launch_bounds__(kWarps * 32)
         o[c].y += weight * y.y;
       }
     }
-    const float inverse = sum > 0.f ? 1.f / sum : 0.f;
+    const float inverse = sum == 0.f ? 0.f : 1.f / sum;  // NaN stays NaN
     const int64_t token = token0 + i;
     auto* gO = static_cast<Element*>(p.o.data) + token * p.o.token_stride + head * p.o.head_stride;
 #pragma unroll

@@ -160,7 +160,7 @@ struct RowState {
       float s = sum[r];
       s += __shfl_xor_sync(kAllLanes, s, 1);
       s += __shfl_xor_sync(kAllLanes, s, 2);
-      const float inverse = s > 0.f ? 1.f / s : 0.f;
+      const float inverse = s == 0.f ? 0.f : 1.f / s;  // NaN stays NaN
       const int query = warp * 16 + (lane >> 2) + 8 * r;
       const bool is_inside = query < row.q_left;
       if (is_part) {
@@ -186,7 +186,7 @@ struct RowState {
       if (quad == 0 && (is_part || is_inside)) {
         float* const lse = is_part ? partial_lse(p) + int64_t{row.out} * kTile
                                    : p.lse + row.head * p.total_q + row.q_token;
-        lse[query] = s > 0.f ? (max[r] * scale_log2 + log2f(s)) * 0.69314718f : -INFINITY;
+        lse[query] = s == 0.f ? -INFINITY : (max[r] * scale_log2 + log2f(s)) * 0.69314718f;
       }
     }
   }

@@ -39,15 +39,18 @@ struct Row {
 // Of the scores that are not masked.
 struct Softmax {
   float top;
-  double exp_sum, target_sum;
-  bool empty;  // nothing is to be learned: all masked, or no target
+  double exp_sum, target_sum;  // target_sum: NaN where it cannot be learned
+  bool empty;                  // nothing is to be learned: all masked, or no target
 
   __device__ __forceinline__ Softmax(const Row& row) {
     top = -INFINITY;
     target_sum = exp_sum = 0;
     bool any = false;
     row.for_each([&](int, float s, float t) {
-      if (s == -INFINITY) return;
+      if (s == -INFINITY) {
+        if (t != 0) target_sum = NAN;
+        return;
+      }
       any = true;
       top = fmaxf(top, s);
       target_sum += isnan(s) ? s : t;  // NaN must stay to be seen, also where no target is
@@ -55,12 +58,17 @@ struct Softmax {
 #pragma unroll
     for (int lane = 16; lane > 0; lane /= 2) top = fmaxf(top, __shfl_xor_sync(kAll, top, lane));
     target_sum = warp_sum(target_sum);
-    empty = !__any_sync(kAll, any) || target_sum == 0;
+    empty = !isnan(target_sum) && (!__any_sync(kAll, any) || target_sum == 0);
     if (empty) return;
     row.for_each([&](int, float s, float) { exp_sum += expf(s - top); });
     exp_sum = warp_sum(exp_sum);
   }
 };
+
+// What a row's loss begins with.
+__device__ __forceinline__ double nan_or_zero(const Softmax& softmax) {
+  return isnan(softmax.target_sum) ? softmax.target_sum : 0;
+}
 
 // Sum of target * (log target - log_softmax(scores)); the gradient is written times `weight`.
 __device__ __forceinline__ double kl_row(const Row& row, double weight) {
@@ -68,7 +76,7 @@ __device__ __forceinline__ double kl_row(const Row& row, double weight) {
   const float log_sum = static_cast<float>(log(softmax.exp_sum));
   const float mass = static_cast<float>(softmax.target_sum / softmax.exp_sum);
   const float scale = static_cast<float>(weight);
-  double loss = 0;
+  double loss = nan_or_zero(softmax);
   row.for_each([&](int i, float s, float t) {
     float grad = 0;
     if (!softmax.empty && s != -INFINITY) {
@@ -86,7 +94,7 @@ __device__ __forceinline__ double mse_row(const Row& row, double weight) {
   const Softmax softmax(row);
   const float normalise = static_cast<float>(1 / softmax.exp_sum);
   const float scale = static_cast<float>(2 * weight);
-  double loss = 0, dot = 0;
+  double loss = nan_or_zero(softmax), dot = 0;
   row.for_each([&](int, float s, float t) {
     if (softmax.empty || s == -INFINITY) return;
     const float p = expf(s - softmax.top) * normalise, difference = p - t;

@@ -167,8 +167,9 @@ __global__ void __launch_bounds__(kThreads, Config::kBlocksPerSm)
     attend<Config>(p, tile, smem, maxima);
     __syncthreads();  // all maxima and log-sum-exps are there
 
-    const BlockMaxima x{maxima, smem.lse, tile.num_steps, p.block_k / Config::kKeys,
-                        p.scale * 1.44269504f};
+    const BlockMaxima x{
+        maxima,     smem.lse,   tile.num_steps, p.block_k / Config::kKeys, p.scale * 1.44269504f,
+        tile.limit, tile.slope, Config::kKeys};
     const int64_t map_head = tile.head / (p.num_q_heads / p.num_map_heads);
     float* row = p.map + (map_head * p.num_rows + tile.map_row) * p.num_blocks;
     const bool is_shared = map_rows_are_shared(p, kQueries);

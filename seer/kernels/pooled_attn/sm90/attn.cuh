@@ -45,9 +45,14 @@ __device__ __forceinline__ void consume(const PooledAttnParams& p, int kept_step
         ptx::named_barrier_sync(kWarpgroup + w, 128);  // all maxima and log-sum-exps are there
         if (walk.num_queries > 0) {
           const int64_t first_block = int64_t{walk.first_kept} * kKeys / p.block_k;
-          const BlockMaxima m{maxima, smem.lse[w],
-                              (walk.num_steps - walk.first_kept) * (kKeys / kRow), p.block_k / kRow,
-                              walk.x.scale_log2};
+          const BlockMaxima m{maxima,
+                              smem.lse[w],
+                              (walk.num_steps - walk.first_kept) * (kKeys / kRow),
+                              p.block_k / kRow,
+                              walk.x.scale_log2,
+                              walk.first_limit - walk.first_kept * kKeys,
+                              p.causal ? 1 : 0,
+                              kRow};
           write_row(m, map + first_block, p.num_blocks - first_block, map_rows_are_shared(p, kRow));
         }
         ptx::named_barrier_sync(kWarpgroup + w, 128);  // nobody reads the maxima of this tile

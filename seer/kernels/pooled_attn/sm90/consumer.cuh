@@ -26,7 +26,7 @@ struct Consumer {
   float rS[kKeys / 2], rO[kD / 2];
   uint32_t rP[kKeys / 16][4];
   float max[2], sum[2];  // sum: of this thread's columns only, until store()
-  float lse[2];          // in log2, after store(); +inf for rows that do not count
+  float lse[2];          // in log2, after store(); +inf for rows that do not count, or NaN
   float keep[2];         // the factors that rO still has to be multiplied with
   bool grew;             // whether they are not 1
 
@@ -182,7 +182,7 @@ struct Consumer {
       float s = sum[r];
       s += __shfl_xor_sync(kAllLanes, s, 1);
       s += __shfl_xor_sync(kAllLanes, s, 2);
-      const float inverse = s > 0.f ? 1.f / s : 0.f;
+      const float inverse = s == 0.f ? 0.f : 1.f / s;  // NaN stays NaN
       const int query = warp * 16 + (lane >> 2) + 8 * r;
       const bool is_inside = query < num_queries;
       const int64_t token = q_begin + query;
@@ -201,11 +201,11 @@ struct Consumer {
           __stcs(reinterpret_cast<uint4*>(gO + 32 * c), make_uint4(x[0], x[1], x[2], x[3]));
         }
       }
-      lse[r] = is_inside && s > 0.f ? max[r] * scale_log2 + log2f(s) : INFINITY;
+      lse[r] = is_inside && s != 0.f ? max[r] * scale_log2 + log2f(s) : INFINITY;
       if (quad == 0) {
         if constexpr (Config::kPools) smem_lse[query] = lse[r];
         if (is_inside) {
-          p.lse[head * p.total_q + token] = s > 0.f ? lse[r] * 0.69314718f : -INFINITY;
+          p.lse[head * p.total_q + token] = s == 0.f ? -INFINITY : lse[r] * 0.69314718f;
         }
       }
     }

@@ -127,6 +127,16 @@ struct Walk {
   // The map of the steps that were not kept, from scores anew.
   __device__ __forceinline__ void pool_again(const PooledAttnParams& p, float* map_row,
                                              uint32_t keys) const {
+    int nan_end = 0;  // blocks that begin before this key are NaN (map_tile.cuh)
+    if (__any_sync(kAllLanes, isnan(x.lse[0] + x.lse[1]))) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        if (!isnan(x.lse[r])) continue;
+        nan_end = max(nan_end, (r == 0 ? limit0 : limit1) + 1);
+        x.lse[r] = INFINITY;
+      }
+      nan_end = __reduce_max_sync(kAllLanes, nan_end);
+    }
     for (int i = 0; i < first_kept; ++i) {
       const int step = first_kept - 1 - i;
       const P k(keys + i);
@@ -142,7 +152,8 @@ struct Walk {
       const float largest =
           is_one_block ? fmaxf(weight[0], weight[1]) : (x.lane == 0 ? weight[0] : weight[1]);
       if (num_queries > 0 && x.lane < (is_one_block ? 1 : 2) && block < p.num_blocks) {
-        put_weight(map_row + block, ptx::exp2_approx(largest), true);
+        const bool is_nan = block * p.block_k < nan_end;
+        put_weight(map_row + block, is_nan ? nan_weight() : ptx::exp2_approx(largest), true);
       }
     }
   }
