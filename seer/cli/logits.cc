@@ -11,6 +11,7 @@
 #include "seer/base/progress.h"
 #include "seer/cli/settings.h"
 #include "seer/cli/verbs.h"
+#include "seer/io/model_config.h"
 #include "seer/io/safetensors.h"
 #include "seer/models/loader.h"
 
@@ -51,11 +52,12 @@ int logits(int argc, char** argv, int first) {
 
   const std::vector<int64_t> ids =
       ids_file.empty() ? ids_of_text(model_args, text) : read_ids(ids_file);
-  const models::Decoder model = model_args.load();
+  const int64_t vocab_size = io::ModelConfig::read(model_args.model).vocab_size;
   for (const int64_t id : ids) {
-    SEER_CHECK(id >= 0 && id < model.config().vocab_size, "token id ", id,
-               " is not in the vocabulary of ", model.config().vocab_size);
+    SEER_CHECK(id >= 0 && id < vocab_size, "token id ", id, " is not in the vocabulary of ",
+               vocab_size);
   }
+  const models::Decoder model = model_args.load();
   const at::NoGradGuard no_grad;
   const auto count = static_cast<int64_t>(ids.size());
   const at::Tensor input = at::tensor(at::IntArrayRef(ids), at::kLong);

@@ -5,7 +5,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "seer/base/error.h"
-#include "seer/base/file.h"
+#include "seer/base/json.h"
 #include "seer/base/random.h"
 
 namespace seer::train {
@@ -62,7 +62,7 @@ json new_model_config(const PretrainSettings& settings, const io::Tokenizer& tok
   if (settings.model_config.empty()) {
     config = llama_config(settings.sizes, length);
   } else {
-    config = json::parse(read_file(settings.model_config), nullptr, /*allow_exceptions=*/false);
+    config = read_json(settings.model_config);
     SEER_CHECK(config.is_object(), settings.model_config.string(), " is not a JSON object");
   }
   config["vocab_size"] = tokenizer.vocab_size();

@@ -152,3 +152,10 @@ def test_strings_of_others_are_escaped(seer, tmp_path):
 
 def test_ids_beyond_the_vocabulary(seer):
     assert "no token has the number 2147483647" in error_of(seer("tokenize", "--ids", 2**31 - 1, ok=False))
+
+
+def test_a_nested_model_config(seer, tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text('{"a":' * 50_000)
+    assert str(config) in error_of(seer("pretrain", "--data", REFERENCE / "config.json", "--out", tmp_path / "out", "--tokenizer", REFERENCE,
+                                        "--model-config", config, ok=False))
