@@ -6,6 +6,7 @@ The same files and numbers give the same bytes. Example, the tokenizer of assets
     tools/train_tokenizer.py --out assets/reference books-train.jsonl.zst:14M proofs-train.jsonl.zst:10M
 """
 import argparse
+import gzip
 import io
 import json
 import os
@@ -37,15 +38,22 @@ def source(argument):
 
 
 def documents(path):
-    """Texts of a .jsonl, .jsonl.zst or .json.zst file; any other is one text, line ends as they are."""
-    if not path.name.endswith((".jsonl", ".jsonl.zst", ".json.zst")):
-        yield path.read_bytes().decode()
-        return
+    """Texts of JSON lines (.jsonl, .ndjson, .json); any other file is one text, line ends as they are. Also as .gz, .zst."""
+    name, packing = path.name.lower(), ""
+    if name.endswith((".gz", ".zst")):
+        name, packing = name.rsplit(".", 1)
     with path.open("rb") as file:
-        if path.suffix == ".zst":
-            file = zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(file)
-        for line in io.TextIOWrapper(file, encoding="utf-8", newline="\n"):
-            yield json.loads(line)["text"]
+        if packing == "zst":
+            file = zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(file, read_across_frames=True)
+        elif packing == "gz":
+            file = gzip.GzipFile(fileobj=file)
+        text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="\n")
+        if not name.endswith((".jsonl", ".ndjson", ".json")):
+            yield text.read()
+            return
+        for line in text:
+            if line.strip():
+                yield json.loads(line)["text"]
 
 
 def sample(path, characters):

@@ -1,5 +1,6 @@
 #include "seer/base/json.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 
@@ -22,6 +23,10 @@ size_t end_of_string(std::string_view text, size_t pos) {
 // The byte at which lists and objects are nested too deep, or npos. The parser needs no stack, but
 // copies and destructors do.
 size_t find_too_deep(std::string_view text) {
+  // Most texts have fewer brackets than that, which is counted at once.
+  const auto brackets =
+      std::count(text.begin(), text.end(), '[') + std::count(text.begin(), text.end(), '{');
+  if (brackets <= limits::kJsonDepth) return text.npos;
   int depth = 0;
   for (size_t pos = 0; (pos = text.find_first_of("[]{}\"", pos)) != text.npos;) {
     const char c = text[pos];
@@ -67,13 +72,13 @@ std::string quote_numbers(std::string_view text) {
 
 // The value, or why there is none and at which byte.
 nlohmann::json try_parse(std::string_view text, const nlohmann::json::parser_callback_t& watch,
-                         std::string* problem) {
+                         JsonProblem* problem) {
   try {
     return nlohmann::json::parse(text.begin(), text.end(), watch);
   } catch (const nlohmann::json::parse_error& error) {
-    *problem = message("is not valid JSON at byte ", error.byte);
+    *problem = {"is not valid JSON", std::max<size_t>(error.byte, 1) - 1};  // its bytes are from 1
   } catch (const nlohmann::json::exception&) {
-    *problem = "is not valid JSON: it has a number that is too large";
+    *problem = {"is not valid JSON: it has a number that is too large", 0};
   }
   return nlohmann::json::value_t::discarded;
 }
@@ -82,15 +87,23 @@ nlohmann::json try_parse(std::string_view text, const nlohmann::json::parser_cal
 
 nlohmann::json parse_json(std::string_view text, std::string* problem,
                           const nlohmann::json::parser_callback_t& watch) {
+  JsonProblem found;
+  nlohmann::json json = parse_json(text, &found, watch);
+  if (json.is_discarded()) *problem = message(found.what, " at byte ", found.byte + 1);
+  return json;
+}
+
+nlohmann::json parse_json(std::string_view text, JsonProblem* problem,
+                          const nlohmann::json::parser_callback_t& watch) {
   if (const size_t byte = find_too_deep(text); byte != text.npos) {
-    *problem = message("is nested deeper than ", limits::kJsonDepth, " levels at byte ", byte);
+    *problem = {message("is nested deeper than ", limits::kJsonDepth, " levels"), byte};
     return nlohmann::json::value_t::discarded;
   }
   nlohmann::json json = try_parse(text, watch, problem);
   if (!json.is_discarded()) return json;
   const std::string quoted = quote_numbers(text);
   if (quoted.size() == text.size()) return json;  // nothing of that kind: the first reason holds
-  std::string second;
+  JsonProblem second;
   nlohmann::json again = try_parse(quoted, watch, &second);
   return again.is_discarded() ? json : again;
 }

@@ -12,11 +12,19 @@
 
 namespace seer {
 
+// Why a text is not JSON.
+struct JsonProblem {
+  std::string what;  // "is not valid JSON", "is nested deeper than 256 levels"
+  size_t byte = 0;   // from 0
+};
+
 // The value of `text`. NaN, Infinity and numbers that no double holds, which Python writes, become
 // strings of the same characters: they break nothing where they are not read. Of equal keys the last
-// counts. On failure the result is discarded (is_discarded()) and `problem` says what is wrong: "is
-// not valid JSON at byte 17", "is nested deeper than 256 levels at byte 300".
+// counts. On failure the result is discarded (is_discarded()) and `problem` says what is wrong, as a
+// string "is not valid JSON at byte 17" (from 1).
 // `watch` sees every value as nlohmann's parser callback does.
+nlohmann::json parse_json(std::string_view text, JsonProblem* problem,
+                          const nlohmann::json::parser_callback_t& watch = nullptr);
 nlohmann::json parse_json(std::string_view text, std::string* problem,
                           const nlohmann::json::parser_callback_t& watch = nullptr);
 

@@ -2,6 +2,7 @@
 // Limits on what is read from outside, for all readers: far beyond what real files have, and small
 // enough that a file made to hurt costs seconds and some hundred megabytes.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -21,5 +22,19 @@ inline constexpr int kThreads = 1024;
 inline constexpr int kHeartbeatSeconds = 24 * 3600;
 inline constexpr int kHeads = 4096, kHeadDim = 4096, kLayers = 1024, kHidden = 1 << 20;
 inline constexpr int kGateDim = 1024;
+
+// Texts. One plain file is one text, and has its size on the disk; a packed one may unpack to anything.
+inline constexpr size_t kTextBytes = size_t{1} << 31;    // of a text
+inline constexpr size_t kLineBytes = size_t{256} << 20;  // of a document among others
+inline constexpr size_t kBlankBytes = size_t{64} << 20;  // of blanks between two documents
+// Bytes that may be kept in memory of a file that is packed in so many.
+constexpr size_t unpacked_bytes(uint64_t packed) {
+  return static_cast<size_t>(std::clamp<uint64_t>(32 * packed, uint64_t{64} << 20, kTextBytes));
+}
+// Whether more than half of a file's documents are broken is looked at once this many and this many
+// bytes have been read, or the larger number of bytes.
+inline constexpr int64_t kSampleDocuments = 1000;
+inline constexpr int64_t kSampleBytes = 16 << 20;
+inline constexpr int64_t kLargeSampleBytes = 1 << 30;
 
 }  // namespace seer::limits

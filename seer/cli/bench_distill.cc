@@ -72,8 +72,9 @@ void bench_distill(const ModelArgs& model_args, const std::vector<std::string>& 
     for (const int64_t length : lengths) {
       std::vector<int32_t> tokens(static_cast<size_t>((runs + 2) * sequences * length));
       Random random(1);
+      const int64_t ids = std::min(tokenizer.vocab_size(), model.config().vocab_size);
       for (int32_t& token : tokens) {
-        token = static_cast<int32_t>(random.below(static_cast<uint64_t>(tokenizer.vocab_size())));
+        token = static_cast<int32_t>(random.below(static_cast<uint64_t>(ids)));
       }
       const auto distil = [&](int64_t steps) {
         const ScratchFolder folder(ranks);

@@ -2,18 +2,18 @@
 
 #include <cstdio>
 
-#include "seer/base/file.h"
 #include "seer/base/limits.h"
 #include "seer/base/output.h"
 #include "seer/base/progress.h"
 #include "seer/base/shown.h"
+#include "seer/io/text.h"
 
 namespace seer::cli {
 
 void DataArgs::add(Args& args, train::DataSettings& settings) {
   args.group("Data");
   args.add("data", data,
-           "texts to train on: .txt, .jsonl, .jsonl.zst; broken lines are skipped and reported")
+           message("texts to train on: ", io::kTextFiles, "; broken ones are skipped and reported"))
       ->required();
   args.add("weights", weights, above(0, 1e12),
            "share of the windows from each text; default: equal");
@@ -28,7 +28,7 @@ void DataArgs::add(Args& args, train::DataSettings& settings) {
           message("--weights: ", weights.size(), " for ", data.size(), " texts in --data"));
     }
     for (const auto* files : {&data, &valid}) {
-      for (const std::string& path : *files) check_input(path);
+      for (const std::string& path : *files) io::check_text_file(path);
     }
     check_output_folder(cache_);
   });

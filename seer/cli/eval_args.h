@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "seer/cli/settings.h"
+#include "seer/eval/windows.h"
 
 namespace seer::cli {
 
@@ -22,8 +23,9 @@ struct EvalArgs {
   void add(Args& args, const std::vector<std::string>& known, const std::string& about,
            std::vector<double> default_sparsity);
   bool wants(const std::string& method) const;
-  // The texts as tokens, no more of them than windows of `length` tokens need.
-  std::vector<std::vector<int32_t>> tokens(const io::Tokenizer& tokenizer, int64_t length) const;
+  // Windows of each length from the texts, whose tokens a model with this vocabulary takes.
+  std::vector<eval::Windows> windows(const io::Tokenizer& tokenizer,
+                                     const std::vector<int64_t>& lengths, int64_t vocab_size) const;
 };
 
 }  // namespace seer::cli

@@ -1,6 +1,5 @@
 // seer eval ppl: perplexity of dense and sparse attention on the same documents.
 
-#include <algorithm>
 #include <cstdio>
 
 #include "seer/base/limits.h"
@@ -30,12 +29,9 @@ int eval_ppl(int argc, char** argv, int first) {
   const auto methods =
       make_methods(a.methods, a.select, gates ? gates->config().block_size : 64, a.seed);
 
-  const auto documents = a.tokens(tokenizer, *std::max_element(lengths.begin(), lengths.end()));
   std::vector<eval::Row> rows;
-  for (const int64_t length : lengths) {
-    const auto windows = eval::document_windows(documents, length, a.min_ratio, a.documents,
-                                                tokenizer.bos_id().value_or(-1));
-    Progress progress("eval ppl, " + std::to_string(length) + " tokens",
+  for (const eval::Windows& windows : a.windows(tokenizer, lengths, model.config().vocab_size)) {
+    Progress progress("eval ppl, " + std::to_string(windows.length) + " tokens",
                       static_cast<int64_t>(windows.ids.size() * methods.size()));
     const auto some =
         eval::compare(model, gates.get(), methods, windows, [&] { progress.advance(1); });

@@ -114,8 +114,7 @@ int eval_recall(int argc, char** argv, int first) {
   const io::Tokenizer tokenizer = a.model.tokenizer();
   const auto sets = load_sets(folders, a, model);
   const auto methods = recall_methods(a, sets);
-  const auto windows = eval::document_windows(a.tokens(tokenizer, length), length, a.min_ratio,
-                                              a.documents, tokenizer.bos_id().value_or(-1));
+  const eval::Windows windows = a.windows(tokenizer, {length}, model.config().vocab_size)[0];
   std::vector<eval::RecallRow> rows;
   {
     Progress progress("eval recall",

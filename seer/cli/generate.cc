@@ -15,6 +15,7 @@
 #include "seer/cli/settings.h"
 #include "seer/cli/verbs.h"
 #include "seer/io/text.h"
+#include "seer/io/tokenizer/token_ids.h"
 
 namespace seer::cli {
 namespace {
@@ -34,7 +35,7 @@ std::string prompt_text(const GenerateArgs& a) {
   if (a.file == "-") {
     text.assign(std::istreambuf_iterator<char>(std::cin), {});
   } else if (!a.file.empty()) {
-    text = read_file(a.file);
+    text = io::read_text(a.file);
   }
   const std::string where = a.file.empty() ? "the prompt" : a.file;
   SEER_CHECK(!text.empty(), where, " is empty");
@@ -43,8 +44,8 @@ std::string prompt_text(const GenerateArgs& a) {
   return text;
 }
 
-std::vector<int32_t> prompt_ids(const GenerateArgs& a, const io::Tokenizer& tokenizer) {
-  const std::string text = prompt_text(a);
+std::vector<int32_t> prompt_ids(const GenerateArgs& a, const io::Tokenizer& tokenizer,
+                                const std::string& text) {
   if (a.raw || !tokenizer.has_chat_template()) {
     if (!a.system.empty()) throw UsageError("--system: this model has no chat template (or --raw)");
     return tokenizer.encode(text, true);
@@ -118,9 +119,12 @@ int generate(int argc, char** argv, int first) {
   if (!args.parse(argc, argv, first)) return 0;
   const auto selections = a.select.selections();
 
+  const std::string text = prompt_text(a);
   const models::Decoder model = a.model.load();
   const io::Tokenizer tokenizer = a.model.tokenizer();
-  const std::vector<int32_t> prompt = prompt_ids(a, tokenizer);
+  const std::vector<int32_t> prompt = prompt_ids(a, tokenizer, text);
+  io::check_token_ids(prompt, model.config().vocab_size, a.file.empty() ? "the prompt" : a.file,
+                      &tokenizer);
   const auto gates =
       a.method == "dense" ? nullptr : load_gates(a.gates, a.model, model, a.method == "seer");
   const at::NoGradGuard no_grad;

@@ -13,23 +13,30 @@
 #include "seer/cli/verbs.h"
 #include "seer/io/model_config.h"
 #include "seer/io/safetensors.h"
+#include "seer/io/tokenizer/token_ids.h"
 #include "seer/models/loader.h"
 
 namespace seer::cli {
 namespace {
 
-std::vector<int64_t> ids_of_text(const ModelArgs& model, const std::string& text) {
-  const auto ids = model.tokenizer().encode(text, true);
+std::vector<int32_t> ids_of_text(const ModelArgs& model, const std::string& text,
+                                 int64_t vocab_size) {
+  const io::Tokenizer tokenizer = model.tokenizer();
+  auto ids = tokenizer.encode(text, true);
   SEER_CHECK(!ids.empty(), "no tokens: the text is empty");
-  return {ids.begin(), ids.end()};
+  io::check_token_ids(ids, vocab_size, "the text", &tokenizer);
+  return ids;
 }
 
-std::vector<int64_t> read_ids(const std::string& path) {
+std::vector<int32_t> read_ids(const std::string& path, int64_t vocab_size) {
   const nlohmann::json json = read_json(path);
   const JsonNode list(json, path);
-  std::vector<int64_t> ids;
-  for (size_t i = 0; i < list.array_size(); ++i) ids.push_back(list.at(i).integer(0, INT32_MAX));
+  std::vector<int32_t> ids;
+  for (size_t i = 0; i < list.array_size(); ++i) {
+    ids.push_back(static_cast<int32_t>(list.at(i).integer(0, INT32_MAX)));
+  }
   if (ids.empty()) list.expected("a list of token ids");
+  io::check_token_ids(ids, vocab_size, path, nullptr);
   return ids;
 }
 
@@ -50,17 +57,13 @@ int logits(int argc, char** argv, int first) {
   });
   if (!args.parse(argc, argv, first)) return 0;
 
-  const std::vector<int64_t> ids =
-      ids_file.empty() ? ids_of_text(model_args, text) : read_ids(ids_file);
   const int64_t vocab_size = io::ModelConfig::read(model_args.model).vocab_size;
-  for (const int64_t id : ids) {
-    SEER_CHECK(id >= 0 && id < vocab_size, "token id ", id, " is not in the vocabulary of ",
-               vocab_size);
-  }
+  const std::vector<int32_t> ids =
+      ids_file.empty() ? ids_of_text(model_args, text, vocab_size) : read_ids(ids_file, vocab_size);
   const models::Decoder model = model_args.load();
   const at::NoGradGuard no_grad;
   const auto count = static_cast<int64_t>(ids.size());
-  const at::Tensor input = at::tensor(at::IntArrayRef(ids), at::kLong);
+  const at::Tensor input = at::tensor(at::ArrayRef<int32_t>(ids), at::kInt).to(at::kLong);
   const at::Tensor hidden = model.hidden(input.to(model.device()),
                                          {.q_lens = {count}, .k_lens = {count}, .prompt_len = 0},
                                          models::dense_attention);

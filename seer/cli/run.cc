@@ -5,7 +5,6 @@
 #include <ctime>
 #include <filesystem>
 
-#include "seer/base/file.h"
 #include "seer/base/limits.h"
 #include "seer/base/progress.h"
 #include "seer/bench/bench.h"
@@ -14,6 +13,7 @@
 #include "seer/eval/head_picture.h"
 #include "seer/eval/perplexity.h"
 #include "seer/io/text.h"
+#include "seer/io/tokenizer/token_ids.h"
 #include "seer/train/distill.h"
 
 namespace seer::cli {
@@ -61,10 +61,14 @@ int64_t fitting_length(const RunArgs& a, int64_t tokens) {
   return std::min(a.length, room);
 }
 
-Split split_text(const RunArgs& a, const io::Tokenizer& tokenizer) {
+Split split_text(const RunArgs& a, const io::Tokenizer& tokenizer, int64_t vocab_size) {
+  for (const auto id : {tokenizer.bos_id(), tokenizer.eos_id()}) {  // they stand around texts
+    if (id) io::check_token_ids({&*id, 1}, vocab_size, a.model.model, &tokenizer);
+  }
   std::vector<int32_t> ids;
   io::for_each_document(a.text, [&](std::string&& text) {
     const auto more = tokenizer.encode(text, false);
+    io::check_token_ids(more, vocab_size, a.text, &tokenizer);
     ids.insert(ids.end(), more.begin(), more.end());
   });
   const auto tokens = static_cast<int64_t>(ids.size());
@@ -110,7 +114,7 @@ int run(int argc, char** argv, int first) {
             "Distils gates for a model on a text, then compares dense and learned sparse attention "
             "on the held-out end of the text.");
   a.model.add(args);
-  args.add("text", a.text, "a text: .txt, .jsonl, .jsonl.zst");
+  args.add("text", a.text, message("a text: ", io::kTextFiles));
   args.output_folder("out", a.out, "folder of the results; default: runs/<time>");
   args.add("length", a.length, range(2, limits::kTokens),
            "tokens of each window of the comparison, at most");
@@ -124,14 +128,14 @@ int run(int argc, char** argv, int first) {
   args.add("learning-rate", a.learning_rate, above(0, 100), "of distillation");
   args.add("seed", a.seed, at_least(0), "of gates, their training and random blocks");
   a.select.add(args, {0.5, 0.7, 0.9});
-  args.when_read([&] { check_input(a.text); });
+  args.when_read([&] { io::check_text_file(a.text); });
   if (!args.parse(argc, argv, first)) return 0;
   if (a.out.empty()) a.out = default_out();
 
   a.model.block = a.gate.config.block_size;
   const models::Decoder model = a.model.load();
   const io::Tokenizer tokenizer = a.model.tokenizer();
-  const Split split = split_text(a, tokenizer);
+  const Split split = split_text(a, tokenizer, model.config().vocab_size);
   std::printf("seer run: %s, %s (%zu tokens to learn from, %zu x %lld held out)\n",
               a.model.model.c_str(), a.text.c_str(), split.train.size(), split.held_out.ids.size(),
               static_cast<long long>(split.held_out.length));

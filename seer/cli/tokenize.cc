@@ -40,7 +40,7 @@ int tokenize(int argc, char** argv, int first) {
     return 0;
   }
   if (file == "-") text.assign(std::istreambuf_iterator<char>(std::cin), {});
-  if (!file.empty() && file != "-") text = read_file(file);
+  if (!file.empty() && file != "-") text = io::read_text(file);
   std::puts(nlohmann::json(tokenizer.encode(text, special)).dump().c_str());
   return 0;
 }

@@ -8,25 +8,43 @@
 
 namespace seer::eval {
 
-Windows document_windows(const std::vector<std::vector<int32_t>>& documents, int64_t length,
-                         double min_ratio, int64_t max_documents, int64_t bos_id) {
-  SEER_CHECK(length >= 2, "length is ", length, ", want at least 2 tokens");
-  Windows windows{.length = length, .ids = {}};
-  size_t longest = 0;
-  for (const auto& document : documents) {
-    longest = std::max(longest, document.size());
-    if (static_cast<double>(document.size()) < min_ratio * static_cast<double>(length)) continue;
-    if (static_cast<int64_t>(windows.ids.size()) == max_documents) break;
-    std::vector<int32_t> window;
-    if (bos_id >= 0) window.push_back(static_cast<int32_t>(bos_id));
-    window.insert(window.end(), document.begin(),
-                  document.begin() + std::min<int64_t>(document.size(), length - window.size()));
-    if (static_cast<int64_t>(window.size()) == length) windows.ids.push_back(std::move(window));
+WindowCutter::WindowCutter(const std::vector<int64_t>& lengths, double min_ratio,
+                           int64_t max_documents, int64_t bos_id)
+    : min_ratio_(min_ratio), max_documents_(max_documents), bos_id_(bos_id) {
+  for (const int64_t length : lengths) {
+    SEER_CHECK(length >= 2, "length is ", length, ", want at least 2 tokens");
+    windows_.push_back({.length = length, .ids = {}});
   }
-  SEER_CHECK(!windows.ids.empty(), "no document has ", min_ratio, " x ", length,
-             " tokens (the longest has ", longest,
-             "): choose a shorter length, a lower --min-ratio, or longer texts");
-  return windows;
+}
+
+bool WindowCutter::wants_more() const {
+  return std::any_of(windows_.begin(), windows_.end(), [&](const Windows& windows) {
+    return static_cast<int64_t>(windows.ids.size()) < max_documents_;
+  });
+}
+
+void WindowCutter::add(const std::vector<int32_t>& document) {
+  longest_ = std::max(longest_, document.size());
+  const auto size = static_cast<int64_t>(document.size());
+  for (auto& [length, ids] : windows_) {
+    const bool is_long = static_cast<double>(size) >= min_ratio_ * static_cast<double>(length);
+    if (!is_long || static_cast<int64_t>(ids.size()) >= max_documents_) continue;
+    std::vector<int32_t> window;
+    if (bos_id_ >= 0) window.push_back(static_cast<int32_t>(bos_id_));
+    const int64_t wanted = length - static_cast<int64_t>(window.size());
+    if (size < wanted) continue;
+    window.insert(window.end(), document.begin(), document.begin() + wanted);
+    ids.push_back(std::move(window));
+  }
+}
+
+std::vector<Windows> WindowCutter::take() {
+  for (const auto& [length, ids] : windows_) {
+    SEER_CHECK(!ids.empty(), "no document has ", min_ratio_, " x ", length,
+               " tokens (the longest has ", longest_,
+               "): choose a shorter length, a lower --min-ratio, or longer texts");
+  }
+  return std::move(windows_);
 }
 
 at::Tensor ids_of(const std::vector<int32_t>& window, const at::Device& device) {

@@ -13,10 +13,26 @@ struct Windows {
   int64_t length = 0;
   std::vector<std::vector<int32_t>> ids;
 };
-// From documents of at least `min_ratio` x length tokens: the first `length` of each, `max_documents` of
-// them. Error, with the longest document found, where none is long enough.
-Windows document_windows(const std::vector<std::vector<int32_t>>& documents, int64_t length,
-                         double min_ratio, int64_t max_documents, int64_t bos_id);
+
+// Windows of several lengths, cut from documents that come one after another: of those with at least
+// `min_ratio` x length tokens the first `length`, from at most `max_documents` for each length.
+// Nothing else of them is kept.
+class WindowCutter {
+ public:
+  WindowCutter(const std::vector<int64_t>& lengths, double min_ratio, int64_t max_documents,
+               int64_t bos_id);
+  // False: further documents would not be looked at.
+  bool wants_more() const;
+  void add(const std::vector<int32_t>& document);
+  // In the order of `lengths`. Error, with the longest document found: none is long enough for one.
+  std::vector<Windows> take();
+
+ private:
+  double min_ratio_;
+  int64_t max_documents_, bos_id_;
+  size_t longest_ = 0;
+  std::vector<Windows> windows_;
+};
 
 // int64 [tokens] on `device`: what a decoder takes.
 at::Tensor ids_of(const std::vector<int32_t>& window, const at::Device& device);

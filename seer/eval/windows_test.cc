@@ -9,22 +9,47 @@
 namespace seer::eval {
 namespace {
 
-TEST(DocumentWindows, CutsLongDocumentsAndPutsBosFirst) {
+std::vector<Windows> cut(const std::vector<std::vector<int32_t>>& documents,
+                         const std::vector<int64_t>& lengths, int64_t max_documents, int bos) {
+  WindowCutter cutter(lengths, /*min_ratio=*/4, max_documents, bos);
+  for (const auto& document : documents) cutter.add(document);
+  return cutter.take();
+}
+
+TEST(WindowCutter, CutsLongDocumentsAndPutsBosFirst) {
   const std::vector<std::vector<int32_t>> documents = {{5, 6, 7},
                                                        std::vector<int32_t>(16, 9),
                                                        std::vector<int32_t>(15, 8),
                                                        std::vector<int32_t>(40, 7)};
-  const Windows windows = document_windows(documents, 4, 4, 8, 1);
+  const Windows windows = cut(documents, {4}, 8, 1)[0];
+  EXPECT_EQ(windows.length, 4);
   ASSERT_EQ(windows.ids.size(), 2u);  // the third is one token short of four lengths
   EXPECT_EQ(windows.ids[0], (std::vector<int32_t>{1, 9, 9, 9}));
   EXPECT_EQ(windows.ids[1], (std::vector<int32_t>{1, 7, 7, 7}));
-  EXPECT_EQ(document_windows(documents, 4, 4, 1, 1).ids.size(), 1u);
-  EXPECT_EQ(document_windows(documents, 4, 4, 8, -1).ids[0], (std::vector<int32_t>{9, 9, 9, 9}));
+  EXPECT_EQ(cut(documents, {4}, 8, -1)[0].ids[0], (std::vector<int32_t>{9, 9, 9, 9}));
 }
 
-TEST(DocumentWindows, SaysHowLongTheLongestIs) {
+TEST(WindowCutter, EachLengthTakesTheFirstDocumentsThatAreLongEnoughForIt) {
+  const std::vector<std::vector<int32_t>> documents = {
+      std::vector<int32_t>(8, 1), std::vector<int32_t>(40, 2), std::vector<int32_t>(40, 3)};
+  const auto windows = cut(documents, {10, 2}, 1, -1);
+  EXPECT_EQ(windows[0].ids, (std::vector<std::vector<int32_t>>{std::vector<int32_t>(10, 2)}));
+  EXPECT_EQ(windows[1].ids, (std::vector<std::vector<int32_t>>{{1, 1}}));
+}
+
+TEST(WindowCutter, WantsNoMoreThanItUses) {
+  WindowCutter cutter({10, 2}, 4, 1, -1);
+  cutter.add(std::vector<int32_t>(8, 1));
+  EXPECT_TRUE(cutter.wants_more());
+  cutter.add(std::vector<int32_t>(40, 1));
+  EXPECT_FALSE(cutter.wants_more());
+}
+
+TEST(WindowCutter, SaysHowLongTheLongestIs) {
+  WindowCutter cutter({100}, 4, 8, 1);
+  cutter.add({1, 2, 3});
   try {
-    document_windows({{1, 2, 3}}, 100, 4, 8, 1);
+    cutter.take();
     FAIL() << "no error";
   } catch (const Error& e) {
     EXPECT_THAT(e.what(), testing::HasSubstr("the longest has 3"));

@@ -1,12 +1,11 @@
 #pragma once
-// Bytes of a file in order, unpacked where the file is Zstandard.
+// Bytes of a file in order, unpacked where the file is packed with gzip or Zstandard.
 
-#include <cstdio>
 #include <filesystem>
 #include <memory>
-#include <string>
 #include <string_view>
-#include <vector>
+
+#include "seer/io/text_kind.h"
 
 namespace seer::io {
 
@@ -14,12 +13,12 @@ class ByteStream {
  public:
   virtual ~ByteStream() = default;
   // The next bytes, valid until the next call; empty at the end. Error names the file: it cannot be
-  // read, is cut off, is not Zstandard or is damaged.
+  // read, is cut off or damaged, or would need more memory to unpack than its size justifies.
   virtual std::string_view next() = 0;
 };
 
-// Unpacks a path that ends in .zst (any window size that the format has), reads others as they are.
-// Error: not there, or without a byte.
-std::unique_ptr<ByteStream> open_byte_stream(const std::filesystem::path& path);
+// Error: not there, not a regular file (a folder, a pipe, a device), without a byte, not packed as
+// said.
+std::unique_ptr<ByteStream> open_byte_stream(const std::filesystem::path& path, Packing packing);
 
 }  // namespace seer::io

@@ -7,6 +7,7 @@
 #include "seer/base/error.h"
 #include "seer/base/progress.h"
 #include "seer/base/random.h"
+#include "seer/io/tokenizer/token_ids.h"
 
 namespace seer::train {
 namespace {
@@ -31,8 +32,31 @@ uint64_t stream_of(uint64_t use, uint64_t epoch) {
        ": give more text or a smaller length");
 }
 
+// Names the first token that the model does not have, and its document.
+void check_vocabulary(const std::filesystem::path& text, const TokenFile& file,
+                      const io::Tokenizer& tokenizer, int64_t vocab_size) {
+  const std::vector<int32_t> around = {tokenizer.bos_id().value_or(0),
+                                       tokenizer.eos_id().value_or(0)};
+  io::check_token_ids(around, vocab_size, "documents of " + text.string(), &tokenizer);
+  if (tokenizer.vocab_size() <= vocab_size) return;
+  constexpr int64_t kAtOnce = 1 << 16;
+  std::vector<int32_t> some;
+  for (int64_t begin = 0; begin < file.num_tokens(); begin += kAtOnce) {
+    some.resize(static_cast<size_t>(std::min(kAtOnce, file.num_tokens() - begin)));
+    file.copy(begin, static_cast<int64_t>(some.size()), some.data());
+    const auto wrong = std::find_if(some.begin(), some.end(),
+                                    [&](int32_t id) { return id < 0 || id >= vocab_size; });
+    if (wrong == some.end()) continue;
+    const auto after = std::upper_bound(file.offsets().begin(), file.offsets().end(),
+                                        begin + (wrong - some.begin()));
+    io::check_token_ids({&*wrong, 1}, vocab_size,
+                        message(text.string(), ", document ", after - file.offsets().begin()),
+                        &tokenizer);
+  }
+}
+
 void report_skipped(const std::filesystem::path& text, const TokenFile& file) {
-  const SkippedDocuments& skipped = file.skipped();
+  const io::SkippedDocuments& skipped = file.skipped();
   if (skipped.count == 0) return;
   print_line(message(text.string(), ": ", skipped.count, " of ",
                      file.num_documents() + skipped.count,
@@ -124,8 +148,8 @@ Mixture single_mixture(std::shared_ptr<const TokenFile> file, const io::Tokenize
 }
 
 Mixture open_mixture(const std::vector<DataFile>& files, const DataSettings& settings,
-                     const io::Tokenizer& tokenizer,
-                     const std::filesystem::path& tokenizer_folder) {
+                     const io::Tokenizer& tokenizer, const std::filesystem::path& tokenizer_folder,
+                     int64_t vocab_size) {
   SEER_CHECK(!files.empty(), "no training text is given: name at least one file");
   SEER_CHECK(files.size() <= 255, files.size(), " training files, at most 255: join some");
   Mixture mixture;
@@ -136,6 +160,7 @@ Mixture open_mixture(const std::vector<DataFile>& files, const DataSettings& set
     if (weight == 0) continue;
     auto file = open_tokens(path, tokenizer, tokenizer_folder, settings.cache, settings.threads,
                             settings.show_progress);
+    check_vocabulary(path, *file, tokenizer, vocab_size);
     if (settings.show_progress) report_skipped(path, *file);
     mixture.streams.emplace_back(std::move(file), tokenizer);
     mixture.weights.push_back(weight);

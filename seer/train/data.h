@@ -14,7 +14,7 @@
 namespace seer::train {
 
 struct DataFile {
-  std::filesystem::path path;  // as io::for_each_document reads
+  std::filesystem::path path;  // as io::TextReader reads
   double weight = 1;           // share of the windows, in proportion to the others' weights
 };
 
@@ -64,9 +64,10 @@ struct Mixture {
 // One stream.
 Mixture single_mixture(std::shared_ptr<const TokenFile> file, const io::Tokenizer& tokenizer);
 // Tokenises what is not in the cache. Error: no file, a negative weight, no weight above 0; a file
-// that open_tokens() refuses.
+// that open_tokens() refuses; a token outside of the model's vocabulary of `vocab_size`.
 Mixture open_mixture(const std::vector<DataFile>& files, const DataSettings& settings,
-                     const io::Tokenizer& tokenizer, const std::filesystem::path& tokenizer_folder);
+                     const io::Tokenizer& tokenizer, const std::filesystem::path& tokenizer_folder,
+                     int64_t vocab_size);
 
 // Window `index` of pretraining, `length` tokens: BOS, then a random place of a stream drawn by
 // weight. A function of (seed, index) alone. Error: a stream is shorter than the window.

@@ -24,10 +24,6 @@ class Data : public RunTest {
   std::shared_ptr<const TokenFile> tokens_of(const std::string& name, int threads = 2) {
     return open_tokens(folder / name, tokenizer, reference_tokenizer(), folder / "cache", threads);
   }
-  size_t cached_files() {
-    const std::filesystem::directory_iterator files(folder / "cache");
-    return static_cast<size_t>(std::distance(begin(files), end(files)));
-  }
   // One stream of n tokens 100, 101, ...: positions can be read off.
   Mixture counted(int64_t n) {
     std::vector<int32_t> tokens(static_cast<size_t>(n));
@@ -61,25 +57,6 @@ TEST_F(Data, TokenFileHoldsEveryDocumentInOrder) {
     EXPECT_EQ(got, want) << i;
     ++i;
   });
-}
-
-TEST_F(Data, TokenFileIsMadeOnceAndAgainWhenTheTextChanges) {
-  write_documents(folder / "a.jsonl", 4, 10, 5);
-  const std::string hash = tokens_of("a.jsonl")->hash();
-  EXPECT_EQ(tokens_of("a.jsonl", 1)->hash(), hash);
-  EXPECT_EQ(cached_files(), 1u);
-  write_documents(folder / "a.jsonl", 5, 10, 5);
-  EXPECT_NE(tokens_of("a.jsonl")->hash(), hash);
-  EXPECT_EQ(cached_files(), 2u);
-}
-
-TEST_F(Data, DamagedTokenFileIsNamed) {
-  write_documents(folder / "a.jsonl", 4, 10, 5);
-  tokens_of("a.jsonl");
-  const auto path = std::filesystem::directory_iterator(folder / "cache")->path();
-  std::filesystem::resize_file(path, std::filesystem::file_size(path) - 8);
-  EXPECT_THAT(error_of([&] { tokens_of("a.jsonl"); }), HasSubstr(path.string()));
-  EXPECT_THAT(error_of([&] { tokens_of("b.jsonl"); }), HasSubstr("b.jsonl"));
 }
 
 TEST_F(Data, StreamPutsBosAndEosAroundDocuments) {
@@ -159,7 +136,7 @@ TEST_F(Data, PackedWindowsKeepTheWeights) {
   DataSettings settings;
   settings.cache = folder / "cache";
   const Mixture mixture = open_mixture({{folder / "a.jsonl", 3}, {folder / "b.txt", 1}}, settings,
-                                       tokenizer, reference_tokenizer());
+                                       tokenizer, reference_tokenizer(), tokenizer.vocab_size());
   PackedWindows windows(mixture, 7, 33);
   const int32_t seven = tokenizer.encode("777", false)[0];
   int sevens = 0;
@@ -176,8 +153,9 @@ TEST_F(Data, RandomWindowsKeepTheWeightsAndBeginWithBos) {
   std::ofstream(folder / "b.txt") << std::string(20000, '7');
   DataSettings settings;
   settings.cache = folder / "cache";
-  const Mixture mixture = open_mixture({{folder / "a.jsonl", 0.6}, {folder / "b.txt", 0.4}},
-                                       settings, tokenizer, reference_tokenizer());
+  const Mixture mixture =
+      open_mixture({{folder / "a.jsonl", 0.6}, {folder / "b.txt", 0.4}}, settings, tokenizer,
+                   reference_tokenizer(), tokenizer.vocab_size());
   const RandomWindows windows(mixture, 7);
   const int32_t seven = tokenizer.encode("777", false)[0];
   int sevens = 0;
@@ -195,6 +173,34 @@ TEST_F(Data, RandomWindowsKeepTheWeightsAndBeginWithBos) {
   EXPECT_EQ(again, window);
 }
 
+TEST_F(Data, ATokenOutsideOfTheVocabularyIsNamedWithItsDocument) {
+  write_documents(folder / "a.jsonl", 3, 5, 5);
+  const auto error = [&](int64_t vocab_size) {
+    DataSettings settings;
+    settings.cache = folder / "cache";
+    settings.show_progress = false;
+    return error_of([&] {
+      open_mixture({{folder / "a.jsonl", 1}}, settings, tokenizer, reference_tokenizer(),
+                   vocab_size);
+    });
+  };
+  std::vector<std::vector<int32_t>> documents;
+  int32_t largest = 0;
+  io::for_each_document(folder / "a.jsonl", [&](std::string&& text) {
+    documents.push_back(tokenizer.encode(text, false));
+    for (const int32_t id : documents.back()) largest = std::max(largest, id);
+  });
+  const auto holds = [&](const auto& ids) {
+    return std::find(ids.begin(), ids.end(), largest) != ids.end();
+  };
+  const auto first = std::find_if(documents.begin(), documents.end(), holds) - documents.begin();
+  EXPECT_THAT(error(largest),
+              HasSubstr(message("a.jsonl, document ", first + 1, ": token ", largest, " (\"",
+                                tokenizer.decode({largest}, false), "\")")));
+  EXPECT_EQ(error(largest + 1), "");
+  EXPECT_THAT(error(0), HasSubstr("documents of "));  // BOS and EOS are not there
+}
+
 TEST_F(Data, TooLittleTextIsAnError) {
   const Mixture mixture = counted(50);
   EXPECT_THAT(error_of([&] { PackedWindows(mixture, 1, 60); }),
@@ -202,7 +208,7 @@ TEST_F(Data, TooLittleTextIsAnError) {
   std::vector<int32_t> window(60);
   EXPECT_THAT(error_of([&] { RandomWindows(mixture, 1).window(0, 60, window.data()); }),
               HasSubstr("fewer than one window"));
-  EXPECT_THAT(error_of([&] { open_mixture({}, {}, tokenizer, reference_tokenizer()); }),
+  EXPECT_THAT(error_of([&] { open_mixture({}, {}, tokenizer, reference_tokenizer(), 1); }),
               HasSubstr("no training text"));
 }
 

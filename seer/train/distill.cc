@@ -61,7 +61,8 @@ class Distillation : public Task {
         train_(std::move(train)),
         valid_(std::move(valid)),
         windows_(train_, settings.seed, settings.length),
-        synthetic_(settings.data.synthetic_share, settings.seed, tokenizer),
+        synthetic_(settings.data.synthetic_share, settings.seed, tokenizer,
+                   model.config().vocab_size),
         gates_(models::Gates::create(resolved(settings.gate, model), model, settings.seed)),
         attention_time_(model.device()),
         gate_time_(model.device()) {
@@ -286,7 +287,8 @@ DistillResult distill_on(const models::Decoder& model, const io::Tokenizer& toke
                          Mixture train, const DistillSettings& settings) {
   Mixture valid;
   if (!settings.data.valid.empty()) {
-    valid = open_mixture(settings.data.valid, settings.data, tokenizer, settings.tokenizer);
+    valid = open_mixture(settings.data.valid, settings.data, tokenizer, settings.tokenizer,
+                         model.config().vocab_size);
   }
   const int64_t skipped_documents = train.skipped_documents() + valid.skipped_documents();
   Distillation task(model, tokenizer, std::move(train), std::move(valid), settings);
@@ -303,7 +305,8 @@ DistillResult distill_on(const models::Decoder& model, const io::Tokenizer& toke
 DistillResult distill(const models::Decoder& model, const io::Tokenizer& tokenizer,
                       const DistillSettings& settings) {
   return distill_on(model, tokenizer,
-                    open_mixture(settings.data.train, settings.data, tokenizer, settings.tokenizer),
+                    open_mixture(settings.data.train, settings.data, tokenizer, settings.tokenizer,
+                                 model.config().vocab_size),
                     settings);
 }
 

@@ -53,11 +53,13 @@ class Pretraining : public Task {
       : settings_(settings),
         config_json_(new_model_config(settings, tokenizer, settings.stages.back().length)),
         config_(io::ModelConfig::from_json(config_json_, "the new model's config.json")),
-        train_(open_mixture(settings.data.train, settings.data, tokenizer, settings.tokenizer)),
+        train_(open_mixture(settings.data.train, settings.data, tokenizer, settings.tokenizer,
+                            config_.vocab_size)),
         windows_(train_, settings.seed),
-        synthetic_(settings.data.synthetic_share, settings.seed, tokenizer) {
+        synthetic_(settings.data.synthetic_share, settings.seed, tokenizer, config_.vocab_size) {
     if (!settings.data.valid.empty()) {
-      valid_ = open_mixture(settings.data.valid, settings.data, tokenizer, settings.tokenizer);
+      valid_ = open_mixture(settings.data.valid, settings.data, tokenizer, settings.tokenizer,
+                            config_.vocab_size);
     }
     check_lengths();
     make_weights();

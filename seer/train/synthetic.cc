@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "seer/base/error.h"
+#include "seer/io/tokenizer/token_ids.h"
 
 namespace seer::train {
 namespace {
@@ -45,9 +46,12 @@ int64_t between(int64_t low, int64_t high, Random& random) {
 
 }  // namespace
 
-Synthetic::Synthetic(const io::Tokenizer& tokenizer)
+Synthetic::Synthetic(const io::Tokenizer& tokenizer, int64_t vocab_size)
     : head_(tokenizer.encode("\nRemember this:", false)), tail_(tokenizer.encode(".\n", false)) {
-  for (int64_t id = 0; id < tokenizer.vocab_size(); ++id) {
+  for (const auto* ids : {&head_, &tail_}) {
+    io::check_token_ids(*ids, vocab_size, "synthetic facts", &tokenizer);
+  }
+  for (int64_t id = 0; id < std::min(tokenizer.vocab_size(), vocab_size); ++id) {
     const auto token = static_cast<int32_t>(id);
     std::string word = tokenizer.decode({token}, /*skip_special=*/true);
     if (!word.empty() && word[0] == ' ') word.erase(0, 1);
@@ -93,11 +97,12 @@ void Synthetic::write(Random random, int64_t length, int32_t* window) const {
   }
 }
 
-SyntheticShare::SyntheticShare(double share, uint64_t seed, const io::Tokenizer& tokenizer)
+SyntheticShare::SyntheticShare(double share, uint64_t seed, const io::Tokenizer& tokenizer,
+                               int64_t vocab_size)
     : share_(share), seed_(mix64(seed ^ kSyntheticSeed)) {
   SEER_CHECK(share >= 0 && share <= 1, "the share of synthetic windows is ", share,
              ", want 0 ... 1");
-  if (share > 0) synthetic_.emplace(tokenizer);
+  if (share > 0) synthetic_.emplace(tokenizer, vocab_size);
 }
 
 void SyntheticShare::apply(uint64_t index, int64_t length, int32_t* window) const {

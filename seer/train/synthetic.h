@@ -14,8 +14,9 @@ namespace seer::train {
 // Words of one token each and the frame of a fact: "\nRemember this: k1 k2 v1 v2 v3.\n".
 class Synthetic {
  public:
-  // Error: the tokenizer has fewer than 100 words of one token.
-  explicit Synthetic(const io::Tokenizer& tokenizer);
+  // Error: the tokenizer has fewer than 100 words of one token in a model's vocabulary of
+  // `vocab_size`.
+  Synthetic(const io::Tokenizer& tokenizer, int64_t vocab_size);
 
   // Overwrites parts of `window` [length]: passages of 32 to 256 tokens appear again later, and
   // facts are told twice, each at random places that do not overlap; the first token stays. Windows
@@ -33,7 +34,7 @@ class Synthetic {
 class SyntheticShare {
  public:
   // `share` 0 ... 1; at 0 the tokenizer is not looked at.
-  SyntheticShare(double share, uint64_t seed, const io::Tokenizer& tokenizer);
+  SyntheticShare(double share, uint64_t seed, const io::Tokenizer& tokenizer, int64_t vocab_size);
   void apply(uint64_t index, int64_t length, int32_t* window) const;
 
  private:

@@ -12,7 +12,9 @@ namespace {
 
 class SyntheticTest : public ::testing::Test {
  protected:
-  SyntheticTest() : tokenizer(io::Tokenizer::load(reference_tokenizer())), synthetic(tokenizer) {}
+  SyntheticTest()
+      : tokenizer(io::Tokenizer::load(reference_tokenizer())),
+        synthetic(tokenizer, tokenizer.vocab_size()) {}
 
   // A window of all different ids, far above the vocabulary, so that what was written can be seen.
   static std::vector<int32_t> plain(int64_t length) {
@@ -93,7 +95,9 @@ TEST_F(SyntheticTest, PassagesComeBackLater) {
 }
 
 TEST_F(SyntheticTest, ShareAndReproducibility) {
-  const SyntheticShare share(0.2, 3, tokenizer), same(0.2, 3, tokenizer), none(0, 3, tokenizer);
+  const int64_t vocab_size = tokenizer.vocab_size();
+  const SyntheticShare share(0.2, 3, tokenizer, vocab_size), same(0.2, 3, tokenizer, vocab_size),
+      none(0, 3, tokenizer, vocab_size);
   int changed = 0;
   for (uint64_t i = 0; i < 500; ++i) {
     auto a = plain(256), b = plain(256), c = plain(256);

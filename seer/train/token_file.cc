@@ -5,7 +5,7 @@
 #include <cstdio>
 #include <cstring>
 #include <exception>
-#include <functional>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
@@ -13,21 +13,24 @@
 #include <thread>
 #include <vector>
 
+#include "seer/base/checksum.h"
 #include "seer/base/cpus.h"
 #include "seer/base/error.h"
 #include "seer/base/file.h"
 #include "seer/base/file_lock.h"
 #include "seer/base/progress.h"
 #include "seer/base/random.h"
+#include "seer/io/byte_stream.h"
 #include "seer/io/safetensors.h"
 
 namespace seer::train {
 namespace {
 
-constexpr const char* kForm = "seer tokens 1";
+constexpr const char* kForm = "seer tokens 2";
 constexpr int64_t kNarrowVocabulary = 65536;
-constexpr size_t kPlaces = 3;            // of skipped documents that are told
 constexpr size_t kBatchBytes = 2 << 20;  // of text per thread: enough to keep all threads busy
+constexpr size_t kDocumentBytes = 64;    // that a document takes beside its text
+constexpr uint64_t kLongReading = uint64_t{4} << 30;  // bytes: shown as progress
 
 uint64_t hash_bytes(const void* bytes, size_t size, uint64_t hash) {
   const auto* at = static_cast<const char*>(bytes);
@@ -47,30 +50,55 @@ std::string hex(uint64_t value) {
   return text;
 }
 
+// What changes when a file is written.
+struct Stamp {
+  uint64_t size;
+  std::filesystem::file_time_type time;
+  bool operator==(const Stamp&) const = default;
+};
+Stamp stamp_of(const std::filesystem::path& path) {
+  return {std::filesystem::file_size(path), std::filesystem::last_write_time(path)};
+}
+
+std::string checksum_of_file(const std::filesystem::path& path, bool show_progress) {
+  const auto stream = io::open_byte_stream(path, io::Packing::none);
+  const uint64_t size = std::filesystem::file_size(path);
+  Progress progress("read " + path.filename().string(), static_cast<int64_t>(size >> 20), 0,
+                    show_progress && size >= kLongReading);
+  Checksum sum;
+  uint64_t done = 0;
+  for (std::string_view bytes; !(bytes = stream->next()).empty();) {
+    sum.add(bytes.data(), bytes.size());
+    done += bytes.size();
+    progress.update(static_cast<int64_t>(done >> 20), "MiB");
+  }
+  return sum.hex();
+}
+
+// The name follows from what is read: size and time of change may be those of other bytes.
 std::filesystem::path cached_path(const std::filesystem::path& text,
                                   const std::filesystem::path& tokenizer_folder,
-                                  const std::filesystem::path& cache) {
-  std::error_code error;
-  const auto size = std::filesystem::file_size(text, error);
-  if (error) fail("cannot read the training text ", text.string(), ": ", error.message());
-  const auto changed = std::filesystem::last_write_time(text).time_since_epoch().count();
-  const std::string tokenizer = read_file(tokenizer_folder / "tokenizer.json");
-  const std::string key = message(kForm, '|', std::filesystem::absolute(text).string(), '|', size,
-                                  '|', changed, '|', tokenizer);
+                                  const std::filesystem::path& cache, bool show_progress) {
   const std::string name = text.filename().string();
-  return cache / (name.substr(0, name.find('.')) + "-" +
-                  hex(hash_bytes(key.data(), key.size(), 0)) + ".tokens");
+  std::string key = message(kForm, '|', name, '|', checksum_of_file(text, show_progress));
+  for (const char* file : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                           "added_tokens.json"}) {
+    const auto path = tokenizer_folder / file;
+    if (std::filesystem::exists(path)) key += message('|', file, '|', checksum_of(read_file(path)));
+  }
+  return cache / (name.substr(0, name.find('.')) + "-" + checksum_of(key) + ".tokens");
 }
 
 // Documents in, their tokens out in the same order; a batch at a time on all threads.
 template <class Token>
 class Tokeniser {
  public:
-  Tokeniser(const io::Tokenizer& tokenizer, int threads)
-      : tokenizer_(tokenizer), threads_(threads) {}
+  // Documents without a token are skipped in `reader`.
+  Tokeniser(const io::Tokenizer& tokenizer, int threads, io::TextReader& reader)
+      : tokenizer_(tokenizer), threads_(threads), reader_(reader) {}
 
   void add(io::Document&& document) {
-    waiting_bytes_ += document.text.size();
+    waiting_bytes_ += document.text.size() + kDocumentBytes;
     waiting_.push_back(std::move(document));
     if (waiting_bytes_ >= kBatchBytes * static_cast<size_t>(threads_)) flush();
   }
@@ -97,9 +125,12 @@ class Tokeniser {
     if (error) std::rethrow_exception(error);
     for (size_t i = 0; i < ids.size(); ++i) {
       if (ids[i].empty()) {
-        skipped.add({waiting_[i].place, "has no text"});
+        reader_.skip({waiting_[i].place, "has no text"});
         continue;
       }
+      const int32_t largest = *std::max_element(ids[i].begin(), ids[i].end());
+      SEER_CHECK(static_cast<int64_t>(largest) <= int64_t{std::numeric_limits<Token>::max()},
+                 "token ", largest, " of a tokenizer with ", tokenizer_.vocab_size(), " tokens");
       tokens.insert(tokens.end(), ids[i].begin(), ids[i].end());
       offsets.push_back(static_cast<int64_t>(tokens.size()));
     }
@@ -109,11 +140,11 @@ class Tokeniser {
 
   std::vector<Token> tokens;
   std::vector<int64_t> offsets{0};
-  SkippedDocuments skipped;
 
  private:
   const io::Tokenizer& tokenizer_;
   int threads_;
+  io::TextReader& reader_;
   std::vector<io::Document> waiting_;
   size_t waiting_bytes_ = 0;
 };
@@ -126,7 +157,7 @@ io::TensorRecord record(const char* dtype, const std::vector<T>& values) {
           values.size() * sizeof(T)};
 }
 
-nlohmann::json to_json(const SkippedDocuments& skipped) {
+nlohmann::json to_json(const io::SkippedDocuments& skipped) {
   auto first = nlohmann::json::array();
   for (const auto& [place, reason] : skipped.first) {
     first.push_back({place.line, place.byte, reason});
@@ -135,9 +166,9 @@ nlohmann::json to_json(const SkippedDocuments& skipped) {
 }
 
 // Error: nlohmann's.
-SkippedDocuments skipped_of(const std::string& text) {
+io::SkippedDocuments skipped_of(const std::string& text) {
   const auto json = nlohmann::json::parse(text);
-  SkippedDocuments skipped{json.at("count"), {}};
+  io::SkippedDocuments skipped{json.at("count"), {}};
   for (const auto& one : json.at("first")) {
     skipped.first.push_back({{one.at(0), one.at(1)}, one.at(2)});
   }
@@ -145,28 +176,25 @@ SkippedDocuments skipped_of(const std::string& text) {
 }
 
 template <class Token>
-void tokenise(const std::filesystem::path& text, const io::Tokenizer& tokenizer, int threads,
-              const std::filesystem::path& to, bool show_progress) {
+void tokenise(const std::filesystem::path& text, const Stamp& stamp, const io::Tokenizer& tokenizer,
+              int threads, const std::filesystem::path& to, bool show_progress) {
   Progress progress("tokenise " + text.filename().string(), 0, 0, show_progress);
-  Tokeniser<Token> tokeniser(tokenizer, threads);
+  io::TextReader reader(text, io::TextReader::Broken::skip);
+  Tokeniser<Token> tokeniser(tokenizer, threads, reader);
   double bytes = 0;
-  const auto take = [&](io::Document&& document) {
-    bytes += static_cast<double>(document.text.size());
-    tokeniser.add(std::move(document));
+  while (auto document = reader.next()) {
+    bytes += static_cast<double>(document->text.size());
+    tokeniser.add(std::move(*document));
     progress.update(static_cast<int64_t>(tokeniser.offsets.size()) - 1,
                     count_text(bytes) + " bytes read");
-  };
-  io::for_each_document(text, take, [&](io::BrokenDocument&& document) {
-    tokeniser.skipped.add(std::move(document));
-  });
+  }
   tokeniser.flush();
-  const auto documents = static_cast<int64_t>(tokeniser.offsets.size()) - 1;
-  progress.update(documents, count_text(static_cast<double>(tokeniser.tokens.size())) + " tokens");
-  const SkippedDocuments& skipped = tokeniser.skipped;
-  SEER_CHECK(skipped.count <= documents, text.string(), ": ", skipped.count, " of ",
-             documents + skipped.count,
-             " documents, more than half, cannot be used: ", skipped.places(),
-             "; want a JSON object with a string \"text\" on each line, in UTF-8");
+  progress.update(static_cast<int64_t>(tokeniser.offsets.size()) - 1,
+                  count_text(static_cast<double>(tokeniser.tokens.size())) + " tokens");
+  const io::SkippedDocuments& skipped = reader.skipped();
+  io::check_skipped(text, skipped, reader.documents());
+  SEER_CHECK(stamp_of(text) == stamp, text.string(),
+             " was written while it was read: start again when it is complete");
   uint64_t hash = hash_bytes(tokeniser.offsets.data(), tokeniser.offsets.size() * 8, 0);
   hash = hash_bytes(tokeniser.tokens.data(), tokeniser.tokens.size() * sizeof(Token), hash);
   std::map<std::string, std::string> metadata{
@@ -175,36 +203,29 @@ void tokenise(const std::filesystem::path& text, const io::Tokenizer& tokenizer,
   io::write_safetensors(to,
                         {{"tokens", record(sizeof(Token) == 2 ? "U16" : "U32", tokeniser.tokens)},
                          {"offsets", record("I64", tokeniser.offsets)}},
-                        metadata);
+                        metadata, /*with_checksum=*/true);
+}
+
+// Nothing: there is none, or a damaged one, which is told and made again.
+std::shared_ptr<const TokenFile> cached(const std::filesystem::path& path, bool tell) {
+  if (!std::filesystem::exists(path)) return nullptr;
+  try {
+    return std::make_shared<const TokenFile>(path);
+  } catch (const Error& error) {
+    if (tell) print_line(message(error.what(), "; it is made again"));
+    return nullptr;
+  }
 }
 
 }  // namespace
-
-void SkippedDocuments::add(io::BrokenDocument&& document) {
-  ++count;
-  // They come nearly in order: a broken line is known when it is read, a text without a token later.
-  const auto after = std::find_if(first.begin(), first.end(), [&](const io::BrokenDocument& other) {
-    return other.place.line > document.place.line;
-  });
-  first.insert(after, std::move(document));
-  if (first.size() > kPlaces) first.pop_back();
-}
-
-std::string SkippedDocuments::places() const {
-  std::string text;
-  for (const auto& [place, reason] : first) {
-    text += message(text.empty() ? "" : ", ", "line ", place.line, " ", reason, " (byte ",
-                    place.byte, ")");
-  }
-  return count > static_cast<int64_t>(first.size()) ? text + ", ..." : text;
-}
 
 TokenFile::TokenFile(const std::filesystem::path& path) {
   const io::SafetensorsFile file(path);
   memory_ = file.mapping();
   const auto bad = [&](const std::string& what) {
-    fail(path.string(), " is not a token file: ", what, "; delete it, it is then made again");
+    fail(path.string(), " is not a token file: ", what);
   };
+  file.check_sum();
   const auto& metadata = file.metadata();
   const auto form = metadata.find("form");
   if (form == metadata.end() || form->second != kForm)
@@ -224,6 +245,7 @@ TokenFile::TokenFile(const std::filesystem::path& path) {
   } else {
     wide_ = reinterpret_cast<const uint32_t*>(tokens.data);
   }
+  if (metadata.count("hash") == 0 || metadata.count("source") == 0) bad("its metadata lack a name");
   hash_ = metadata.at("hash");
   source_ = metadata.at("source");
   // Not there in files of texts that were all good, as older ones are.
@@ -263,8 +285,10 @@ std::shared_ptr<const TokenFile> open_tokens(const std::filesystem::path& text,
                                              const std::filesystem::path& tokenizer_folder,
                                              const std::filesystem::path& cache, int threads,
                                              bool show_progress) {
-  const auto path = cached_path(text, tokenizer_folder, cache);
-  if (std::filesystem::exists(path)) return std::make_shared<const TokenFile>(path);
+  io::check_text_file(text);
+  const Stamp stamp = stamp_of(text);
+  const auto path = cached_path(text, tokenizer_folder, cache, show_progress);
+  if (auto file = cached(path, /*tell=*/false)) return file;
   // Of several processes that need it one makes it.
   const auto lock_path = path.parent_path() / ("." + path.filename().string() + ".lock");
   FileLock lock(lock_path);
@@ -285,14 +309,11 @@ std::shared_ptr<const TokenFile> open_tokens(const std::filesystem::path& text,
     }
   } const removal{lock_path};
   remove_unfinished(path.parent_path(), path.filename().string());
-  if (!std::filesystem::exists(path)) {
-    if (threads <= 0) threads = usable_cpus();
-    if (tokenizer.vocab_size() <= kNarrowVocabulary) {
-      tokenise<uint16_t>(text, tokenizer, threads, path, show_progress);
-    } else {
-      tokenise<uint32_t>(text, tokenizer, threads, path, show_progress);
-    }
-  }
+  if (auto file = cached(path, show_progress)) return file;
+  if (threads <= 0) threads = usable_cpus();
+  const auto make =
+      tokenizer.vocab_size() <= kNarrowVocabulary ? tokenise<uint16_t> : tokenise<uint32_t>;
+  make(text, stamp, tokenizer, threads, path, show_progress);
   return std::make_shared<const TokenFile>(path);
 }
 

@@ -14,22 +14,13 @@
 
 namespace seer::train {
 
-// Documents of a text file that its token file leaves out: broken lines, and texts without a token.
-struct SkippedDocuments {
-  int64_t count = 0;
-  std::vector<io::BrokenDocument> first;  // of the file, three at most
-
-  void add(io::BrokenDocument&& document);
-  // "line 2 is not UTF-8 (byte 17), line 9 has no text (byte 80), ..."
-  std::string places() const;
-};
-
 // Tensors of the file: tokens [num_tokens] U16 (vocabularies up to 65,536) or U32, offsets
 // [num_documents + 1] I64. Tokens are the text's alone: no BOS, no EOS. Metadata: form, hash, source,
-// and "skipped", {"count", "first": [[line, byte, reason]]} as JSON, where documents were.
+// a checksum of the whole file, and "skipped", {"count", "first": [[line, byte, reason]]} as JSON,
+// where documents were.
 class TokenFile {
  public:
-  // Error: not such a file, offsets that do not fit.
+  // Error: not such a file, other bytes than were written, offsets that do not fit.
   explicit TokenFile(const std::filesystem::path& path);
   // One document that is in memory; `source` names it in errors.
   TokenFile(std::vector<int32_t> document, std::string source);
@@ -42,7 +33,7 @@ class TokenFile {
   // Of the tokens and offsets: equal for equal data.
   const std::string& hash() const { return hash_; }
   const std::string& source() const { return source_; }  // name of the text file
-  const SkippedDocuments& skipped() const { return skipped_; }
+  const io::SkippedDocuments& skipped() const { return skipped_; }
 
  private:
   std::shared_ptr<const void> memory_;  // what the pointers below point into
@@ -50,13 +41,14 @@ class TokenFile {
   const uint16_t* narrow_ = nullptr;  // one of the two
   const uint32_t* wide_ = nullptr;
   std::string hash_, source_;
-  SkippedDocuments skipped_;
+  io::SkippedDocuments skipped_;
 };
 
-// The token file of `text` in the folder `cache`, made where it is not there for this path, size,
-// time of change and tokenizer.json. Tokenises with `threads` threads (0: all cores), keeps the
-// order. Documents that cannot be used are skipped; error: more than half of them, or what
-// io::for_each_document cannot read on from.
+// The token file of `text` in the folder `cache`, made where there is none, or a damaged one, for these
+// bytes under this name and for the tokenizer's files: where the text lies and when it was written
+// makes no difference. Tokenises with `threads` threads (0: all cores), keeps the order. Documents
+// that cannot be used, also those without a token, are skipped; error: more than half of them, what
+// io::TextReader cannot read on from, a text that is written meanwhile.
 std::shared_ptr<const TokenFile> open_tokens(const std::filesystem::path& text,
                                              const io::Tokenizer& tokenizer,
                                              const std::filesystem::path& tokenizer_folder,

@@ -63,7 +63,7 @@ class TokenFileTest : public RunTest {
     settings.cache = folder / "cache";
     settings.show_progress = show_progress;
     ::testing::internal::CaptureStderr();
-    open_mixture(files, settings, tokenizer, reference_tokenizer());
+    open_mixture(files, settings, tokenizer, reference_tokenizer(), tokenizer.vocab_size());
     return ::testing::internal::GetCapturedStderr();
   }
 
@@ -107,12 +107,63 @@ TEST_F(TokenFileTest, TheCacheKeepsTheCountAndItIsReportedAgain) {
   EXPECT_EQ(report_of({{folder / "clean.jsonl", 1}}, true), "");
 }
 
-TEST_F(TokenFileTest, FilesOfGoodTextsAreAsOlderOnes) {
-  tokens_of("a.jsonl", good("a") + good("b"));
-  const auto metadata = io::SafetensorsFile(cached().at(0)).metadata();
-  EXPECT_EQ(metadata.size(), 3u);
-  EXPECT_EQ(metadata.at("form"), "seer tokens 1");
-  EXPECT_EQ(metadata.count("skipped"), 0u);
+TEST_F(TokenFileTest, FollowsTheContentNotSizeTimeOrPlace) {
+  const auto path = folder / "a.jsonl";
+  const std::string hash = tokens_of("a.jsonl", good("one river"))->hash();
+  const auto time = std::filesystem::last_write_time(path);
+  EXPECT_EQ(cached().size(), 1u);
+  // As many bytes, written at the same time.
+  write_file_atomic(path, good("two river"));
+  std::filesystem::last_write_time(path, time);
+  const std::string other = open("a.jsonl")->hash();
+  EXPECT_NE(other, hash);
+  EXPECT_EQ(cached().size(), 2u);
+  // The same bytes elsewhere, at another time.
+  std::filesystem::create_directories(folder / "copy");
+  write_file_atomic(folder / "copy" / "a.jsonl", good("two river"));
+  std::filesystem::last_write_time(folder / "copy" / "a.jsonl", time - std::chrono::hours(1));
+  EXPECT_EQ(open("copy/a.jsonl")->hash(), other);
+  EXPECT_EQ(cached().size(), 2u);
+}
+
+TEST_F(TokenFileTest, FollowsTheTokenizer) {
+  write_file_atomic(folder / "a.jsonl", good("one river"));
+  const auto other = folder / "tokenizer";
+  std::filesystem::create_directories(other);
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json"}) {
+    std::filesystem::copy(reference_tokenizer() / name, other / name);
+  }
+  const auto open_with = [&](const std::filesystem::path& tokenizer_folder) {
+    open_tokens(folder / "a.jsonl", tokenizer, tokenizer_folder, folder / "cache", 1, false);
+    return cached().size();
+  };
+  EXPECT_EQ(open_with(reference_tokenizer()), 1u);
+  EXPECT_EQ(open_with(other), 1u) << "the same files elsewhere";
+  write_file_atomic(other / "tokenizer_config.json", "{}");
+  EXPECT_EQ(open_with(other), 2u);
+}
+
+TEST_F(TokenFileTest, DamagedFilesAreToldAndMadeAgain) {
+  const std::string hash = tokens_of("a.jsonl", good("one river") + kBadUtf8)->hash();
+  const auto path = cached().at(0);
+  const std::string whole = read_file(path);
+  std::vector<std::string> damaged = {"", whole.substr(0, whole.size() - 8), "no token file"};
+  for (const size_t byte : {size_t{3}, size_t{40}, whole.find("count"), whole.size() - 1}) {
+    damaged.push_back(whole);
+    damaged.back()[byte] ^= 1;
+  }
+  for (const std::string& bytes : damaged) {
+    write_file_atomic(path, bytes);
+    EXPECT_THROW(TokenFile{path}, Error);
+    ::testing::internal::CaptureStderr();
+    const auto file = open_tokens(folder / "a.jsonl", tokenizer, reference_tokenizer(),
+                                  folder / "cache", 1, /*show_progress=*/true);
+    const std::string told = ::testing::internal::GetCapturedStderr();
+    EXPECT_THAT(told, AllOf(HasSubstr(path.string()), HasSubstr("it is made again")));
+    EXPECT_EQ(file->hash(), hash);
+    EXPECT_EQ(file->skipped().count, 1);
+    EXPECT_EQ(read_file(path), whole);
+  }
 }
 
 TEST_F(TokenFileTest, WhatWasSkippedIsPartOfTheIdentityOnlyWhereSomethingWas) {
@@ -178,22 +229,6 @@ TEST_F(TokenFileTest, ManyDocumentsOnManyThreads) {
   std::vector<int64_t> first;
   for (const auto& document : file->skipped().first) first.push_back(document.place.line);
   EXPECT_THAT(first, ::testing::ElementsAre(2, 6, 10));
-}
-
-TEST_F(TokenFileTest, DamagedCountsAreNamed) {
-  tokens_of("a.jsonl", good("a") + kBadUtf8);
-  const auto path = cached().at(0);
-  std::string bytes = read_file(path);
-  const size_t at = bytes.find("\\\"count\\\"");
-  ASSERT_NE(at, std::string::npos);
-  bytes[at + 2] = 'k';
-  write_file_atomic(path, bytes);
-  try {
-    TokenFile{path};
-    FAIL() << "read";
-  } catch (const Error& error) {
-    EXPECT_THAT(error.what(), AllOf(HasSubstr(path.string()), HasSubstr("skipped documents")));
-  }
 }
 
 }  // namespace

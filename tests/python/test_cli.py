@@ -1,4 +1,5 @@
 """The program as a user runs it: its main jobs on the embedded model, and wrong input."""
+import gzip
 import json
 import pathlib
 import re
@@ -272,6 +273,56 @@ def test_bad_texts(seer, tmp_path):
     assert "less than a block" in error_of(seer("generate", "--prompt", "Hi", "--method", "seer", ok=False))
     assert "dense attention, as the prompt is less" in seer("generate", "--prompt", "Hi", "--max-new-tokens", 2).stderr
     assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_kinds_of_text_files(seer, text, tmp_path):
+    lines = json.dumps({"text": text.read_text(), "score": float("nan")}) + "\n\n"
+    rows = {}
+    for name, data in [("a.jsonl", lines.encode()), ("A.JSONL", b"\xef\xbb\xbf\r\n" + lines.encode()),
+                       ("a.ndjson", lines.encode()), ("a.json", json.dumps([text.read_text()]).encode()),
+                       ("b.json.gz", gzip.compress(lines.encode())), ("c.txt.gz", gzip.compress(text.read_bytes()))]:
+        (tmp_path / name).write_bytes(data)
+        result = seer("eval", "ppl", "--data", tmp_path / name, "--lengths", 64, "--methods", "dense", "--json", *QUICK)
+        rows[name] = json.loads(result.stdout)["rows"][0]["perplexity"]
+    assert len(set(rows.values())) == 1, rows
+    # What is not read is refused in every verb.
+    (tmp_path / "b.parquet").write_bytes(b"PAR1")
+    (tmp_path / "lines.txt").write_text(lines)
+    for verb in (["run", "--text"], ["distill", "--data", tmp_path / "a.jsonl", "--out", tmp_path / "out", "--valid"],
+                 ["eval", "ppl", "--data"], ["pretrain", "--out", tmp_path / "out", "--data"]):
+        message = error_of(seer(*verb, tmp_path / "b.parquet", ok=False))
+        assert "b.parquet is a table" in message and "JSON lines" in message
+        assert "is a folder" in error_of(seer(*verb, tmp_path, ok=False))
+    for verb in (["run", "--out", tmp_path / "out", "--text"], ["eval", "ppl", "--data"],
+                 ["distill", "--cache", tmp_path / "cache", "--out", tmp_path / "out", "--data"]):
+        assert "call it .jsonl" in error_of(seer(*verb, tmp_path / "lines.txt", ok=False))
+    seer("generate", "--prompt-file", tmp_path / "lines.txt", "--max-new-tokens", 1, *QUICK)
+
+
+def test_a_token_that_the_model_does_not_have(seer, text, model, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    weights = load_file(folder / "model.safetensors")
+    rows = weights["model.embed_tokens.weight"].shape[0] - 200
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        if name in weights:
+            weights[name] = weights[name][:rows].contiguous()
+    save_file(weights, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": rows}))
+    ids = json.loads(seer("tokenize", "--model", folder, "--file", text).stdout)
+    first = next(i for i in ids if i >= rows)
+    named = f"token {first} ({json.dumps(seer('tokenize', '--model', folder, '--ids', first).stdout[:-1])})"
+    gates = ["--steps", 1, "--length", 256, "--sequences", 1, "--cache", tmp_path / "cache", "--out", tmp_path / "out"]
+    for verb in (["distill", *gates, "--data", text], ["eval", "ppl", "--lengths", 256, "--methods", "dense", "--data", text],
+                 ["eval", "recall", "--length", 256, "--methods", "streaming", "--data", text],
+                 ["run", "--out", tmp_path / "out", "--text", text],
+                 ["generate", "--prompt-file", text], ["logits", "--text", text.read_text()]):
+        message = error_of(seer(*verb, "--model", folder, *QUICK, ok=False))
+        assert named in message and f"vocabulary of {rows}" in message, message
+        assert str(text) in message or verb[0] == "logits"
+    # Texts without such a token are as good as ever.
+    seer("generate", "--model", folder, "--prompt", "a", "--max-new-tokens", 1, *QUICK)
 
 
 def test_broken_documents_are_skipped_in_training(seer, text, tmp_path):
