@@ -231,6 +231,7 @@ def sparse():
 def rope():
     from transformers import LlamaConfig
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
     file = File()
     positions = torch.tensor([0, 1, 63, 64, 1000, 4095, 30000, 131008])
     file.tensors["positions"] = positions.int()
@@ -246,8 +247,11 @@ def rope():
         config = LlamaConfig(hidden_size=64, num_attention_heads=1, rope_theta=10000.0,
                              max_position_embeddings=131072 if kind in ("llama3", "yarn") else 4096,
                              rope_scaling={"rope_type": kind, **extra} if extra else None)
-        inv_freq, factor = ROPE_INIT_FUNCTIONS[kind](config, "cpu", **(
-            {"seq_len": int(positions[-1]) + 1} if kind == "dynamic" else {}))
+        if kind == "default":
+            inv_freq, factor = LlamaRotaryEmbedding(config).inv_freq, 1.0
+        else:
+            inv_freq, factor = ROPE_INIT_FUNCTIONS[kind](config, "cpu", **(
+                {"seq_len": int(positions[-1]) + 1} if kind == "dynamic" else {}))
         cos, sin = rope_angles(positions, inv_freq)
         half = inv_freq.numel()
         file.add(kind, {"rope_type": kind, "head_dim": 64, "rope_theta": 10000.0,

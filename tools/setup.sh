@@ -49,6 +49,18 @@ install_requirements() {
   touch "$stamp"
 }
 
+# transformers of the version before, for the tests that compare with it: beside the environment, whose
+# torch and other packages it uses.
+install_older_transformers() {
+  stamp=.cache/transformers-4.51/$(cat tools/requirements-older.txt - <<<"$PYTHON" | sha256sum | cut -c1-16)
+  [ -e "$stamp" ] && return
+  say "installing tools/requirements-older.txt into .cache/transformers-4.51"
+  rm -rf .cache/transformers-4.51
+  "$PYTHON" -m pip install -q --disable-pip-version-check --no-deps --no-compile --target .cache/transformers-4.51 \
+    -r tools/requirements-older.txt >.cache/pip-older.log 2>&1 || die "pip failed, see .cache/pip-older.log"
+  touch "$stamp"
+}
+
 # build TARGET...: into ./build
 build() {
   if [ ! -e build/build.ninja ] || ! grep -q "^SEER_PYTHON:FILEPATH=$PYTHON\$" build/CMakeCache.txt; then

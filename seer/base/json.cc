@@ -8,6 +8,7 @@
 #include "seer/base/file.h"
 #include "seer/base/limits.h"
 #include "seer/base/shown.h"
+#include "seer/base/stand_in.h"
 
 namespace seer {
 namespace {
@@ -113,9 +114,10 @@ nlohmann::json read_json(const std::filesystem::path& path) {
   const std::string name = one_line(path.string(), limits::kMessageLength);
   SEER_CHECK(file.size() <= limits::kJsonBytes, name, " has ", file.size(), " bytes, at most ",
              limits::kJsonBytes, " are read as JSON; is it the right file?");
+  const std::string_view text(reinterpret_cast<const char*>(file.data()), file.size());
+  if (const std::string other = stand_in(text); !other.empty()) fail(name, " ", other);
   std::string problem;
-  nlohmann::json json =
-      parse_json({reinterpret_cast<const char*>(file.data()), file.size()}, &problem);
+  nlohmann::json json = parse_json(text, &problem);
   SEER_CHECK(!json.is_discarded(), name, " ", problem,
              "; the file is damaged or not complete: get it again");
   return json;

@@ -37,4 +37,13 @@ inline constexpr int64_t kSampleDocuments = 1000;
 inline constexpr int64_t kSampleBytes = 16 << 20;
 inline constexpr int64_t kLargeSampleBytes = 1 << 30;
 
+// tokenizer.json. Real chains have up to ten steps, and texts grow to three times their bytes.
+inline constexpr size_t kTokenizerSteps = 64;         // of one chain (normalizers, decoders ...)
+inline constexpr int64_t kByteLevelSteps = 4;         // of a chain of pre-tokenizers
+inline constexpr size_t kTokenizerSpecials = 1024;    // tokens that a post-processor adds to a text
+inline constexpr size_t kTextGrowth = 64;             // bytes that steps may make of one byte ...
+inline constexpr size_t kTextGrowthFree = 1 << 10;    // ... and of none
+inline constexpr size_t kAddedTokenBytes = 1024;      // of one added token
+inline constexpr size_t kAddedTokensBytes = 4 << 20;  // of all
+
 }  // namespace seer::limits

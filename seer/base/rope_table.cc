@@ -85,6 +85,11 @@ RopeFrequencies llama3(const RopeConfig& c) {
   return out;
 }
 
+// Whether the factor of yarn and longrope is the ratio of the two lengths.
+bool takes_ratio(const RopeConfig& c) {
+  return c.original_max_position > 0 && (c.factor == 0 || !c.factor_first);
+}
+
 double yarn_mscale(double factor, double mscale) {
   return factor <= 1 ? 1.0 : 0.1 * mscale * std::log(factor) + 1.0;
 }
@@ -102,11 +107,10 @@ RopeFrequencies yarn(const RopeConfig& c) {
   check_positive(c, static_cast<double>(c.max_position), "max_position_embeddings");
   SEER_CHECK(c.original_max_position >= 0, "rope: original_max_position_embeddings is ",
              c.original_max_position, ", want a positive number");
-  // transformers takes the ratio of the two lengths, where it has both, and ignores `factor`.
   const bool has_original = c.original_max_position > 0;
-  const double context =
-      static_cast<double>(has_original ? c.original_max_position : c.max_position);
-  const double factor = has_original ? static_cast<double>(c.max_position) / context : c.factor;
+  const double longest = static_cast<double>(c.max_position);
+  const double context = has_original ? static_cast<double>(c.original_max_position) : longest;
+  const double factor = takes_ratio(c) ? longest / context : c.factor;
   check_positive(c, factor, "factor");
   const double beta_fast = c.beta_fast != 0 ? c.beta_fast : 32;
   const double beta_slow = c.beta_slow != 0 ? c.beta_slow : 1;
@@ -153,7 +157,7 @@ RopeFrequencies longrope(const RopeConfig& c, int64_t length) {
   SEER_CHECK(static_cast<int>(factors.size()) == dim / 2, "rope: ", key, " has ", factors.size(),
              " numbers, want ", dim / 2, " (rotary_dim / 2)");
   const double ratio = static_cast<double>(c.max_position) / static_cast<double>(context);
-  const double factor = has_original ? ratio : c.factor;
+  const double factor = takes_ratio(c) ? ratio : c.factor;
   double attention = c.attention_factor;
   if (attention == 0) {
     check_positive(c, factor, "factor (or original_max_position_embeddings)");

@@ -1,6 +1,6 @@
 #pragma once
 // Rotary position embedding: inverse frequencies of every scaling that the supported models use, and
-// the tables of cosines and sines. Same numbers as transformers 4.51 `ROPE_INIT_FUNCTIONS`: the angle
+// the tables of cosines and sines. Same numbers as transformers' `ROPE_INIT_FUNCTIONS`: the angle
 // is position * inv_freq rounded to f32.
 
 #include <cstdint>
@@ -17,6 +17,9 @@ struct RopeConfig {
   int64_t max_position = 0;  // max_position_embeddings
   int64_t original_max_position = 0;
   double factor = 0;
+  // yarn, longrope: `factor`, where given, goes before the ratio of the two lengths (transformers 5);
+  // else that ratio does (transformers 4.51, and the published gates).
+  bool factor_first = false;
   double attention_factor = 0;                       // yarn, longrope
   double beta_fast = 0, beta_slow = 0;               // yarn; 32 and 1 where not given
   double mscale = 0, mscale_all_dim = 0;             // yarn

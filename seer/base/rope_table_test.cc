@@ -57,6 +57,25 @@ TEST(RopeTable, LongRopeFactor) {
   EXPECT_EQ(rope_frequencies(config, 1).attention_factor, 1.5f);
 }
 
+// What is said or the ratio of the lengths, by the version of transformers.
+TEST(RopeTable, FactorBesideTheTwoLengths) {
+  RopeConfig yarn = make("yarn");
+  yarn.original_max_position = yarn.max_position;
+  yarn.factor = 4;
+  EXPECT_EQ(rope_frequencies(yarn, 1).attention_factor, 1);
+  yarn.factor_first = true;
+  EXPECT_NEAR(rope_frequencies(yarn, 1).attention_factor, 1.138629436111989, 1e-7);
+  yarn.factor = 0;
+  yarn.original_max_position = yarn.max_position / 4;
+  EXPECT_NEAR(rope_frequencies(yarn, 1).attention_factor, 1.138629436111989, 1e-7);
+  RopeConfig longrope = make_longrope();
+  longrope.factor = 4;
+  EXPECT_NEAR(rope_frequencies(longrope, 1).attention_factor, 1.1902380714238083, 1e-7);
+  longrope.factor_first = true;
+  EXPECT_NEAR(rope_frequencies(longrope, 1).attention_factor,
+              std::sqrt(1 + std::log(4) / std::log(4096)), 1e-7);
+}
+
 TEST(RopeTable, YarnMscale) {
   RopeConfig config = make("yarn");
   config.factor = 40;

@@ -4,6 +4,7 @@
 
 #include "seer/base/error.h"
 #include "seer/base/json.h"
+#include "seer/base/shown.h"
 #include "seer/io/rope_config.h"
 
 namespace seer::io {
@@ -14,7 +15,7 @@ constexpr int64_t kLargestCount = 1 << 16;  // layers and heads
 constexpr int64_t kLargestVocab = 1 << 28;
 constexpr int64_t kLongest = int64_t{1} << 32;  // positions
 
-// What transformers 4.51 assumes where config.json says nothing (configuration_<family>.py).
+// What transformers 5.24 assumes where config.json says nothing (configuration_<family>.py).
 struct Family {
   const char* model_type;
   const char* architecture;
@@ -42,23 +43,35 @@ constexpr Family kFamilies[] = {
   fail(where, ": unsupported architecture ", found, "; supported: ", list);
 }
 
+std::string lower(std::string text) {
+  for (char& c : text) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c;
+  return text;
+}
+
 const Family& family_of(const JsonNode& fields) {
   std::string architecture;
   if (fields.has("architectures")) {
     const auto& list = fields.json().at("architectures");
-    SEER_CHECK(list.is_array() && !list.empty() && list[0].is_string(), fields.where(),
+    SEER_CHECK(list.is_array() && (list.empty() || list[0].is_string()), fields.where(),
                ": \"architectures\" must be a list of names");
-    architecture = list[0].get<std::string>();
+    if (!list.empty()) architecture = list[0].get<std::string>();
   }
   const std::string type = fields.string_or("model_type", "");
+  const std::string found = type.empty() && architecture.empty()
+                                ? "(neither architectures nor model_type given)"
+                                : shown(architecture) + " (" + shown(type) + ")";
+  // Of a model for pictures and text, text_config may name a supported family.
+  if (fields.has("text_config")) {
+    unsupported_architecture(fields.where(), found + ", of which text_config is a part");
+  }
   for (const auto& family : kFamilies) {
+    // Files of the first Llama spell it LLaMAForCausalLM.
+    const bool same = lower(architecture) == lower(family.architecture);
     const bool same_type = type == family.model_type;
-    if ((same_type || type.empty()) && architecture == family.architecture) return family;
+    if ((same_type || type.empty()) && same) return family;
     if (same_type && architecture.empty()) return family;
   }
-  unsupported_architecture(fields.where(), type.empty() && architecture.empty()
-                                               ? "(neither architectures nor model_type given)"
-                                               : architecture + " (" + type + ")");
+  unsupported_architecture(fields.where(), found);
 }
 
 void read_sizes(const JsonNode& fields, const Family& family, ModelConfig& config) {
@@ -77,7 +90,7 @@ void read_sizes(const JsonNode& fields, const Family& family, ModelConfig& confi
       fields.integer_or("max_position_embeddings", 1, kLongest, family.max_position);
   config.head_dim =
       static_cast<int>(fields.integer_or("head_dim", 1, kLargestSize, family.head_dim));
-  const auto& where = fields.where();
+  const std::string where = fields.where();
   SEER_CHECK(config.num_heads % config.num_kv_heads == 0, where, ": num_attention_heads is ",
              config.num_heads, ", not a multiple of num_key_value_heads ", config.num_kv_heads);
   if (config.head_dim == 0) {
@@ -118,14 +131,21 @@ std::vector<int64_t> read_sliding_window(const JsonNode& fields, const Family& f
   return windows;
 }
 
+// "": as the weights are stored.
 std::string read_dtype(const JsonNode& fields) {
   const char* key = fields.has("dtype") ? "dtype" : "torch_dtype";
-  std::string name = fields.string_or(key, "float32");
+  std::string name = fields.string_or(key, "auto");
   if (name.rfind("torch.", 0) == 0) name = name.substr(6);
-  if (name == "float32") return "f32";
-  if (name == "bfloat16") return "bf16";
-  if (name == "float16") return "f16";
-  fail(fields.where(), ": \"", key, "\" is ", name, ", expected float32, bfloat16 or float16");
+  static constexpr std::pair<const char*, const char*> kNames[] = {
+      {"auto", ""},     {"float32", "f32"}, {"float", "f32"},  {"fp32", "f32"},
+      {"f32", "f32"},   {"float64", "f32"}, {"double", "f32"}, {"bfloat16", "bf16"},
+      {"bf16", "bf16"}, {"float16", "f16"}, {"half", "f16"},   {"fp16", "f16"},
+      {"f16", "f16"}};
+  for (const auto& [known, dtype] : kNames) {
+    if (name == known) return dtype;
+  }
+  fail(fields.where(), ": \"", key, "\" is ", shown(name),
+       ", expected float32, bfloat16 or float16");
 }
 
 std::vector<int64_t> read_eos(const JsonNode& fields, int64_t otherwise) {
@@ -134,13 +154,12 @@ std::vector<int64_t> read_eos(const JsonNode& fields, int64_t otherwise) {
     return otherwise < 0 ? std::vector<int64_t>{} : std::vector<int64_t>{otherwise};
   }
   if (!fields.has(key)) return {};
-  const auto& value = fields.json().at(key);
-  if (!value.is_array()) return {fields.at(key).integer(0, kLargestVocab)};
+  const JsonNode field = fields.at(key);
   std::vector<int64_t> ids;
-  for (const auto& id : value) {
-    SEER_CHECK(id.is_number_integer() && id >= 0 && id <= kLargestVocab, fields.where(),
-               ": \"eos_token_id\" must hold token ids");
-    ids.push_back(id.get<int64_t>());
+  for (size_t i = 0; i < (field.is_array() ? field.array_size() : 1); ++i) {
+    const JsonNode entry = field.is_array() ? field.at(i) : field;
+    const int64_t id = entry.integer(-1, kLargestVocab);
+    if (id >= 0) ids.push_back(id);  // old files say -1 for none
   }
   return ids;
 }
@@ -154,7 +173,7 @@ ModelConfig ModelConfig::from_json(const nlohmann::json& json, const std::string
              ": quantized weights are not supported; use the model's f32, bf16 or f16 form");
   const std::string activation = fields.string_or("hidden_act", "silu");
   SEER_CHECK(activation == "silu" || activation == "swish", where, ": \"hidden_act\" is ",
-             activation, ", expected silu");
+             shown(activation), ", expected silu");
 
   ModelConfig config;
   config.model_type = family.model_type;
@@ -173,7 +192,7 @@ ModelConfig ModelConfig::from_json(const nlohmann::json& json, const std::string
   config.dtype = read_dtype(fields);
   config.eos_ids = read_eos(fields, family.eos_id);
   config.bos_id = json.contains("bos_token_id")
-                      ? fields.integer_or("bos_token_id", 0, kLargestVocab, -1)
+                      ? fields.integer_or("bos_token_id", -1, kLargestVocab, -1)
                       : family.bos_id;
   config.raw = json;
   return config;

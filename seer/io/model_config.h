@@ -33,12 +33,12 @@ struct ModelConfig {
   // Tokens a query sees back, itself included; 0: all. One per layer.
   std::vector<int64_t> sliding_window;
   RopeConfig rope;
-  std::string dtype = "f32";     // torch_dtype: f32, bf16 or f16 (f16 is read as f32 on the CPU)
+  std::string dtype;             // f32, bf16 or f16; "": as the weights are stored
   std::vector<int64_t> eos_ids;  // generation ends at any of them
   int64_t bos_id = -1;           // -1: none
   nlohmann::json raw;            // the whole file
 
-  // What is left out takes the family's default of transformers 4.51; the sizes (hidden_size,
+  // What is left out takes the family's default of transformers 5.24; the sizes (hidden_size,
   // intermediate_size, num_hidden_layers, num_attention_heads, vocab_size) must be there. `read`
   // takes the eos ids of generation_config.json where that file has some.
   // Error: file missing or not JSON; architecture unsupported (named, with the list); sizes that do

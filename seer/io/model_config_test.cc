@@ -82,7 +82,7 @@ TEST(ModelConfig, FamilyDefaultsOfTransformers) {
     EXPECT_EQ(config.rope.type, "default");
     EXPECT_EQ(config.rope.theta, 10000);
     EXPECT_EQ(config.rope.rotary_dim, c.head_dim);
-    EXPECT_EQ(config.dtype, "f32");
+    EXPECT_EQ(config.dtype, "");
   }
 }
 
@@ -103,6 +103,22 @@ TEST(ModelConfig, UnsupportedArchitectureIsNamedWithTheList) {
                                    HasSubstr("LlamaForCausalLM"), HasSubstr("Phi3ForCausalLM")));
   }
   EXPECT_THAT(error_of(json::object()), HasSubstr("unsupported architecture"));
+}
+
+TEST(ModelConfig, ArchitecturesInOtherForms) {
+  for (const json& list : {json::array(), json(nullptr), json{"LLaMAForCausalLM"}}) {
+    EXPECT_EQ(parse(llama(), {{"architectures", list}}).model_type, "llama") << list;
+  }
+  const json nested = {{"architectures", {"Gemma3ForConditionalGeneration"}},
+                       {"model_type", "llama"},
+                       {"text_config", llama()}};
+  EXPECT_THAT(error_of(nested), AllOf(HasSubstr("Gemma3"), HasSubstr("text_config")));
+}
+
+TEST(ModelConfig, WholeNumbersWrittenAsFloats) {
+  const ModelConfig config = parse(llama(), {{"hidden_size", 128.0}, {"num_hidden_layers", 2.0}});
+  EXPECT_EQ(config.hidden_size, 128);
+  EXPECT_EQ(config.num_layers, 2);
 }
 
 TEST(ModelConfig, Biases) {
@@ -162,6 +178,23 @@ TEST(ModelConfig, RopeSpellings) {
   }
 }
 
+TEST(ModelConfig, RopePrecedenceOfTransformers) {
+  const json yarn = {{"type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 32}};
+  RopeConfig rope = parse(llama(), {{"rope_scaling", yarn},
+                                    {"rope_parameters", {{"rope_type", "linear"}, {"factor", 2}}},
+                                    {"original_max_position_embeddings", 64}})
+                        .rope;
+  EXPECT_EQ(rope.type, "yarn");
+  EXPECT_EQ(rope.original_max_position, 64);
+  rope = parse(llama(), {{"rope_scaling", json::object()},
+                         {"rope_parameters", {{"rope_type", "linear"}, {"factor", 2}}}})
+             .rope;
+  EXPECT_EQ(rope.type, "linear");
+  json llama3 = {{"rope_type", "llama3"}, {"factor", 8}, {"low_freq_factor", 1}};
+  llama3["high_freq_factor"] = 4;
+  EXPECT_EQ(parse(llama(), {{"rope_scaling", llama3}}).rope.original_max_position, 2048);
+}
+
 TEST(ModelConfig, PhiLongropeAndPartialRotation) {
   json phi = sizes("phi3", "Phi3ForCausalLM");
   phi["num_attention_heads"] = 4;  // head_dim 16
@@ -185,7 +218,9 @@ TEST(ModelConfig, WrongRopeIsNamedWithTheList) {
   EXPECT_THAT(error_of(llama(), {{"rope_scaling", {{"type", "linear"}}}}),
               AllOf(HasSubstr("dir/config.json"), HasSubstr("factor")));
   EXPECT_THAT(error_of(llama(), {{"rope_scaling", "linear"}}), HasSubstr("rope_scaling"));
-  EXPECT_THAT(error_of(llama(), {{"partial_rotary_factor", 0.1}}), HasSubstr("rotary width"));
+  EXPECT_THAT(error_of(llama(), {{"partial_rotary_factor", 0.5}}), HasSubstr("whole heads"));
+  EXPECT_THAT(error_of(llama(), {{"rope_parameters", {{"full_attention", {{"rope_theta", 7}}}}}}),
+              HasSubstr("one set for all layers"));
 }
 
 TEST(ModelConfig, EndOfText) {
@@ -193,14 +228,24 @@ TEST(ModelConfig, EndOfText) {
   EXPECT_EQ(parse(llama(), {{"eos_token_id", {7, 9}}}).eos_ids, (std::vector<int64_t>{7, 9}));
   EXPECT_EQ(parse(llama(), {{"eos_token_id", nullptr}}).eos_ids, std::vector<int64_t>{});
   EXPECT_THAT(error_of(llama(), {{"eos_token_id", "x"}}), HasSubstr("eos_token_id"));
-  EXPECT_THAT(error_of(llama(), {{"eos_token_id", {7, -1}}}), HasSubstr("eos_token_id"));
+  EXPECT_THAT(error_of(llama(), {{"eos_token_id", {7, 2.5}}}), HasSubstr("eos_token_id"));
+  EXPECT_EQ(parse(llama(), {{"eos_token_id", {7.0, -1}}}).eos_ids, std::vector<int64_t>{7});
   EXPECT_EQ(parse(llama()).bos_id, 1);
   EXPECT_EQ(parse(llama(), {{"bos_token_id", nullptr}}).bos_id, -1);
+  EXPECT_EQ(parse(llama(), {{"bos_token_id", -1}}).bos_id, -1);
 }
 
 TEST(ModelConfig, Types) {
   EXPECT_EQ(parse(llama(), {{"torch_dtype", "bfloat16"}}).dtype, "bf16");
   EXPECT_EQ(parse(llama(), {{"dtype", "float16"}}).dtype, "f16");
+  for (const char* name : {"torch.bfloat16", "bf16", "bfloat16"}) {
+    EXPECT_EQ(parse(llama(), {{"torch_dtype", name}}).dtype, "bf16") << name;
+  }
+  for (const char* name : {"float32", "float", "torch.float32", "double"}) {
+    EXPECT_EQ(parse(llama(), {{"dtype", name}}).dtype, "f32") << name;
+  }
+  EXPECT_EQ(parse(llama(), {{"dtype", nullptr}, {"torch_dtype", "half"}}).dtype, "f16");
+  EXPECT_EQ(parse(llama(), {{"dtype", "auto"}}).dtype, "");
   EXPECT_THAT(error_of(llama(), {{"torch_dtype", "float8"}}), HasSubstr("float8"));
 }
 

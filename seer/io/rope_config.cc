@@ -1,6 +1,7 @@
 #include "seer/io/rope_config.h"
 
 #include "seer/base/error.h"
+#include "seer/base/shown.h"
 
 namespace seer::io {
 namespace {
@@ -16,8 +17,8 @@ std::string rope_type(const JsonNode& scaling, const std::string& model_type) {
   for (const char* known : {"default", "linear", "dynamic", "llama3", "yarn", "longrope"}) {
     if (type == known) return type;
   }
-  fail(scaling.where(), ": unsupported rope type \"", type,
-       "\"; supported: default, linear, dynamic, llama3, yarn, longrope");
+  fail(scaling.where(), ": unsupported rope type ", shown(type),
+       "; supported: default, linear, dynamic, llama3, yarn, longrope");
 }
 
 std::vector<double> factors(const JsonNode& scaling, const char* key) {
@@ -50,31 +51,47 @@ void read_scaling(const JsonNode& scaling, const std::string& model_type, RopeCo
       scaling.integer_or("original_max_position_embeddings", 1, kMostPositions, 0);
 }
 
+// The length before the extension: beside rope_scaling, where that is said, else in it. Phi-3 always
+// has it beside.
+void read_original_length(const JsonNode& fields, const std::string& model_type,
+                          int64_t max_position, RopeConfig& rope) {
+  if (rope.type != "llama3" && rope.type != "yarn" && rope.type != "longrope") return;
+  if (fields.has("original_max_position_embeddings")) {
+    rope.original_max_position =
+        fields.at("original_max_position_embeddings").integer(1, kMostPositions);
+  } else if (model_type == "phi3") {
+    rope.original_max_position = 4096;
+  } else if (rope.original_max_position == 0 && rope.type != "yarn") {
+    rope.original_max_position = max_position;
+  }
+}
+
 }  // namespace
 
 RopeConfig read_rope_config(const JsonNode& fields, const std::string& model_type, int head_dim,
                             int64_t max_position) {
   RopeConfig rope;
+  rope.factor_first = true;
   rope.max_position = max_position;
   rope.theta = fields.number_or("rope_theta", 1e-6, kLargest, 10000);
   double part = fields.number_or("partial_rotary_factor", 0, 1, 1);
 
-  const bool newer = fields.has("rope_parameters");
-  const char* key = newer ? "rope_parameters" : "rope_scaling";
+  const bool older = fields.has("rope_scaling") && !fields.json().at("rope_scaling").empty();
+  const char* key = older ? "rope_scaling" : "rope_parameters";
   const std::string where = fields.where() + " (" + key + ")";
   if (fields.has(key)) {
     const JsonNode scaling(fields.json().at(key), where);
+    for (const char* layers : {"full_attention", "sliding_attention"}) {
+      SEER_CHECK(!scaling.has(layers), where, ": rotary settings of ", layers,
+                 " layers alone are not supported, expected one set for all layers");
+    }
     read_scaling(scaling, model_type, rope);
     rope.theta = scaling.number_or("rope_theta", 1e-6, kLargest, rope.theta);
     part = scaling.number_or("partial_rotary_factor", 0, 1, part);
   }
-  // Phi-3 keeps the length before the extension beside rope_scaling, not in it.
-  if (rope.type == "longrope" && fields.has("original_max_position_embeddings")) {
-    rope.original_max_position =
-        fields.at("original_max_position_embeddings").integer(1, kMostPositions);
-  } else if (rope.type == "longrope" && rope.original_max_position == 0 && model_type == "phi3") {
-    rope.original_max_position = 4096;
-  }
+  SEER_CHECK(part == 1 || model_type == "phi3", fields.where(), ": \"partial_rotary_factor\" is ",
+             part, ", expected 1: models of type ", model_type, " turn whole heads");
+  read_original_length(fields, model_type, max_position, rope);
   rope.rotary_dim = static_cast<int>(head_dim * part);
   SEER_CHECK(rope.rotary_dim >= 2 && rope.rotary_dim % 2 == 0, fields.where(),
              ": the rotary width, head_dim * partial_rotary_factor = ", rope.rotary_dim,

@@ -14,6 +14,7 @@
 #include "seer/base/file.h"
 #include "seer/base/json.h"
 #include "seer/base/shown.h"
+#include "seer/base/stand_in.h"
 
 static_assert(std::endian::native == std::endian::little, "safetensors data is little-endian");
 
@@ -30,9 +31,9 @@ constexpr std::string_view kNoChecksum = "0000000000000000";
 // Bytes of one element; 0 for a dtype that the format does not have.
 size_t element_bytes(std::string_view dtype) {
   static constexpr std::pair<std::string_view, size_t> kSizes[] = {
-      {"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"F8_E5M2", 1}, {"F8_E4M3", 1},
-      {"I16", 2},  {"U16", 2}, {"F16", 2}, {"BF16", 2},    {"I32", 4},
-      {"U32", 4},  {"F32", 4}, {"F64", 8}, {"I64", 8},     {"U64", 8}};
+      {"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"F8_E5M2", 1}, {"F8_E4M3", 1}, {"F8_E8M0", 1},
+      {"I16", 2},  {"U16", 2}, {"F16", 2}, {"BF16", 2},    {"I32", 4},     {"U32", 4},
+      {"F32", 4},  {"F64", 8}, {"I64", 8}, {"U64", 8}};
   for (const auto& [name, bytes] : kSizes) {
     if (name == dtype) return bytes;
   }
@@ -99,6 +100,11 @@ class HeaderReader {
   }
 
   json parse() {
+    const std::string_view front(reinterpret_cast<const char*>(file_.data()),
+                                 std::min<size_t>(file_.size(), 200));
+    if (const std::string other = stand_in(front); !other.empty()) {
+      throw BadSafetensors(path_ + " " + other, other);
+    }
     if (file_.size() < 8) bad("it has ", file_.size(), " bytes, want at least 8");
     uint64_t length = 0;
     std::memcpy(&length, file_.data(), 8);

@@ -2,83 +2,16 @@
 
 #include <ATen/ops/cat.h>
 
-#include <map>
-#include <memory>
-#include <set>
+#include <cstdio>
+#include <utility>
 
 #include "seer/base/error.h"
 #include "seer/base/file.h"
-#include "seer/base/json.h"
+#include "seer/base/shown.h"
+#include "seer/models/weight_files.h"
 
 namespace seer::models {
 namespace {
-
-// The safetensors files of a model folder.
-class WeightFiles {
- public:
-  explicit WeightFiles(const std::filesystem::path& folder) {
-    std::error_code error;
-    const auto single = folder / "model.safetensors";
-    const auto index = folder / "model.safetensors.index.json";
-    if (std::filesystem::exists(single, error)) {
-      described_by_ = single.string();
-      const auto& file = open(single);
-      for (const auto& [name, record] : file.tensors()) file_of_[name] = &file;
-      return;
-    }
-    SEER_CHECK(std::filesystem::exists(index, error), folder.string(), " holds neither ",
-               single.filename().string(), " nor ", index.filename().string(),
-               "; weights must be in safetensors form");
-    read_index(folder, index.string());
-  }
-
-  const io::SafetensorsFile& holding(const std::string& name) {
-    const auto at = file_of_.find(name);
-    SEER_CHECK(at != file_of_.end(), described_by_, ": tensor ", name,
-               " is missing; config.json asks for it");
-    used_.insert(name);
-    return *at->second;
-  }
-
-  // Weights that nothing asked for mean that config.json describes another model.
-  void check_all_used(bool tied) const {
-    for (const auto& [name, file] : file_of_) {
-      const bool derived = name.find("rotary_emb.inv_freq") != std::string::npos;
-      if (used_.count(name) || derived || (tied && name == "lm_head.weight")) continue;
-      fail(file->path().string(), ": tensor ", name,
-           " is not accounted for by config.json; do config.json and weights belong together?");
-    }
-  }
-
- private:
-  const io::SafetensorsFile& open(const std::filesystem::path& path) {
-    auto& file = files_[path.string()];
-    if (!file) file = std::make_unique<io::SafetensorsFile>(path);
-    return *file;
-  }
-
-  void read_index(const std::filesystem::path& folder, const std::string& index) {
-    described_by_ = index;
-    const auto json = read_json(index);
-    SEER_CHECK(json.contains("weight_map") && json.at("weight_map").is_object(), index,
-               ": \"weight_map\" is missing, expected an object of tensor name: file name");
-    for (const auto& [name, file_name] : json.at("weight_map").items()) {
-      SEER_CHECK(file_name.is_string(), index, ": the file of tensor ", name, " is not a name");
-      const std::filesystem::path path = file_name.get<std::string>();
-      SEER_CHECK(!path.empty() && path == path.filename() && path != "..", index, ": ",
-                 path.string(), " is not the name of a file in this folder");
-      const auto& file = open(folder / path);
-      SEER_CHECK(file.contains(name), file.path().string(), ": tensor ", name,
-                 " is missing, though ", index, " says that it is there");
-      file_of_[name] = &file;
-    }
-  }
-
-  std::string described_by_;
-  std::map<std::string, std::unique_ptr<io::SafetensorsFile>> files_;
-  std::map<std::string, const io::SafetensorsFile*> file_of_;
-  std::set<std::string> used_;
-};
 
 // Loads weights by name and shape, all to one type and device.
 struct Loading {
@@ -87,10 +20,17 @@ struct Loading {
   at::Device device;
   Fingerprint& fingerprint;
 
-  at::Tensor operator()(const std::string& name, at::IntArrayRef shape) const {
-    const at::Tensor stored = mapped_tensor(files.holding(name), name, shape);
+  // As the file has it.
+  at::Tensor stored(const std::string& name, at::IntArrayRef shape) const {
+    const WeightFiles::Place place = files.need(name);
+    return mapped_tensor(*place.file, place.name, shape);
+  }
+  at::Tensor take(const std::string& name, const at::Tensor& stored) const {
     fingerprint.add(name, stored);
     return stored.to(device, dtype);
+  }
+  at::Tensor operator()(const std::string& name, at::IntArrayRef shape) const {
+    return take(name, stored(name, shape));
   }
   at::Tensor if_any(bool there, const std::string& name, at::IntArrayRef shape) const {
     return there ? (*this)(name, shape) : at::Tensor();
@@ -161,6 +101,34 @@ std::string name_of(const std::filesystem::path& folder) {
   return given == "." || given.empty() ? path.string() : given;
 }
 
+constexpr const char* kEmbedding = "model.embed_tokens.weight";
+constexpr const char* kHead = "lm_head.weight";
+
+// The embedding and the head. Where config.json ties them and both are stored, they are one if they are
+// equal; else each stays what it is, as in transformers from version 5 on.
+void load_ends(const Loading& load, const io::ModelConfig& config, ModelWeights& weights) {
+  const int64_t shape[] = {config.vocab_size, config.hidden_size};
+  if (!config.tied_embeddings) {
+    weights.embedding = load(kEmbedding, shape);
+    weights.head = load(kHead, shape);
+    return;
+  }
+  const WeightFiles::Place head = load.files.find(kHead);
+  if (head.file && !load.files.find(kEmbedding).file) {
+    weights.embedding = weights.head = load.take(kEmbedding, load.stored(kHead, shape));
+    return;
+  }
+  weights.embedding = weights.head = load(kEmbedding, shape);
+  if (!head.file) return;
+  const at::Tensor own = load.stored(kHead, shape);
+  if (own.to(load.device, load.dtype).equal(weights.embedding)) return;
+  weights.head = load.take(kHead, own);
+  std::fprintf(stderr,
+               "warning: %s: config.json ties the head to the embedding, but %s is stored and "
+               "differs; the stored one is used. Set tie_word_embeddings to false in config.json\n",
+               shown(head.file->path().string()).c_str(), kHead);
+}
+
 }  // namespace
 
 ModelWeights load_weights(const std::filesystem::path& folder, const io::ModelConfig& config,
@@ -171,7 +139,7 @@ ModelWeights load_weights(const std::filesystem::path& folder, const io::ModelCo
       load_layer{files, dtype, layer_device, fingerprint};
   const int64_t hidden = config.hidden_size;
   ModelWeights weights;
-  weights.embedding = load("model.embed_tokens.weight", {config.vocab_size, hidden});
+  load_ends(load, config, weights);
   weights.layers.resize(static_cast<size_t>(config.num_layers));
   for (size_t i = 0; i < weights.layers.size(); ++i) {
     const std::string layer = "model.layers." + std::to_string(i) + ".";
@@ -182,9 +150,7 @@ ModelWeights load_weights(const std::filesystem::path& folder, const io::ModelCo
     load_mlp(load_layer, config, layer + "mlp.", w);
   }
   weights.norm = load("model.norm.weight", {hidden});
-  weights.head = config.tied_embeddings ? weights.embedding
-                                        : load("lm_head.weight", {config.vocab_size, hidden});
-  files.check_all_used(config.tied_embeddings);
+  files.check_rest(config.num_layers);
   return weights;
 }
 
@@ -217,6 +183,10 @@ Decoder Decoder::load(const std::filesystem::path& folder, at::ScalarType dtype,
   Fingerprint fingerprint;
   ModelWeights weights = load_weights(folder, config, dtype, device,
                                       streamed ? at::Device(at::kCPU) : device, fingerprint);
+  if (config.tied_embeddings && !weights.head.is_same(weights.embedding)) {
+    config.tied_embeddings = false;
+    config.raw["tie_word_embeddings"] = false;
+  }
   Decoder model(std::move(config), std::move(weights));
   model.origin_ = {name_of(folder), fingerprint.text()};
   if (streamed) model.stream_layers();

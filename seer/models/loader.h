@@ -20,7 +20,9 @@ namespace seer::models {
 // `dtype` and `device` are the file's (fused ones as views of the fused tensor); otherwise it is
 // converted one at a time.
 // Error, with file and tensor: missing or truncated files, a tensor missing, of another shape or
-// not of f32, bf16, f16, a NaN or infinite value, a tensor that config.json does not account for.
+// not of f32, bf16, f16, a NaN or infinite value, a weight in a layer that config.json does not account
+// for. Tensors elsewhere that nothing needs are left out with a warning, buffers without. A stored head
+// that differs from the embedding is kept, with a warning, although config.json ties them.
 // Layers go to `layer_device`, the rest to `device`. `fingerprint` gets all of them, as stored.
 ModelWeights load_weights(const std::filesystem::path& folder, const io::ModelConfig& config,
                           at::ScalarType dtype, const at::Device& device,

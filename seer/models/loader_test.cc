@@ -156,12 +156,119 @@ TEST(Load, WrongFolders) {
   EXPECT_THAT(error_of(folder.path), HasSubstr("weight_map"));
   for (const char* name : {"../x.safetensors", "/etc/x", "", "..", "a/b"}) {
     write_file_atomic(index, nlohmann::json{{"weight_map", {{"a", name}}}}.dump());
-    EXPECT_THAT(error_of(folder.path), HasSubstr("not the name of a file")) << name;
+    EXPECT_THAT(error_of(folder.path), HasSubstr("expected the name of a file")) << name;
   }
   write_file_atomic(index, nlohmann::json{{"weight_map", {{"a", 3}}}}.dump());
-  EXPECT_THAT(error_of(folder.path), HasSubstr("not a name"));
-  write_file_atomic(index, nlohmann::json{{"weight_map", {{"a", "x.safetensors"}}}}.dump());
-  EXPECT_THAT(error_of(folder.path), HasSubstr("x.safetensors"));
+  EXPECT_THAT(error_of(folder.path), HasSubstr("a string"));
+}
+
+// Writes the tensors of a small model and `more` into one file.
+void save_with(const std::filesystem::path& folder, const nlohmann::json& config,
+               const std::vector<std::pair<std::string, at::Tensor>>& more) {
+  Decoder model = test::small_model(config);
+  save_model(folder, config, model.weights());
+  std::vector<io::NamedTensor> records;
+  for (const auto& [name, tensor] : named_weights(model.weights())) {
+    records.push_back(tensor_record(name, *tensor));
+  }
+  for (const auto& [name, tensor] : more) records.push_back(tensor_record(name, tensor));
+  io::write_safetensors(folder / "model.safetensors", records, {});
+}
+
+TEST(Load, AStoredHeadThatDiffersIsKept) {
+  auto tied = test::small_config();
+  tied["tie_word_embeddings"] = true;
+  const test::TemporaryFolder folder, again;
+  const at::Tensor embedding = test::small_model(tied).weights().embedding;
+  const at::Tensor head = test::normal(embedding.sizes().vec(), 9);
+  save_with(folder.path, tied, {{"lm_head.weight", head}});
+  testing::internal::CaptureStderr();
+  Decoder model = load(folder.path);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              AllOf(HasSubstr("lm_head.weight"), HasSubstr("differs")));
+  EXPECT_TRUE(model.weights().head.equal(head));
+  EXPECT_TRUE(model.weights().embedding.equal(embedding));
+  EXPECT_FALSE(model.config().tied_embeddings);
+  save_model(again.path, model.config().raw, model.weights());
+  EXPECT_TRUE(load(again.path).weights().head.equal(head));
+
+  save_with(folder.path, tied, {{"lm_head.weight", embedding.clone()}});
+  testing::internal::CaptureStderr();
+  Decoder one = load(folder.path);
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+  EXPECT_TRUE(one.weights().head.is_same(one.weights().embedding));
+}
+
+TEST(Load, WhatNoModelNeedsIsLeftOut) {
+  const auto config = test::small_config();
+  const test::TemporaryFolder folder;
+  const auto warning = [&](const char* name) {
+    save_with(folder.path, config, {{name, test::normal({4}, 1)}});
+    testing::internal::CaptureStderr();
+    load(folder.path);
+    return testing::internal::GetCapturedStderr();
+  };
+  for (const char* name :
+       {"model.layers.0.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq",
+        "model.layers.1.self_attn.masked_bias", "model.layers.1.attention.bias"}) {
+    EXPECT_EQ(warning(name), "") << name;
+  }
+  for (const char* name : {"model.layers.99.mlp.up_proj.weight", "vision.weight", "lm_head.bias"}) {
+    EXPECT_THAT(warning(name), AllOf(HasSubstr(name), HasSubstr("left out"))) << name;
+  }
+}
+
+TEST(Load, AnIndexCountsOnlyForWhatIsNeeded) {
+  const auto config = test::small_config();
+  const test::TemporaryFolder folder;
+  save_with(folder.path, config, {});
+  std::filesystem::rename(folder.path / "model.safetensors", folder.path / "one.safetensors");
+  Decoder model = test::small_model(config);
+  nlohmann::json map;
+  for (const auto& [name, tensor] : named_weights(model.weights())) map[name] = "one.safetensors";
+  map["vision.weight"] = "nowhere.safetensors";
+  map.erase("model.norm.weight");  // found all the same
+  const auto index = folder.path / "model.safetensors.index.json";
+  write_file_atomic(index, nlohmann::json{{"weight_map", map}}.dump());
+  EXPECT_EQ(error_of(folder.path), "no error");
+  map["model.extra.weight"] = "one.safetensors";
+  map["model.embed_tokens.weight"] = "nowhere.safetensors";
+  write_file_atomic(index, nlohmann::json{{"weight_map", map}}.dump());
+  EXPECT_EQ(error_of(folder.path), "no error") << "another file has it";
+  save_with(folder.path, config, {});
+  const io::SafetensorsFile all(folder.path / "model.safetensors");
+  std::vector<io::NamedTensor> rest;
+  for (const auto& [name, record] : all.tensors()) {
+    if (name != "model.embed_tokens.weight") rest.push_back({name, record});
+  }
+  io::write_safetensors(folder.path / "one.safetensors", rest, {});
+  std::filesystem::remove(folder.path / "model.safetensors");
+  EXPECT_THAT(error_of(folder.path),
+              AllOf(HasSubstr("model.embed_tokens.weight"), HasSubstr("nowhere.safetensors"),
+                    HasSubstr("not there")));
+}
+
+TEST(Load, NamesOfADecoderWithoutAHead) {
+  const auto config = test::small_config();  // tied
+  const test::TemporaryFolder folder;
+  Decoder model = test::small_model(config);
+  save_model(folder.path, config, model.weights());
+  std::vector<io::NamedTensor> records;
+  for (const auto& [name, tensor] : named_weights(model.weights())) {
+    records.push_back(tensor_record(name.substr(std::string("model.").size()), *tensor));
+  }
+  io::write_safetensors(folder.path / "model.safetensors", records, {});
+  EXPECT_TRUE(load(folder.path).weights().norm.equal(model.weights().norm));
+}
+
+TEST(Load, StandInsAreNamed) {
+  const test::TemporaryFolder folder;
+  save_model(folder.path, test::small_config(), test::small_model().weights());
+  write_file_atomic(folder.path / "model.safetensors",
+                    "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n");
+  EXPECT_THAT(error_of(folder.path), AllOf(HasSubstr("model.safetensors"), HasSubstr("git lfs")));
+  write_file_atomic(folder.path / "config.json", "<!DOCTYPE html><html></html>");
+  EXPECT_THAT(error_of(folder.path), AllOf(HasSubstr("config.json"), HasSubstr("web page")));
 }
 
 // A model in two files, with an index.

@@ -27,3 +27,11 @@ def seer():
         return result
 
     return run
+
+
+@pytest.fixture(scope="session")
+def older_transformers():
+    """The environment in which this Python has transformers 4.51."""
+    folder = ROOT / ".cache" / "transformers-4.51"
+    assert folder.is_dir(), f"{folder} is missing: ./test installs it"
+    return {**os.environ, "PYTHONPATH": str(folder)}

@@ -282,7 +282,7 @@ def test_kinds_of_text_files(seer, text, tmp_path):
                        ("a.ndjson", lines.encode()), ("a.json", json.dumps([text.read_text()]).encode()),
                        ("b.json.gz", gzip.compress(lines.encode())), ("c.txt.gz", gzip.compress(text.read_bytes()))]:
         (tmp_path / name).write_bytes(data)
-        result = seer("eval", "ppl", "--data", tmp_path / name, "--lengths", 64, "--methods", "dense", *QUICK, "--json")
+        result = seer("eval", "ppl", "--data", tmp_path / name, "--lengths", 64, "--methods", "dense", "--json", *QUICK)
         rows[name] = json.loads(result.stdout)["rows"][0]["perplexity"]
     assert len(set(rows.values())) == 1, rows
     # What is not read is refused in every verb.

@@ -11,10 +11,9 @@ from conftest import BUILD, ROOT
 from test_cli import error_of
 
 REFERENCE = ROOT / "assets" / "reference"
-TEXT = BUILD / "default_text.txt"
 # What else a verb needs.
-NEEDS = {"generate": ["--prompt", "x"], "pretrain": ["--data", TEXT], "tokenize": ["--text", "x"],
-         "eval ppl": ["--data", TEXT]}
+NEEDS = {"generate": ["--prompt", "x"], "pretrain": ["--data", REFERENCE / "config.json"], "tokenize": ["--text", "x"],
+         "eval ppl": ["--data", REFERENCE / "config.json"]}
 
 
 @pytest.mark.parametrize("words, want", [
@@ -111,10 +110,10 @@ def test_outputs_are_checked_before_the_work(seer, tmp_path):
     assert "circles" in wrong(*logits, loop)
     assert "is not a folder" in wrong(*logits, tmp_path / "file" / "a")
     assert "it is a folder" in wrong("kernels", "--json", tmp_path)
-    recall = ["eval", "recall", "--data", TEXT, "--png"]
+    recall = ["eval", "recall", "--data", REFERENCE / "config.json", "--png"]
     assert "it is a folder" in wrong(*recall, tmp_path)
-    assert "is not a folder" in wrong("distill", "--data", TEXT, "--out", tmp_path / "file")
-    assert "/proc" in wrong("distill", "--data", TEXT, "--out", "/proc/none/at/all")
+    assert "is not a folder" in wrong("distill", "--data", REFERENCE / "config.json", "--out", tmp_path / "file")
+    assert "/proc" in wrong("distill", "--data", REFERENCE / "config.json", "--out", "/proc/none/at/all")
     assert (tmp_path / "file").read_text() == "mine" and sorted(p.name for p in tmp_path.iterdir()) == ["file", "loop"]
 
 
@@ -158,5 +157,5 @@ def test_ids_beyond_the_vocabulary(seer):
 def test_a_nested_model_config(seer, tmp_path):
     config = tmp_path / "config.json"
     config.write_text('{"a":' * 50_000)
-    assert str(config) in error_of(seer("pretrain", "--data", TEXT, "--out", tmp_path / "out", "--tokenizer", REFERENCE,
+    assert str(config) in error_of(seer("pretrain", "--data", REFERENCE / "config.json", "--out", tmp_path / "out", "--tokenizer", REFERENCE,
                                         "--model-config", config, ok=False))

@@ -1,11 +1,13 @@
 """The C++ tokenizer against the `tokenizers` library, for small tokenizers in the form of every family."""
+import json
 import random
 import time
 import unicodedata
 
 import pytest
+from transformers import PreTrainedTokenizerFast
 
-from tokenizer_families import FAMILIES, OTHER_SPECIAL, PLAIN_SPECIAL, save, words
+from tokenizer_families import FAMILIES, FUSED, OTHER_SPECIAL, PLAIN_SPECIAL, save, words
 from tokenizer_program import Program
 
 TEXTS = [
@@ -110,7 +112,7 @@ def test_byte_tokens_decode(pair, program):
 
 def test_vocabulary(pair, program, tmp_path):
     answer = program("load", folder=str(save(pair, tmp_path)))
-    assert answer["vocab_size"] == pair.get_vocab_size()
+    assert answer["vocab_size"] == max(pair.get_vocab().values()) + 1
     assert answer["bos"] is None and answer["eos"] is None
 
 
@@ -121,6 +123,17 @@ def test_stream_gives_characters_when_they_are_complete(program, tmp_path):
     pieces = program.stream(ids)
     assert "".join(pieces) == "a 😀 中"
     assert "😀" in pieces and "中" in pieces and pieces[-1] == ""
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_fused_text_comes_as_it_is_decodable(program, tmp_path, name):
+    made = FUSED[name]()
+    program("load", folder=str(save(made, tmp_path)))
+    ids = made.encode("word and words, then more of them. " * 10, add_special_tokens=False).ids
+    pieces = program.stream(ids)
+    assert "".join(pieces) == made.decode(ids)
+    longest_wait = max(len(part) for part in "".join("." if piece else "-" for piece in pieces).split("."))
+    assert longest_wait <= 3, pieces
 
 
 def test_normal_forms(program, tmp_path):
@@ -143,6 +156,57 @@ def test_config_tokens(program, tmp_path):
     config = {"bos_token": "<|begin|>", "eos_token": {"content": "<|end|>", "special": True}, "pad_token": None}
     answer = program("load", folder=str(save(made, tmp_path, config)))
     assert answer["bos"] == made.token_to_id("<|begin|>") and answer["eos"] == made.token_to_id("<|end|>")
+
+
+END = {"content": "<|end|>", "lstrip": False, "rstrip": True, "single_word": False, "normalized": False}
+ADDED = {"content": "<|late|>", "lstrip": True, "rstrip": False, "single_word": False, "normalized": False}
+# Files beside tokenizer.json, in the forms that they have had.
+BESIDE = {
+    "config": {"tokenizer_config.json": {"bos_token": "<|begin|>", "eos_token": "<|end|>", "pad_token": None}},
+    "map": {"special_tokens_map.json": {"bos_token": "<|begin|>", "eos_token": END}},
+    "map_over_config": {"tokenizer_config.json": {"bos_token": "<|im_start|>", "eos_token": "<|end|>"},
+                        "special_tokens_map.json": {"bos_token": "<|begin|>"}},
+    "map_beside_decoder": {"tokenizer_config.json": {"eos_token": "<|end|>", "added_tokens_decoder": {}},
+                           "special_tokens_map.json": {"bos_token": "<|begin|>"}},
+    "words": {"tokenizer_config.json": {"eos_token": "the", "pad_token": "<think>"}},
+    "unknown": {"tokenizer_config.json": {"pad_token": "<P>", "unk_token": "<U>", "eos_token": "<E>",
+                                          "image_token": "<I>", "additional_special_tokens": ["<X>", "<|end|>", "<Y>"]}},
+    "extra": {"tokenizer_config.json": {"extra_special_tokens": {"audio_token": "<A>"}},
+              "special_tokens_map.json": {"additional_special_tokens": ["<Z>"]}},
+    "decoder": {"tokenizer_config.json": {"added_tokens_decoder": {
+        "903": {**ADDED, "content": "<think>", "special": True}, "906": {**ADDED, "special": True}}}},
+    "added": {"added_tokens.json": {"<|late|>": 906, "<later>": 907},
+              "special_tokens_map.json": {"sep_token": "<|late|>"}},
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_files_beside(program, tmp_path, name):
+    """Special and added tokens as transformers finds them."""
+    save(FAMILIES["llama3"](), tmp_path)
+    (tmp_path / "tokenizer_config.json").unlink()
+    for file, content in BESIDE[name].items():
+        (tmp_path / file).write_text(json.dumps(content))
+    theirs = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    answer = program("load", folder=str(tmp_path))
+    assert (answer["bos"], answer["eos"]) == (theirs.bos_token_id, theirs.eos_token_id)
+    assert answer["vocab_size"] == max(theirs.get_vocab().values()) + 1
+    text = "a<think> b <|late|> <later>x<P><U><E><I><X><Y><Z><A> the end<|end|>  <|begin|>z"
+    ids = program.encode(text)
+    assert ids == theirs(text, add_special_tokens=False).input_ids
+    for skip in (False, True):
+        assert program.decode(ids, skip) == theirs._tokenizer.decode(ids, skip_special_tokens=skip)
+
+
+def test_eos_of_the_model(program, tmp_path):
+    """Where no tokenizer file names one, those of generation, then of the model."""
+    save(FAMILIES["llama3"](), tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": 7}))
+    assert program("load", folder=str(tmp_path))["eos"] == 7
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [9, 7]}))
+    assert program("load", folder=str(tmp_path))["eos"] == 9
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"eos_token": "the"}))
+    assert program("load", folder=str(tmp_path))["eos"] == FAMILIES["llama3"]().token_to_id("the")
 
 
 @pytest.mark.parametrize("name", ["llama3", "mistral_v1", "mistral_v3"])

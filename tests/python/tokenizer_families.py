@@ -106,7 +106,31 @@ def metaspace_decoder():
     return tokenizer
 
 
+def decoded_by(make, *steps):
+    """A tokenizer with another decoder."""
+    tokenizer = make()
+    tokenizer.decoder = decoders.Sequence(list(steps))
+    return tokenizer
+
+
+# Decoders that fuse tokens first, so that all later steps see one long token in pieces.
+FUSED = {
+    "fuse_replace_byte_level": lambda: decoded_by(
+        lambda: byte_level(LLAMA3), decoders.Fuse(), decoders.Replace("the", "THE"), decoders.ByteLevel()),
+    "fuse_replace_pieces": lambda: decoded_by(
+        lambda: sentence_piece(decoder_strip=0), decoders.Fuse(), decoders.Replace("▁", " "), decoders.ByteLevel()),
+    "byte_level_regex": lambda: decoded_by(
+        lambda: byte_level(QWEN2), decoders.ByteLevel(), decoders.Replace(Regex(r"(?<=a)b|\s+$|on(?!g)|^ti"), "<>"),
+        decoders.Strip("e", 1, 0)),
+    "fuse_metaspace": lambda: decoded_by(
+        lambda: sentence_piece(decoder_strip=0), decoders.Fuse(), decoders.Metaspace("▁", "never"),
+        decoders.Strip("x", 3, 0)),
+    "fuse_bytes": lambda: decoded_by(
+        lambda: sentence_piece(decoder_strip=0), decoders.Fuse(), decoders.ByteFallback(), decoders.Replace("▁", " ")),
+}
+
 FAMILIES = {
+    **FUSED,
     "llama3": lambda: byte_level(LLAMA3, ignore_merges=True, bos="<|begin|>"),
     "qwen2": lambda: byte_level(QWEN2, normalizers.NFC()),
     "nemo": lambda: byte_level(NEMO, bos="<|begin|>", eos="<|end|>"),

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "seer/base/error.h"
+#include "seer/base/limits.h"
 #include "seer/base/shown.h"
 #include "seer/base/utf8.h"
 
@@ -11,18 +12,6 @@ namespace seer::io {
 namespace {
 
 constexpr const char* kWord = R"([\p{Alphabetic}\p{L}\p{M}\p{Nd}\p{Pc}\x{200c}\x{200d}])";
-
-AddedToken read_token(const JsonNode& field) {
-  AddedToken token;
-  token.content = field.at("content").string();
-  token.id = static_cast<int32_t>(field.at("id").integer(0, kLargestId));
-  token.is_special = field.boolean_or("special", false);
-  token.single_word = field.boolean_or("single_word", false);
-  token.left_strip = field.boolean_or("lstrip", false);
-  token.right_strip = field.boolean_or("rstrip", false);
-  token.is_normalized = field.boolean_or("normalized", !token.is_special);
-  return token;
-}
 
 // Begin of the white space that `text` ends with.
 size_t trailing_space(std::string_view text) {
@@ -60,6 +49,17 @@ std::string_view first_character(std::string_view text) {
 
 }  // namespace
 
+AddedToken read_added_token(const JsonNode& field, bool special) {
+  AddedToken token;
+  token.content = field.at("content").string();
+  token.is_special = field.boolean_or("special", special);
+  token.single_word = field.boolean_or("single_word", false);
+  token.left_strip = field.boolean_or("lstrip", false);
+  token.right_strip = field.boolean_or("rstrip", false);
+  token.is_normalized = field.boolean_or("normalized", !token.is_special);
+  return token;
+}
+
 void TokenTrie::insert(std::string_view text, size_t index) {
   if (text.empty()) return;
   first_[static_cast<unsigned char>(text.front())] = true;
@@ -84,44 +84,109 @@ std::optional<TokenTrie::Found> TokenTrie::longest_at(std::string_view text, siz
   return found;
 }
 
-AddedTokens::AddedTokens(const std::optional<JsonNode>& field, const Vocabulary& vocabulary,
-                         const Normalizer* normalizer)
-    : word_(kWord, "added_tokens") {
-  if (!field) return;
-  read(*field, vocabulary);
+AddedTokens::AddedTokens(const std::optional<JsonNode>& field, const TokenizerConfig& config,
+                         const Vocabulary& vocabulary, const Normalizer& normalizer)
+    : num_ids_(static_cast<int64_t>(vocabulary.num_ids())), word_(kWord, "added_tokens") {
+  if (field) read(*field, vocabulary);
+  complete(config, vocabulary);
+  make_tries(normalizer);
+}
+
+void AddedTokens::read(const JsonNode& field, const Vocabulary& vocabulary) {
+  for (size_t i = 0; i < field.array_size(); ++i) {
+    const JsonNode entry = field.at(i);
+    AddedToken token = read_added_token(entry, false);
+    token.id = static_cast<int32_t>(entry.at("id").integer(0, kLargestId));
+    if (token.content.empty()) entry.at("content").expected("a text that is not empty");
+    AddedToken* before = known(token.content);
+    if (!before) {
+      insert(std::move(token), entry.where(), vocabulary);
+      continue;
+    }
+    SEER_CHECK(before->id == token.id, entry.where(), " gives the token ", shown(token.content),
+               " the id ", token.id, ", but ", before->id, " was given to it before");
+    token.is_special |= before->is_special;
+    *before = std::move(token);
+  }
+}
+
+void AddedTokens::complete(const TokenizerConfig& config, const Vocabulary& vocabulary) {
+  for (AddedToken token : config.added) {
+    AddedToken* before = known(token.content);
+    if (!before) {
+      if (const auto id = vocabulary.id(token.content)) token.id = *id;
+      insert(std::move(token), config.added_where, vocabulary);
+    } else if (config.has_flags) {
+      token.id = before->id;
+      token.is_special |= before->is_special;
+      *before = std::move(token);
+    }
+  }
+  const auto add_special = [&](const std::string& name, AddedToken token) {
+    if (AddedToken* before = known(token.content)) {
+      before->is_special = true;
+      return;
+    }
+    token.id = vocabulary.id(token.content).value_or(free_id(vocabulary));
+    insert(std::move(token), name, vocabulary);
+  };
+  for (const std::string_view role : kSpecialRoles) {
+    const auto it = config.special.find(std::string(role));
+    if (it != config.special.end()) add_special(it->first, it->second);
+  }
+  for (const auto& [name, token] : config.special) add_special(name, token);
+  for (AddedToken token : config.additional) {
+    if (known(token.content)) continue;
+    token.id = vocabulary.id(token.content).value_or(free_id(vocabulary));
+    insert(std::move(token), "additional_special_tokens", vocabulary);
+  }
+}
+
+int32_t AddedTokens::free_id(const Vocabulary& vocabulary) const {
+  auto id = static_cast<int64_t>(vocabulary.size());
+  for (const AddedToken& token : tokens_) id = std::max(id, int64_t{token.id} + 1);
+  while (vocabulary.token(id) || by_id_.count(id)) ++id;
+  return static_cast<int32_t>(id);
+}
+
+void AddedTokens::insert(AddedToken token, const std::string& where, const Vocabulary& vocabulary) {
+  num_bytes_ += token.content.size();
+  SEER_CHECK(
+      token.content.size() <= limits::kAddedTokenBytes && num_bytes_ <= limits::kAddedTokensBytes,
+      where, ": added tokens may have ", limits::kAddedTokenBytes, " bytes each and ",
+      limits::kAddedTokensBytes, " together; the file is damaged or hostile");
+  const std::optional<int32_t> in_vocabulary = vocabulary.id(token.content);
+  SEER_CHECK(token.id == in_vocabulary.value_or(token.id), where, " gives the token ",
+             shown(token.content), " the id ", token.id, ", want ", in_vocabulary.value_or(0),
+             ", its id in the vocabulary");
+  const auto at_id = by_id_.find(token.id);
+  const std::string* other = at_id != by_id_.end() ? &tokens_[at_id->second].content
+                             : in_vocabulary       ? nullptr
+                                                   : vocabulary.token(token.id);
+  SEER_CHECK(!other, where, " gives the id ", token.id, " to ", shown(token.content), ", but ",
+             shown(*other), " has it");
+  by_content_.emplace(token.content, tokens_.size());
+  by_id_.emplace(token.id, tokens_.size());
+  num_ids_ = std::max(num_ids_, int64_t{token.id} + 1);
+  tokens_.push_back(std::move(token));
+}
+
+void AddedTokens::make_tries(const Normalizer& normalizer) {
   // Where two tokens look alike after normalization, a special one comes first.
   for (const bool special : {true, false}) {
     for (size_t i = 0; i < tokens_.size(); ++i) {
       if (tokens_[i].is_special != special) continue;
-      if (!tokens_[i].is_normalized) {
-        raw_.insert(tokens_[i].content, i);
-        continue;
-      }
-      std::string content = tokens_[i].content;
-      if (normalizer) normalizer->normalize(content);
-      normalized_.insert(content, i);
+      AddedToken& token = tokens_[i];
+      token.text = token.content;
+      if (token.is_normalized) normalizer.normalize(token.text);
+      (token.is_normalized ? normalized_ : raw_).insert(token.text, i);
     }
   }
 }
 
-void AddedTokens::read(const JsonNode& field, const Vocabulary& vocabulary) {
-  int64_t next = static_cast<int64_t>(vocabulary.size());
-  for (size_t i = 0; i < field.array_size(); ++i) {
-    AddedToken token = read_token(field.at(i));
-    if (token.content.empty() || by_content_.count(token.content)) {
-      field.at(i).expected("a content that is not empty and comes once");
-    }
-    const std::optional<int32_t> known = vocabulary.id(token.content);
-    const int64_t id = known ? *known : next;
-    SEER_CHECK(token.id == id, field.at(i).where(), " gives the token ", shown(token.content),
-               " the id ", token.id, ", want ", id,
-               known ? ", its id in the vocabulary" : ", the next one after the vocabulary");
-    SEER_CHECK(!by_id_.count(id), field.at(i).where(), " gives the id ", id, " to a second token");
-    if (!known) ++num_beyond_, ++next;
-    by_content_.emplace(token.content, tokens_.size());
-    by_id_.emplace(id, tokens_.size());
-    tokens_.push_back(std::move(token));
-  }
+AddedToken* AddedTokens::known(std::string_view content) {
+  const auto it = by_content_.find(content);
+  return it == by_content_.end() ? nullptr : &tokens_[it->second];
 }
 
 const AddedToken* AddedTokens::find(std::string_view content) const {

@@ -1,6 +1,6 @@
 #pragma once
-// `added_tokens` of tokenizer.json: texts that are one token wherever they stand, special ones
-// (<|eot_id|>) among them.
+// Texts that are one token wherever they stand, special ones (<|eot_id|>) among them: `added_tokens` of
+// tokenizer.json and what the files beside it name.
 
 #include <cstdint>
 #include <functional>
@@ -12,20 +12,13 @@
 #include <vector>
 
 #include "seer/base/json.h"
+#include "seer/io/tokenizer/added_token.h"
 #include "seer/io/tokenizer/normalizer.h"
 #include "seer/io/tokenizer/regex.h"
+#include "seer/io/tokenizer/tokenizer_config.h"
 #include "seer/io/tokenizer/vocabulary.h"
 
 namespace seer::io {
-
-struct AddedToken {
-  std::string content;
-  int32_t id = 0;
-  bool is_special = false;
-  bool single_word = false;                      // not within a word
-  bool left_strip = false, right_strip = false;  // takes the white space beside it, too
-  bool is_normalized = false;                    // looked for after the text was normalized
-};
 
 // Texts and which of them is the longest at a place.
 class TokenTrie {
@@ -48,9 +41,10 @@ class TokenTrie {
 
 class AddedTokens {
  public:
-  // Error: an id that is not the one which the `tokenizers` library gives to the token.
-  AddedTokens(const std::optional<JsonNode>& field, const Vocabulary& vocabulary,
-              const Normalizer* normalizer);
+  // `field`: added_tokens of tokenizer.json. Ids are those that the files say; a token that `config`
+  // names and no file numbers comes behind all others. Error: files that contradict themselves.
+  AddedTokens(const std::optional<JsonNode>& field, const TokenizerConfig& config,
+              const Vocabulary& vocabulary, const Normalizer& normalizer);
 
   const AddedToken* find(std::string_view content) const;
   const AddedToken* find(int64_t id) const;
@@ -58,7 +52,7 @@ class AddedTokens {
     const AddedToken* token = find(content);
     return token && token->is_special;
   }
-  int64_t num_beyond_vocabulary() const { return num_beyond_; }
+  int64_t num_ids() const { return num_ids_; }  // the largest id and 1
 
   // Cuts `text` at the tokens: take(part, nullptr) and take(token's text, token) in order; parts are
   // not empty. `normalized` chooses between the tokens for the text before and after normalization.
@@ -67,12 +61,19 @@ class AddedTokens {
 
  private:
   void read(const JsonNode& field, const Vocabulary& vocabulary);
+  void complete(const TokenizerConfig& config, const Vocabulary& vocabulary);
+  AddedToken* known(std::string_view content);
+  // The id of a token that no file numbers: as the `tokenizers` library counts, unless it is taken.
+  int32_t free_id(const Vocabulary& vocabulary) const;
+  void insert(AddedToken token, const std::string& where, const Vocabulary& vocabulary);
+  void make_tries(const Normalizer& normalizer);
   bool is_within_word(std::string_view text, size_t begin, size_t end) const;
 
   std::vector<AddedToken> tokens_;
   std::unordered_map<std::string, size_t, StringHash, std::equal_to<>> by_content_;
   std::unordered_map<int64_t, size_t> by_id_;
-  int64_t num_beyond_ = 0;
+  int64_t num_ids_ = 0;
+  size_t num_bytes_ = 0;
   TokenTrie raw_, normalized_;
   Regex word_;
 };

@@ -5,7 +5,6 @@
 #include "seer/base/utf8.h"
 #include "seer/io/text.h"
 #include "seer/io/tokenizer/byte_level.h"
-#include "seer/io/tokenizer/pattern.h"
 
 namespace seer::io {
 
@@ -33,11 +32,50 @@ int byte_of_token(std::string_view token) {
   return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 
+bool may_begin_byte_token(std::string_view front) {
+  constexpr std::string_view kFront = "<0x";
+  return front.size() <= 6 &&
+         front.substr(0, 3) == kFront.substr(0, std::min<size_t>(front.size(), 3));
+}
+
 }  // namespace
 
 void ByteLevelDecode::push(const DecodeChunk& chunk) {
-  bytes_ += characters_to_bytes(chunk.text);
+  if (chunk.begins_token && chunk.ends_token) {
+    bytes_ += characters_to_bytes(chunk.text);
+  } else {
+    if (chunk.begins_token) reading_ = Reading::open;
+    token_ += chunk.text;
+    if (early_ && !chunk.ends_token) {
+      settle();
+    } else if (chunk.ends_token) {
+      bytes_ += reading_ == Reading::as_text ? token_ : characters_to_bytes(token_);
+      token_.clear();
+    }
+  }
   give(complete_size(bytes_), false);
+}
+
+void ByteLevelDecode::settle() {
+  size_t same = 0;  // characters that are their own bytes read the same either way
+  for (size_t pos = 0; reading_ == Reading::open && pos < token_.size();) {
+    const char32_t character = next_code_point(token_, pos);
+    if (!byte_of_character(character)) {
+      reading_ = Reading::as_text;
+    } else if (character >= 0x80 && is_byte_level_) {
+      reading_ = Reading::as_bytes;
+    } else if (character >= 0x80) {
+      break;
+    }
+    same = pos;
+  }
+  if (reading_ == Reading::open) {
+    bytes_ += token_.substr(0, same);
+    token_.erase(0, same);
+    return;
+  }
+  bytes_ += reading_ == Reading::as_text ? token_ : characters_to_bytes(token_);
+  token_.clear();
 }
 
 void ByteLevelDecode::finish() {
@@ -64,17 +102,32 @@ void FuseDecode::finish() {
   next_->finish();
 }
 
-void TokenStep::push(const DecodeChunk& chunk) {
-  if (chunk.begins_token && chunk.ends_token) return push_token(chunk.text);
-  token_ += chunk.text;
-  if (!chunk.ends_token) return;
-  push_token(token_);
-  token_.clear();
+void ReplaceDecode::push(const DecodeChunk& chunk) {
+  const size_t most = budget_.left_of(given_);
+  std::string text;
+  if (chunk.begins_token && chunk.ends_token) {
+    text = replacement_.apply(chunk.text, most);
+  } else {
+    text = pieces_.push(chunk.text, chunk.ends_token, most);
+  }
+  given_ += text.size();
+  next_->push({text, chunk.begins_token, chunk.ends_token});
 }
 
-void ReplaceDecode::push_token(std::string_view token) {
-  const std::string text = replace_all(pattern_, token, content_);
-  next_->push({text});
+void ByteFallbackDecode::push(const DecodeChunk& chunk) {
+  if (chunk.begins_token && chunk.ends_token) return push_token(chunk.text);
+  if (chunk.begins_token) is_passing_ = false;
+  if (is_passing_) return next_->push({chunk.text, false, chunk.ends_token});
+  token_ += chunk.text;
+  if (chunk.ends_token) {
+    push_token(token_);
+    token_.clear();
+  } else if (!may_begin_byte_token(token_)) {
+    end_run();
+    next_->push({token_, true, false});
+    token_.clear();
+    is_passing_ = true;
+  }
 }
 
 void ByteFallbackDecode::push_token(std::string_view token) {
@@ -122,19 +175,19 @@ void ByteFallbackDecode::end_run() {
   bytes_.clear();
 }
 
-void MetaspaceDecode::push_token(std::string_view token) {
+void MetaspaceDecode::push(const DecodeChunk& chunk) {
   const bool drops_space = is_first_ && settings_.prepend != MetaspaceSettings::Prepend::never;
-  is_first_ = false;
+  if (chunk.ends_token) is_first_ = false;
   std::string out;
-  for (size_t pos = 0; pos < token.size();) {
-    if (token.substr(pos).starts_with(settings_.replacement)) {
+  for (size_t pos = 0; pos < chunk.text.size();) {
+    if (chunk.text.substr(pos).starts_with(settings_.replacement)) {
       if (!drops_space) out += ' ';
       pos += settings_.replacement.size();
     } else {
-      out += token[pos++];
+      out += chunk.text[pos++];
     }
   }
-  next_->push({out});
+  next_->push({out, chunk.begins_token, chunk.ends_token});
 }
 
 void StripFrontDecode::push(const DecodeChunk& chunk) {
@@ -147,17 +200,28 @@ void StripFrontDecode::push(const DecodeChunk& chunk) {
   next_->push(rest);
 }
 
-void StripBackDecode::push_token(std::string_view token) {
-  for (int64_t i = 0; i < count_ && token.ends_with(content_); ++i) {
-    token.remove_suffix(content_.size());
+void StripBackDecode::push(const DecodeChunk& chunk) {
+  if (chunk.begins_token) kept_ = 0;
+  std::string_view front = chunk.text;
+  int64_t at_end = 0;
+  for (; front.ends_with(content_); ++at_end) front.remove_suffix(content_.size());
+  std::string out;
+  const auto give_kept = [&](int64_t keep) {
+    for (; kept_ > keep; --kept_) out += content_;
+  };
+  if (!front.empty()) {
+    give_kept(0);
+    out += front;
   }
-  next_->push({token});
+  kept_ += at_end;
+  give_kept(count_);
+  next_->push({out, chunk.begins_token, chunk.ends_token});
 }
 
-void SpacedDecode::push_token(std::string_view token) {
-  if (!is_first_) next_->push({" "});
+void SpacedDecode::push(const DecodeChunk& chunk) {
+  if (chunk.begins_token && !is_first_) next_->push({" "});
   is_first_ = false;
-  next_->push({token});
+  next_->push(chunk);
 }
 
 }  // namespace seer::io

@@ -5,19 +5,28 @@
 
 #include "seer/io/tokenizer/decoder.h"
 #include "seer/io/tokenizer/metaspace.h"
-#include "seer/io/tokenizer/regex.h"
+#include "seer/io/tokenizer/replacement.h"
 
 namespace seer::io {
 
-// Byte-level tokens become bytes; what is not UTF-8 becomes U+FFFD. All tokens become one.
+// Byte-level tokens become bytes; what is not UTF-8 becomes U+FFFD. All tokens become one. A token with
+// a character that stands for no byte is left as it is.
 class ByteLevelDecode : public DecodeStep {
  public:
-  using DecodeStep::DecodeStep;
+  // `early`: a token that comes in pieces is given on before it is known whether all of its characters
+  // stand for bytes. `is_byte_level`: those that can, do.
+  ByteLevelDecode(DecodeStep* next, bool early, bool is_byte_level)
+      : DecodeStep(next), early_(early), is_byte_level_(is_byte_level) {}
   void push(const DecodeChunk& chunk) override;
   void finish() override;
 
  private:
+  enum class Reading { open, as_bytes, as_text };
+  void settle();
   void give(size_t size, bool ends);
+  bool early_, is_byte_level_;
+  Reading reading_ = Reading::open;
+  std::string token_;  // of a token in pieces, what is not settled
   std::string bytes_;  // the front of a character
   bool has_begun_ = false;
 };
@@ -33,57 +42,43 @@ class FuseDecode : public DecodeStep {
   bool has_begun_ = false;
 };
 
-// A step that needs whole tokens.
-class TokenStep : public DecodeStep {
+class ReplaceDecode : public DecodeStep {
  public:
-  using DecodeStep::DecodeStep;
+  ReplaceDecode(DecodeStep* next, Replacement replacement, const TextBudget& budget)
+      : DecodeStep(next), replacement_(std::move(replacement)), budget_(budget) {}
   void push(const DecodeChunk& chunk) override;
 
- protected:
-  virtual void push_token(std::string_view token) = 0;
-
  private:
-  std::string token_;
-};
-
-class ReplaceDecode : public TokenStep {
- public:
-  ReplaceDecode(DecodeStep* next, Regex pattern, std::string content)
-      : TokenStep(next), pattern_(std::move(pattern)), content_(std::move(content)) {}
-
- protected:
-  void push_token(std::string_view token) override;
-
- private:
-  Regex pattern_;
-  std::string content_;
+  Replacement replacement_;
+  const TextBudget& budget_;
+  PieceReplacement pieces_{replacement_};
+  size_t given_ = 0;
 };
 
 // Runs of byte tokens (<0xE2><0x82><0xAC>) become characters.
-class ByteFallbackDecode : public TokenStep {
+class ByteFallbackDecode : public DecodeStep {
  public:
-  ByteFallbackDecode(DecodeStep* next, bool early) : TokenStep(next), early_(early) {}
+  ByteFallbackDecode(DecodeStep* next, bool early) : DecodeStep(next), early_(early) {}
+  void push(const DecodeChunk& chunk) override;
   void finish() override;
 
- protected:
-  void push_token(std::string_view token) override;
-
  private:
+  void push_token(std::string_view token);
   void push_byte(char byte);
   void give(std::string_view text);
   void end_run();
   bool early_;
   bool has_run_ = false;  // byte tokens were given on, and the token that they make is open
   std::string bytes_;
+  std::string token_;  // the front of a token in pieces, as long as it may be that of a byte
+  bool is_passing_ = false;
 };
 
-class MetaspaceDecode : public TokenStep {
+class MetaspaceDecode : public DecodeStep {
  public:
   MetaspaceDecode(DecodeStep* next, const MetaspaceSettings& settings)
-      : TokenStep(next), settings_(settings) {}
-
- protected:
-  void push_token(std::string_view token) override;
+      : DecodeStep(next), settings_(settings) {}
+  void push(const DecodeChunk& chunk) override;
 
  private:
   MetaspaceSettings settings_;
@@ -103,26 +98,22 @@ class StripFrontDecode : public DecodeStep {
 };
 
 // The same at the end of each token.
-class StripBackDecode : public TokenStep {
+class StripBackDecode : public DecodeStep {
  public:
   StripBackDecode(DecodeStep* next, std::string content, int64_t count)
-      : TokenStep(next), content_(std::move(content)), count_(count) {}
-
- protected:
-  void push_token(std::string_view token) override;
+      : DecodeStep(next), content_(std::move(content)), count_(count) {}
+  void push(const DecodeChunk& chunk) override;
 
  private:
   std::string content_;
-  int64_t count_;
+  int64_t count_, kept_ = 0;  // kept: characters at the end of what came, to be dropped or given
 };
 
 // A space between tokens: what a tokenizer without a decoder does.
-class SpacedDecode : public TokenStep {
+class SpacedDecode : public DecodeStep {
  public:
-  using TokenStep::TokenStep;
-
- protected:
-  void push_token(std::string_view token) override;
+  using DecodeStep::DecodeStep;
+  void push(const DecodeChunk& chunk) override;
 
  private:
   bool is_first_ = true;

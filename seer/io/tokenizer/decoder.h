@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "seer/base/json.h"
+#include "seer/io/tokenizer/replacement.h"
+#include "seer/io/tokenizer/step_count.h"
 
 namespace seer::io {
 
@@ -33,12 +35,14 @@ class DecodeStep {
 
 class Decoder {
  public:
-  // No field: tokens with spaces between them. Error: a kind that is not supported (named, with list).
-  explicit Decoder(const std::optional<JsonNode>& field);
+  // No field: tokens with spaces between them. `is_byte_level`: the vocabulary has the characters that
+  // stand for bytes. Error: a kind that is not supported (named, with list); too many steps.
+  Decoder(const std::optional<JsonNode>& field, bool is_byte_level);
 
-  // One text in the making. `early`: the text of a complete character of byte tokens is given at once.
-  // Without it, a run of byte tokens that is not UTF-8 as a whole is all U+FFFD, as in the
-  // `tokenizers` library.
+  // One text in the making. `early`: text is given as soon as it can be told. Without it, what turns
+  // out to be broken is treated as a whole, as in the `tokenizers` library: a run of byte tokens that is
+  // not UTF-8 is all U+FFFD, a fused token with a character that stands for no byte stays as it is.
+  // Error: a token makes too much text.
   class Run {
    public:
     Run(const Decoder& decoder, bool early);
@@ -48,13 +52,22 @@ class Decoder {
     std::string take();
 
    private:
-    std::unique_ptr<std::string> text_;               // stays where it is when the run is moved
+    struct Shared {
+      std::string text;
+      TextBudget budget;
+    };
+    std::unique_ptr<Shared> shared_;                  // stays where it is when the run is moved
     std::vector<std::unique_ptr<DecodeStep>> steps_;  // last one first
   };
 
  private:
-  using MakeStep = std::function<std::unique_ptr<DecodeStep>(DecodeStep* next, bool early)>;
-  void read(const JsonNode& field);
+  struct How {
+    DecodeStep* next;
+    bool early;
+    const TextBudget& budget;
+  };
+  using MakeStep = std::function<std::unique_ptr<DecodeStep>(const How& how)>;
+  void read(const JsonNode& field, bool is_byte_level, StepCount& count);
   std::vector<MakeStep> makers_;
 };
 

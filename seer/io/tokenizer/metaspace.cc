@@ -4,14 +4,17 @@
 
 namespace seer::io {
 
+std::string read_character(const JsonNode& field) {
+  const std::string& text = field.string();
+  size_t length = 0;
+  if (!text.empty()) next_code_point(text, length);
+  if (length == 0 || length != text.size()) field.expected("one character");
+  return text;
+}
+
 MetaspaceSettings read_metaspace(const JsonNode& field) {
   MetaspaceSettings settings;
-  const JsonNode replacement = field.at("replacement");
-  settings.replacement = replacement.string();
-  size_t length = 0;
-  if (!settings.replacement.empty()) next_code_point(settings.replacement, length);
-  if (length == 0 || length != settings.replacement.size()) replacement.expected("one character");
-
+  settings.replacement = read_character(field.at("replacement"));
   const std::string scheme = field.string_or("prepend_scheme", "always");
   if (scheme == "always") {
     settings.prepend = MetaspaceSettings::Prepend::always;

@@ -14,6 +14,9 @@ struct MetaspaceSettings {
   bool split = true;
 };
 
+// A string of one character. Error: another one.
+std::string read_character(const JsonNode& field);
+
 MetaspaceSettings read_metaspace(const JsonNode& field);
 
 }  // namespace seer::io

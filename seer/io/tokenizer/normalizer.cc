@@ -3,7 +3,8 @@
 #include <vector>
 
 #include "seer/base/utf8.h"
-#include "seer/io/tokenizer/pattern.h"
+#include "seer/io/tokenizer/replacement.h"
+#include "seer/io/tokenizer/step_count.h"
 #include "seer/io/tokenizer/unicode_form.h"
 
 namespace seer::io {
@@ -12,54 +13,44 @@ namespace {
 
 constexpr const char* kNormalizers = "Sequence, NFC, NFD, NFKC, NFKD, Prepend, Replace, Strip";
 
-class SequenceNormalizer : public Normalizer {
- public:
-  explicit SequenceNormalizer(const JsonNode& list) {
-    for (size_t i = 0; i < list.array_size(); ++i) steps_.push_back(read_normalizer(list.at(i)));
-  }
-  void normalize(std::string& text) const override {
-    for (const auto& step : steps_) step->normalize(text);
-  }
-
- private:
-  std::vector<std::unique_ptr<const Normalizer>> steps_;
-};
-
-class FormNormalizer : public Normalizer {
+class FormNormalizer : public NormalizeStep {
  public:
   explicit FormNormalizer(UnicodeForm form) : form_(form) {}
-  void normalize(std::string& text) const override { to_unicode_form(text, form_); }
+  void apply(std::string& text, size_t) const override { to_unicode_form(text, form_); }
 
  private:
   UnicodeForm form_;
 };
 
-class PrependNormalizer : public Normalizer {
+class PrependNormalizer : public NormalizeStep {
  public:
-  explicit PrependNormalizer(std::string content) : content_(std::move(content)) {}
-  void normalize(std::string& text) const override {
-    if (!text.empty()) text.insert(0, content_);
+  explicit PrependNormalizer(const JsonNode& field)
+      : content_(field.at("prepend").string()), where_(field.where()) {}
+  void apply(std::string& text, size_t most) const override {
+    if (text.empty()) return;
+    check_growth(text.size() + content_.size() <= most, where_);
+    text.insert(0, content_);
   }
 
  private:
-  std::string content_;
+  std::string content_, where_;
 };
 
-class ReplaceNormalizer : public Normalizer {
+class ReplaceNormalizer : public NormalizeStep {
  public:
-  explicit ReplaceNormalizer(const JsonNode& field)
-      : pattern_(read_pattern(field.at("pattern"))), content_(field.at("content").string()) {}
-  void normalize(std::string& text) const override { text = replace_all(pattern_, text, content_); }
+  explicit ReplaceNormalizer(const JsonNode& field) : replacement_(field) {}
+  void apply(std::string& text, size_t most) const override {
+    text = replacement_.apply(text, most);
+  }
 
  private:
-  Regex pattern_;
-  std::string content_;
+  Replacement replacement_;
 };
 
-class StripNormalizer : public Normalizer {
+class StripNormalizer : public NormalizeStep {
  public:
   StripNormalizer(bool left, bool right) : left_(left), right_(right) {}
-  void normalize(std::string& text) const override {
+  void apply(std::string& text, size_t) const override {
     size_t begin = text.size(), end = 0;
     for (size_t pos = 0; pos < text.size();) {
       const size_t at = pos;
@@ -75,22 +66,45 @@ class StripNormalizer : public Normalizer {
   bool left_, right_;
 };
 
+using Steps = std::vector<std::unique_ptr<const NormalizeStep>>;
+
+// Appends the steps of `field`, Sequences flattened.
+void append_steps(const JsonNode& field, StepCount& count, Steps& steps) {
+  count.add(field);
+  const std::string& type = field.at("type").string();
+  if (type == "Sequence") {
+    const JsonNode list = field.at("normalizers");
+    for (size_t i = 0; i < list.array_size(); ++i) append_steps(list.at(i), count, steps);
+  } else if (type == "NFC") {
+    steps.push_back(std::make_unique<FormNormalizer>(UnicodeForm::nfc));
+  } else if (type == "NFD") {
+    steps.push_back(std::make_unique<FormNormalizer>(UnicodeForm::nfd));
+  } else if (type == "NFKC") {
+    steps.push_back(std::make_unique<FormNormalizer>(UnicodeForm::nfkc));
+  } else if (type == "NFKD") {
+    steps.push_back(std::make_unique<FormNormalizer>(UnicodeForm::nfkd));
+  } else if (type == "Prepend") {
+    steps.push_back(std::make_unique<PrependNormalizer>(field));
+  } else if (type == "Replace") {
+    steps.push_back(std::make_unique<ReplaceNormalizer>(field));
+  } else if (type == "Strip") {
+    steps.push_back(std::make_unique<StripNormalizer>(field.at("strip_left").boolean(),
+                                                      field.at("strip_right").boolean()));
+  } else {
+    field.unsupported("normalizer", type, kNormalizers);
+  }
+}
+
 }  // namespace
 
-std::unique_ptr<const Normalizer> read_normalizer(const JsonNode& field) {
-  const std::string& type = field.at("type").string();
-  if (type == "Sequence") return std::make_unique<SequenceNormalizer>(field.at("normalizers"));
-  if (type == "NFC") return std::make_unique<FormNormalizer>(UnicodeForm::nfc);
-  if (type == "NFD") return std::make_unique<FormNormalizer>(UnicodeForm::nfd);
-  if (type == "NFKC") return std::make_unique<FormNormalizer>(UnicodeForm::nfkc);
-  if (type == "NFKD") return std::make_unique<FormNormalizer>(UnicodeForm::nfkd);
-  if (type == "Prepend") return std::make_unique<PrependNormalizer>(field.at("prepend").string());
-  if (type == "Replace") return std::make_unique<ReplaceNormalizer>(field);
-  if (type == "Strip") {
-    return std::make_unique<StripNormalizer>(field.at("strip_left").boolean(),
-                                             field.at("strip_right").boolean());
-  }
-  field.unsupported("normalizer", type, kNormalizers);
+Normalizer::Normalizer(const std::optional<JsonNode>& field) {
+  StepCount count;
+  if (field) append_steps(*field, count, steps_);
+}
+
+void Normalizer::normalize(std::string& text) const {
+  const size_t most = TextBudget(text.size()).left_of(0);
+  for (const auto& step : steps_) step->apply(text, most);
 }
 
 }  // namespace seer::io

@@ -1,13 +1,17 @@
 #include "seer/io/tokenizer/pre_tokenizer.h"
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "seer/base/error.h"
+#include "seer/base/limits.h"
 #include "seer/io/tokenizer/byte_level.h"
 #include "seer/io/tokenizer/delimiter.h"
 #include "seer/io/tokenizer/metaspace.h"
-#include "seer/io/tokenizer/pattern.h"
+#include "seer/io/tokenizer/replacement.h"
+#include "seer/io/tokenizer/step_count.h"
 
 namespace seer::io {
 
@@ -120,12 +124,14 @@ std::unique_ptr<const PreTokenizer> read_split(const JsonNode& field) {
                                            field.boolean_or("invert", false));
 }
 
-// Appends the steps of `field`, Sequences flattened, and for each whether it is a ByteLevel.
-void append_steps(const JsonNode& field, std::vector<std::unique_ptr<const PreTokenizer>>& steps) {
+// Appends the steps of `field`, Sequences flattened.
+void append_steps(const JsonNode& field, StepCount& count,
+                  std::vector<std::unique_ptr<const PreTokenizer>>& steps) {
+  count.add(field);
   const std::string& type = field.at("type").string();
   if (type == "Sequence") {
     const JsonNode list = field.at("pretokenizers");
-    for (size_t i = 0; i < list.array_size(); ++i) append_steps(list.at(i), steps);
+    for (size_t i = 0; i < list.array_size(); ++i) append_steps(list.at(i), count, steps);
   } else if (type == "ByteLevel") {
     steps.push_back(std::make_unique<ByteLevelPreTokenizer>(field));
     steps.push_back(std::make_unique<ByteCharacters>());
@@ -147,7 +153,15 @@ void append_steps(const JsonNode& field, std::vector<std::unique_ptr<const PreTo
 
 PreTokenizerPlan read_pre_tokenizer(const JsonNode& field) {
   std::vector<std::unique_ptr<const PreTokenizer>> steps;
-  append_steps(field, steps);
+  StepCount count;
+  append_steps(field, count, steps);
+  // Each makes up to two bytes of one.
+  const auto growing = std::count_if(steps.begin(), steps.end(), [](const auto& step) {
+    return dynamic_cast<const ByteCharacters*>(step.get()) != nullptr;
+  });
+  SEER_CHECK(growing <= limits::kByteLevelSteps, field.where(), " has ", growing,
+             " steps of the type ByteLevel, at most ", limits::kByteLevelSteps,
+             " are read; the file is damaged or hostile");
   PreTokenizerPlan plan;
   if (!steps.empty() && dynamic_cast<const ByteCharacters*>(steps.back().get())) {
     steps.pop_back();

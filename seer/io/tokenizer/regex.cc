@@ -3,6 +3,8 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
+#include <algorithm>
+
 #include "seer/base/error.h"
 #include "seer/base/json.h"
 #include "seer/base/shown.h"
@@ -71,18 +73,41 @@ Regex::Regex(std::string_view pattern, const std::string& where, bool is_literal
   code_ = std::move(code);
 }
 
-std::optional<Match> Regex::find(std::string_view text, size_t begin) const {
+int Regex::match(std::string_view text, size_t begin, uint32_t options, Match* found) const {
   thread_local const Scratch scratch;
   const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
-  const int count = code_->has_jit ? pcre2_jit_match(code_->code, subject, text.size(), begin, 0,
-                                                     scratch.data, scratch.context)
-                                   : pcre2_match(code_->code, subject, text.size(), begin,
-                                                 PCRE2_NO_UTF_CHECK, scratch.data, scratch.context);
-  if (count == PCRE2_ERROR_NOMATCH) return std::nullopt;
-  SEER_CHECK(count >= 0, code_->where, ": the regular expression ", shown(code_->pattern),
-             " failed on a text of ", text.size(), " bytes: ", reason_of(count));
+  const int count = code_->has_jit && options == 0
+                        ? pcre2_jit_match(code_->code, subject, text.size(), begin, 0, scratch.data,
+                                          scratch.context)
+                        : pcre2_match(code_->code, subject, text.size(), begin,
+                                      PCRE2_NO_UTF_CHECK | options, scratch.data, scratch.context);
+  if (count == PCRE2_ERROR_NOMATCH) return count;
+  SEER_CHECK(count >= 0 || count == PCRE2_ERROR_PARTIAL, code_->where, ": the regular expression ",
+             shown(code_->pattern), " failed on a text of ", text.size(),
+             " bytes: ", reason_of(count));
   const PCRE2_SIZE* offsets = pcre2_get_ovector_pointer(scratch.data);
-  return Match{offsets[0], offsets[1]};
+  *found = {offsets[0], offsets[1]};
+  return count;
+}
+
+std::optional<Match> Regex::find(std::string_view text, size_t begin) const {
+  Match found;
+  return match(text, begin, 0, &found) >= 0 ? std::optional(found) : std::nullopt;
+}
+
+std::optional<Match> Regex::find_settled(std::string_view text, size_t begin,
+                                         size_t* settled) const {
+  Match found;
+  const int count = match(text, begin, PCRE2_PARTIAL_HARD, &found);
+  if (count >= 0) return found;
+  *settled = count == PCRE2_ERROR_PARTIAL ? found.begin : text.size();
+  return std::nullopt;
+}
+
+size_t Regex::looks_back() const {
+  uint32_t characters = 0;
+  pcre2_pattern_info(code_->code, PCRE2_INFO_MAXLOOKBEHIND, &characters);
+  return std::max<size_t>(characters, 1);  // ^ looks at one, which is not counted
 }
 
 }  // namespace seer::io

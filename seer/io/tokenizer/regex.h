@@ -2,6 +2,7 @@
 // Regular expressions as tokenizer.json has them (Oniguruma's dialect), run by PCRE2 with JIT.
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -24,6 +25,12 @@ class Regex {
   // of the matcher was reached.
   std::optional<Match> find(std::string_view text, size_t begin) const;
 
+  // The same in a text of which more may follow: a match that more text could change does not count, and
+  // `settled` is the place up to which nothing else is open either.
+  std::optional<Match> find_settled(std::string_view text, size_t begin, size_t* settled) const;
+  // How many characters before a match the pattern may look at.
+  size_t looks_back() const;
+
   // Calls take(Match) for all matches from left to right; an empty one directly behind a match is left
   // out (as the `tokenizers` library does).
   template <class Take>
@@ -31,12 +38,20 @@ class Regex {
 
  private:
   struct Code;
+  int match(std::string_view text, size_t begin, uint32_t options, Match* found) const;
   Regex(std::string_view pattern, const std::string& where, bool is_literal);
   std::shared_ptr<const Code> code_;
 };
 
 // The pattern in PCRE2's dialect; exposed for its test. Error: a construct whose meaning differs.
 std::string translate_regex(std::string_view pattern, const std::string& where);
+
+// Where to search on behind an empty match that was left out, or the same would come for ever.
+inline size_t next_search(std::string_view text, size_t from) {
+  ++from;
+  while (from < text.size() && (static_cast<unsigned char>(text[from]) & 0xC0) == 0x80) ++from;
+  return from;
+}
 
 template <class Take>
 void Regex::for_each(std::string_view text, const Take& take) const {
@@ -46,9 +61,7 @@ void Regex::for_each(std::string_view text, const Take& take) const {
     const std::optional<Match> match = find(text, from);
     if (!match) return;
     if (match->begin == match->end && last_end == match->end) {
-      // Step over one character, or the same empty match would come for ever.
-      ++from;
-      while (from < text.size() && (static_cast<unsigned char>(text[from]) & 0xC0) == 0x80) ++from;
+      from = next_search(text, from);
       continue;
     }
     from = match->end;

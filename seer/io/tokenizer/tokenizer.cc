@@ -13,11 +13,6 @@ namespace seer::io {
 
 namespace {
 
-std::unique_ptr<const Normalizer> normalizer_of(const JsonNode& root) {
-  const auto node = root.find("normalizer");
-  return node ? read_normalizer(*node) : nullptr;
-}
-
 PreTokenizerPlan pre_tokenizer_of(const JsonNode& root) {
   const auto node = root.find("pre_tokenizer");
   return node ? read_pre_tokenizer(*node) : PreTokenizerPlan{};
@@ -32,22 +27,21 @@ PostProcessor post_processor_of(const JsonNode& root) {
 
 Tokenizer::State::State(const JsonNode& root, TokenizerConfig config_read)
     : config(std::move(config_read)),
-      normalizer(normalizer_of(root)),
+      normalizer(root.find("normalizer")),
       pre_tokenizer(pre_tokenizer_of(root)),
       bpe(root.at("model"), pre_tokenizer.is_byte_level),
-      added(root.find("added_tokens"), bpe.vocabulary(), normalizer.get()),
+      added(root.find("added_tokens"), config, bpe.vocabulary(), normalizer),
       post_processor(post_processor_of(root)),
-      decoder(root.find("decoder")) {
+      decoder(root.find("decoder"), pre_tokenizer.is_byte_level) {
   const auto id_of = [&](const char* key) -> std::optional<int32_t> {
     const auto it = config.special.find(key);
-    if (it == config.special.end()) return std::nullopt;
-    const auto id = token_id(it->second);
-    SEER_CHECK(id, "tokenizer_config.json names the ", key, " ", shown(it->second), ", which ",
-               root.where(), " does not have");
-    return id;
+    return it == config.special.end() ? std::nullopt : token_id(it->second.content);
   };
   bos = id_of("bos_token");
   eos = id_of("eos_token");
+  if (!eos && config.eos_id && token_text(static_cast<int32_t>(*config.eos_id), false)) {
+    eos = static_cast<int32_t>(*config.eos_id);
+  }
 }
 
 std::optional<int32_t> Tokenizer::State::token_id(std::string_view token) const {
@@ -56,8 +50,9 @@ std::optional<int32_t> Tokenizer::State::token_id(std::string_view token) const 
 }
 
 const std::string* Tokenizer::State::token_text(int32_t id, bool skip_special) const {
+  // As in the `tokenizers` library, a special token that its normalization changes is not left out.
   const AddedToken* token = added.find(int64_t{id});
-  const std::string* text = token ? &token->content : bpe.vocabulary().token(id);
+  const std::string* text = token ? &token->text : bpe.vocabulary().token(id);
   return text && skip_special && added.is_special(*text) ? nullptr : text;
 }
 
@@ -92,9 +87,9 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool special) cons
     if (token) return ids.push_back(token->id);
     std::string normalized;
     std::string_view part = raw;
-    if (s.normalizer) {
+    if (!s.normalizer.changes_nothing()) {
       normalized = raw;
-      s.normalizer->normalize(normalized);
+      s.normalizer.normalize(normalized);
       part = normalized;
     }
     s.added.split(part, true, [&](std::string_view words, const AddedToken* inner) {
@@ -119,8 +114,7 @@ std::string Tokenizer::decode(const std::vector<int32_t>& ids, bool skip_special
 }
 
 int64_t Tokenizer::vocab_size() const {
-  return static_cast<int64_t>(state_->bpe.vocabulary().size()) +
-         state_->added.num_beyond_vocabulary();
+  return state_->added.num_ids();
 }
 
 std::optional<int32_t> Tokenizer::token_id(std::string_view token) const {
@@ -154,10 +148,11 @@ std::string Tokenizer::apply_chat_template(const std::vector<Message>& messages,
   context["tools"] = jinja::Value::none();
   context["documents"] = jinja::Value::none();
   context["add_generation_prompt"] = add_generation_prompt;
-  for (const auto& [key, token] : config.special) context[key] = token;
+  for (const auto& [key, token] : config.special) context[key] = token.content;
   if (!config.additional.empty()) {
-    context["additional_special_tokens"] = jinja::Value::list(
-        std::vector<jinja::Value>(config.additional.begin(), config.additional.end()));
+    std::vector<jinja::Value> tokens;
+    for (const AddedToken& token : config.additional) tokens.push_back(token.content);
+    context["additional_special_tokens"] = jinja::Value::list(std::move(tokens));
   }
   return jinja::render(*config.chat_template, config.chat_template_name, context);
 }

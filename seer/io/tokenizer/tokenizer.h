@@ -14,9 +14,10 @@ namespace seer::io {
 
 class Tokenizer {
  public:
-  // From a folder with tokenizer.json and, where they are there, tokenizer_config.json and
-  // chat_template.jinja. Truncation and padding in tokenizer.json are not applied. Error: missing file,
-  // not JSON, a model, normalizer or pre-tokenizer that is not supported (named, with the list).
+  // From a folder with tokenizer.json and, where they are there, the files beside it that name special
+  // tokens and the chat template (tokenizer_config.h says which and in which order). Truncation and
+  // padding in tokenizer.json are not applied. Error: missing file, not JSON, a model, normalizer or
+  // pre-tokenizer that is not supported (named, with the list), a limit of seer/base/limits.h.
   static Tokenizer load(const std::filesystem::path& folder);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
@@ -29,9 +30,10 @@ class Tokenizer {
   // Ids that no token has are left out (models round their vocabulary up).
   std::string decode(const std::vector<int32_t>& ids, bool skip_special) const;
 
-  int64_t vocab_size() const;  // added tokens included
+  int64_t vocab_size() const;  // the largest id and 1; not all below need to have a token
   std::optional<int32_t> token_id(std::string_view token) const;
-  std::optional<int32_t> bos_id() const;  // of tokenizer_config.json
+  std::optional<int32_t> bos_id() const;
+  // Where no file names an eos_token: the first of generation_config.json or config.json.
   std::optional<int32_t> eos_id() const;
 
   bool has_chat_template() const;
@@ -50,9 +52,12 @@ class Tokenizer {
   std::unique_ptr<State> state_;
 };
 
-// Text that comes id by id: gives back what is complete, keeps the bytes of a character that is not.
-// All pieces joined are decode() of all ids, but for one case: of byte tokens (<0xE2>) that form a
-// character and then broken bytes, the character stays here, where decode() replaces the whole run.
+// Text that comes id by id: gives back what is complete, keeps what a later token may change: the bytes
+// of a character, the beginning of a text that a decoder replaces. All pieces joined are decode() of all
+// ids, but for what only the end of a text could tell. Of byte tokens (<0xE2>) that form a character and
+// then broken bytes, the character stays here, where decode() replaces the whole run. A decoder that
+// fuses tokens before it reads bytes leaves them all alone in decode() where one character stands for no
+// byte; here those that came before it are read.
 class StreamDecoder {
  public:
   // `tokenizer` must outlive it.

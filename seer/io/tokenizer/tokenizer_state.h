@@ -24,7 +24,7 @@ struct Tokenizer::State {
   std::optional<int32_t> token_id(std::string_view token) const;
 
   TokenizerConfig config;
-  std::unique_ptr<const Normalizer> normalizer;  // may be null
+  Normalizer normalizer;
   PreTokenizerPlan pre_tokenizer;
   Bpe bpe;
   AddedTokens added;

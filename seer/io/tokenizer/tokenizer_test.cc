@@ -140,8 +140,118 @@ TEST_F(TokenizerTest, SpecialTokensOfTheConfig) {
   EXPECT_EQ(tokenizer.bos_id(), 6);
   EXPECT_EQ(tokenizer.eos_id(), std::nullopt);
   EXPECT_FALSE(tokenizer.has_chat_template());
-  EXPECT_THAT(error_of(small(), {{"eos_token", "<none>"}}), HasSubstr("<none>"));
+  EXPECT_EQ(load(small(), {{"eos_token", "<none>"}}).eos_id(), 8) << "the next id, as transformers";
   EXPECT_THAT(error_of(small(), {{"eos_token", 5}}), HasSubstr("eos_token"));
+}
+
+// The layout of o200k vocabularies, as in Phi-4-mini: special tokens behind holes, more behind those.
+TEST_F(TokenizerTest, IdsOfAddedTokensAreThoseOfTheFile) {
+  json tokenizer = small();
+  tokenizer["model"]["vocab"]["<end>"] = 9;
+  const auto token = [](int id, const char* content) {
+    return json{{"id", id}, {"content", content}, {"special", true}};
+  };
+  tokenizer["added_tokens"] = {token(9, "<end>"), token(12, "<user>"), token(10, "<s>")};
+  const Tokenizer made = load(tokenizer, {{"pad_token", "<new>"}});
+  EXPECT_THAT(made.encode("<user>a<end><s><new>", false), ElementsAre(12, 0, 9, 10, 13));
+  EXPECT_EQ(made.decode({12, 11, 7, 0, 10}, false), "<user>a<s>");
+  EXPECT_EQ(made.vocab_size(), 14);
+}
+
+TEST_F(TokenizerTest, FilesBesideThatContradict) {
+  const auto decoder = [](const char* id, const char* content) {
+    return json{{"added_tokens_decoder", {{id, {{"content", content}}}}}};
+  };
+  EXPECT_EQ(load(small(), decoder("11", "<new>")).token_id("<new>"), 11);
+  EXPECT_EQ(load(small(), decoder("11", "<s>")).token_id("<s>"), 6);
+  EXPECT_THAT(error_of(small(), decoder("0", "<new>")), HasSubstr("has it"));
+  EXPECT_THAT(error_of(small(), decoder("x1", "<new>")), HasSubstr("\"x1\""));
+  EXPECT_THAT(error_of(small(), decoder("-1", "<new>")), HasSubstr("\"-1\""));
+  EXPECT_THAT(error_of(small(), {{"added_tokens_decoder", json::array()}}), HasSubstr("an object"));
+}
+
+TEST_F(TokenizerTest, LongChainsAreRefused) {
+  const json strip = {{"type", "Strip"}, {"content", "a"}, {"start", 1}, {"stop", 1}};
+  const json split = {{"type", "Digits"}, {"individual_digits", false}};
+  const std::tuple<const char*, const char*, json> chains[] = {
+      {"decoder", "decoders", strip},
+      {"normalizer", "normalizers", {{"type", "NFC"}}},
+      {"pre_tokenizer", "pretokenizers", split},
+      {"post_processor", "processors", {{"type", "ByteLevel"}}}};
+  for (const auto& [field, list, step] : chains) {
+    SCOPED_TRACE(field);
+    json tokenizer = small(), nested = step;
+    tokenizer[field] = {{"type", "Sequence"}, {list, std::vector<json>(16'000, step)}};
+    EXPECT_THAT(error_of(tokenizer), AllOf(HasSubstr(field), HasSubstr("step 65")));
+    for (int i = 0; i < 70; ++i) nested = {{"type", "Sequence"}, {list, {nested}}};
+    tokenizer[field] = nested;
+    EXPECT_THAT(error_of(tokenizer), AllOf(HasSubstr(field), HasSubstr("step 65")));
+  }
+  json tokenizer = small();
+  const json bytes = tokenizer["pre_tokenizer"];
+  tokenizer["pre_tokenizer"] = {{"type", "Sequence"},
+                                {"pretokenizers", std::vector<json>(40, bytes)}};
+  EXPECT_THAT(error_of(tokenizer), HasSubstr("ByteLevel"));
+}
+
+TEST_F(TokenizerTest, TextsThatGrowWithoutEndAreRefused) {
+  const json twice = {{"type", "Replace"}, {"pattern", {{"Regex", "."}}}, {"content", "bb"}};
+  const std::vector<json> chain(60, twice);
+  const auto says = ::testing::ThrowsMessage<Error>(HasSubstr("times as much text"));
+  json tokenizer = small();
+  tokenizer["normalizer"] = {{"type", "Sequence"}, {"normalizers", chain}};
+  EXPECT_THAT([&] { load(tokenizer).encode("abc", false); }, says);
+  for (const bool fused : {false, true}) {
+    tokenizer = small();
+    auto steps = chain;
+    if (fused) steps.insert(steps.begin(), json{{"type", "Fuse"}});
+    tokenizer["decoder"] = {{"type", "Sequence"}, {"decoders", steps}};
+    const Tokenizer made = load(tokenizer);
+    EXPECT_THAT([&] { made.decode({0, 1, 2}, false); }, says);
+    StreamDecoder stream(made, false);
+    EXPECT_THAT([&] { stream.push(0); }, says);
+  }
+  tokenizer = small();
+  tokenizer["added_tokens"].push_back({{"id", 8}, {"content", std::string(2000, 'x')}});
+  EXPECT_THAT(error_of(tokenizer), HasSubstr("1024 bytes"));
+}
+
+// Text of a decoder's steps, given token by token.
+class FusedStream : public TokenizerTest {
+ protected:
+  std::vector<std::string> pieces_of(const std::vector<json>& steps, const Ids& ids) {
+    json tokenizer = pieces();
+    tokenizer["decoder"] = {{"type", "Sequence"}, {"decoders", steps}};
+    const Tokenizer made = load(tokenizer);
+    StreamDecoder stream(made, false);
+    std::vector<std::string> out;
+    std::string all;
+    for (const int32_t id : ids) all += out.emplace_back(stream.push(id));
+    all += out.emplace_back(stream.finish());
+    EXPECT_EQ(all, made.decode(ids, false));
+    return out;
+  }
+  static json replace(const char* kind, const char* pattern, const char* content) {
+    return {{"type", "Replace"}, {"pattern", {{kind, pattern}}}, {"content", content}};
+  }
+  const json fuse_ = {{"type", "Fuse"}};
+};
+
+TEST_F(FusedStream, GivesWhatIsSettled) {
+  const Ids ids = {4, 3, 2, 2, 3, 1, 3};  // ▁a b a a b ▁ b
+  EXPECT_THAT(pieces_of({fuse_, replace("String", "▁", " ")}, ids),
+              ElementsAre(" a", "b", "a", "a", "b", " ", "b", ""));
+  EXPECT_THAT(pieces_of({fuse_, replace("String", "aab", "<>"), replace("String", "▁", " ")}, ids),
+              ElementsAre(" ", "ab", "", "", "<>", " ", "b", ""));
+  EXPECT_THAT(pieces_of({fuse_, replace("Regex", "a+", "x")}, ids),
+              ElementsAre("▁", "xb", "", "", "xb", "▁", "b", ""));
+  EXPECT_THAT(pieces_of({fuse_, replace("Regex", "(?<=b)a|b$", "x")}, ids),
+              ElementsAre("▁a", "", "bx", "a", "", "b▁", "", "x"));
+  const json strip = {{"type", "Strip"}, {"content", "b"}, {"start", 0}, {"stop", 2}};
+  EXPECT_THAT(pieces_of({fuse_, strip}, {2, 3, 3, 3, 2, 3}),
+              ElementsAre("a", "", "", "b", "bba", "", ""));
+  EXPECT_THAT(pieces_of({fuse_, replace("String", "▁", " "), {{"type", "ByteLevel"}}}, ids),
+              ElementsAre(" a", "b", "a", "a", "b", " ", "b", ""));
 }
 
 TEST_F(TokenizerTest, ManyThreadsAgree) {
@@ -242,11 +352,13 @@ INSTANTIATE_TEST_SUITE_P(
         Change{R"({"decoder": {"type": "WordPiece"}})", "WordPiece"},
         Change{R"({"decoder": {"type": "Strip", "content": "", "start": 1, "stop": 0}})",
                "content"},
-        Change{R"({"added_tokens": [{"id": 9, "content": "<s>"}]})", "want 6"},
+        Change{R"({"added_tokens": [{"id": 3, "content": "<s>"}]})", "has it"},
+        Change{R"({"added_tokens": [{"id": 6, "content": "x"}, {"id": 6, "content": "y"}]})",
+               "has it"},
         Change{R"({"added_tokens": [{"id": 3, "content": "a"}]})", "want 0"},
         Change{R"({"added_tokens": [{"id": 6, "content": ""}]})", "not empty"},
         Change{R"({"added_tokens": [{"id": 6, "content": "x"}, {"id": 7, "content": "x"}]})",
-               "once"}));
+               "before"}));
 
 TEST_F(TokenizerTest, DamagedFilesNeverCrash) {
   const std::string whole = small().dump(), other = pieces().dump();
