@@ -19,6 +19,7 @@ int distill(int argc, char** argv, int first) {
   LoopArgs loop;
   train::DistillSettings s;
   double heartbeat = std::chrono::duration<double>(train::Ranks::kSilence).count();
+  int64_t warmup = -1;
   Args args("distill",
             "Trains a model's gates on its own attention maps; the model stays as it is. With "
             "several GPUs or machines: torchrun --no-python seer distill ...");
@@ -40,8 +41,8 @@ int distill(int argc, char** argv, int first) {
            "share of the first block rows without loss; -1: 1/4 for kl, 0 for mse");
   args.add("loss-scale", s.loss_scale, above(0, 1e9), "factor of the loss summed over layers");
   args.add("learning-rate", s.learning_rate, above(0, 100), "largest learning rate of AdamW");
-  args.add("warmup", s.schedule.warmup, range(0, limits::kSteps),
-           "steps of warm-up, then cosine to 0");
+  args.add("warmup", warmup, or_automatic(range(0, limits::kSteps), -1),
+           "steps of warm-up, then cosine to 0; -1: 20, at most a sixth of all");
   args.add("weight-decay", s.adamw.weight_decay, range(0, 100), "of AdamW, decoupled");
   args.add("seed", s.seed, at_least(0), "of the gates' first weights and the order of the data");
   args.group("Several processes");
@@ -54,6 +55,7 @@ int distill(int argc, char** argv, int first) {
     }
   });
   if (!args.parse(argc, argv, first)) return 0;
+  if (warmup != -1) s.schedule.warmup = warmup;
   data.fill(s.data);
   s.gate = gate.config;
   model_args.block = gate.config.block_size;

@@ -49,6 +49,7 @@ int pretrain(int argc, char** argv, int first) {
     lengths.push_back(stage.length);
     if (stage.until < 1) stage_ends.push_back(stage.until);
   }
+  int64_t warmup = -1;
   Allowed share = above(0, 1);
   share.without_most = true;
   Args args("pretrain", "Trains a small language model from scratch: bf16 on a GPU, f32 on a CPU.");
@@ -81,7 +82,8 @@ int pretrain(int argc, char** argv, int first) {
            "of Muon: matrices of the layers");
   args.add("other-learning-rate", s.other_learning_rate, above(0, 100),
            "of AdamW: embedding and norms");
-  args.add("warmup", s.schedule.warmup, range(0, limits::kSteps), "steps of warm-up");
+  args.add("warmup", warmup, or_automatic(range(0, limits::kSteps), -1),
+           "steps of warm-up; -1: 100, at most a sixth of all");
   args.add("constant-share", s.schedule.constant_share, range(0, 1),
            "share of the steps after which the learning rate falls");
   args.add("final-share", s.schedule.floor, range(0, 1), "share of the learning rate at the end");
@@ -98,6 +100,7 @@ int pretrain(int argc, char** argv, int first) {
   });
   if (!args.parse(argc, argv, first)) return 0;
   set_threads(model.threads);
+  if (warmup != -1) s.schedule.warmup = warmup;
   data.fill(s.data);
   s.data.threads = model.threads;
   s.loop.out = loop.out;

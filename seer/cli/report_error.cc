@@ -17,6 +17,7 @@
 
 #include "seer/base/error.h"
 #include "seer/base/first_line.h"
+#include "seer/base/interrupt.h"
 #include "seer/base/limits.h"
 #include "seer/base/shown.h"
 
@@ -93,6 +94,12 @@ bool open_on_null(int fd, int mode) {
 int report_error() {
   try {
     throw;
+  } catch (const Interrupted& e) {
+    const std::string text = e.what();
+    if (!text.empty()) {
+      std::fprintf(stderr, "seer: %s\n", one_line(text, limits::kMessageLength).c_str());
+    }
+    return 128 + e.signal;
   } catch (const UsageError& e) {
     return print(joined(e.what()), nullptr, 2);
   } catch (const Error& e) {

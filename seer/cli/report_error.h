@@ -4,7 +4,7 @@
 namespace seer::cli {
 
 // Within a catch block: writes the exception on one line of standard error and returns the exit status,
-// 2 for wrong usage, else 1. Whatever the text holds, it is made fit for a terminal. With
+// 2 for wrong usage, 128 and the signal's number for work that a signal stopped, else 1. Whatever the text holds, it is made fit for a terminal. With
 // SEER_LOG=debug torch's call stack follows.
 int report_error();
 

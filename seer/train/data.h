@@ -29,6 +29,9 @@ struct DataSettings {
   bool show_progress = true;
 };
 
+// UsageError where a value is outside of its range.
+void check(const DataSettings& settings);
+
 // A file's documents as one stream of tokens, [BOS] text EOS for each, in the order of the file or
 // in one drawn for an epoch. BOS where the tokenizer has one; no text is copied until it is asked
 // for.

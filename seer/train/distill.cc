@@ -7,6 +7,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <optional>
 
@@ -16,6 +17,7 @@
 #include "seer/models/gate.h"
 #include "seer/torch/ops.h"
 #include "seer/torch/stopwatch.h"
+#include "seer/train/run_folder.h"
 #include "seer/train/synthetic.h"
 #include "seer/train/validation.h"
 
@@ -52,6 +54,14 @@ io::GateConfig resolved(io::GateConfig gate, const models::Decoder& model) {
   return gate;
 }
 
+std::vector<std::string> result_files() {
+  return {io::gate_weights_path("").filename().string(), "config.json"};
+}
+
+double bytes_of(const at::Tensor& tensor) {
+  return tensor.defined() ? static_cast<double>(tensor.nbytes()) : 0;
+}
+
 class Distillation : public Task {
  public:
   Distillation(const models::Decoder& model, const io::Tokenizer& tokenizer, Mixture train,
@@ -66,14 +76,6 @@ class Distillation : public Task {
         gates_(models::Gates::create(resolved(settings.gate, model), model, settings.seed)),
         attention_time_(model.device()),
         gate_time_(model.device()) {
-    SEER_CHECK(settings.loss == "kl" || settings.loss == "mse", "the loss is \"", settings.loss,
-               "\", want \"kl\" or \"mse\"");
-    SEER_CHECK(settings.sequences > 0 && settings.micro_batch > 0,
-               "sequences per step and at once ", "are ", settings.sequences, " and ",
-               settings.micro_batch, ", want 1 or more");
-    SEER_CHECK(!settings.states_on_host || model.is_streamed(),
-               "hidden states wait in host memory only where layers are streamed: add --stream, or "
-               "leave out --states-on-host");
     check_held_out(held_out());
     skip_ = settings.skip >= 0 ? settings.skip : settings.loss == "kl" ? 0.25 : 0;
     for (auto& layer : gates_.layers()) {
@@ -99,7 +101,7 @@ class Distillation : public Task {
 
   json settings() const override {
     const auto& [beta1, beta2, eps, decay] = settings_.adamw;
-    const auto& [form, warmup, constant_share, floor] = settings_.schedule;
+    const Schedule& schedule = settings_.schedule;
     const auto& gate = gates_.config();
     return {{"model", model_.config().raw},
             {"weights", hash_of_weights(model_)},
@@ -116,15 +118,15 @@ class Distillation : public Task {
             {"loss_scale", settings_.loss_scale},
             {"learning_rate", settings_.learning_rate},
             {"adamw", {beta1, beta2, eps, decay}},
-            {"schedule", {static_cast<int>(form), warmup, constant_share, floor}},
+            {"schedule",
+             {static_cast<int>(schedule.form), warmup_steps(schedule, settings_.loop.steps),
+              schedule.constant_share, schedule.floor}},
             {"seed", settings_.seed},
             {"dtype", c10::toString(model_.dtype())},
             {"device", model_.device().is_cuda() ? "cuda" : "cpu"}};
   }
 
-  std::vector<std::string> files() const override {
-    return {io::gate_weights_path("").filename().string(), "config.json"};
-  }
+  std::vector<std::string> files() const override { return result_files(); }
 
   int64_t micro_batches(int64_t) const override {
     return model_.is_streamed() ? std::min(num_batches(), num_ranks()) : num_batches();
@@ -133,6 +135,32 @@ class Distillation : public Task {
   std::vector<std::string> metrics() const override {
     if (settings_.loss == "kl") return {"loss", "kl_per_row"};
     return {"loss"};
+  }
+
+  Plan plan() const override {
+    const io::ModelConfig& model = model_.config();
+    const auto batches = static_cast<double>(model_.is_streamed() ? num_batches() : 1),
+               tokens = static_cast<double>(settings_.micro_batch * settings_.length),
+               element = static_cast<double>(model_.weights().embedding.element_size());
+    const double hidden = model.hidden_size, q = double(model.num_heads) * model.head_dim,
+                 kv = double(model.num_kv_heads) * model.head_dim;
+    const double blocks = std::ceil(static_cast<double>(settings_.length) /
+                                    static_cast<double>(settings_.gate.block_size));
+    Plan plan;
+    plan.step = message(settings_.sequences, settings_.sequences == 1 ? " sequence" : " sequences",
+                        " of ", settings_.length, " tokens");
+    plan.weights = model_bytes();
+    for (const auto& layer : gates_.layers()) {  // with gradient and two moments
+      plan.trained += 4 * (bytes_of(layer.q) + bytes_of(layer.k));
+    }
+    // The states of all batches that wait, and what a layer makes: its attention, or its MLP, which
+    // takes some tokens at a time.
+    plan.activations = element * (tokens * hidden * (batches + 2) +
+                                  std::max(tokens * (2 * q + 2 * kv),
+                                           std::min(tokens, 8192.0) * 3 * model.intermediate_size));
+    // Map, scores, their gradient and softmax, f32.
+    plan.maps = 4 * 4.0 * model.num_heads * blocks * blocks * double(settings_.micro_batch);
+    return plan;
   }
 
   at::Tensor backward(int64_t step, int64_t micro_batch, const Complete& complete) override {
@@ -169,6 +197,17 @@ class Distillation : public Task {
     int64_t count;
     double share;
   };
+
+  // On the device: two layers at a time where they are streamed.
+  double model_bytes() const {
+    models::ModelWeights weights = model_.weights();
+    double layers = 0, all = 0;
+    for (const auto& [name, weight] : models::named_weights(weights)) {
+      all += bytes_of(*weight);
+      if (name.find(".layers.") != std::string::npos) layers += bytes_of(*weight);
+    }
+    return model_.is_streamed() ? all - layers + 2 * layers / model_.config().num_layers : all;
+  }
 
   HeldOut held_out() const { return {valid_, settings_.length, settings_.valid_sequences}; }
   int64_t num_ranks() const { return settings_.loop.ranks ? settings_.loop.ranks->size() : 1; }
@@ -223,6 +262,8 @@ class Distillation : public Task {
         pass.x = pass.x.to(device, /*non_blocking=*/true);
         model_.run_layer(layer, pass, attention);
         if (waits_on_host(batches)) pass.x = on_host(b, pass.x);
+        const auto all = static_cast<int64_t>(batches.size());
+        passed(layer * all + static_cast<int64_t>(b) + 1, model_.config().num_layers * all);
       }
     }
     SEER_CHECK(layers > 0, "every layer of the model has a sliding window shorter than ",
@@ -283,6 +324,18 @@ class Distillation : public Task {
   torch_ops::Stopwatch attention_time_, gate_time_;
 };
 
+// What can be refused before any text is read.
+void check_before(const models::Decoder& model, const DistillSettings& settings) {
+  check(settings);
+  settings.gate.check(model.config().head_dim);
+  SEER_CHECK(!settings.states_on_host || model.is_streamed(),
+             "hidden states wait in host memory only where layers are streamed: add --stream, or "
+             "leave out --states-on-host");
+  if (!settings.loop.ranks || settings.loop.ranks->is_first()) {
+    check_run_folder(settings.loop.out, "distill", result_files());
+  }
+}
+
 DistillResult distill_on(const models::Decoder& model, const io::Tokenizer& tokenizer,
                          Mixture train, const DistillSettings& settings) {
   Mixture valid;
@@ -294,7 +347,10 @@ DistillResult distill_on(const models::Decoder& model, const io::Tokenizer& toke
   Distillation task(model, tokenizer, std::move(train), std::move(valid), settings);
   DistillResult result{run(task, settings.loop)};
   result.skipped_documents = skipped_documents;
-  if (!settings.loop.ranks || settings.loop.ranks->is_first()) task.save(settings.loop.out);
+  if (!settings.loop.ranks || settings.loop.ranks->is_first()) {
+    task.save(settings.loop.out);
+    models::Gates::load(settings.loop.out, model);  // what was written is what was meant
+  }
   result.attention_seconds = task.attention_seconds();
   result.gate_seconds = task.gate_seconds();
   return result;
@@ -304,6 +360,7 @@ DistillResult distill_on(const models::Decoder& model, const io::Tokenizer& toke
 
 DistillResult distill(const models::Decoder& model, const io::Tokenizer& tokenizer,
                       const DistillSettings& settings) {
+  check_before(model, settings);
   return distill_on(model, tokenizer,
                     open_mixture(settings.data.train, settings.data, tokenizer, settings.tokenizer,
                                  model.config().vocab_size),
@@ -312,6 +369,7 @@ DistillResult distill(const models::Decoder& model, const io::Tokenizer& tokeniz
 
 DistillResult distill(const models::Decoder& model, std::vector<int32_t> tokens,
                       const io::Tokenizer& tokenizer, const DistillSettings& settings) {
+  check_before(model, settings);
   auto file = std::make_shared<const TokenFile>(std::move(tokens), "the text");
   return distill_on(model, tokenizer, single_mixture(std::move(file), tokenizer), settings);
 }

@@ -35,10 +35,13 @@ struct DistillSettings {
   double loss_scale = 10;  // of the sum over layers
   double learning_rate = 1e-3;
   AdamW adamw;
-  Schedule schedule{Schedule::Form::cosine, 20, 0, 0};
+  Schedule schedule;     // cosine to 0
   uint64_t seed = 1;     // of the gates' first weights and of the order of the data
   bool profile = false;  // fill in DistillResult's times
 };
+
+// UsageError where a value is outside of its range, or nothing would be trained.
+void check(const DistillSettings& settings);
 
 struct DistillResult : RunResult {
   // With DistillSettings::profile, of this process's part of the run, on the model's device: dense

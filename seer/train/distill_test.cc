@@ -177,7 +177,7 @@ TEST_F(Distill, WrongSettingsAreNamed) {
   const auto model = test_model();
   DistillSettings wrong = distill_settings(folder, "a");
   wrong.loss = "l1";
-  EXPECT_THAT(error_of(model, wrong), HasSubstr("the loss is \"l1\""));
+  EXPECT_THAT(error_of(model, wrong), HasSubstr("loss is \"l1\""));
   wrong = distill_settings(folder, "a");
   wrong.length = 1 << 20;
   EXPECT_THAT(error_of(model, wrong), HasSubstr("fewer than one window"));

@@ -14,10 +14,13 @@
 
 #include <chrono>
 #include <cmath>
+#include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 
 #include "seer/base/error.h"
+#include "seer/base/interrupt.h"
 #include "seer/base/progress.h"
 #include "seer/train/run_folder.h"
 
@@ -30,6 +33,11 @@ using Clock = std::chrono::steady_clock;
 constexpr int64_t kMostRows = 64;     // steps whose metrics wait on the device
 constexpr double kReadSeconds = 1;    // between two reads of them
 constexpr int64_t kMostSkipped = 10;  // steps in a row
+constexpr double kProbeSeconds = 5;   // of a long first step, after which its time is estimated
+// torchrun passes on a Ctrl-C that its processes get, too.
+constexpr double kLauncherSeconds = 5;
+// In the sum over all processes of the signals that came: SIGINT and SIGTERM are told apart.
+constexpr double kTerminate = 1e6;
 
 json loop_settings(const LoopSettings& settings) {
   return {{"steps", settings.steps}, {"clip", settings.clip}};
@@ -43,6 +51,7 @@ class Loop {
         groups_(task.groups()),
         names_(task.metrics()),
         ranks_(settings.ranks ? *settings.ranks : alone_),
+        guard_(std::getenv("TORCHELASTIC_RUN_ID") ? kLauncherSeconds : 0),
         folder_(open_folder()) {
     for (ParameterGroup& group : groups_) {
       for (auto& [name, tensor] : group.parameters) {
@@ -60,38 +69,34 @@ class Loop {
   }
 
   RunResult run() {
-    if (const auto state = folder_->resume(tensors_)) {
-      step_ = state->at("step");
-      result_.tokens = state->at("tokens");
-      result_.skipped_steps = state->at("skipped");
-      skipped_in_row_ = state->at("skipped_in_row");
-      // JSON has no NaN: null stands for a loss that was not finite.
-      result_.loss = state->at("loss").is_null() ? std::nan("") : state->at("loss").get<double>();
-      seconds_before_ = state->at("seconds");
-      for (const auto& [name, value] : state->at("valid").items()) {
-        result_.valid[name] = value.is_null() ? std::nan("") : value.get<double>();
-      }
-    }
-    check_same_step();
-    result_.resumed_from = step_;
     begin_ = read_at_ = Clock::now();
-    progress_ = std::make_unique<Progress>(task_.name(), settings_.steps, step_,
-                                           settings_.show_progress && ranks_.is_first());
-    if (step_ > 0) progress_->note("going on from step " + std::to_string(step_));
-    while (step_ < settings_.steps) {
-      one_step();
+    progress_ = std::make_unique<Progress>(task_.name(), settings_.steps, 0, shows());
+    resume();
+    check_same_step();
+    progress_ = std::make_unique<Progress>(task_.name(), settings_.steps, step_, shows());
+    say_plan();
+    int signal = 0;
+    while ((step_ < settings_.steps || validation_due_) && signal == 0) {
+      if (!validation_due_) one_step();
       const bool is_last = step_ == settings_.steps;
       const bool validates = is_last || is_multiple(settings_.valid_every);
       const bool saves = is_last || is_multiple(settings_.save_every);
       const std::chrono::duration<double> unread = Clock::now() - read_at_;
+      signal = stop_signal();
       // Whether to go on is asked after the same steps in all processes; clocks differ.
-      const bool asks = validates || saves || is_multiple(kMostSkipped);
+      const bool asks = validates || saves || signal != 0 || is_multiple(kMostSkipped);
       if (asks || waiting_ == kMostRows || unread.count() > kReadSeconds) read_metrics();
       if (asks) check_skipped();
-      if (validates) validate();
-      if (saves && ranks_.is_first()) save();
+      validation_due_ = validates && signal != 0;
+      if (validates && signal == 0) validate();
+      if ((saves || signal != 0) && ranks_.is_first()) save();
     }
     ranks_.meet();  // the last checkpoint is there
+    if (signal != 0) stop(signal);
+    SEER_CHECK(result_.skipped_steps < settings_.steps,
+               "the loss or the gradient was not finite in ",
+               settings_.steps == 1 ? "the only step" : "all steps", " of ", settings_.out.string(),
+               ", nothing is trained: lower the learning rate, or look for broken data");
     result_.steps = step_;
     result_.seconds = seconds();
     return result_;
@@ -113,6 +118,30 @@ class Loop {
     ranks_.meet();
     if (!folder) folder = std::make_unique<RunFolder>(settings_.out, run_settings());
     return folder;
+  }
+  bool shows() const { return settings_.show_progress && ranks_.is_first(); }
+  void resume() {
+    const auto state = folder_->resume(tensors_, settings_.steps, [&](const std::string& line) {
+      progress_->note(task_.name() + ": " + line);
+    });
+    if (!state) return;
+    step_ = state->step;
+    skipped_in_row_ = state->skipped_in_row;
+    validation_due_ = state->validation_due;
+    seconds_before_ = state->seconds;
+    result_.tokens = state->tokens;
+    result_.skipped_steps = state->skipped_steps;
+    result_.loss = state->loss;
+    result_.valid = state->valid;
+    result_.resumed_from = step_;
+  }
+  void say_plan() {
+    if (step_ > 0) progress_->note("going on from step " + std::to_string(step_));
+    if (step_ == settings_.steps || !shows()) return;
+    for (const std::string& line :
+         plan_lines(task_.name(), task_.plan(), settings_.steps, task_.tokens(step_))) {
+      progress_->note(line);
+    }
   }
   bool is_multiple(int64_t every) const { return every > 0 && step_ % every == 0; }
   double seconds() const {
@@ -138,14 +167,67 @@ class Loop {
     at::Tensor metrics;
     for (int64_t i = ranks_.rank(); i < count; i += size) {
       const bool is_last = i + size >= count;
+      task_.watch(
+          [this, i, count](int64_t layer, int64_t layers) { show_part(i, count, layer, layers); });
       const at::Tensor share =
           task_.backward(step_, i, is_last && size > 1 ? complete : Task::Complete());
       metrics = metrics.defined() ? metrics.add_(share) : share.to(at::kDouble);
+      show_part(i, count, 1, 1);
     }
     for (size_t i = 0; i < gradients_.size(); ++i) sum(i);
+    if (size > 1) metrics = at::cat({metrics, signal_number().to(metrics.device())});
     ranks_.start_sum(metrics);
     ranks_.finish_sums();
-    return metrics;
+    if (size == 1) return metrics;
+    signals_ = metrics.narrow(0, metrics.size(0) - 1, 1);
+    return metrics.narrow(0, 0, metrics.size(0) - 1);
+  }
+
+  // The signal that came to this process, as it is summed over all.
+  at::Tensor signal_number() const {
+    const int signal = guard_.signal();
+    const double number = signal == SIGTERM ? kTerminate : signal != 0 ? 1 : 0;
+    return at::tensor({number}, at::kDouble);
+  }
+  // The signal after which to stop, the same in all processes; 0: go on. Waits for the step where
+  // there are several.
+  int stop_signal() const {
+    if (ranks_.size() == 1) return guard_.signal();
+    if (!signals_.defined()) return 0;  // no step yet
+    const double sum = signals_.item<double>();
+    return sum >= kTerminate ? SIGTERM : sum > 0 ? SIGINT : 0;
+  }
+  [[noreturn]] void stop(int signal) {
+    progress_.reset();
+    const std::string what = task_.name() + ": stopped, step " + std::to_string(step_) + " of " +
+                             std::to_string(settings_.steps) + " is saved in " +
+                             settings_.out.string() + "; " + settings_.go_on +
+                             " goes on from there";
+    throw Interrupted(signal, shows() ? what : "");
+  }
+
+  // After layer `layer` of `layers` of micro-batch i of `count`. A GPU is behind the host, so that
+  // nothing is estimated from its parts.
+  void show_part(int64_t i, int64_t count, int64_t layer, int64_t layers) {
+    const bool is_whole = layer == layers;
+    const double share =
+        (static_cast<double>(i) + static_cast<double>(layer) / static_cast<double>(layers)) /
+        static_cast<double>(count);
+    std::string what = message("micro-batch ", i + 1, "/", count);
+    if (!is_whole) what += message(", layer ", layer, "/", layers);
+    const bool is_measured = gradients_[0].is_cpu();
+    progress_->part(is_measured ? share : 0, what);
+    const std::chrono::duration<double> spent = Clock::now() - begin_;
+    if (is_measured && step_ == result_.resumed_from && spent.count() > kProbeSeconds) {
+      say_time(spent.count() / share);
+    }
+  }
+  // Once.
+  void say_time(double seconds_per_step) {
+    if (time_is_said_) return;
+    time_is_said_ = true;
+    progress_->note(
+        time_line(task_.name(), seconds_per_step, settings_.steps - result_.resumed_from));
   }
 
   // Everything on the device: nothing here waits for a result.
@@ -177,6 +259,8 @@ class Loop {
     const at::Tensor rows = rows_.narrow(0, 0, waiting_).to(at::kCPU);
     const std::chrono::duration<double> spent = Clock::now() - read_at_;
     read_at_ = Clock::now();
+    if (waiting_ == 0) return;
+    if (step_ < settings_.steps) say_time(spent.count() / static_cast<double>(waiting_));
     const int64_t first = step_ - waiting_;
     double tokens = 0;
     for (int64_t i = 0; i < waiting_; ++i) tokens += static_cast<double>(task_.tokens(first + i));
@@ -235,6 +319,9 @@ class Loop {
   }
 
   void validate() {
+    task_.watch([this](int64_t layer, int64_t layers) {
+      progress_->part(0, message("validating, layer ", layer, "/", layers));
+    });
     result_.valid = task_.validate(ranks_);
     read_at_ = Clock::now();  // its time is not the steps'
     if (result_.valid.empty()) return;
@@ -249,13 +336,14 @@ class Loop {
   }
 
   void save() {
-    folder_->save(tensors_, {{"step", step_},
-                             {"tokens", result_.tokens},
-                             {"skipped", result_.skipped_steps},
-                             {"skipped_in_row", skipped_in_row_},
-                             {"loss", result_.loss},
-                             {"seconds", seconds()},
-                             {"valid", result_.valid}});
+    folder_->save(tensors_, {.step = step_,
+                             .tokens = result_.tokens,
+                             .skipped_steps = result_.skipped_steps,
+                             .skipped_in_row = skipped_in_row_,
+                             .loss = result_.loss,
+                             .seconds = seconds(),
+                             .valid = result_.valid,
+                             .validation_due = validation_due_});
     read_at_ = Clock::now();
   }
 
@@ -265,6 +353,7 @@ class Loop {
   std::vector<std::string> names_;
   Ranks alone_;
   Ranks& ranks_;
+  InterruptGuard guard_;
   std::unique_ptr<RunFolder> folder_;
   std::vector<std::unique_ptr<Optimizer>> optimizers_;
   std::vector<at::Tensor> gradients_, parameters_;
@@ -272,6 +361,8 @@ class Loop {
   at::Tensor
       rows_;  // [kMostRows, metrics + 2]: metrics, gradient norm, 1 where the step was left out
   int64_t waiting_ = 0, step_ = 0, skipped_in_row_ = 0;
+  at::Tensor signals_;  // [1] those of all processes, after a step; undefined: this one alone
+  bool validation_due_ = false, time_is_said_ = false;
   int64_t broken_at_ = 0;  // the last of too many steps that were left out
   double seconds_before_ = 0;
   Clock::time_point begin_, read_at_;
@@ -282,7 +373,7 @@ class Loop {
 }  // namespace
 
 RunResult run(Task& task, const LoopSettings& settings) {
-  SEER_CHECK(settings.steps > 0, "steps is ", settings.steps, ", want 1 or more");
+  check(settings);
   return Loop(task, settings).run();
 }
 

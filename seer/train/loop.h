@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "seer/train/optimizer.h"
+#include "seer/train/plan.h"
 #include "seer/train/ranks.h"
 #include "seer/train/schedule.h"
 
@@ -28,11 +29,16 @@ struct LoopSettings {
   int64_t save_every = 500;  // steps between checkpoints; the last two are kept
   int64_t valid_every = 0;   // steps between validations; 0: after the last step only
   bool restart = false;      // discard the run that lies in `out`, but not what torchrun restarts
+  // How a run that was stopped goes on, for the line that says so.
+  std::string go_on = "the same command";
   bool show_progress = true;
   // The processes that share the micro-batches of a step; null: this one alone. The first one writes
   // the folder, which all must see.
   Ranks* ranks = nullptr;
 };
+
+// UsageError where a value is outside of its range.
+void check(const LoopSettings& settings);
 
 // Parameters that share an optimizer and a schedule.
 struct ParameterGroup {
@@ -61,6 +67,8 @@ class Task {
   virtual int64_t micro_batches(int64_t step) const = 0;
   virtual int64_t tokens(int64_t step) const = 0;  // of all micro-batches
   virtual void begin_step(int64_t step) { static_cast<void>(step); }
+  // Of this process: what a step is and the memory that it takes.
+  virtual Plan plan() const { return {}; }
   // Names of what `backward` returns; the first is "loss".
   virtual std::vector<std::string> metrics() const { return {"loss"}; }
   // Adds the gradient of one micro-batch to the parameters' .grad (defined, zero before the first).
@@ -76,6 +84,18 @@ class Task {
     static_cast<void>(ranks);
     return {};
   }
+
+  // Is told which part of a micro-batch, or of a window of validation, is done: `layer` of `layers`.
+  using Watch = std::function<void(int64_t layer, int64_t layers)>;
+  void watch(Watch watch) { watch_ = std::move(watch); }
+
+ protected:
+  void passed(int64_t layer, int64_t layers) const {
+    if (watch_) watch_(layer, layers);
+  }
+
+ private:
+  Watch watch_;
 };
 
 struct RunResult {
@@ -86,9 +106,10 @@ struct RunResult {
   std::map<std::string, double> valid;  // after the last step
 };
 
-// Runs or resumes. A step whose loss or gradient is not finite is left out and reported. Error: ten
-// of those in a row; other settings than the run in `out` has; another process writes there; disk
-// full.
+// Runs or resumes. A step whose loss or gradient is not finite is left out and reported. SIGINT and
+// SIGTERM end the run after the present step, in all processes, with a checkpoint and Interrupted.
+// Error: ten steps left out in a row, or all; weights that are not finite; other settings than the
+// run in `out` has; another process writes there; what lies there is no such run; disk full.
 RunResult run(Task& task, const LoopSettings& settings);
 
 }  // namespace seer::train

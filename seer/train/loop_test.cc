@@ -5,44 +5,20 @@
 #include <sys/resource.h>
 
 #include <csignal>
-
-#include <fstream>
 #include <memory>
 #include <stdexcept>
 
 #include "seer/base/error.h"
-#include "seer/train/quadratic_task.h"
-#include "seer/train/run_fixture.h"
+#include "seer/base/interrupt.h"
+#include "seer/train/loop_fixture.h"
 
 namespace seer::train {
 namespace {
 
+namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 
-class Loop : public RunTest {
- protected:
-  LoopSettings settings(const std::string& name, int64_t steps = 40) const {
-    LoopSettings settings;
-    settings.out = folder / name;
-    settings.steps = steps;
-    settings.save_every = 7;
-    settings.valid_every = 10;
-    settings.show_progress = false;
-    return settings;
-  }
-  std::string error_of(Task& task, const LoopSettings& settings) {
-    try {
-      run(task, settings);
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "";
-  }
-};
-
-bool same_bits(const QuadraticTask& a, const QuadraticTask& b) {
-  return at::equal(a.vector(), b.vector()) && at::equal(a.matrix(), b.matrix());
-}
+using Loop = LoopTest;
 
 TEST_F(Loop, LossFallsAndMetricsAreComplete) {
   QuadraticTask task;
@@ -159,14 +135,28 @@ TEST_F(Loop, ARestartDiscardsTheResultOfARunAndNoOtherFile) {
   LoopSettings restart = settings("a");
   restart.restart = true;
   const auto result = restart.out / "result", other = restart.out / "other";
-  write_file_atomic(result, "not of a run");
-  write_file_atomic(other, "not of a run");
   QuadraticTask first, second;
   run(first, restart);
-  EXPECT_TRUE(std::filesystem::exists(result));
+  write_file_atomic(result, "of the run");
+  write_file_atomic(other, "of somebody");
   run(second, restart);
   EXPECT_FALSE(std::filesystem::exists(result));
   EXPECT_TRUE(std::filesystem::exists(other));
+}
+
+TEST_F(Loop, WhatNoRunOfItsKindHasMadeIsNotOverwritten) {
+  for (const char* name : {"result", "metrics.jsonl", "run.json"}) {
+    for (const bool restarts : {false, true}) {
+      LoopSettings again = settings(name);
+      again.restart = restarts;
+      write_file_atomic(again.out / name, R"({"task": "another"})");
+      QuadraticTask task;
+      EXPECT_THAT(error_of(task, again), HasSubstr("choose another folder"));
+      EXPECT_EQ(read_file(again.out / name), R"({"task": "another"})");
+      const auto all = std::filesystem::directory_iterator(again.out);
+      EXPECT_EQ(std::distance(all, {}), 1) << "nothing is written";
+    }
+  }
 }
 
 TEST_F(Loop, AFolderBelongsToOneProcess) {
@@ -231,12 +221,55 @@ TEST_F(Loop, AFullDiskEndsTheRunWhichThenGoesOn) {
   }
 }
 
-TEST_F(Loop, ADamagedCheckpointIsNamed) {
-  QuadraticTask task, again;
-  run(task, settings("a"));
-  const auto path = folder / "a" / "checkpoints" / "step-00000040.safetensors";
-  std::filesystem::resize_file(path, 100);
-  EXPECT_THAT(error_of(again, settings("a")), HasSubstr(path.string()));
+TEST_F(Loop, AFolderThatIsDeletedMeanwhileIsAnErrorAndNothingIsLost) {
+  QuadraticTask whole, stopped, resumed;
+  run(whole, settings("whole"));
+  stopped.before_backward = [&](int64_t step, int64_t) {
+    if (step == 9) fs::remove_all(folder / "a");
+  };
+  EXPECT_THAT(error_of(stopped, settings("a")), HasSubstr("step 14 is saved there anew"));
+  EXPECT_EQ(run(resumed, settings("a")).resumed_from, 14);
+  EXPECT_TRUE(same_bits(whole, resumed));
+}
+
+TEST_F(Loop, ARunWithoutAStepThatCountsIsAnError) {
+  QuadraticTask task;
+  task.broken_steps = [](int64_t) { return true; };
+  EXPECT_THAT(error_of(task, settings("a", 3)), HasSubstr("nothing is trained"));
+}
+
+TEST_F(Loop, SettingsOutsideOfTheirRangesAreRefused) {
+  QuadraticTask task;
+  LoopSettings wrong = settings("a");
+  wrong.clip = std::nan("");
+  EXPECT_THROW(run(task, wrong), UsageError);
+  EXPECT_THAT(error_of(task, wrong), HasSubstr("clip is nan, want 0 to"));
+  EXPECT_THAT(error_of(task, settings("a", 0)), HasSubstr("steps is 0"));
+  EXPECT_FALSE(fs::exists(folder / "a"));
+}
+
+TEST_F(Loop, ASignalSavesTheStepAndTheRunGoesOnWithTheSameBits) {
+  QuadraticTask whole;
+  run(whole, settings("whole"));
+  // After step 10 a validation is due, after 40 it is the last one.
+  for (const int64_t step : {2, 10, 40}) {
+    for (const int signal : {SIGINT, SIGTERM}) {
+      const auto again = settings(message("stop-", step, "-", signal));
+      QuadraticTask stopped, resumed;
+      stopped.before_backward = [&](int64_t at, int64_t micro_batch) {
+        if (at == step - 1 && micro_batch == 0) ::raise(signal);
+      };
+      try {
+        run(stopped, again);
+        ADD_FAILURE() << "not stopped";
+      } catch (const Interrupted& stop) {
+        EXPECT_EQ(stop.signal, signal);
+      }
+      EXPECT_EQ(run(resumed, again).resumed_from, step);
+      EXPECT_TRUE(same_bits(whole, resumed)) << step;
+      EXPECT_EQ(metrics_of(again.out), metrics_of(folder / "whole")) << step;
+    }
+  }
 }
 
 }  // namespace

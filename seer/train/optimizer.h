@@ -26,6 +26,10 @@ struct Muon {
   double weight_decay = 0.01;
 };
 
+// UsageError where a value is outside of its range.
+void check(const AdamW& rule);
+void check(const Muon& rule);
+
 using Rule = std::variant<AdamW, Muon>;
 
 class Optimizer {

@@ -15,6 +15,7 @@
 #include "seer/models/loader.h"
 #include "seer/train/cross_entropy.h"
 #include "seer/train/new_model.h"
+#include "seer/train/run_folder.h"
 #include "seer/train/synthetic.h"
 #include "seer/train/validation.h"
 
@@ -45,6 +46,18 @@ void order_attention_kernels(bool deterministic) {
   } else {
     at::globalContext().setSDPPriorityOrder({cudnn, flash, efficient, math, other});
   }
+}
+
+// Files of the tokenizer that go with a model.
+constexpr const char* kTokenizerFiles[] = {"tokenizer.json", "tokenizer_config.json",
+                                           "special_tokens_map.json"};
+
+std::vector<std::string> result_files(const PretrainSettings& settings) {
+  std::vector<std::string> names{"config.json", "model.safetensors"};
+  for (const char* name : kTokenizerFiles) {
+    if (std::filesystem::exists(settings.tokenizer / name)) names.emplace_back(name);
+  }
+  return names;
 }
 
 class Pretraining : public Task {
@@ -84,7 +97,7 @@ class Pretraining : public Task {
     for (const auto& stage : settings_.stages) stages.push_back({stage.until, stage.length});
     const auto& [momentum, iterations, muon_decay] = settings_.muon;
     const auto& [beta1, beta2, eps, decay] = settings_.adamw;
-    const auto& [form, warmup, constant_share, floor] = settings_.schedule;
+    const Schedule& schedule = settings_.schedule;
     return {{"model", config_json_},
             {"data", train_.identity()},
             {"valid", valid_.identity()},
@@ -97,20 +110,49 @@ class Pretraining : public Task {
             {"other_learning_rate", settings_.other_learning_rate},
             {"muon", {momentum, iterations, muon_decay}},
             {"adamw", {beta1, beta2, eps, decay}},
-            {"schedule", {static_cast<int>(form), warmup, constant_share, floor}},
+            {"schedule",
+             {static_cast<int>(schedule.form), warmup_steps(schedule, settings_.loop.steps),
+              schedule.constant_share, schedule.floor}},
             {"seed", settings_.seed},
             {"device", settings_.device.is_cuda() ? "cuda" : "cpu"},
             {"dtype", c10::toString(dtype())},
             {"deterministic", settings_.deterministic}};
   }
 
-  std::vector<std::string> files() const override { return {"config.json", "model.safetensors"}; }
+  std::vector<std::string> files() const override { return result_files(settings_); }
 
   int64_t micro_batches(int64_t step) const override {
     const int64_t each = windows_at_once(step);
     return (windows_of(step) + each - 1) / each;
   }
   int64_t tokens(int64_t) const override { return settings_.tokens_per_step; }
+  Plan plan() const override {
+    Plan plan;
+    const char* separator = "windows of ";
+    for (const auto& stage : settings_.stages) {
+      plan.step += message(separator, stage.length);
+      separator = ", then ";
+    }
+    plan.step += " tokens";
+    // Masters with gradients, one moment of Muon or two of AdamW; copies with gradients.
+    models::ModelWeights weights = masters_;
+    for (const auto& [name, weight] : models::named_weights(weights)) {
+      const bool is_matrix = weight->dim() == 2 && name.find(".layers.") != std::string::npos;
+      plan.trained += (is_matrix ? 3 : 4) * static_cast<double>(weight->nbytes());
+    }
+    for (const at::Tensor& copy : copies_) plan.trained += 2 * static_cast<double>(copy.nbytes());
+    // What a layer keeps for its gradient.
+    const double q = double(config_.num_heads) * config_.head_dim,
+                 kv = double(config_.num_kv_heads) * config_.head_dim;
+    int64_t tokens = 0;
+    for (const auto& [until, length] : settings_.stages) {
+      tokens = std::max(tokens, std::max(length, micro_batch_tokens() / length * length));
+    }
+    plan.activations =
+        double(tokens) * static_cast<double>(c10::elementSize(dtype())) * config_.num_layers *
+        (6.0 * config_.hidden_size + 4 * q + 4 * kv + 4.0 * config_.intermediate_size);
+    return plan;
+  }
   void begin_step(int64_t step) override {
     length_ = length_of(step);
     refresh_weights();
@@ -160,8 +202,7 @@ class Pretraining : public Task {
   // The trained model in `folder`, as Hugging Face has it.
   void save(const std::filesystem::path& folder) {
     // config.json comes last: a folder that has one is complete.
-    for (const char* name :
-         {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"}) {
+    for (const char* name : kTokenizerFiles) {
       const auto from = settings_.tokenizer / name;
       if (std::filesystem::exists(from)) write_file_atomic(folder / name, read_file(from));
     }
@@ -199,14 +240,7 @@ class Pretraining : public Task {
   }
 
   void check_lengths() const {
-    double before = 0;
     for (const auto& [until, length] : settings_.stages) {
-      SEER_CHECK(length > 1 && settings_.tokens_per_step % length == 0, "tokens per step is ",
-                 settings_.tokens_per_step, ", want a multiple of each stage's length, here ",
-                 length);
-      SEER_CHECK(until > before && until <= 1, "a stage of length ", length, " lasts until ", until,
-                 " of the steps, want more than the stage before and at most 1");
-      before = until;
       for (const auto& stream : train_.streams) {
         SEER_CHECK(stream.size() > length, stream.file().source(), " has ", stream.size(),
                    " tokens, fewer than one window of ", length + 1,
@@ -269,13 +303,15 @@ class Pretraining : public Task {
 }  // namespace
 
 RunResult pretrain(const PretrainSettings& settings) {
-  SEER_CHECK(!settings.stages.empty(), "no stage is given: want a length for each share of steps");
+  check(settings);
+  check_run_folder(settings.loop.out, "pretrain", result_files(settings));
   const io::Tokenizer tokenizer = io::Tokenizer::load(settings.tokenizer);
   if (settings.device.is_cuda()) order_attention_kernels(settings.deterministic);
   Pretraining task(settings, tokenizer);
   RunResult result = run(task, settings.loop);
   result.skipped_documents = task.skipped_documents();
   task.save(settings.loop.out);
+  models::Decoder::load(settings.loop.out, at::kBFloat16, at::kCPU);  // it is what was meant
   return result;
 }
 

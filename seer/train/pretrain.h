@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <vector>
 
 #include "seer/train/data.h"
@@ -47,7 +48,7 @@ struct PretrainSettings {
   double other_learning_rate = 0.004;  // AdamW: embedding, head, norms, biases
   Muon muon;
   AdamW adamw{0.9, 0.95, 1e-8, 0};
-  Schedule schedule{Schedule::Form::linear, 100, 0.5, 0.02};
+  Schedule schedule{Schedule::Form::linear, std::nullopt, 0.5, 0.02, 100};
   uint64_t seed = 1;
   at::Device device = at::kCPU;
   // Type of weights and activations; bf16 keeps f32 master weights. Undefined: bf16 on CUDA, else
@@ -57,6 +58,9 @@ struct PretrainSettings {
   // differs from an uninterrupted one by rounding. The CPU is always deterministic.
   bool deterministic = false;
 };
+
+// UsageError where a value is outside of its range.
+void check(const PretrainSettings& settings);
 
 // Trains, resumes, and writes the model (weights bf16) into loop.out. Metrics: loss (nats per
 // token); valid_<file>: the same on held-out text, in windows of the current stage. Error: as

@@ -127,6 +127,7 @@ TEST_F(Pretrain, WrongSettingsAreNamed) {
   wrong = pretrain_settings(folder, "a");
   wrong.stages = {{1, 1 << 20}};
   wrong.tokens_per_step = 1 << 20;
+  wrong.valid_tokens = int64_t{1} << 30;
   EXPECT_THAT(error_of(wrong), HasSubstr("fewer than one window"));
   wrong = pretrain_settings(folder, "a");
   wrong.data.train = {{folder / "nothing.txt", 1}};

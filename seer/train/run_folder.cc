@@ -1,18 +1,19 @@
 #include "seer/train/run_folder.h"
 
-#include <ATen/ops/from_blob.h>
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cstdio>
 #include <cstring>
 #include <string_view>
 
+#include "seer/base/checksum.h"
 #include "seer/base/error.h"
 #include "seer/base/file.h"
-#include "seer/io/safetensors.h"
+#include "seer/base/json.h"
 
 namespace seer::train {
 namespace {
@@ -20,17 +21,15 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
+constexpr const char* kRun = "run.json";
+constexpr const char* kMetrics = "metrics.jsonl";
+constexpr const char* kCheckpoints = "checkpoints";
 constexpr const char* kPrefix = "step-";
 constexpr const char* kSuffix = ".safetensors";
 constexpr size_t kKept = 2;
 
 std::string reason() {
   return std::strerror(errno);
-}
-
-std::string short_text(const json& value) {
-  std::string text = value.dump(-1, ' ', false, json::error_handler_t::replace);
-  return text.size() > 80 ? text.substr(0, 77) + "..." : text;
 }
 
 void append(int file, std::string_view text, const fs::path& path) {
@@ -45,12 +44,29 @@ void append(int file, std::string_view text, const fs::path& path) {
   }
 }
 
-void copy_in(const io::SafetensorsFile& file, const std::string& name, const at::Tensor& tensor) {
-  const auto& record = file.at(name);
-  SEER_CHECK(record.dtype == "F32" && record.shape == tensor.sizes().vec(), "checkpoint ",
-             file.path().string(), ": tensor ", name, " is ", record.dtype, " ",
-             at::IntArrayRef(record.shape), ", want F32 ", tensor.sizes());
-  tensor.copy_(at::from_blob(const_cast<std::byte*>(record.data), record.shape, at::kFloat));
+// Strings are not all UTF-8: names of files.
+json readable(const json& value) {
+  return json::parse(value.dump(-1, ' ', false, json::error_handler_t::replace));
+}
+
+// What tells runs apart, in their checkpoints.
+std::string id_of(const json& settings) {
+  return checksum_of(settings.dump());
+}
+
+// Of any kind, a link that leads nowhere, too.
+bool lies_there(const fs::path& path) {
+  std::error_code error;
+  return fs::exists(fs::symlink_status(path, error));
+}
+
+// A step's number is all digits; -1 where it is not.
+int64_t step_of(std::string_view name) {
+  name.remove_prefix(std::string_view(kPrefix).size());
+  name.remove_suffix(std::string_view(kSuffix).size());
+  int64_t step = -1;
+  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), step);
+  return error == std::errc() && end == name.data() + name.size() && step >= 0 ? step : -1;
 }
 
 }  // namespace
@@ -58,53 +74,83 @@ void copy_in(const io::SafetensorsFile& file, const std::string& name, const at:
 std::string first_difference(const json& now, const json& before, const std::string& path) {
   if (now == before) return "";
   if (!now.is_object() || !before.is_object()) {
-    return path + " is " + short_text(now) + ", was " + short_text(before);
+    return path + " is " + shown_value(now) + ", was " + shown_value(before);
   }
   json keys = before;
   keys.update(now);
   for (const auto& [key, value] : keys.items()) {
     const std::string where = path.empty() ? key : path + "." + key;
-    if (!before.contains(key)) return where + " is " + short_text(now[key]) + ", was not there";
-    if (!now.contains(key)) return where + " is not there, was " + short_text(before[key]);
+    if (!before.contains(key)) return where + " is " + shown_value(now[key]) + ", was not there";
+    if (!now.contains(key)) return where + " is not there, was " + shown_value(before[key]);
     const std::string difference = first_difference(now[key], before[key], where);
     if (!difference.empty()) return difference;
   }
   return "";
 }
 
-RunFolder::RunFolder(const fs::path& out, const json& settings, bool restart,
-                     const std::vector<std::string>& results)
-    : out_(out), checkpoints_(out / "checkpoints") {
+// Of the run that a run.json describes; empty: it is of none.
+static std::string task_of(const fs::path& path) {
+  try {
+    const json run = read_json(path);
+    const bool has_task = run.is_object() && run.contains("task") && run["task"].is_string();
+    return has_task ? run["task"].get<std::string>() : std::string();
+  } catch (const Error&) {
+    return "";
+  }
+}
+
+void check_run_folder(const fs::path& out, const std::string& task,
+                      const std::vector<std::string>& results) {
   SEER_CHECK(!out.empty(), "no folder is given for the run: name one to write to");
-  std::error_code error;
-  fs::create_directories(checkpoints_, error);
-  if (error) fail("cannot make the folder ", checkpoints_.string(), ": ", error.message());
-  // Held until this process ends, however it ends.
-  lock_.emplace(out / ".lock");
-  SEER_CHECK(lock_->try_lock(), "another process trains in ", out.string(),
-             ": wait for it, or use another folder");
-  if (restart) discard(results);
-  // What a killed process was writing.
-  for (const fs::path& folder : {out_, checkpoints_}) remove_unfinished(folder);
-  const fs::path run = out / "run.json";
-  if (!fs::exists(run)) {
-    SEER_CHECK(checkpoints().empty(), out.string(), " has checkpoints but no run.json, which says ",
-               "what they are of: use another folder, or --restart to discard them");
-    write_file_atomic(run, settings.dump(2) + "\n");
+  const fs::path run = out / kRun;
+  if (lies_there(run)) {
+    SEER_CHECK(task_of(run) == task, run.string(), " is not of a run of `seer ", task,
+               "`, which would write there: choose another folder");
     return;
   }
-  check_settings(settings);
+  std::vector<std::string> names = results;
+  names.insert(names.end(), {kMetrics, kCheckpoints});
+  for (const std::string& name : names) {
+    SEER_CHECK(!lies_there(out / name), out.string(), " has a ", name, " that no run of `seer ",
+               task, "` has made (there is no ", kRun, "): choose another folder");
+  }
+}
+
+RunFolder::RunFolder(const fs::path& out, const json& settings, bool restart,
+                     const std::vector<std::string>& results)
+    : out_(out), checkpoints_(out / kCheckpoints), settings_(readable(settings)) {
+  check_run_folder(out, settings_.at("task"), results);
+  const bool is_new = !fs::exists(out_ / kRun);
+  std::error_code error;
+  fs::create_directories(out_, error);
+  if (error) fail("cannot make the folder ", out_.string(), ": ", error.message());
+  take_lock();
+  if (restart && !is_new) discard(results);
+  // What a killed process was writing.
+  for (const fs::path& folder : {out_, checkpoints_}) remove_unfinished(folder);
+  if (fs::exists(out_ / kRun)) {
+    check_settings();
+  } else {
+    write_file_atomic(out_ / kRun, settings_.dump(2) + "\n");
+  }
+  fs::create_directories(checkpoints_, error);
+  if (error) fail("cannot make the folder ", checkpoints_.string(), ": ", error.message());
 }
 
 RunFolder::RunFolder(const fs::path& out, const json& settings)
-    : out_(out), checkpoints_(out / "checkpoints"), writes_(false) {
-  check_settings(settings);
+    : out_(out), checkpoints_(out / kCheckpoints), settings_(readable(settings)), writes_(false) {
+  check_settings();
 }
 
-void RunFolder::check_settings(const json& settings) const {
-  const json before =
-      json::parse(read_file(out_ / "run.json"), nullptr, /*allow_exceptions=*/false);
-  const std::string difference = first_difference(settings, before);
+// Held until this process ends, however it ends.
+void RunFolder::take_lock() {
+  lock_.emplace(out_ / ".lock");
+  SEER_CHECK(lock_->try_lock(), "another process trains in ", out_.string(),
+             ": wait for it, or use another folder");
+}
+
+void RunFolder::check_settings() const {
+  const std::string difference = first_difference(settings_, read_json(out_ / kRun));
   SEER_CHECK(difference.empty(), "the run in ", out_.string(), " has other settings: ", difference,
              "; use the same, another folder, or --restart to discard that run");
 }
@@ -113,93 +159,121 @@ RunFolder::Descriptor::~Descriptor() {
   if (fd >= 0) ::close(fd);
 }
 
+// run.json last: until then the folder is this run's.
 void RunFolder::discard(const std::vector<std::string>& results) {
-  for (const auto& [step, path] : checkpoints()) fs::remove(path);
-  // Files of these names are the run's only where one lies there.
-  if (fs::exists(out_ / "run.json")) {
-    for (const std::string& name : results) fs::remove(out_ / name);
-  }
-  fs::remove(out_ / "metrics.jsonl");
-  fs::remove(out_ / "run.json");
+  for (const Checkpoint& checkpoint : checkpoints()) fs::remove(checkpoint.path);
+  for (const std::string& name : results) fs::remove(out_ / name);
+  fs::remove(out_ / kMetrics);
+  fs::remove(out_ / kRun);
 }
 
-std::vector<std::pair<int64_t, fs::path>> RunFolder::checkpoints() const {
-  std::vector<std::pair<int64_t, fs::path>> found;
+std::vector<RunFolder::Checkpoint> RunFolder::checkpoints() const {
+  std::vector<Checkpoint> found;
+  if (!fs::exists(checkpoints_)) return found;
   for (const auto& entry : fs::directory_iterator(checkpoints_)) {
     const std::string name = entry.path().filename().string();
-    int64_t step = 0;
-    char rest[16] = "";
-    if (std::sscanf(name.c_str(), "step-%ld%15s", &step, rest) == 2 &&
-        std::string_view(rest) == kSuffix) {
-      found.emplace_back(step, entry.path());
+    if (name.starts_with(kPrefix) && name.ends_with(kSuffix)) {
+      found.push_back({step_of(name), entry.path()});
     }
   }
   std::sort(found.begin(), found.end());
   return found;
 }
 
-std::optional<json> RunFolder::resume(const NamedTensors& tensors) {
+std::optional<RunState> RunFolder::resume(const NamedTensors& tensors, int64_t steps,
+                                          const Warn& warn) {
   const auto found = checkpoints();
-  if (found.empty()) {
-    open_metrics(0);
-    return std::nullopt;
-  }
-  const io::SafetensorsFile file(found.back().second);
-  const auto state = file.metadata().find("state");
-  SEER_CHECK(state != file.metadata().end() && file.tensors().size() == tensors.size(),
-             found.back().second.string(), " is not a checkpoint of this run: it has ",
-             file.tensors().size(), " tensors, want ", tensors.size(),
-             "; use another folder, or --restart to discard that run");
-  for (const auto& [name, tensor] : tensors) copy_in(file, name, tensor);
-  open_metrics(found.back().first);
-  return json::parse(state->second);
-}
-
-void RunFolder::save(const NamedTensors& tensors, const json& state) {
-  if (!writes_) return;
-  if (::fsync(metrics_.fd) != 0)
-    fail("cannot write metrics.jsonl in ", out_.string(), ": ", reason());
-  std::vector<at::Tensor> copies;  // keep the memory that the records point to
-  std::vector<io::NamedTensor> records;
-  for (const auto& [name, tensor] : tensors) {
-    const at::Tensor copy = tensor.detach().to(at::kCPU).contiguous();
-    SEER_CHECK(copy.scalar_type() == at::kFloat, "tensor ", name, " of a checkpoint is not f32");
-    copies.push_back(copy);
-    records.push_back({name,
-                       {"F32", copy.sizes().vec(),
-                        static_cast<const std::byte*>(copy.const_data_ptr()), copy.nbytes()}});
-  }
-  char name[48];
-  std::snprintf(name, sizeof(name), "%s%08ld%s", kPrefix, state.at("step").get<int64_t>(), kSuffix);
-  io::write_safetensors(checkpoints_ / name, records, {{"state", state.dump()}});
-  auto found = checkpoints();
-  for (size_t i = 0; i + kKept < found.size(); ++i) fs::remove(found[i].second);
-}
-
-void RunFolder::open_metrics(int64_t last_step) {
-  if (!writes_) return;
-  const fs::path path = out_ / "metrics.jsonl";
-  if (fs::exists(path)) {
-    std::string kept;
-    const std::string text = read_file(path);
-    for (size_t begin = 0, end; (end = text.find('\n', begin)) != std::string::npos;
-         begin = end + 1) {
-      const auto line = std::string_view(text).substr(begin, end + 1 - begin);
-      const json parsed = json::parse(line, nullptr, /*allow_exceptions=*/false);
-      if (parsed.is_object() && parsed.value("step", int64_t{0}) <= last_step &&
-          parsed.contains("step")) {
-        kept += line;
-      }
+  std::vector<std::string> damaged;
+  for (auto at = found.rbegin(); at != found.rend(); ++at) {
+    RunState state;
+    std::string why;
+    if (at->step < 0 || at->step > steps) {
+      why = message("want a step from 0 to ", steps, " in its name");
+    } else {
+      why = read_checkpoint(at->path, id_of(settings_), at->step, tensors, &state);
     }
-    if (kept != text) write_file_atomic(path, kept);
+    if (why.empty()) {
+      for (const std::string& line : damaged) {
+        warn(message(line, "; going on from the one before, step ", state.step));
+      }
+      cut_metrics(state.step);
+      open_metrics();
+      return state;
+    }
+    damaged.push_back(message("the checkpoint ", at->path.string(), " is damaged: ", why));
   }
-  metrics_.fd = ::open(path.c_str(), O_CREAT | O_WRONLY | O_APPEND | O_CLOEXEC, 0644);
+  SEER_CHECK(damaged.empty(), damaged.front(), ", and ",
+             damaged.size() == 1 ? "there is no other" : "no other one is whole",
+             ": put a whole one there, or delete ", checkpoints_.string(),
+             " to begin again at step 0");
+  cut_metrics(0);
+  open_metrics();
+  return std::nullopt;
+}
+
+bool RunFolder::is_there() const {
+  return fs::exists(out_ / kRun) && fs::exists(out_ / kMetrics);
+}
+
+void RunFolder::save(const NamedTensors& tensors, const RunState& state) {
+  if (!writes_) return;
+  const bool was_there = is_there();
+  if (!was_there) {
+    take_lock();
+    write_file_atomic(out_ / kRun, settings_.dump(2) + "\n");
+    open_metrics();
+  }
+  if (::fsync(metrics_.fd) != 0) fail("cannot write ", (out_ / kMetrics).string(), ": ", reason());
+  char name[48];
+  std::snprintf(name, sizeof(name), "%s%08lld%s", kPrefix, static_cast<long long>(state.step),
+                kSuffix);
+  write_checkpoint(checkpoints_ / name, id_of(settings_), tensors, state);
+  SEER_CHECK(was_there, out_.string(), " was deleted or moved while its run went on; step ",
+             state.step,
+             " is saved there anew, its metrics up to here are lost: the same command "
+             "goes on from it");
+  // Those of later steps were damaged: the run would have gone on from them.
+  auto found = checkpoints();
+  std::erase_if(found, [&](const Checkpoint& checkpoint) {
+    const bool is_stale = checkpoint.step < 0 || checkpoint.step > state.step;
+    if (is_stale) fs::remove(checkpoint.path);
+    return is_stale;
+  });
+  for (size_t i = 0; i + kKept < found.size(); ++i) fs::remove(found[i].path);
+}
+
+void RunFolder::cut_metrics(int64_t last_step) const {
+  const fs::path path = out_ / kMetrics;
+  if (!writes_ || !lies_there(path)) return;
+  SEER_CHECK(fs::is_regular_file(fs::symlink_status(path)), path.string(),
+             " is not a file: remove it, or choose another folder");
+  std::string kept;
+  const std::string text = read_file(path);
+  for (size_t begin = 0, end; (end = text.find('\n', begin)) != std::string::npos;
+       begin = end + 1) {
+    const auto line = std::string_view(text).substr(begin, end + 1 - begin);
+    std::string problem;
+    const json parsed = parse_json(line, &problem);
+    const bool is_step =
+        parsed.is_object() && parsed.contains("step") && parsed["step"].is_number_integer();
+    if (is_step && parsed["step"].get<int64_t>() <= last_step) kept += line;
+  }
+  if (kept != text) write_file_atomic(path, kept);
+}
+
+void RunFolder::open_metrics() {
+  if (!writes_) return;
+  const fs::path path = out_ / kMetrics;
+  if (metrics_.fd >= 0) ::close(metrics_.fd);
+  // Not through a link, and without waiting for whoever reads a FIFO.
+  metrics_.fd = ::open(path.c_str(),
+                       O_CREAT | O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0644);
   if (metrics_.fd < 0) fail("cannot write ", path.string(), ": ", reason());
 }
 
 void RunFolder::add_metrics(const nlohmann::ordered_json& line) {
   if (!writes_) return;
-  append(metrics_.fd, line.dump() + "\n", out_ / "metrics.jsonl");
+  append(metrics_.fd, line.dump() + "\n", out_ / kMetrics);
 }
 
 }  // namespace seer::train

@@ -2,10 +2,9 @@
 // The folder of a training run: which settings it has, its metrics, its checkpoints. All that
 // happens there survives a kill at any moment.
 
-#include <ATen/core/Tensor.h>
-
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -13,16 +12,21 @@
 #include <vector>
 
 #include "seer/base/file_lock.h"
+#include "seer/train/checkpoint.h"
 
 namespace seer::train {
 
-using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
+// Error unless a run of `task` may write to `out`: nothing of what it writes (`results`, metrics,
+// checkpoints) lies there, or a run.json of the same task beside it. To be asked before work begins.
+void check_run_folder(const std::filesystem::path& out, const std::string& task,
+                      const std::vector<std::string>& results);
 
 class RunFolder {
  public:
-  // Makes the folder or opens that of a run with the same settings, for this process alone. Error:
-  // a run with other settings lies there (names the first difference), another process has it open.
-  // `restart`: discards the run that lies there.
+  // Makes the folder or opens that of a run with the same settings, for this process alone.
+  // `settings`: an object with "task". Error: as check_run_folder(); a run with other settings lies
+  // there (names the first difference); another process has it open. `restart`: discards the run that
+  // lies there.
   RunFolder(const std::filesystem::path& out, const nlohmann::json& settings, bool restart,
             const std::vector<std::string>& results = {});
   // Opens the folder that another process writes, to read: save() and add_metrics() do nothing.
@@ -31,22 +35,32 @@ class RunFolder {
   RunFolder(const RunFolder&) = delete;
   RunFolder& operator=(const RunFolder&) = delete;
 
-  // Copies the last checkpoint into `tensors` and gives its state; none: a new run. Metrics of
-  // later steps are cut. Error: tensors of other names or shapes, a damaged file.
-  std::optional<nlohmann::json> resume(const NamedTensors& tensors);
+  // Copies the last whole checkpoint of at most `steps` steps into `tensors` and gives its state;
+  // none is there: a new run. Metrics of later steps are cut. `warn` gets a line for each damaged
+  // checkpoint. Error: there are checkpoints, none of which is whole.
+  using Warn = std::function<void(const std::string& line)>;
+  std::optional<RunState> resume(const NamedTensors& tensors, int64_t steps, const Warn& warn);
 
-  // `state` must hold "step". Metrics are on the disk before the checkpoint is; the last two are
-  // kept.
-  void save(const NamedTensors& tensors, const nlohmann::json& state);
+  // Metrics are on the disk before the checkpoint is; the last two are kept. Error: as
+  // write_checkpoint(); the folder is no longer there: it is made again, with this checkpoint.
+  void save(const NamedTensors& tensors, const RunState& state);
 
   // Appends one line to metrics.jsonl.
   void add_metrics(const nlohmann::ordered_json& line);
 
  private:
-  std::vector<std::pair<int64_t, std::filesystem::path>> checkpoints() const;  // by step
+  struct Checkpoint {
+    int64_t step;  // -1: its name has none
+    std::filesystem::path path;
+    bool operator<(const Checkpoint& other) const { return step < other.step; }
+  };
+  std::vector<Checkpoint> checkpoints() const;  // by step
+  bool is_there() const;
+  void take_lock();
   void discard(const std::vector<std::string>& results);
-  void check_settings(const nlohmann::json& settings) const;
-  void open_metrics(int64_t last_step);
+  void check_settings() const;
+  void cut_metrics(int64_t last_step) const;
+  void open_metrics();
 
   // A file descriptor that closes itself.
   struct Descriptor {
@@ -54,6 +68,7 @@ class RunFolder {
     ~Descriptor();
   };
   std::filesystem::path out_, checkpoints_;
+  nlohmann::json settings_;
   std::optional<FileLock> lock_;
   Descriptor metrics_;
   bool writes_ = true;

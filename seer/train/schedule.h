@@ -5,25 +5,33 @@
 #include <cmath>
 #include <cstdint>
 #include <numbers>
+#include <optional>
 
 namespace seer::train {
 
-// Linear warm-up over `warmup` steps (the first step already moves: 1/warmup), then
+// Linear warm-up (the first of n steps already moves: 1/n), then
 //   cosine: from 1 to `floor` along half a cosine;
 //   linear: 1 until `constant_share` of all steps, then a straight line to `floor`.
 struct Schedule {
   enum class Form { cosine, linear };
   Form form = Form::cosine;
-  int64_t warmup = 20;        // steps
-  double constant_share = 0;  // of all steps; linear only
-  double floor = 0;           // factor that the last step comes close to
+  std::optional<int64_t> warmup;  // steps; not given: warmup_steps() chooses
+  double constant_share = 0;      // of all steps; linear only
+  double floor = 0;               // factor that the last step comes close to
+  int64_t usual_warmup = 20;      // steps, where none are given and the run is long enough
 };
+
+// The steps of warm-up among `steps`. Where none are given: the usual ones, but at most a sixth of
+// the run, or a short one would end at the peak.
+inline int64_t warmup_steps(const Schedule& schedule, int64_t steps) {
+  return schedule.warmup.value_or(std::min(schedule.usual_warmup, (steps + 5) / 6));
+}
 
 // The factor of step 0 <= `step` < `steps`.
 inline double factor(const Schedule& schedule, int64_t step, int64_t steps) {
   const auto at = static_cast<double>(step), end = static_cast<double>(steps);
-  const auto warmup = static_cast<double>(schedule.warmup);
-  const double rise = step < schedule.warmup ? (at + 1) / warmup : 1;
+  const auto warmup = static_cast<double>(warmup_steps(schedule, steps));
+  const double rise = at < warmup ? (at + 1) / warmup : 1;
   const bool is_cosine = schedule.form == Schedule::Form::cosine;
   const double begin = is_cosine ? warmup : std::max(warmup, schedule.constant_share * end);
   if (at <= begin || end <= begin) return rise;
@@ -31,5 +39,8 @@ inline double factor(const Schedule& schedule, int64_t step, int64_t steps) {
   const double fall = is_cosine ? (1 + std::cos(std::numbers::pi * share)) / 2 : 1 - share;
   return schedule.floor + (1 - schedule.floor) * fall;
 }
+
+// UsageError where a value is outside of its range; NaN is outside of all. So are all check().
+void check(const Schedule& schedule);
 
 }  // namespace seer::train

@@ -40,6 +40,19 @@ TEST(Schedule, WarmUpLongerThanTheRunOnlyRises) {
   }
 }
 
+TEST(Schedule, AWarmUpThatIsNotGivenIsAtMostASixthOfTheRun) {
+  const Schedule usual{Schedule::Form::cosine, std::nullopt, 0, 0, 20};
+  const struct {
+    int64_t steps, want;
+  } rows[] = {{1, 1}, {6, 1}, {7, 2}, {20, 4}, {119, 20}, {120, 20}, {500, 20}};
+  for (const auto& row : rows) EXPECT_EQ(warmup_steps(usual, row.steps), row.want) << row.steps;
+  // A short run comes down again.
+  EXPECT_EQ(factor(usual, 3, 20), 1);
+  EXPECT_LT(factor(usual, 19, 20), 0.01);
+  const Schedule given{Schedule::Form::cosine, 15, 0, 0, 20};
+  EXPECT_EQ(warmup_steps(given, 20), 15);
+}
+
 TEST(Schedule, LinearWithoutConstantPartFallsFromTheWarmUpOn) {
   const Schedule schedule{Schedule::Form::linear, 10, 0, 0};
   EXPECT_NEAR(factor(schedule, 10, 110), 1, 1e-12);
