@@ -38,6 +38,15 @@ void pooled_attn(const Shape& shape, int runs, double seconds, nlohmann::json& r
 // Pooling, projection, scores and selection, beside block_sparse_attn on the blocks chosen.
 void attn_gate(const Shape& shape, int runs, double seconds, nlohmann::json& rows);
 
+// One query against keys and values that lie as in a cache, beside torch's attention and a plain read
+// of the same memory, in rounds of all three: gbytes_per_s, and memory_share, that of the read's rate.
+void decode_attn(const Shape& shape, const at::Device& device, int runs, double seconds,
+                 nlohmann::json& rows);
+// Tokens written one after another behind `length` cached ones: tokens_per_s, the time of attention in
+// it, and the same two rates for weights and cache together.
+void decode(const models::Decoder& model, int64_t length, int runs, double seconds,
+            const std::string& name, nlohmann::json& rows);
+
 // A prompt of random ids through a model up to its first token: dense (on a GPU by FlashAttention-2,
 // then cuDNN; one that torch refuses is left out, with a line that says so), and sparse with each
 // selection, in rounds of one run each in an order drawn anew, until `runs` are done and `seconds`

@@ -28,27 +28,59 @@ constexpr Operation kOperations[] = {{"block_sparse_attn", bench::block_sparse_a
                                      {"pooled_attn", bench::pooled_attn},
                                      {"attn_gate", bench::attn_gate}};
 
-// Every length through the embedded model, the one named, or models of the shapes named.
+// The embedded model, the one named, or models of the shapes named: run(model, its gates, its name).
+// Gates of models with random weights are random, too.
+template <class Run>
+void for_each_model(const ModelArgs& model_args, const std::vector<std::string>& shapes,
+                    bool needs_gates, const Run& run) {
+  if (shapes.empty()) {
+    const models::Decoder model = model_args.load();
+    const auto gates = needs_gates ? load_gates("", model_args, model, true) : nullptr;
+    run(model, gates.get(), model_args.model);
+  }
+  for (const std::string& shape : shapes) {
+    const models::Decoder model =
+        bench::random_model(shape, model_args.resolved_dtype(), model_args.resolved_device());
+    const auto gates = needs_gates
+                           ? std::make_unique<models::Gates>(models::Gates::create({}, model, 0))
+                           : nullptr;
+    run(model, gates.get(), shape);
+  }
+}
+
+// Every length through every model.
 void prefill(const ModelArgs& model_args, const std::vector<std::string>& shapes,
              const std::vector<int64_t>& lengths, const std::vector<double>& densities, int runs,
              double seconds, nlohmann::json& rows) {
   std::vector<torch_ops::Selection> selections;
   for (const double density : densities) selections.emplace_back().strength = {density};
-  const auto run = [&](const models::Decoder& model, const models::Gates& gates,
-                       const std::string& name) {
-    for (const int64_t length : lengths) {
-      bench::prefill(model, gates, selections, length, runs, seconds, name, rows);
-    }
+  for_each_model(
+      model_args, shapes, /*needs_gates=*/true,
+      [&](const models::Decoder& model, const models::Gates* gates, const std::string& name) {
+        for (const int64_t length : lengths) {
+          bench::prefill(model, *gates, selections, length, runs, seconds, name, rows);
+        }
+      });
+}
+
+std::string decode_table(const nlohmann::json& rows) {
+  report::Table table({"model", "implementation", "dtype", "heads", "D", "cached", "median", "min",
+                       "max", "GB/s", "of memory", "tokens/s", "attention"});
+  const auto ms = [](const nlohmann::json& value) {
+    return report::fixed(value.get<double>(), 3) + " ms";
   };
-  if (shapes.empty()) {
-    const models::Decoder model = model_args.load();
-    run(model, *load_gates("", model_args, model, true), model_args.model);
+  for (const auto& r : rows) {
+    const bool is_model = r.contains("tokens_per_s");
+    table.add({r["model"], r["implementation"], r["dtype"],
+               message(r["heads_q"].get<int>(), "/", r["heads_kv"].get<int>()),
+               std::to_string(r["head_dim"].get<int>()), std::to_string(r["len_k"].get<int64_t>()),
+               ms(r["median_ms"]), ms(r["min_ms"]), ms(r["max_ms"]),
+               report::fixed(r["gbytes_per_s"], 1),
+               report::fixed(100 * r["memory_share"].get<double>(), 0) + "%",
+               is_model ? report::fixed(r["tokens_per_s"], 1) : "",
+               is_model ? ms(r["attention_ms"]) : ""});
   }
-  for (const std::string& shape : shapes) {
-    const models::Decoder model =
-        bench::random_model(shape, model_args.resolved_dtype(), model_args.resolved_device());
-    run(model, models::Gates::create({}, model, 0), shape);
-  }
+  return table.text();
 }
 
 // Where the time of a prompt goes.
@@ -72,7 +104,7 @@ std::string parts_of(const nlohmann::json& rows) {
 std::vector<std::string> operation_names() {
   std::vector<std::string> names;
   for (const Operation& operation : kOperations) names.emplace_back(operation.name);
-  names.insert(names.end(), {"prefill", "distill"});
+  names.insert(names.end(), {"decode_attn", "decode", "prefill", "distill"});
   return names;
 }
 
@@ -122,10 +154,10 @@ int bench(int argc, char** argv, int first) {
   args.add("seconds", seconds, range(0, 1e6), "timed time, at least");
   args.flag("avx2", avx2, "use AVX2 at most, torch too");
   model.add_threads(args);
-  args.add("model", model.model, "folder of a model with gates; for prefill");
+  args.add("model", model.model, "folder of a model; for decode and, with gates, prefill");
   args.add("shapes", shapes, one_of(bench::model_shapes()),
-           "models with random weights, for prefill and distill");
-  model.add_device(args, "of prefill and distill");
+           "models with random weights, for prefill, decode and distill");
+  model.add_device(args, "of decode_attn, decode, prefill and distill");
   args.add("sequences", sequences, range(1, limits::kSequences), "of a step of distill");
   args.flag("stream", model.stream, "distill with layers that stay in host memory");
   Allowed folder;
@@ -140,26 +172,36 @@ int bench(int argc, char** argv, int first) {
     if (operation == "distill" && shapes.empty()) {
       throw UsageError("bench distill: name models with --shapes");
     }
-    if (operation == "prefill" && shapes.empty()) check_model_folder("model", model.model);
+    const bool takes_model = operation == "prefill" || operation == "decode";
+    if (takes_model && shapes.empty()) check_model_folder("model", model.model);
     if (!out.empty()) check_output_folder(out);
   });
   if (!args.parse(argc, argv, first)) return 0;
   const auto* op = std::find_if(std::begin(kOperations), std::end(kOperations),
                                 [&](const Operation& o) { return operation == o.name; });
   const bool is_prefill = operation == "prefill", is_distill = operation == "distill";
+  const bool is_decode_attn = operation == "decode_attn", is_decode = operation == "decode";
   if (avx2) bench::limit_to_avx2();
   set_threads(model.threads);
 
   nlohmann::json rows = nlohmann::json::array();
-  const at::Device device =
-      is_prefill || is_distill ? model.resolved_device() : at::Device(at::kCPU);
+  const bool on_any_device = is_prefill || is_distill || is_decode || is_decode_attn;
+  const at::Device device = on_any_device ? model.resolved_device() : at::Device(at::kCPU);
   const std::string path = out + "/" + bench::chip(device) + "/" + operation + ".json";
   const auto record = [&] {
     nlohmann::json made = bench::record(operation, argc, argv, rows, device);
     return append && std::filesystem::exists(path) ? bench::appended(path, std::move(made)) : made;
   };
   if (!out.empty()) record();  // a file that cannot be added to is an error before hours are spent
-  if (is_prefill || is_distill) {
+  if (is_prefill || is_distill || is_decode) {
+    if (is_decode) {
+      for_each_model(model, shapes, /*needs_gates=*/false,
+                     [&](const models::Decoder& decoder, const auto*, const std::string& name) {
+                       for (const int64_t length : lengths) {
+                         bench::decode(decoder, length, runs, seconds, name, rows);
+                       }
+                     });
+    }
     if (is_prefill) prefill(model, shapes, lengths, densities, runs, seconds, rows);
     if (is_distill) {
       const auto ranks = train::Ranks::from_environment(device);
@@ -170,10 +212,15 @@ int bench(int argc, char** argv, int first) {
   }
   for (const int64_t head_dim : head_dims) {
     for (const int64_t length : lengths) {
+      shape.head_dim = head_dim;
+      shape.len_q = shape.len_k = length;
+      for (const std::string& dtype : dtypes) {
+        shape.dtype = dtype;
+        if (is_decode_attn) bench::decode_attn(shape, device, runs, seconds, rows);
+      }
+      if (is_decode_attn) continue;
       for (const std::string& list : lists) {
         for (const double density : densities) {
-          shape.head_dim = head_dim;
-          shape.len_q = shape.len_k = length;
           shape.lists = list;
           shape.density = density;
           for (const std::string& dtype : dtypes) {
@@ -184,7 +231,10 @@ int bench(int argc, char** argv, int first) {
       }
     }
   }
-  const auto text = is_prefill ? parts_of(rows) : is_distill ? distill_table(rows) : table_of(rows);
+  const auto text = is_prefill                    ? parts_of(rows)
+                    : is_distill                  ? distill_table(rows)
+                    : is_decode || is_decode_attn ? decode_table(rows)
+                                                  : table_of(rows);
   std::fputs(text.c_str(), stdout);
   if (!out.empty()) {
     write_json(path, record());

@@ -131,7 +131,16 @@ void set_threads(int threads) {
 
 models::Decoder ModelArgs::load() const {
   set_threads(threads);
-  return models::Decoder::load(model, resolved_dtype(), resolved_device(), stream);
+  const at::Device where = resolved_device();
+  const int head_dim = io::ModelConfig::read(model).head_dim;
+  const std::string why_not =
+      where.is_cuda() ? kernels::why_not_head_dim(kernels::cuda_device(where.index()), head_dim)
+                      : "";
+  if (!why_not.empty()) {
+    throw UsageError(message("--device cuda: the heads of ", shown(model, 300), " have ", head_dim,
+                             " features, and ", why_not, "; --device cpu takes the model"));
+  }
+  return models::Decoder::load(model, resolved_dtype(), where, stream);
 }
 
 io::Tokenizer ModelArgs::tokenizer() const {

@@ -1,5 +1,8 @@
 #include "seer/kernels/kernel_list.h"
 
+#include <map>
+#include <set>
+
 #include "seer/kernels/attn_gate/attn_gate.h"
 #include "seer/kernels/block_select/block_select.h"
 #include "seer/kernels/block_sparse_attn/block_sparse_attn.h"
@@ -49,6 +52,20 @@ std::vector<KernelStatus> kernel_list(const Device& device, DType dtype, int hea
   add(list, "gate_loss", gate_loss_impls(), {}, device);
   add(list, "block_select", block_select_impls(), {}, device);
   return list;
+}
+
+std::string why_not_head_dim(const Device& device, int head_dim) {
+  std::map<std::string, std::string> reasons;  // of ops that no kernel has taken so far
+  std::set<std::string> taken;
+  for (const KernelStatus& s : kernel_list(device, DType::bf16, head_dim, /*block=*/64)) {
+    if (s.why_not.empty()) taken.insert(s.op);
+    std::string& text = reasons[s.op];
+    text += message(text.empty() ? "" : "; ", s.implementation, ": ", s.why_not);
+  }
+  for (const auto& [op, text] : reasons) {
+    if (!taken.contains(op)) return message(op, " has no kernel for it (", text, ")");
+  }
+  return "";
 }
 
 }  // namespace seer::kernels

@@ -19,4 +19,8 @@ struct KernelStatus {
 // the ops' own tables: the first that runs is the one that is used.
 std::vector<KernelStatus> kernel_list(const Device& device, DType dtype, int head_dim, int block);
 
+// Why attention to models of this head size does not run on the device: an op without a kernel for it,
+// and the reasons of its kernels. Empty: it runs.
+std::string why_not_head_dim(const Device& device, int head_dim);
+
 }  // namespace seer::kernels

@@ -19,11 +19,30 @@ std::string reason(const Device& device, DType dtype, int head_dim, const std::s
 }
 
 TEST(KernelList, EveryOperationRunsOnTheCpu) {
-  for (const char* op : {"block_sparse_attn", "pooled_attn", "attn_gate_pool", "attn_gate_project",
-                         "attn_gate_score", "gate_loss", "block_select"}) {
+  for (const char* op : {"block_sparse_attn", "decode_attn", "pooled_attn", "attn_gate_pool",
+                         "attn_gate_project", "attn_gate_score", "gate_loss", "block_select"}) {
     EXPECT_EQ(reason({}, DType::bf16, 128, op, "cpu"), "") << op;
     EXPECT_THAT(reason({.sm = 90}, DType::bf16, 128, op, "cpu"), HasSubstr("GPU")) << op;
   }
+}
+
+TEST(KernelList, EveryHeadSizeRunsOnTheCpu) {
+  for (const int head_dim : {1, 20, 100, 128, 256}) EXPECT_EQ(why_not_head_dim({}, head_dim), "");
+  EXPECT_THAT(why_not_head_dim({}, 264), HasSubstr("cpu: head_dim is 264, want at most 256"));
+}
+
+TEST(KernelList, GpusSayWhichHeadSizesTheyTake) {
+#ifdef SEER_CUDA
+  for (const int head_dim : {64, 96, 128, 256}) {
+    EXPECT_EQ(why_not_head_dim({.sm = 90, .num_sms = 132}, head_dim), "") << head_dim;
+  }
+  for (const int head_dim : {20, 100}) {
+    EXPECT_THAT(why_not_head_dim({.sm = 90, .num_sms = 132}, head_dim),
+                HasSubstr(message("head_dim is ", head_dim, ", want 64, 96, 128 or 256")));
+  }
+#else
+  EXPECT_THAT(why_not_head_dim({.sm = 90}, 64), HasSubstr("built without CUDA kernels"));
+#endif
 }
 
 TEST(KernelList, GpuKernelsSayWhichChipsTheyTake) {

@@ -1,5 +1,6 @@
 #include "seer/models/attention.h"
 
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
@@ -9,6 +10,7 @@
 #include <numeric>
 
 #include "seer/base/error.h"
+#include "seer/torch/ops.h"
 
 namespace seer::models {
 namespace {
@@ -16,6 +18,33 @@ namespace {
 // Entries of the largest mask: pieces of queries get shorter as the keys get longer.
 constexpr int64_t kMaskEntries = int64_t{1} << 24;
 constexpr int64_t kLongestPiece = 1024, kShortestPiece = 16;
+
+// Queries of a sequence that are a decode step rather than a chunk of a prompt.
+constexpr int64_t kDecodeQueries = 8;
+
+// Whether decode_attn takes the call: a few queries of each sequence, and no gradient.
+bool is_decode_step(const AttentionInput& input) {
+  const auto& lens = input.sequences.q_lens;
+  if (lens.empty() || lens[0] > kDecodeQueries) return false;
+  if (std::any_of(lens.begin(), lens.end(), [&](int64_t len) { return len != lens[0]; })) {
+    return false;
+  }
+  const bool needs_gradient =
+      at::GradMode::is_enabled() &&
+      (input.q.requires_grad() || input.k.requires_grad() || input.v.requires_grad());
+  return !needs_gradient &&
+         torch_ops::decode_attn_takes(input.q, input.k, input.v, static_cast<int64_t>(lens.size()));
+}
+
+at::Tensor decode_step(const AttentionInput& input, int64_t window) {
+  at::Tensor cu_k;
+  const auto& lens = input.sequences.k_lens;
+  if (lens.size() > 1) {
+    cu_k =
+        torch_ops::make_ragged(input.sequences.q_lens, lens, /*block=*/64, input.q.device()).cu_k;
+  }
+  return std::get<0>(torch_ops::decode_attn(input.q, input.k, input.v, cu_k, window, input.scale));
+}
 
 // q [B, Hq, t, D], k, v [B, Hk, s, D]
 at::Tensor attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
@@ -91,14 +120,18 @@ at::Tensor dense_attention(const AttentionInput& input) {
   const Sequences& sequences = input.sequences;
   const int64_t window = window_cuts(input) ? input.window : 0;
   if (input.q.size(0) == 0) return at::empty_like(input.q);
+  for (size_t b = 0; b < sequences.q_lens.size(); ++b) {
+    SEER_CHECK(sequences.q_lens[b] <= sequences.k_lens[b], "sequence ", b, " has ",
+               sequences.q_lens[b], " queries and ", sequences.k_lens[b],
+               " keys; the queries must be the last of its tokens");
+  }
+  if (is_decode_step(input)) return decode_step(input, window);
   if (sequences.equal_lengths() && window == 0) return attend_batch(input, sequences.q_lens[0]);
 
   std::vector<at::Tensor> parts;
   int64_t q_begin = 0, k_begin = 0;
   for (size_t b = 0; b < sequences.q_lens.size(); ++b) {
     const int64_t q_len = sequences.q_lens[b], k_len = sequences.k_lens[b];
-    SEER_CHECK(q_len <= k_len, "sequence ", b, " has ", q_len, " queries and ", k_len,
-               " keys; the queries must be the last of its tokens");
     const at::Tensor q = input.q.narrow(0, q_begin, q_len), k = input.k.narrow(0, k_begin, k_len),
                      v = input.v.narrow(0, k_begin, k_len);
     q_begin += q_len;

@@ -41,8 +41,9 @@ using Attention = std::function<at::Tensor(const AttentionInput&)>;
 // once all of its chunks are there.
 bool window_cuts(const AttentionInput& input);
 
-// torch's scaled_dot_product_attention, causal; differentiable. Sliding windows and unequal lengths
-// are computed in pieces, so nothing grows with the square of the length.
+// Causal dense attention; differentiable. A few tokens at the end of each sequence, a decode step, are
+// decode_attn's where no gradient is wanted; all else is torch's scaled_dot_product_attention. Sliding
+// windows and unequal lengths are computed in pieces, so nothing grows with the square of the length.
 at::Tensor dense_attention(const AttentionInput& input);
 
 }  // namespace seer::models

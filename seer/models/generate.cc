@@ -98,7 +98,11 @@ std::vector<int32_t> generate(const Decoder& model, const std::vector<int32_t>& 
                               const std::function<void(int32_t)>& on_token) {
   check(settings);
   const at::NoGradGuard no_grad;
-  KvCache cache(model.config().num_layers);
+  // The last token of all is never appended. Room for a long answer is made when it is needed.
+  constexpr int64_t kMostAtOnce = 4096;
+  const int64_t room = static_cast<int64_t>(prompt.size()) +
+                       std::clamp<int64_t>(settings.max_new_tokens - 1, 0, kMostAtOnce);
+  KvCache cache(model.config().num_layers, room);
   at::Tensor last;  // hidden state of the last token [1, hidden]
   const auto keep_last = [&](const at::Tensor& hidden) { last = hidden.slice(0, -1); };
   prefill(model, prompt, attention, settings.chunk, cache, keep_last);
@@ -113,7 +117,7 @@ std::vector<int32_t> generate(const Decoder& model, const std::vector<int32_t>& 
     if (step + 1 == settings.max_new_tokens) break;
     const int64_t length = cache.length() + 1;
     if (frequencies_change(model.config().rope, cache.length(), length)) {
-      cache = KvCache(model.config().num_layers);
+      cache = KvCache(model.config().num_layers, room);
       prefill(model, text, dense_attention, settings.chunk, cache, keep_last);
     } else {
       last = model.hidden(id_tensor({id}, model.device()), {{1}, {length}, 0}, dense_attention,

@@ -9,15 +9,22 @@
 namespace seer::models {
 namespace {
 
-// Room for `needed` tokens: what is there is kept, and the capacity doubles so that appending one
-// token at a time copies each token a bounded number of times.
-void reserve(at::Tensor& store, const at::Tensor& like, int64_t length, int64_t needed) {
-  const int64_t capacity = store.defined() ? store.size(0) : 0;
+// Room for `needed` tokens: what is there is kept. As many as are expected, then half as many again
+// each time, so that appending one token at a time copies each token a bounded number of times.
+void reserve(at::Tensor& store, const at::Tensor& like, int64_t length, int64_t needed,
+             int64_t expected) {
+  const int64_t capacity = store.defined() ? store.size(1) : 0;
   if (needed <= capacity) return;
-  at::Tensor larger = at::empty({std::max(needed, 2 * capacity), like.size(1), like.size(2)},
-                                like.options().requires_grad(false));
-  if (length > 0) larger.narrow(0, 0, length).copy_(store.narrow(0, 0, length));
+  const int64_t room = std::max({needed, expected, capacity + capacity / 2});
+  at::Tensor larger =
+      at::empty({like.size(1), room, like.size(2)}, like.options().requires_grad(false));
+  if (length > 0) larger.narrow(1, 0, length).copy_(store.narrow(1, 0, length));
   store = larger;
+}
+
+// Tokens begin .. end - 1 as [tokens, Hk, D].
+at::Tensor tokens_of(const at::Tensor& store, int64_t begin, int64_t end) {
+  return store.slice(1, begin, end).transpose(0, 1);
 }
 
 }  // namespace
@@ -30,11 +37,11 @@ std::pair<at::Tensor, at::Tensor> KvCache::append(int layer, const at::Tensor& k
              " and v is ", v.sizes(), ", expected [tokens, heads, features] of the same tokens");
   Layer& to = layers_[static_cast<size_t>(layer)];
   const int64_t total = length_ + k.size(0);
-  reserve(to.k, k, length_, total);
-  reserve(to.v, v, length_, total);
-  to.k.narrow(0, length_, k.size(0)).copy_(k.detach());
-  to.v.narrow(0, length_, v.size(0)).copy_(v.detach());
-  return {to.k.narrow(0, 0, total), to.v.narrow(0, 0, total)};
+  reserve(to.k, k, length_, total, expected_);
+  reserve(to.v, v, length_, total, expected_);
+  tokens_of(to.k, length_, total).copy_(k.detach());
+  tokens_of(to.v, length_, total).copy_(v.detach());
+  return {tokens_of(to.k, 0, total), tokens_of(to.v, 0, total)};
 }
 
 }  // namespace seer::models

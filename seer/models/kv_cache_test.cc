@@ -26,6 +26,25 @@ TEST(KvCache, GivesBackWhatWasAppended) {
   EXPECT_EQ(cache.length(), 315);
 }
 
+TEST(KvCache, AppendsInPlaceWhereRoomIsExpected) {
+  KvCache cache(1, /*expected=*/100);
+  const at::Tensor k = test::normal({70, 3, 8}, 1), v = test::normal({70, 3, 8}, 2);
+  const auto [first_k, first_v] = cache.append(0, k, v);
+  cache.advance(70);
+  const auto [all_k, all_v] = cache.append(0, k.narrow(0, 0, 30), v.narrow(0, 0, 30));
+  cache.advance(30);
+  EXPECT_EQ(all_k.const_data_ptr(), first_k.const_data_ptr());
+  EXPECT_EQ(all_v.const_data_ptr(), first_v.const_data_ptr());
+  EXPECT_EQ(cache.append(0, k.narrow(0, 0, 1), v.narrow(0, 0, 1)).first.size(0), 101);
+  EXPECT_TRUE(first_k.equal(k));
+}
+
+TEST(KvCache, KeysOfAHeadLieTogether) {
+  KvCache cache(1);
+  const at::Tensor k = test::normal({9, 3, 8}, 1);
+  EXPECT_EQ(cache.append(0, k, k).first.stride(0), 8);
+}
+
 TEST(KvCache, KeepsNoGradient) {
   KvCache cache(1);
   const at::Tensor k = test::normal({2, 1, 4}, 1).requires_grad_(true);

@@ -51,6 +51,17 @@ std::tuple<at::Tensor, at::Tensor> block_sparse_attn(const at::Tensor& q, const 
                                                      const BlockLists& lists, double scale,
                                                      bool causal);
 
+// A decode step: dense attention of the last M tokens of each sequence to all keys, or to the last
+// `window` (0: all). q [B * M, Hq, D], k, v [S, Hk, D], cu_k int32 [B + 1], undefined for one sequence
+// -> o [B * M, Hq, D], lse [Hq, B * M] f32. Token and head strides are free; it is fastest where the
+// keys of a head lie together, as KvCache has them. Not differentiable.
+std::tuple<at::Tensor, at::Tensor> decode_attn(const at::Tensor& q, const at::Tensor& k,
+                                               const at::Tensor& v, const at::Tensor& cu_k,
+                                               int64_t window, double scale);
+// Whether an implementation takes such a call of `num_seqs` sequences.
+bool decode_attn_takes(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                       int64_t num_seqs);
+
 // -> o [T, Hq, D], lse [Hq, T] f32, map [Hq or Hk, R, N] f32. Rows of one token (ragged.block_q = 1)
 // give each token's largest weight in every key block.
 std::tuple<at::Tensor, at::Tensor, at::Tensor> pooled_attn(const at::Tensor& q, const at::Tensor& k,

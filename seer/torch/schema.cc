@@ -10,6 +10,9 @@ TORCH_LIBRARY(seer, m) {
       "Tensor list_begin, Tensor list_count, Tensor list, int block, float scale, bool causal) "
       "-> (Tensor o, Tensor lse)");
   m.def(
+      "decode_attn(Tensor q, Tensor k, Tensor v, Tensor? cu_k, int window, float scale) "
+      "-> (Tensor o, Tensor lse)");
+  m.def(
       "pooled_attn(Tensor q, Tensor k, Tensor v, Tensor cu_q, Tensor cu_k, Tensor cu_rows, "
       "SymInt num_rows, SymInt num_blocks, int block_q, int block_k, float scale, bool causal, "
       "bool group_max, bool normalise) -> (Tensor o, Tensor lse, Tensor map)");

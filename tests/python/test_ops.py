@@ -467,6 +467,72 @@ def test_selected_blocks_run(pack):
     close(o, want)
 
 
+def newest_tokens(pack, tokens=1, heads=4, dim=32):
+    return torch.randn(tokens * len(pack.k_lens), heads, dim)
+
+
+@pytest.mark.parametrize("tokens,window", [(1, 0), (1, 20), (3, 0), (3, 20)])
+def test_decode_attn(pack, tokens, window):
+    _, k, v = attention_inputs(pack)
+    q = newest_tokens(pack, tokens)
+    o, lse = ops.decode_attn(q, k, v, pack.cu_k, window, 0.2)
+    for b, n in enumerate(pack.k_lens):
+        keys, values = (
+            x[pack.cu_k[b] : pack.cu_k[b + 1]].double().repeat_interleave(2, 1).transpose(0, 1) for x in (k, v)
+        )
+        at = slice(b * tokens, (b + 1) * tokens)
+        i, j = torch.arange(tokens)[:, None] + n - tokens, torch.arange(n)
+        seen = (j <= i) & (j > i - (window or n + 1))
+        s = (q[at].double().transpose(0, 1) @ keys.transpose(1, 2) * 0.2).masked_fill(~seen, -math.inf)
+        close(o[at], (s.softmax(-1).nan_to_num(0) @ values).transpose(0, 1))
+        close(lse[:, at], s.logsumexp(-1))
+
+
+def test_decode_attn_of_one_sequence_needs_no_prefix_sums():
+    pack = PACKS["odd_tail"]
+    _, k, v = attention_inputs(pack)
+    q = newest_tokens(pack)
+    for got, want in zip(ops.decode_attn(q, k, v, None, 0, 0.2), ops.decode_attn(q, k, v, pack.cu_k, 0, 0.2)):
+        assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("dim", [20, 100])
+def test_every_head_size_runs_on_the_cpu(dim):
+    pack = PACKS["chunk"]
+    q, k, v = attention_inputs(pack, dim=dim)
+    mask = random_mask(pack, 4)
+    want, _ = masked_attention(q, k, v, pack, mask, 0.1)
+    close(ops.block_sparse_attn(q, k, v, *pack.cu()[:3], *lists_of(mask), pack.block, 0.1, True)[0], want)
+    every = pack.visible()[None].expand(4, -1, -1)
+    want, want_lse = masked_attention(q, k, v, pack, every, 0.1)
+    o, lse, _ = ops.pooled_attn(
+        q, k, v, *pack.cu()[:3], pack.num_rows, pack.num_blocks, pack.block_q, pack.block, 0.1, True, False, True
+    )
+    close(o, want)
+    close(lse, want_lse)
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        ({"q": torch.randn(3, 4, 32)}, "3 query tokens of 2 sequences"),
+        ({"window": -1}, "window is -1"),
+        ({"scale": math.nan}, "scale is nan"),
+        ({"cu_k": torch.tensor([0, 96, 116])}, "cu_k must be int32"),
+        ({"k": torch.randn(116, 2, 16)}, "head size"),
+    ],
+)
+def test_decode_attn_says_what_is_wrong(change, message):
+    pack = PACKS["chunk"]
+    _, k, v = attention_inputs(pack)
+    args = {"q": newest_tokens(pack), "k": k, "v": v, "cu_k": pack.cu_k, "window": 0, "scale": 0.2}
+    with pytest.raises(RuntimeError, match=message):
+        ops.decode_attn(**(args | change))
+    on_meta = {name: x.to("meta") if torch.is_tensor(x) else x for name, x in (args | change).items()}
+    with pytest.raises(RuntimeError, match=message):
+        ops.decode_attn(**on_meta)
+
+
 # ---- The dispatcher ------------------------------------------------------------------------------
 
 
@@ -490,6 +556,7 @@ def calls(pack):
         "gate_loss_with_grad": ((scores, target, pack.cu_rows, pack.cu_blocks, 0.0, "mse"), ()),
         "block_select": ((scores, *three, block, "nz_ratio", [0.3], 1, 1, 2), ()),
         "block_sparse_attn": ((q, k, v, *three, *lists, block, 0.2, True), ()),
+        "decode_attn": ((newest_tokens(pack), k, v, pack.cu_k, 0, 0.2), ()),
         "pooled_attn": (
             (q, k, v, *three, pack.num_rows, pack.num_blocks, pack.block_q, block, 0.2, True, True, True),
             (),
