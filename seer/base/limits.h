@@ -46,4 +46,8 @@ inline constexpr size_t kTextGrowthFree = 1 << 10;    // ... and of none
 inline constexpr size_t kAddedTokenBytes = 1024;      // of one added token
 inline constexpr size_t kAddedTokensBytes = 4 << 20;  // of all
 
+// A prompt of `seer generate`: this many tokens, or this many times the model's context if that is more.
+inline constexpr int64_t kPromptTokens = 131072;
+inline constexpr int64_t kPromptContexts = 8;
+
 }  // namespace seer::limits

@@ -123,6 +123,13 @@ void Progress::part(double share, const std::string& what) {
   print(false);
 }
 
+void Progress::clear() {
+  if (!line_is_open_) return;
+  std::fputs("\r\x1b[K", out_);
+  std::fflush(out_);
+  line_is_open_ = false;
+}
+
 void Progress::note(const std::string& line) {
   if (!shown_) return;
   if (line_is_open_) std::fputs("\r\x1b[K", out_);

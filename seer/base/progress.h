@@ -34,6 +34,9 @@ class Progress {
   // next update().
   void part(double share, const std::string& what);
   void advance(int64_t steps = 1) { update(done_ + steps, status_); }
+  // Takes the line from a terminal that something else is about to write on; it comes back with the next
+  // step.
+  void clear();
   // A line of its own (a warning, a result); the progress line goes on below it.
   void note(const std::string& line);
 

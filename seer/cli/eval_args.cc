@@ -1,8 +1,7 @@
 #include "seer/cli/eval_args.h"
 
-#include <algorithm>
-
 #include "seer/base/limits.h"
+#include "seer/base/progress.h"
 #include "seer/io/text.h"
 #include "seer/io/tokenizer/token_ids.h"
 
@@ -16,19 +15,29 @@ void EvalArgs::add(Args& args, const std::vector<std::string>& known, const std:
            "documents of each length, at most");
   args.add("min-ratio", min_ratio, range(1, 1e9), "documents must have this many times the length");
   args.add("methods", methods, one_of(known), about);
+  args.add(
+      "block", block, or_automatic(multiple(16, 16, 128), 0),
+      "tokens in a block, of methods without gates; 0: as the gates have it, 64 without gates");
   args.add("seed", seed, at_least(0), "of random blocks and untrained gates");
   select.add(args, std::move(default_sparsity));
   args.json_output(json);
   args.when_read([this] {
     for (const std::string& path : data) io::check_text_file(path);
+    check_rules(methods, select);
   });
 }
 
-bool EvalArgs::wants(const std::string& method) const {
-  return std::find(methods.begin(), methods.end(), method) != methods.end();
+int EvalArgs::block_of(const GatesFound& gates) const {
+  if (gates.folder.empty()) return block == 0 ? io::GateConfig{}.block_size : block;
+  const int theirs = gates.config.block_size;
+  if (block != 0 && block != theirs && needs_of(methods).trained) {
+    throw UsageError(message("--block ", block, ": the gates in ", gates.folder, " have blocks of ",
+                             theirs, ": leave it out, or name other gates"));
+  }
+  return block == 0 ? theirs : block;
 }
 
-std::vector<eval::Windows> EvalArgs::windows(const io::Tokenizer& tokenizer,
+std::vector<eval::Windows> EvalArgs::windows(const char* verb, const io::Tokenizer& tokenizer,
                                              const std::vector<int64_t>& lengths,
                                              int64_t vocab_size) const {
   const int32_t bos = tokenizer.bos_id().value_or(-1);
@@ -45,7 +54,14 @@ std::vector<eval::Windows> EvalArgs::windows(const io::Tokenizer& tokenizer,
       cutter.add(ids);
     }
   }
-  return cutter.take();
+  std::vector<eval::Windows> all = cutter.take();
+  for (const eval::Windows& of : all) {
+    if (static_cast<int64_t>(of.ids.size()) == documents) continue;
+    print_line(message("seer ", verb, ": warning: ", of.ids.size(), " of the ", documents,
+                       " documents asked for: no others have ", min_ratio, " x ", of.length,
+                       " tokens (--min-ratio, --documents)"));
+  }
+  return all;
 }
 
 }  // namespace seer::cli

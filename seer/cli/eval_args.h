@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "seer/cli/methods.h"
 #include "seer/cli/settings.h"
 #include "seer/eval/windows.h"
 
@@ -18,14 +19,20 @@ struct EvalArgs {
   int64_t documents = 8;
   double min_ratio = 4;
   uint64_t seed = 1;
+  int block = 0;  // 0: that of the gates, 64 where there are none
 
   // `known`: the names that `methods` may hold; `about` says more about them in --help.
   void add(Args& args, const std::vector<std::string>& known, const std::string& about,
            std::vector<double> default_sparsity);
-  bool wants(const std::string& method) const;
-  // Windows of each length from the texts, whose tokens a model with this vocabulary takes.
-  std::vector<eval::Windows> windows(const io::Tokenizer& tokenizer,
+  // The block size of methods that look at no gates. UsageError: --block says another one than gates
+  // have that are needed.
+  int block_of(const GatesFound& gates) const;
+  // Windows of each length from the texts, whose tokens a model with this vocabulary takes; a line on
+  // standard error where there are fewer than asked for. Error: a length without any.
+  std::vector<eval::Windows> windows(const char* verb, const io::Tokenizer& tokenizer,
                                      const std::vector<int64_t>& lengths, int64_t vocab_size) const;
+  // Where tables go: with JSON on standard output, to the terminal's other stream.
+  std::FILE* table_out() const { return json == "-" ? stderr : stdout; }
 };
 
 }  // namespace seer::cli

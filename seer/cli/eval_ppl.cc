@@ -1,15 +1,41 @@
 // seer eval ppl: perplexity of dense and sparse attention on the same documents.
 
+#include <algorithm>
 #include <cstdio>
 
+#include "seer/base/interrupt.h"
 #include "seer/base/limits.h"
 #include "seer/base/progress.h"
 #include "seer/bench/bench.h"
 #include "seer/cli/eval_args.h"
+#include "seer/cli/measured.h"
 #include "seer/cli/verbs.h"
 #include "seer/eval/perplexity.h"
+#include "seer/eval/remarks.h"
+#include "seer/io/context.h"
 
 namespace seer::cli {
+namespace {
+
+void announce_ppl(const EvalArgs& a, const io::ModelConfig& config,
+                  const std::vector<eval::Method>& methods,
+                  const std::vector<eval::Windows>& windows, int block) {
+  int64_t longest = 0, tokens = 0;
+  size_t passes = 0;
+  for (const eval::Windows& w : windows) {
+    longest = std::max(longest, w.length);
+    passes += w.ids.size() * methods.size();
+    tokens += static_cast<int64_t>(w.ids.size() * methods.size()) * w.length;
+  }
+  const std::string warning = io::context_warning(config, longest);
+  if (!warning.empty()) std::fprintf(stderr, "seer eval ppl: %s\n", warning.c_str());
+  std::fprintf(stderr, "seer eval ppl: %zu rows of %zu lengths, %zu passes over %s tokens; %s\n",
+               methods.size() * windows.size(), windows.size(), passes,
+               count_text(static_cast<double>(tokens)).c_str(),
+               memory_text(a.model, config, longest, block).c_str());
+}
+
+}  // namespace
 
 int eval_ppl(int argc, char** argv, int first) {
   EvalArgs a;
@@ -18,30 +44,59 @@ int eval_ppl(int argc, char** argv, int first) {
   std::vector<int64_t> lengths{8192};
   Args args("eval ppl", "Perplexity of a model with dense and with sparse attention.");
   args.add("gates", folder, "folder of the gates; default: `gates` in the model's folder");
-  a.model.add_foreign_gates(args);
   args.add("lengths", lengths, range(2, limits::kTokens), "tokens of each document, BOS included");
+  a.model.add_foreign_gates(args);
   a.add(args, method_names(), "what is compared", {0.5, 0.7, 0.9});
   if (!args.parse(argc, argv, first)) return 0;
 
-  const models::Decoder model = a.model.load();
+  const auto config = io::ModelConfig::read(a.model.model);
+  const Needs needs = needs_of(a.methods);
+  const GatesFound found = find_gates(needs, folder, a.model.model, config);
+  const int block = a.block_of(found);
+  settle_device(a.model, config, needs, block);
+  const auto methods = make_methods(a.methods, a.select, found.config, block, a.seed);
   const io::Tokenizer tokenizer = a.model.tokenizer();
-  const auto gates = load_gates(folder, a.model, model, a.wants("seer"));
-  const auto methods =
-      make_methods(a.methods, a.select, gates ? gates->config().block_size : 64, a.seed);
+  const auto windows = a.windows("eval ppl", tokenizer, lengths, config.vocab_size);
+  announce_ppl(a, config, methods, windows, needs.sparse ? block : 0);
 
+  const models::Decoder model = a.model.load();
+  const auto gates = needs.trained ? load_gates(found.folder, a.model, model, true) : nullptr;
   std::vector<eval::Row> rows;
-  for (const eval::Windows& windows : a.windows(tokenizer, lengths, model.config().vocab_size)) {
-    Progress progress("eval ppl, " + std::to_string(windows.length) + " tokens",
-                      static_cast<int64_t>(windows.ids.size() * methods.size()));
-    const auto some =
-        eval::compare(model, gates.get(), methods, windows, [&] { progress.advance(1); });
-    rows.insert(rows.end(), some.begin(), some.end());
+  eval::RowLines lines(methods, lengths);
+  std::FILE* const out = a.table_out();
+  show(out, lines.head());
+  const InterruptGuard interrupt;
+  std::exception_ptr failed;
+  try {
+    for (size_t l = 0; l < lengths.size() && interrupt.signal() == 0; ++l) {
+      Progress progress(message("eval ppl, ", lengths[l], " tokens"),
+                        static_cast<int64_t>(windows[l].ids.size() * methods.size()));
+      eval::Watch watch;
+      watch.part = [&](double share) { progress.part(share, ""); };
+      watch.pass = [&] { progress.advance(); };
+      watch.stop = [&] { return interrupt.signal() != 0; };
+      watch.row = [&](const eval::Row& row) {
+        rows.push_back(row);
+        progress.clear();
+        show(out, lines.line(row));
+      };
+      eval::compare(model, gates.get(), methods, windows[l], watch);
+    }
+  } catch (...) {
+    failed = std::current_exception();
   }
-  nlohmann::json json = bench::record("eval ppl", argc, argv, eval::to_json(rows), model.device());
-  json["settings"] = args.settings();
-  // With JSON on standard output the table goes to the terminal's other stream.
-  std::fputs(eval::to_table(rows).c_str(), a.json == "-" ? stderr : stdout);
-  write_json(a.json, json);
+  const bool complete = !failed && interrupt.signal() == 0;
+  const Write remarks{"what follows the table", [&] {
+                        for (const std::string& line : eval::remarks(rows)) show_line(out, line);
+                      }};
+  const Write results{"the results", [&] {
+                        nlohmann::json json = bench::record("eval ppl", argc, argv,
+                                                            eval::to_json(rows), model.device());
+                        json["settings"] = args.settings();
+                        json["complete"] = complete;
+                        write_json(a.json, json);
+                      }};
+  conclude({remarks, results}, failed, interrupt.signal(), eval::trouble(rows));
   return 0;
 }
 

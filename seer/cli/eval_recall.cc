@@ -7,13 +7,17 @@
 #include <memory>
 #include <set>
 
+#include "seer/base/interrupt.h"
 #include "seer/base/limits.h"
 #include "seer/base/progress.h"
 #include "seer/bench/bench.h"
 #include "seer/cli/eval_args.h"
+#include "seer/cli/measured.h"
 #include "seer/cli/verbs.h"
 #include "seer/eval/recall.h"
 #include "seer/eval/recall_picture.h"
+#include "seer/eval/remarks.h"
+#include "seer/io/context.h"
 
 namespace seer::cli {
 namespace {
@@ -47,91 +51,136 @@ std::vector<std::string> names_of(const std::vector<std::string>& folders) {
 
 struct GateSet {
   std::string name;
-  std::unique_ptr<models::Gates> gates;  // null: the model has none, and no method needs them
+  GatesFound found;                      // no folder: the model has none, and no method needs them
+  std::unique_ptr<models::Gates> gates;  // null where no method needs them
 };
 
-std::vector<GateSet> load_sets(const std::vector<std::string>& folders, const EvalArgs& a,
-                               const models::Decoder& model) {
-  const bool required = a.wants("seer");
+// The sets of gates, their weights not read yet. Only the method seer compares several.
+std::vector<GateSet> find_sets(const std::vector<std::string>& folders, const Needs& needs,
+                               const EvalArgs& a, const io::ModelConfig& config) {
   std::vector<GateSet> sets;
   if (folders.empty()) {
-    sets.push_back({"gates", load_gates("", a.model, model, required)});
+    sets.push_back({"gates", find_gates(needs, "", a.model.model, config), nullptr});
     return sets;
   }
   const std::vector<std::string> names = names_of(folders);
   for (size_t i = 0; i < folders.size(); ++i) {
-    sets.push_back({names[i], load_gates(folders[i], a.model, model, required)});
+    sets.push_back({names[i], find_gates(needs, folders[i], a.model.model, config), nullptr});
   }
   return sets;
 }
 
 // Each method at every setting; "seer" with every set of gates, the others with the first one's form.
-std::vector<eval::RecallMethod> recall_methods(const EvalArgs& a,
+std::vector<eval::RecallMethod> recall_methods(const EvalArgs& a, int block,
                                                const std::vector<GateSet>& sets) {
   std::vector<eval::RecallMethod> methods;
   for (const std::string& name : a.methods) {
     const bool by_gates = name == "seer";
-    for (size_t s = 0; s < (by_gates ? sets.size() : 1); ++s) {
-      const models::Gates* gates = sets[s].gates.get();
-      const int block = gates ? gates->config().block_size : 64;
-      for (const eval::Method& method : make_methods({name}, a.select, block, a.seed)) {
-        methods.push_back({method.sparse, gates, by_gates ? sets[s].name : ""});
+    for (const GateSet& set : sets) {
+      const int its_block = by_gates ? set.found.config.block_size : block;
+      for (const eval::Method& method :
+           make_methods({name}, a.select, set.found.config, its_block, a.seed)) {
+        methods.push_back(
+            {method.sparse, by_gates ? set.gates.get() : nullptr, by_gates ? set.name : ""});
       }
+      if (!by_gates) break;
     }
   }
   return methods;
 }
 
-}  // namespace
-
-int eval_recall(int argc, char** argv, int first) {
-  EvalArgs a;
-  a.methods = {"seer", "oracle", "streaming", "random"};
+struct RecallArgs : EvalArgs {
   std::vector<std::string> folders;
   std::string png;
   int64_t length = 8192;
+};
+
+// What will be done, before it is begun.
+void announce_recall(const RecallArgs& a, const io::ModelConfig& config,
+                     const eval::Windows& windows, size_t methods, int block) {
+  const std::string warning = io::context_warning(config, a.length);
+  if (!warning.empty()) std::fprintf(stderr, "seer eval recall: %s\n", warning.c_str());
+  std::fprintf(stderr,
+               "seer eval recall: %zu rows from a pass over %zu documents of %lld tokens; %s\n",
+               methods, windows.ids.size(), static_cast<long long>(a.length),
+               memory_text(a.model, config, a.length, block).c_str());
+}
+
+}  // namespace
+
+int eval_recall(int argc, char** argv, int first) {
+  RecallArgs a;
+  a.methods = {"seer", "oracle", "streaming", "random"};
   Args args(
       "eval recall",
       "Share of the model's attention that lies in the blocks chosen by gates and baselines, by "
       "layer and head.");
   args.add(
-      "gates", folders,
+      "gates", a.folders,
       "folders of gates to compare; default: `gates` in the model's folder. Baselines take the "
       "block size of the first");
   a.model.add_foreign_gates(args);
-  args.add("length", length, range(2, limits::kTokens), "tokens of each document, BOS included");
-  args.output_file("png", png,
+  args.add("length", a.length, range(2, limits::kTokens), "tokens of each document, BOS included");
+  args.output_file("png", a.png,
                    "also draw it: a heat map of layers and heads for each row of the table");
   a.add(args, method_names(), "oracle: by a block's largest weight, not the most mass",
         {0.5, 0.7, 0.9});
   args.when_read([&] {
-    if (a.wants("dense")) throw UsageError("--methods: dense attention has recall 1, leave it out");
-    if (!folders.empty()) names_of(folders);
+    if (std::find(a.methods.begin(), a.methods.end(), "dense") != a.methods.end()) {
+      throw UsageError("--methods: dense attention has recall 1, leave it out");
+    }
+    if (!a.folders.empty()) names_of(a.folders);
   });
   if (!args.parse(argc, argv, first)) return 0;
 
-  const models::Decoder model = a.model.load();
+  const auto config = io::ModelConfig::read(a.model.model);
+  Needs needs = needs_of(a.methods);
+  needs.map = true;
+  auto sets = find_sets(a.folders, needs, a, config);
+  const int block = a.block_of(sets[0].found);
+  settle_device(a.model, config, needs, block);
+  for (const GateSet& set : sets) {
+    if (needs.trained) settle_device(a.model, config, needs, set.found.config.block_size);
+  }
   const io::Tokenizer tokenizer = a.model.tokenizer();
-  const auto sets = load_sets(folders, a, model);
-  const auto methods = recall_methods(a, sets);
-  const eval::Windows windows = a.windows(tokenizer, {length}, model.config().vocab_size)[0];
+  const auto windows = a.windows("eval recall", tokenizer, {a.length}, config.vocab_size)[0];
+  announce_recall(a, config, windows, recall_methods(a, block, sets).size(), block);
+
+  const models::Decoder model = a.model.load();
+  for (GateSet& set : sets) {
+    if (needs.trained) set.gates = load_gates(set.found.folder, a.model, model, true);
+  }
+  const auto methods = recall_methods(a, block, sets);
   std::vector<eval::RecallRow> rows;
+  const InterruptGuard interrupt;
   {
     Progress progress("eval recall",
                       static_cast<int64_t>(windows.ids.size()) * model.config().num_layers);
-    rows = eval::measure_recall(model, methods, windows, [&] { progress.advance(1); });
+    rows = eval::measure_recall(
+        model, methods, windows, [&] { progress.advance(1); },
+        [&] { return interrupt.signal() != 0; });
   }
-  nlohmann::json json =
-      bench::record("eval recall", argc, argv, eval::to_json(rows), model.device());
-  json["settings"] = args.settings();
-  // With JSON on standard output the table goes to the terminal's other stream.
-  std::fputs(eval::to_table(rows).c_str(), a.json == "-" ? stderr : stdout);
-  if (!png.empty()) {
-    eval::recall_picture(rows, message("recall of attention, ", length, " tokens, ",
-                                       windows.ids.size(), " documents"))
-        .write_png(png);
-  }
-  write_json(a.json, json);
+  const Write table{"the table", [&] {
+                      show(a.table_out(), eval::to_table(rows));
+                      for (const std::string& line : eval::remarks(rows)) {
+                        show_line(a.table_out(), line);
+                      }
+                    }};
+  const Write picture{"the picture", [&] {
+                        if (a.png.empty() || rows.empty()) return;
+                        eval::recall_picture(rows,
+                                             message("Recall of attention, ", a.length, " tokens, ",
+                                                     rows[0].documents, " documents"))
+                            .write_png(a.png);
+                      }};
+  const Write results{"the results", [&] {
+                        nlohmann::json json = bench::record("eval recall", argc, argv,
+                                                            eval::to_json(rows), model.device());
+                        json["settings"] = args.settings();
+                        json["complete"] = interrupt.signal() == 0;
+                        write_json(a.json, json);
+                      }};
+  conclude({table, results, picture}, nullptr, interrupt.signal(), eval::trouble(rows));
   return 0;
 }
 

@@ -4,23 +4,33 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 #include <iostream>
 #include <iterator>
+#include <optional>
 
 #include "seer/base/file.h"
 #include "seer/base/limits.h"
+#include "seer/base/progress.h"
+#include "seer/base/shell.h"
 #include "seer/base/utf8.h"
-#include "seer/cli/settings.h"
+#include "seer/cli/methods.h"
 #include "seer/cli/verbs.h"
+#include "seer/io/context.h"
 #include "seer/io/text.h"
 #include "seer/io/tokenizer/token_ids.h"
+#include "seer/models/memory.h"
 
 namespace seer::cli {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+// Tokens from which on reading a prompt shows its progress.
+constexpr int64_t kLongPrompt = 2048;
 
 struct GenerateArgs {
   ModelArgs model;
@@ -44,8 +54,8 @@ std::string prompt_text(const GenerateArgs& a) {
   return text;
 }
 
-std::vector<int32_t> prompt_ids(const GenerateArgs& a, const io::Tokenizer& tokenizer,
-                                const std::string& text) {
+std::vector<int32_t> prompt_ids(const GenerateArgs& a, const io::Tokenizer& tokenizer) {
+  const std::string text = prompt_text(a);
   if (a.raw || !tokenizer.has_chat_template()) {
     if (!a.system.empty()) throw UsageError("--system: this model has no chat template (or --raw)");
     return tokenizer.encode(text, true);
@@ -54,6 +64,33 @@ std::vector<int32_t> prompt_ids(const GenerateArgs& a, const io::Tokenizer& toke
   if (!a.system.empty()) messages.push_back({"system", a.system});
   messages.push_back({"user", text});
   return tokenizer.encode(tokenizer.apply_chat_template(messages, true), false);
+}
+
+// Refuses what the machine cannot hold, or what no model makes sense of, before the model is loaded.
+void check_size(const GenerateArgs& a, const io::ModelConfig& config, int64_t prompt,
+                int64_t block) {
+  // Longer texts usually end by themselves: no reason to refuse the prompt.
+  const int64_t tokens = prompt + std::min<int64_t>(a.settings.max_new_tokens, 4096);
+  const int64_t context = io::context_length(config);
+  const int64_t most = std::max(limits::kPromptTokens, limits::kPromptContexts * context);
+  SEER_CHECK(prompt <= most, "the prompt has ", prompt, " tokens, more than ", most, " (",
+             limits::kPromptContexts, " times the model's context of ", context, ", and at least ",
+             limits::kPromptTokens, "): shorten it");
+  const std::string warning = io::context_warning(config, tokens);
+  if (!warning.empty()) std::fprintf(stderr, "seer generate: %s\n", warning.c_str());
+
+  const at::ScalarType dtype = a.model.resolved_dtype();
+  const int64_t chunk = a.settings.chunk > 0 ? std::min(a.settings.chunk, prompt) : prompt;
+  const double cache = models::cache_bytes(config, tokens, dtype);
+  const double weights = a.model.stream ? 0 : models::weight_bytes(config, dtype);
+  const double needed = cache + weights + models::pass_bytes(config, chunk, block, dtype);
+  const double free = models::available_bytes(a.model.resolved_device());
+  SEER_CHECK(free == 0 || needed <= free, "a prompt of ", prompt, " tokens and ",
+             a.settings.max_new_tokens, " new ones take about ", models::bytes_text(needed), " (",
+             models::bytes_text(cache), " of them keys and values), and ", models::bytes_text(free),
+             " are free: shorten the prompt",
+             a.settings.chunk == 0 ? ", read it in parts (--chunk 4096)" : "",
+             dtype == at::kFloat ? ", or try --dtype bf16" : "");
 }
 
 // Streams the text to standard output, then says on standard error what it cost.
@@ -65,11 +102,24 @@ void write_text(const models::Decoder& model, const io::Tokenizer& tokenizer,
     std::fwrite(text.data(), 1, text.size(), stdout);
     if (std::fflush(stdout) != 0) fail("cannot write to standard output: is the disk full?");
   };
+  const auto tokens = static_cast<int64_t>(prompt.size());
+  const int64_t chunks = settings.chunk > 0 ? (tokens + settings.chunk - 1) / settings.chunk : 1;
+  std::optional<Progress> reading;
+  if (tokens >= kLongPrompt) {
+    reading.emplace(message("reading ", tokens, " tokens, layer"),
+                    chunks * model.config().num_layers);
+  }
+  const models::Attention watched = [&](const models::AttentionInput& input) {
+    const at::Tensor o = attention(input);
+    if (reading) reading->advance();
+    return o;
+  };
   const auto start = Clock::now();
   auto first_token = start;
   int64_t count = 0;
-  models::generate(model, prompt, attention, settings, [&](int32_t id) {
+  models::generate(model, prompt, watched, settings, [&](int32_t id) {
     if (count++ == 0) first_token = Clock::now();
+    reading.reset();
     put(stream.push(id));
   });
   put(stream.finish() + "\n");
@@ -78,6 +128,36 @@ void write_text(const models::Decoder& model, const io::Tokenizer& tokenizer,
   std::fprintf(stderr, "seer generate: %zu tokens read in %.2f s, %lld written, %.1f tokens/s\n",
                prompt.size(), prefill.count(), static_cast<long long>(count),
                count > 1 ? static_cast<double>(count - 1) / decode.count() : 0.0);
+}
+
+// Why the prompt is read densely though no one asked for that; empty: it is not.
+std::string why_dense(const GenerateArgs& a, const GatesFound& found, int64_t prompt) {
+  if (found.folder.empty()) {
+    const std::string own = (std::filesystem::path(a.model.model) / "gates").string();
+    return message("there are no gates in ", own, ": train them with `seer distill --model ",
+                   shell_word(a.model.model), " --data TEXT --out ", shell_word(own),
+                   "`, or name a folder with --gates");
+  }
+  if (prompt < found.config.block_size) {
+    return message("the prompt is less than a block of ", found.config.block_size, " tokens");
+  }
+  return "";
+}
+
+// The gates that the prompt is read with; no folder: densely, which is said.
+GatesFound choose_gates(const GenerateArgs& a, const io::ModelConfig& config, int64_t prompt) {
+  if (a.method == "dense") {
+    std::fputs("seer generate: dense attention\n", stderr);
+    return {};
+  }
+  const bool required = a.method == "seer";
+  const GatesFound found = find_gates({.trained = required, .gates = true, .sparse = true}, a.gates,
+                                      a.model.model, config);
+  const std::string why = why_dense(a, found, prompt);
+  if (why.empty()) return found;
+  SEER_CHECK(!required, why, ": there is nothing to leave out; add --method dense");
+  print_line("seer generate: dense attention, as " + why);
+  return {};
 }
 
 }  // namespace
@@ -117,40 +197,43 @@ int generate(int argc, char** argv, int first) {
     if (!a.file.empty() && a.file != "-") check_input(a.file);
   });
   if (!args.parse(argc, argv, first)) return 0;
-  const auto selections = a.select.selections();
+  const auto selection = a.select.selections()[0];
 
-  const std::string text = prompt_text(a);
-  const models::Decoder model = a.model.load();
+  const auto config = io::ModelConfig::read(a.model.model);
   const io::Tokenizer tokenizer = a.model.tokenizer();
-  const std::vector<int32_t> prompt = prompt_ids(a, tokenizer, text);
-  io::check_token_ids(prompt, model.config().vocab_size, a.file.empty() ? "the prompt" : a.file,
+  const std::vector<int32_t> prompt = prompt_ids(a, tokenizer);
+  io::check_token_ids(prompt, config.vocab_size, a.file.empty() ? "the prompt" : a.file,
                       &tokenizer);
-  const auto gates =
-      a.method == "dense" ? nullptr : load_gates(a.gates, a.model, model, a.method == "seer");
+  const auto tokens = static_cast<int64_t>(prompt.size());
+  const GatesFound found = choose_gates(a, config, tokens);
+  const bool sparse = !found.folder.empty();
+  const int block = found.config.block_size;
+  settle_device(a.model, config, {.trained = sparse, .gates = sparse, .sparse = sparse}, block);
+  if (sparse && a.settings.chunk % block != 0) {
+    throw UsageError(message("--chunk ", a.settings.chunk,
+                             ": want a multiple of the gates' block of ", block, " tokens, or 0"));
+  }
+  check_size(a, config, tokens, sparse ? block : 0);
+
+  const models::Decoder model = a.model.load();
   const at::NoGradGuard no_grad;
-  const auto dense = [&](const char* why) {
-    std::fprintf(stderr, "seer generate: dense attention%s\n", why);
+  if (!sparse) {
     write_text(model, tokenizer, prompt, models::dense_attention, a.settings);
     return 0;
-  };
-  if (!gates) return dense("");
-  const int block = gates->config().block_size;
-  if (a.method == "auto" && static_cast<int>(prompt.size()) < block) {
-    return dense(", as the prompt is less than a block");
   }
-  SEER_CHECK(static_cast<int>(prompt.size()) >= block, "the prompt has ", prompt.size(),
-             " tokens, less than a block of ", block,
-             ": there is nothing to leave out; add --method dense");
-  models::SparseSettings sparse{.scorer = models::Scorer::gate,
-                                .selection = selections[0],
-                                .block = block,
-                                .seed = a.settings.seed};
-  models::SparseAttention attention(model, gates.get(), sparse);
+  const auto gates = load_gates(found.folder, a.model, model, true);
+  models::SparseAttention attention(model, gates.get(),
+                                    {.scorer = models::Scorer::gate,
+                                     .selection = selection,
+                                     .block = block,
+                                     .seed = a.settings.seed,
+                                     .even = false,
+                                     .form = {}});
   write_text(
       model, tokenizer, prompt,
       [&](const models::AttentionInput& input) { return attention(input); }, a.settings);
   std::fprintf(stderr, "seer generate: %s, density %.3f\n",
-               eval::to_text(eval::setting_of(selections[0])).c_str(),
+               eval::to_text(eval::setting_of(selection)).c_str(),
                attention.statistics().density());
   return 0;
 }

@@ -1,17 +1,25 @@
 // seer run: the main job. Gates are distilled for a model on a text, then dense and learned sparse
 // attention are shown side by side on the part of the text that was held out.
 
+#include <algorithm>
 #include <cstdio>
 #include <ctime>
 #include <filesystem>
+#include <optional>
 
+#include "seer/base/file.h"
+#include "seer/base/interrupt.h"
 #include "seer/base/limits.h"
 #include "seer/base/progress.h"
+#include "seer/base/shell.h"
 #include "seer/bench/bench.h"
-#include "seer/cli/settings.h"
+#include "seer/cli/measured.h"
+#include "seer/cli/methods.h"
 #include "seer/cli/verbs.h"
 #include "seer/eval/head_picture.h"
 #include "seer/eval/perplexity.h"
+#include "seer/eval/remarks.h"
+#include "seer/io/context.h"
 #include "seer/io/text.h"
 #include "seer/io/tokenizer/token_ids.h"
 #include "seer/train/distill.h"
@@ -30,6 +38,7 @@ struct RunArgs {
   int64_t steps = 120, length = 8192, windows = 2;
   double learning_rate = 1e-2;
   uint64_t seed = 1;
+  bool restart = false;
 };
 
 std::string default_text() {
@@ -52,16 +61,15 @@ struct Split {
 };
 
 // As long as asked for, or the longest multiple of the block that the text has room for.
-int64_t fitting_length(const RunArgs& a, int64_t tokens) {
-  const int64_t room =
-      tokens / (a.windows + 2) / a.gate.config.block_size * a.gate.config.block_size;
-  const int64_t least = 4 * a.gate.config.block_size;
+int64_t fitting_length(const RunArgs& a, int64_t tokens, int block) {
+  const int64_t room = tokens / (a.windows + 2) / block * block;
+  const int64_t least = 4 * block;
   SEER_CHECK(room >= least, a.text, " has ", tokens, " tokens, want at least ",
              least * (a.windows + 2), ": choose a longer text");
   return std::min(a.length, room);
 }
 
-Split split_text(const RunArgs& a, const io::Tokenizer& tokenizer, int64_t vocab_size) {
+Split split_text(const RunArgs& a, const io::Tokenizer& tokenizer, int64_t vocab_size, int block) {
   for (const auto id : {tokenizer.bos_id(), tokenizer.eos_id()}) {  // they stand around texts
     if (id) io::check_token_ids({&*id, 1}, vocab_size, a.model.model, &tokenizer);
   }
@@ -73,7 +81,7 @@ Split split_text(const RunArgs& a, const io::Tokenizer& tokenizer, int64_t vocab
   });
   const auto tokens = static_cast<int64_t>(ids.size());
   Split split;
-  split.held_out.length = fitting_length(a, tokens);
+  split.held_out.length = fitting_length(a, tokens, block);
   const auto bos = tokenizer.bos_id();
   const int64_t body = split.held_out.length - (bos ? 1 : 0);
   const int64_t train = tokens - a.windows * body;
@@ -88,21 +96,132 @@ Split split_text(const RunArgs& a, const io::Tokenizer& tokenizer, int64_t vocab
   return split;
 }
 
+int64_t distill_length(const Split& split) {
+  return std::min<int64_t>(split.held_out.length, 4096);
+}
+
 models::Gates distil(const RunArgs& a, const models::Decoder& model, const Split& split,
                      const io::Tokenizer& tokenizer) {
   train::DistillSettings settings;
   settings.tokenizer = a.model.model;
   settings.gate = a.gate.config;
-  settings.length = std::min<int64_t>(split.held_out.length, 4096);
+  settings.length = distill_length(split);
   settings.sequences = 1;
   settings.learning_rate = a.learning_rate;
   settings.seed = a.seed;
   settings.loop.out = fs::path(a.out) / "gates";
   settings.loop.steps = a.steps;
-  settings.loop.restart = true;
+  settings.loop.restart = a.restart;
+  settings.loop.go_on = "the same command with --out " + shell_word(a.out);
   settings.data.synthetic_share = 0;
   train::distill(model, split.train, tokenizer, settings);
   return models::Gates::load(settings.loop.out, model);
+}
+
+// What is settled before the model is loaded.
+struct Plan {
+  io::ModelConfig config;
+  Needs needs;
+  GatesFound found;  // --gates
+  bool distills;     // some method needs gates, and none are given
+  int block;
+  std::vector<eval::Method> methods;
+};
+
+Plan make_plan(RunArgs& a) {
+  Plan plan{io::ModelConfig::read(a.model.model), needs_of(a.methods), {}, false, 0, {}};
+  plan.distills = plan.needs.trained && a.gates.empty();
+  if (plan.distills) a.gate.config.check(plan.config.head_dim);
+  plan.found = a.gates.empty() ? GatesFound{"", a.gate.config} : find_gates(a.gates, plan.config);
+  plan.block = plan.found.config.block_size;
+  plan.needs.map |= plan.needs.trained;  // the picture's, and that of distillation
+  settle_device(a.model, plan.config, plan.needs, plan.block);
+  plan.methods = make_methods(a.methods, a.select, plan.found.config, plan.block, a.seed);
+  return plan;
+}
+
+// What will be done, before it is begun.
+void announce_run(const RunArgs& a, const Plan& plan, const Split& split) {
+  const auto windows = split.held_out.ids.size();
+  const auto length = static_cast<long long>(split.held_out.length);
+  show_line(stdout, message("seer run: ", a.model.model, ", ", a.text, " (", split.train.size(),
+                            " tokens to learn from, ", windows, " x ", length, " held out)"));
+  if (split.held_out.length < a.length) {
+    std::fprintf(stderr, "seer run: windows have %lld tokens, not %lld: the text is too short\n",
+                 length, static_cast<long long>(a.length));
+  }
+  const std::string warning = io::context_warning(plan.config, length);
+  if (!warning.empty()) std::fprintf(stderr, "seer run: %s\n", warning.c_str());
+  if (plan.distills) {
+    std::fprintf(stderr,
+                 "seer run: distils for %lld steps of %lld tokens (%s tokens), then compares\n",
+                 static_cast<long long>(a.steps), static_cast<long long>(distill_length(split)),
+                 count_text(static_cast<double>(a.steps * distill_length(split))).c_str());
+  } else if (!plan.needs.trained) {
+    std::fprintf(stderr, "seer run: no method needs trained gates: none are distilled\n");
+  }
+  std::fprintf(stderr, "seer run: %zu rows, %zu passes over %s tokens; %s\n", plan.methods.size(),
+               plan.methods.size() * windows,
+               count_text(static_cast<double>(plan.methods.size() * windows) * length).c_str(),
+               memory_text(a.model, plan.config, length, plan.block).c_str());
+}
+
+// Rows as they come, and what ended them early.
+struct Compared {
+  std::vector<eval::Row> rows;
+  std::exception_ptr failed;
+  int signal = 0;
+};
+
+Compared compare(const Plan& plan, const models::Decoder& model, const models::Gates* gates,
+                 const eval::Windows& windows) {
+  Compared compared;
+  eval::RowLines lines(plan.methods, {windows.length});
+  const InterruptGuard interrupt;
+  try {
+    show(stdout, lines.head());
+    Progress progress("comparing", static_cast<int64_t>(plan.methods.size() * windows.ids.size()));
+    eval::Watch watch;
+    watch.part = [&](double share) { progress.part(share, ""); };
+    watch.pass = [&] { progress.advance(); };
+    watch.stop = [&] { return interrupt.signal() != 0; };
+    watch.row = [&](const eval::Row& row) {
+      compared.rows.push_back(row);
+      progress.clear();
+      show(stdout, lines.line(row));
+    };
+    eval::compare(model, gates, plan.methods, windows, watch);
+  } catch (...) {
+    compared.failed = std::current_exception();
+  }
+  compared.signal = interrupt.signal();
+  return compared;
+}
+
+report::Image picture_of(const RunArgs& a, const Plan& plan, const models::Decoder& model,
+                         const models::Gates& gates, const eval::Windows& windows) {
+  const at::Tensor ids = eval::ids_of(windows.ids[0], model.device());
+  const models::SparseSettings settings{.scorer = models::Scorer::gate,
+                                        .selection = a.select.selections().back(),
+                                        .block = plan.block,
+                                        .seed = a.seed,
+                                        .even = true,
+                                        .form = {}};
+  const std::string setting = eval::to_text(eval::setting_of(settings.selection));
+  return eval::head_picture(
+      eval::capture_heads(model, gates, ids, settings, 4), plan.block,
+      message("Heads of the model on ", windows.length, " tokens, ", setting));
+}
+
+// The command that goes on from here, with a prompt of the held-out text beside it.
+std::string next_command(const RunArgs& a, const char* program, const std::string& prompt_file) {
+  const std::string folder = a.gates.empty() ? (fs::path(a.out) / "gates").string() : a.gates;
+  std::string command = shell_word(program) + " generate --model " + shell_word(a.model.model) +
+                        " --gates " + shell_word(folder) + " --prompt-file " +
+                        shell_word(prompt_file) + " --raw --max-new-tokens 64";
+  if (a.model.foreign_gates && !a.gates.empty()) command += " --foreign-gates";
+  if (a.model.device != "auto") command += " --device " + shell_word(a.model.device);
+  return command;
 }
 
 }  // namespace
@@ -127,49 +246,64 @@ int run(int argc, char** argv, int first) {
            "steps of distillation, a window of at most 4096 tokens each");
   args.add("learning-rate", a.learning_rate, above(0, 100), "of distillation");
   args.add("seed", a.seed, at_least(0), "of gates, their training and random blocks");
+  args.flag("restart", a.restart, "distil anew, though --out holds a run of these settings");
   a.select.add(args, {0.5, 0.7, 0.9});
-  args.when_read([&] { io::check_text_file(a.text); });
+  args.when_read([&] {
+    io::check_text_file(a.text);
+    check_rules(a.methods, a.select);
+  });
   if (!args.parse(argc, argv, first)) return 0;
   if (a.out.empty()) a.out = default_out();
 
-  a.model.block = a.gate.config.block_size;
-  const models::Decoder model = a.model.load();
+  const Plan plan = make_plan(a);
   const io::Tokenizer tokenizer = a.model.tokenizer();
-  const Split split = split_text(a, tokenizer, model.config().vocab_size);
-  std::printf("seer run: %s, %s (%zu tokens to learn from, %zu x %lld held out)\n",
-              a.model.model.c_str(), a.text.c_str(), split.train.size(), split.held_out.ids.size(),
-              static_cast<long long>(split.held_out.length));
-  std::fflush(stdout);
+  const Split split = split_text(a, tokenizer, plan.config.vocab_size, plan.block);
+  announce_run(a, plan, split);
 
-  const models::Gates gates = a.gates.empty()
-                                  ? distil(a, model, split, tokenizer)
-                                  : std::move(*load_gates(a.gates, a.model, model, true));
-  const auto methods = make_methods(a.methods, a.select, gates.config().block_size, a.seed);
-  std::vector<eval::Row> rows;
-  {
-    Progress progress("comparing",
-                      static_cast<int64_t>(methods.size() * split.held_out.ids.size()));
-    rows = eval::compare(model, &gates, methods, split.held_out, [&] { progress.advance(); });
+  const models::Decoder model = a.model.load();
+  std::optional<models::Gates> gates;
+  if (plan.distills) {
+    gates = distil(a, model, split, tokenizer);
+  } else if (plan.needs.trained) {
+    gates = std::move(*load_gates(a.gates, a.model, model, true));
   }
+  const models::Gates* const used = gates ? &*gates : nullptr;
+  const Compared compared = compare(plan, model, used, split.held_out);
+
   const fs::path out = a.out;
-  const at::Tensor ids = eval::ids_of(split.held_out.ids[0], model.device());
-  const auto shown = a.select.selections().back();
-  eval::draw_heads(eval::capture_heads(model, gates, ids, shown, 4),
-                   "true map, gate, blocks at " + eval::to_text(eval::setting_of(shown)),
-                   out / "heads.png");
-
-  nlohmann::json json = bench::record("run", argc, argv, eval::to_json(rows), model.device());
-  json["model"] = a.model.model;
-  json["text"] = a.text;
-  json["settings"] = args.settings();
-  write_json(out / "run.json", json);
-  std::fputs(eval::to_table(rows).c_str(), stdout);
-  std::printf("\npicture  %s\nresults  %s\n", (out / "heads.png").c_str(),
-              (out / "run.json").c_str());
-  if (a.gates.empty()) {
-    std::printf("gates    %s\nnext     seer generate --model %s --gates %s --prompt-file FILE\n",
-                (out / "gates").c_str(), a.model.model.c_str(), (out / "gates").c_str());
+  const bool complete = !compared.failed && compared.signal == 0;
+  std::vector<Write> writes;
+  writes.push_back({"what follows the table", [&] {
+                      for (const std::string& line : eval::remarks(compared.rows)) {
+                        show_line(stdout, line);
+                      }
+                      show(stdout, "\n");
+                    }});
+  writes.push_back({"run.json", [&] {
+                      nlohmann::json json = bench::record(
+                          "run", argc, argv, eval::to_json(compared.rows), model.device());
+                      json["model"] = a.model.model;
+                      json["text"] = a.text;
+                      json["settings"] = args.settings();
+                      json["complete"] = complete;
+                      write_json(out / "run.json", json);
+                      show_line(stdout, "results  " + (out / "run.json").string());
+                    }});
+  if (complete && used != nullptr) {
+    writes.push_back(
+        {"heads.png", [&] {
+           picture_of(a, plan, model, *used, split.held_out).write_png(out / "heads.png");
+           show_line(stdout, "picture  " + (out / "heads.png").string());
+         }});
+    writes.push_back({"prompt.txt", [&] {
+                        const std::string prompt = out / "prompt.txt";
+                        write_file_atomic(prompt, tokenizer.decode(split.held_out.ids[0], true));
+                        if (plan.distills)
+                          show_line(stdout, "gates    " + (out / "gates").string());
+                        show_line(stdout, "next     " + next_command(a, argv[0], prompt));
+                      }});
   }
+  conclude(writes, compared.failed, compared.signal, eval::trouble(compared.rows));
   return 0;
 }
 

@@ -278,25 +278,6 @@ std::vector<std::string> method_names() {
   return names;
 }
 
-std::vector<eval::Method> make_methods(const std::vector<std::string>& names,
-                                       const SelectArgs& select, int block, uint64_t seed) {
-  std::vector<eval::Method> methods;
-  for (const std::string& name : names) {
-    if (name == "dense") {
-      methods.push_back({.dense = true, .sparse = {}});
-      continue;
-    }
-    for (const auto& selection : select.selections()) {
-      models::SparseSettings sparse{.scorer = models::scorer_from_name(name),
-                                    .selection = selection,
-                                    .block = block,
-                                    .seed = seed};
-      methods.push_back({.dense = false, .sparse = sparse});
-    }
-  }
-  return methods;
-}
-
 std::unique_ptr<models::Gates> load_gates(const std::string& folder, const ModelArgs& model_args,
                                           const models::Decoder& model, bool required) {
   const std::string& model_folder = model_args.model;

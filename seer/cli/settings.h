@@ -65,10 +65,6 @@ struct SelectArgs {
 
 // The names that make_methods() knows.
 std::vector<std::string> method_names();
-// Named methods ("dense", "seer" or a scorer's name), each sparse one at every asked strength.
-std::vector<eval::Method> make_methods(const std::vector<std::string>& names,
-                                       const SelectArgs& select, int block, uint64_t seed);
-
 // Gates from `folder`, or from `gates` in the model's folder where `folder` is empty. Null where there are
 // none and they are not required; an error that says how to train them where they are.
 // Says it where they do not tell which model they are of.

@@ -12,15 +12,18 @@
 #include "seer/eval/windows.h"
 #include "seer/models/decoder.h"
 #include "seer/models/sparse_attention.h"
+#include "seer/report/table.h"
 
 namespace seer::eval {
 
 struct Row {
-  std::string method;  // "dense", "seer", "random", "streaming", "untrained", "oracle"
-  Setting setting;     // asked for
-  int64_t length = 0;  // tokens of each document, BOS included
-  int64_t documents = 0;
-  double perplexity = 0;
+  std::string method;       // "dense", "seer", "random", "streaming", "untrained", "oracle"
+  Setting setting;          // asked for
+  int64_t length = 0;       // tokens of each document, BOS included
+  int64_t block = 0;        // tokens; 0: dense
+  int64_t documents = 0;    // measured
+  double perplexity = 0;    // NaN where it is of some document
+  int64_t not_finite = 0;   // documents whose perplexity is not a finite number
   double density = 1;       // blocks computed over causal blocks, measured
   double attention_ms = 0;  // median over documents: gate, selection and attention, all layers
   double score_ms = 0, select_ms = 0;  // of which
@@ -31,15 +34,38 @@ struct Row {
 // logits exist for a few rows at a time only.
 double mean_nll(const models::Decoder& model, const at::Tensor& hidden, const at::Tensor& ids);
 
-// A row per method, all on the same windows. `gates` may be null where no method needs them.
-// `done` is called after each method's each window.
+// What a caller hears of a measurement while it goes on. Each may be empty.
+struct Watch {
+  std::function<void(double share)> part;  // of the pass in progress
+  std::function<void()> pass;              // one is over: a method's over a window
+  std::function<void(const Row&)> row;     // one is complete
+  std::function<bool()> stop;              // asked at every layer: true ends the work
+};
+
+// A row per method, all on the same windows. `gates` may be null where no method needs them. Where it is
+// stopped, rows are of the windows that all methods have seen, or, in the first window, of the methods
+// that have. An error in a pass comes after watch.row has had the rows that were measured.
 std::vector<Row> compare(const models::Decoder& model, const models::Gates* gates,
                          const std::vector<Method>& methods, const Windows& windows,
-                         const std::function<void()>& done = {});
+                         const Watch& watch = {});
+
+// What is wrong with rows whose perplexity is not a finite number; empty: nothing.
+std::string trouble(const std::vector<Row>& rows);
 
 nlohmann::json to_json(const Row& row);
 nlohmann::json to_json(const std::vector<Row>& rows);
-// The rows as a table for a terminal.
-std::string to_table(const std::vector<Row>& rows);
+// The rows as a table for a terminal, line by line as they come. "vs dense" is empty where the dense row
+// of that length comes later.
+class RowLines {
+ public:
+  RowLines(const std::vector<Method>& methods, const std::vector<int64_t>& lengths);
+  std::string head() const { return columns_.head(); }
+  std::string line(const Row& row);
+
+ private:
+  report::Columns columns_;
+  int64_t length_ = 0;
+  double dense_ = 0;  // perplexity of that length
+};
 
 }  // namespace seer::eval

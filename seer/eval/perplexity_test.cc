@@ -42,7 +42,11 @@ TEST(Table, ShowsRowsBesideDense) {
   sparse.setting = {"nz_ratio", 0.1};
   sparse.perplexity = 11;
   sparse.density = 0.0987;
-  const std::string table = to_table({dense, sparse});
+  sparse.length = 1024;
+  Method by_gates{.dense = false, .sparse = {}};
+  by_gates.sparse.selection.strength = {0.1};
+  RowLines lines({{.dense = true, .sparse = {}}, by_gates}, {1024});
+  const std::string table = lines.head() + lines.line(dense) + lines.line(sparse);
   EXPECT_THAT(table, testing::HasSubstr("x1.1000"));
   EXPECT_THAT(table, testing::HasSubstr("sparsity 0.9"));
   EXPECT_THAT(table, testing::HasSubstr("0.099"));

@@ -20,11 +20,14 @@ bool share_scores(const RecallMethod& a, const RecallMethod& b) {
          a.sparse.block == b.sparse.block && a.sparse.seed == b.sparse.seed;
 }
 
-// Sums over windows, on the model's device: nothing waits for it before the end.
+// Ends a window from within the attention of a layer.
+struct WindowStopped {};
+
+// Sums over windows, on the model's device: nothing waits for it within a window.
 class Measurement {
  public:
   Measurement(const models::Decoder& model, const std::vector<RecallMethod>& methods)
-      : model_(model), methods_(methods) {
+      : model_(model), methods_(methods), densities_(methods.size()) {
     for (const RecallMethod& m : methods) {
       choosers_.push_back(std::make_unique<models::SparseAttention>(model, m.gates, m.sparse));
     }
@@ -35,26 +38,52 @@ class Measurement {
     has_sum_.resize(static_cast<size_t>(config.num_layers));
   }
 
-  void run(const std::vector<int32_t>& window, const std::function<void()>& done) {
+  void run(const std::vector<int32_t>& window, const std::function<void()>& done,
+           const std::function<bool()>& stop) {
     const auto length = static_cast<int64_t>(window.size());
     const models::Sequences sequences{.q_lens = {length}, .k_lens = {length}, .prompt_len = 0};
     const auto ragged =
         torch_ops::make_ragged({length}, {length}, methods_[0].sparse.block, model_.device());
     const models::Attention attention = [&](const models::AttentionInput& in) {
+      if (stop && stop()) throw WindowStopped();
       const at::Tensor o =
           models::window_cuts(in) ? models::dense_attention(in) : measure(in, ragged);
       if (done) done();
       return o;
     };
     model_.hidden(ids_of(window, model_.device()), sequences, attention);
+    ++windows_;
+    complete_ = sums_.cpu();
+    for (size_t m = 0; m < choosers_.size(); ++m) {
+      densities_[m] = choosers_[m]->statistics().density();
+    }
   }
 
   bool has_any() const {
     return std::any_of(has_sum_.begin(), has_sum_.end(), [](bool has) { return has; });
   }
-  // [methods, layers, Hq] f64 on the CPU.
-  at::Tensor sums() const { return sums_.cpu(); }
-  double density(size_t method) { return choosers_[method]->statistics().density(); }
+  // The mean over the windows that were complete.
+  RecallRow row(size_t method) const {
+    const models::SparseSettings& sparse = methods_[method].sparse;
+    const Method as_method{.dense = false, .sparse = sparse};
+    RecallRow row{method_name(as_method),
+                  methods_[method].gates_name,
+                  setting_of(as_method),
+                  sparse.block,
+                  0,
+                  windows_,
+                  densities_[method],
+                  {},
+                  0};
+    row.recall = complete_[static_cast<int64_t>(method)] / windows_;
+    for (size_t layer = 0; layer < has_sum_.size(); ++layer) {
+      if (!has_sum_[layer]) continue;
+      const at::Tensor finite = row.recall[static_cast<int64_t>(layer)].isfinite();
+      row.not_finite += finite.logical_not().sum().item<int64_t>();
+    }
+    return row;
+  }
+  int64_t windows() const { return windows_; }
 
  private:
   // The layer's dense attention; what each method would have kept of it is added to the sums.
@@ -79,8 +108,12 @@ class Measurement {
   const models::Decoder& model_;
   const std::vector<RecallMethod>& methods_;
   std::vector<std::unique_ptr<models::SparseAttention>> choosers_;
-  at::Tensor sums_;            // NaN where nothing was added
+  at::Tensor sums_;            // [methods, layers, Hq] f64; NaN where nothing was added
   std::vector<bool> has_sum_;  // of each layer
+  // Of the windows that were complete.
+  int64_t windows_ = 0;
+  at::Tensor complete_;  // the sums, on the CPU
+  std::vector<double> densities_;
 };
 
 std::string percent(double share) {
@@ -106,7 +139,8 @@ nlohmann::json layers_of(const at::Tensor& recall) {
 }  // namespace
 
 double mean_recall(const RecallRow& row) {
-  return row.recall.nanmean().item<double>();
+  return row.not_finite > 0 ? std::numeric_limits<double>::quiet_NaN()
+                            : row.recall.nanmean().item<double>();
 }
 
 HeadRecall worst_head(const RecallRow& row) {
@@ -117,25 +151,35 @@ HeadRecall worst_head(const RecallRow& row) {
 
 std::vector<RecallRow> measure_recall(const models::Decoder& model,
                                       const std::vector<RecallMethod>& methods,
-                                      const Windows& windows, const std::function<void()>& done) {
+                                      const Windows& windows, const std::function<void()>& done,
+                                      const std::function<bool()>& stop) {
   SEER_CHECK(!methods.empty() && !windows.ids.empty(), "recall of ", methods.size(), " methods on ",
              windows.ids.size(), " documents: want at least one of both");
   const at::NoGradGuard no_grad;
   Measurement measurement(model, methods);
-  for (const auto& window : windows.ids) measurement.run(window, done);
+  try {
+    for (const auto& window : windows.ids) measurement.run(window, done, stop);
+  } catch (const WindowStopped&) {
+  }
+  if (measurement.windows() == 0) return {};
   SEER_CHECK(measurement.has_any(), "every layer of the model has a sliding window shorter than ",
              windows.length, " tokens: there is no choice of blocks to measure");
-
-  const auto documents = static_cast<int64_t>(windows.ids.size());
-  const at::Tensor recall = measurement.sums() / documents;
   std::vector<RecallRow> rows;
   for (size_t m = 0; m < methods.size(); ++m) {
-    const Method method{.dense = false, .sparse = methods[m].sparse};
-    rows.push_back({method_name(method), methods[m].gates_name, setting_of(method),
-                    methods[m].sparse.block, windows.length, documents, measurement.density(m),
-                    recall[static_cast<int64_t>(m)].clone()});
+    rows.push_back(measurement.row(m));
+    rows.back().length = windows.length;
   }
   return rows;
+}
+
+std::string trouble(const std::vector<RecallRow>& rows) {
+  for (const RecallRow& row : rows) {
+    if (row.not_finite == 0) continue;
+    return message("the recall of ", row.method, " at ", to_text(row.setting),
+                   " is not a finite number in ", row.not_finite,
+                   " heads: scores or attention hold NaN or infinity; is a weight damaged?");
+  }
+  return "";
 }
 
 nlohmann::json to_json(const std::vector<RecallRow>& rows) {
@@ -155,6 +199,7 @@ nlohmann::json to_json(const std::vector<RecallRow>& rows) {
          {"mean_recall", mean_recall(row)},
          {"worst", {{"layer", worst.layer}, {"head", worst.head}, {"recall", worst.recall}}},
          {"recall", layers_of(row.recall)}});
+    if (row.not_finite > 0) json.back()["not_finite"] = row.not_finite;
   }
   return json;
 }

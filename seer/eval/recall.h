@@ -32,8 +32,9 @@ struct RecallRow {
   // [layers, Hq] f64 on the CPU: the softmax's mass in the chosen blocks, mean over all tokens. NaN in
   // layers whose sliding window hides keys: they stay dense.
   at::Tensor recall;
+  int64_t not_finite = 0;  // heads that were measured and have NaN or infinity
 };
-// Over the layers that are measured.
+// Over the layers that are measured; NaN where some head of them is not a finite number.
 double mean_recall(const RecallRow& row);
 struct HeadRecall {
   int layer, head;
@@ -46,12 +47,17 @@ HeadRecall worst_head(const RecallRow& row);
 //
 // A row per method, all from one dense run of the model over each window. A token's mass in its chosen
 // blocks is exp(lse of those - lse of all), both of which the attention ops give: nothing is pooled.
-// `done` is called after each layer of each window. Error: every layer has a sliding window that is
-// shorter than the documents.
+// `done` is called after each layer of each window; `stop`, asked there, ends the work where it says true:
+// rows are then of the windows that were complete, and there are none in the first. Error: every layer
+// has a sliding window that is shorter than the documents.
 std::vector<RecallRow> measure_recall(const models::Decoder& model,
                                       const std::vector<RecallMethod>& methods,
                                       const Windows& windows,
-                                      const std::function<void()>& done = {});
+                                      const std::function<void()>& done = {},
+                                      const std::function<bool()>& stop = {});
+
+// What is wrong with rows that hold numbers that are not finite; empty: nothing.
+std::string trouble(const std::vector<RecallRow>& rows);
 
 // "recall" is [layers][heads], null where it is not measured.
 nlohmann::json to_json(const std::vector<RecallRow>& rows);

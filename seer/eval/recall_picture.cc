@@ -16,14 +16,14 @@ using report::Image;
 constexpr Color kText = {20, 20, 30}, kFaint = {110, 110, 120}, kWhite = {255, 255, 255},
                 kFrame = {0, 190, 220};
 // Pixels. A letter at scale 2 is 12 wide and 16 high, at scale 1 half of that.
-constexpr int kBorder = 24, kSpace = 28, kTextLine = 24, kTickLine = 14, kTicksLeft = 34;
+constexpr int kBorder = 24, kSpace = 32, kTextLine = 24, kTickLine = 22, kTicksLeft = 40;
 constexpr int kBar = 300, kBarHeight = 18;
 
 std::string in_percent(double share, int digits) {
   return report::fixed(100 * share, digits) + "%";
 }
 
-// "seer 93.1%"; below it, smaller, "density 0.091, gates NAME".
+// "seer 93.1%"; below it, fainter, "density 0.091, gates NAME".
 std::string label_of(const RecallRow& row) {
   return row.method + " " + in_percent(mean_recall(row), 1);
 }
@@ -54,7 +54,7 @@ struct Layout {
   int pitch;      // pixels from a map to the next one on its right
   int map_width() const { return heads * cell; }
   int map_height() const { return layers * cell; }
-  int line_height() const { return 2 * kTextLine + 6 + map_height() + 3 * kTickLine + kSpace; }
+  int line_height() const { return 3 * kTextLine + 6 + map_height() + 2 * kTickLine + kSpace; }
   Color color(double recall) const { return report::heat((recall - lowest) / (1 - lowest)); }
 };
 
@@ -68,7 +68,7 @@ Layout layout_of(const std::vector<RecallRow>& rows) {
   for (const RecallRow& row : rows) {
     lowest = std::min(lowest, worst_head(row).recall);
     widest = std::max({widest, kTicksLeft + Image::text_width(label_of(row)),
-                       kTicksLeft + Image::text_width(details_of(row), 1)});
+                       kTicksLeft + Image::text_width(details_of(row))});
   }
   // Whole tens of percent, and never no range at all.
   layout.lowest = std::clamp(std::floor(lowest * 10) / 10, 0.0, 0.9);
@@ -102,20 +102,19 @@ void write_cell(Image& image, int x, int y, int cell, double recall, Color backg
 template <class At>
 void write_ticks(Image& image, int count, int cell, const At& at) {
   int step = 1;
-  while (step * cell < 20) step *= 2;
+  while (step * cell < 30) step *= 2;
   for (int i = 0; i < count; i += step) {
     const auto [x, y] = at(i);
-    image.text(x, y, std::to_string(i), kFaint, 1);
+    image.text(x, y, std::to_string(i), kFaint);
   }
 }
 
 void draw_map(Image& image, int x, int y, const Layout& layout, const RecallRow& row) {
   image.text(x + kTicksLeft, y, label_of(row), kText);
   y += kTextLine;
-  image.text(x, y, "layer", kFaint, 1);
   x += kTicksLeft;
-  image.text(x, y, details_of(row), kFaint, 1);
-  y += kTickLine;
+  image.text(x, y, details_of(row), kFaint);
+  y += kTextLine;
   const auto recall = row.recall.accessor<double, 2>();
   for (int layer = 0; layer < layout.layers; ++layer) {
     for (int head = 0; head < layout.heads; ++head) {
@@ -130,20 +129,20 @@ void draw_map(Image& image, int x, int y, const Layout& layout, const RecallRow&
   frame(image, x + worst.head * layout.cell, y + worst.layer * layout.cell, layout.cell,
         layout.cell, layout.cell >= 16 ? 3 : 2, kFrame);
   write_ticks(image, layout.layers, layout.cell, [&](int layer) {
-    const int width = Image::text_width(std::to_string(layer), 1);
-    return std::pair(x - width - 4, y + layer * layout.cell + (layout.cell - 7) / 2);
+    const int width = Image::text_width(std::to_string(layer));
+    return std::pair(x - width - 4, y + layer * layout.cell + (layout.cell - 14) / 2);
   });
   write_ticks(image, layout.heads, layout.cell, [&](int head) {
-    const int width = Image::text_width(std::to_string(head), 1);
-    return std::pair(x + head * layout.cell + (layout.cell - width + 1) / 2,
+    const int width = Image::text_width(std::to_string(head));
+    return std::pair(x + head * layout.cell + (layout.cell - width + 2) / 2,
                      y + layout.map_height() + 4);
   });
-  image.text(x, y + layout.map_height() + 4 + kTickLine, "head", kFaint, 1);
+  image.text(x, y + layout.map_height() + 4 + kTickLine, "down: layer, across: head", kFaint, 1);
 }
 
-constexpr const char* kLegend = "share of attention in the chosen blocks";
-constexpr const char* kFrameLegend = "worst head";
-constexpr const char* kGreyLegend = "not measured: sliding window";
+constexpr const char* kLegend = "Share of attention in the chosen blocks";
+constexpr const char* kFrameLegend = "Worst head";
+constexpr const char* kGreyLegend = "Not measured: sliding window";
 
 // The scale of colours, and what frame and grey mean.
 void draw_legend(Image& image, int y, const Layout& layout, bool has_grey) {
@@ -154,8 +153,8 @@ void draw_legend(Image& image, int y, const Layout& layout, bool has_grey) {
   }
   for (int tick = 0; tick <= 2; ++tick) {
     const std::string text = in_percent(layout.lowest + (1 - layout.lowest) * tick / 2, 0);
-    const int x = kBorder + (kBar - Image::text_width(text, 1)) * tick / 2;
-    image.text(x, y + kBarHeight + 4, text, kFaint, 1);
+    const int x = kBorder + (kBar - Image::text_width(text)) * tick / 2;
+    image.text(x, y + kBarHeight + 4, text, kFaint);
   }
   int x = kBorder + kBar + kSpace;
   frame(image, x, y, kBarHeight, kBarHeight, 3, kFrame);

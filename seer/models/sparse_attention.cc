@@ -4,6 +4,9 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/zeros.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "seer/base/error.h"
 #include "seer/models/block_scores.h"
 
@@ -11,16 +14,6 @@ namespace seer::models {
 namespace {
 
 constexpr const char* kNames[] = {"seer", "untrained", "random", "streaming", "oracle"};
-
-// Rules that read scores as logits mean nothing where scores only give an order.
-void check_rule(const SparseSettings& settings) {
-  const bool order_only = settings.scorer == Scorer::random || settings.scorer == Scorer::streaming;
-  const std::string& rule = settings.selection.rule;
-  if (order_only && rule != "nz_ratio" && rule != "row_budget") {
-    throw UsageError(message("the rule ", rule, " needs scores that are logits, which ",
-                             name(settings.scorer), " has not; choose nz_ratio or row_budget"));
-  }
-}
 
 }  // namespace
 
@@ -41,6 +34,37 @@ const char* name(Scorer scorer) {
   return kNames[static_cast<int>(scorer)];
 }
 
+ScorerTraits traits(Scorer scorer) {
+  switch (scorer) {
+    case Scorer::gate: return {.trained = true, .gates = true, .logits = true};
+    case Scorer::untrained: return {.trained = false, .gates = true, .logits = true};
+    case Scorer::random:
+    case Scorer::streaming: return {.trained = false, .gates = false, .logits = false};
+    case Scorer::oracle: return {.trained = false, .gates = false, .logits = true};
+  }
+  fail("unknown scorer");
+}
+
+void check_rule(Scorer scorer, const std::string& rule) {
+  if (traits(scorer).logits || rule == "nz_ratio" || rule == "row_budget") return;
+  throw UsageError(message("the rule ", rule, " needs scores that are logits, which ", name(scorer),
+                           " has not: leave out one of the two, or choose nz_ratio or row_budget"));
+}
+
+int64_t even_blocks(const torch_ops::Selection& selection, int block, int64_t n) {
+  const double strength = selection.strength.at(0);
+  int64_t best = 0;
+  if (selection.rule == "nz_ratio") {
+    best = static_cast<int64_t>((1 - std::sqrt(1 - strength)) * static_cast<double>(n));
+  } else if (selection.rule == "row_budget") {
+    best = static_cast<int64_t>(std::floor(strength / block));
+  } else {
+    return 0;
+  }
+  const int64_t forced = 1 + selection.sink_blocks + selection.local_blocks;
+  return std::min(n, std::max(best, forced + 1));
+}
+
 SparseAttention::SparseAttention(const Decoder& model, const Gates* gates, SparseSettings settings)
     : model_(model),
       gates_(gates),
@@ -48,17 +72,15 @@ SparseAttention::SparseAttention(const Decoder& model, const Gates* gates, Spars
       score_(model.device()),
       select_(model.device()),
       attention_(model.device()) {
-  check_rule(settings_);
+  check_rule(settings_.scorer, settings_.selection.rule);
   reset_statistics();
   if (settings_.scorer == Scorer::untrained) {
-    io::GateConfig config = gates != nullptr ? gates->config() : io::GateConfig{};
+    io::GateConfig config = gates != nullptr ? gates->config() : settings_.form;
     config.block_size = settings_.block;
     untrained_ = std::make_unique<Gates>(Gates::create(config, model, settings_.seed));
     gates_ = untrained_.get();
   }
-  const bool needs_gates =
-      settings_.scorer == Scorer::gate || settings_.scorer == Scorer::untrained;
-  if (!needs_gates) return;
+  if (!traits(settings_.scorer).gates) return;
   SEER_CHECK(gates_ != nullptr, "the method seer needs a folder of gates");
   SEER_CHECK(gates_->config().block_size == settings_.block, "the gates were made for blocks of ",
              gates_->config().block_size, " tokens, but blocks of ", settings_.block,
@@ -137,16 +159,33 @@ at::Tensor SparseAttention::scores(const AttentionInput& input) {
   fail("unknown scorer");
 }
 
+torch_ops::Selection SparseAttention::selection_for(const Sequences& sequences) const {
+  const int64_t block = settings_.block;
+  torch_ops::Selection selection = settings_.selection;
+  selection.prompt_blocks = (sequences.prompt_len + block - 1) / block;
+  if (!settings_.even) return selection;
+  SEER_CHECK(sequences.k_lens.size() == 1,
+             "as many blocks a row for every scorer: want one sequence, got ",
+             sequences.k_lens.size());
+  const int64_t n = (sequences.longest() + block - 1) / block;
+  const int64_t kept = even_blocks(selection, settings_.block, n);
+  if (kept == 0) return selection;
+  selection.rule = "row_budget";
+  selection.strength = {static_cast<double>(kept * block)};
+  return selection;
+}
+
 torch_ops::BlockLists SparseAttention::select(const AttentionInput& input,
                                               const at::Tensor& scores) {
   const Sequences& sequences = input.sequences;
-  const int64_t block = settings_.block;
+  const torch_ops::Selection selection = selection_for(sequences);
+  const bool raised = settings_.even && selection.rule == "row_budget";
+  const at::Tensor ranked =
+      raised ? forced_first(scores, sequences, settings_.block, selection) : scores;
   torch_ops::BlockLists lists;
   {
     const auto span = select_.span();
-    torch_ops::Selection selection = settings_.selection;
-    selection.prompt_blocks = (sequences.prompt_len + block - 1) / block;
-    lists = torch_ops::block_select(scores, ragged_of(input), selection);
+    lists = torch_ops::block_select(ranked, ragged_of(input), selection);
   }
   // Sums are small kernels: many calls at once.
   constexpr size_t kTogether = 16;

@@ -26,6 +26,16 @@ Scorer scorer_from_name(const std::string& name);
 std::vector<std::string> scorer_names();  // in the order of Scorer
 const char* name(Scorer scorer);
 
+// What a source of scores needs, and what its scores can be used for.
+struct ScorerTraits {
+  bool trained;  // a folder of gates
+  bool gates;    // gates of some form: their kernels run
+  bool logits;   // scores mean something beside their order, which rules that take softmax need
+};
+ScorerTraits traits(Scorer scorer);
+// UsageError: a rule that reads scores as logits with a scorer that only orders blocks.
+void check_rule(Scorer scorer, const std::string& rule);
+
 // What a run of sparse attention did, summed over layers and calls.
 struct SparseStatistics {
   double kept_blocks = 0;    // blocks computed
@@ -39,7 +49,15 @@ struct SparseSettings {
   torch_ops::Selection selection;
   int block = 64;
   uint64_t seed = 0;  // of random and untrained
+  // Of rules that keep a number of blocks a row (nz_ratio, row_budget): forced blocks count within that
+  // number, which is one more than theirs at least. Rows then have as many blocks under every scorer,
+  // where the published rule, which this is not, adds what is forced to what is best. One sequence only.
+  bool even = false;
+  io::GateConfig form;  // of untrained gates, where no others are given; its block size is `block`
 };
+// The blocks that a row keeps with `even` if it sees that many; 0: the rule keeps no fixed number. `n`:
+// key blocks of the complete prompt.
+int64_t even_blocks(const torch_ops::Selection& selection, int block, int64_t n);
 
 // One sparse attention for a model; keeps the gate keys of a chunked prompt and the statistics. It
 // is for prompts, whole or in chunks that start at a multiple of the block size. Layers whose
@@ -72,6 +90,7 @@ class SparseAttention {
 
  private:
   const torch_ops::Ragged& ragged_of(const AttentionInput& input);
+  torch_ops::Selection selection_for(const Sequences& sequences) const;
   void add_new_counts();
   const Decoder& model_;
   const Gates* gates_;

@@ -97,6 +97,56 @@ TEST_P(EveryScorer, PromptInChunksEqualsWhole) {
   EXPECT_THROW(run(40), Error) << "not a multiple of the block size";
 }
 
+// With `even` the number of blocks a row follows from the rule and the sizes alone.
+TEST_P(EveryScorer, EvenRowsHaveAsManyBlocksUnderEveryScorer) {
+  const at::NoGradGuard no_grad;
+  const Decoder model = test::small_model();
+  const Gates gates = strong_gates(model);
+  struct Case {
+    double strength;
+    int64_t sink, local, kept;
+    const char* rule = "nz_ratio";
+  };
+  for (const Case& c : {Case{0.6, 0, 0, 3},
+                        {0.3, 0, 0, 2},
+                        {0.6, 1, 1, 4},
+                        {1, 0, 0, 10},
+                        {3.5 * kBlock, 0, 0, 3, "row_budget"}}) {
+    SparseSettings settings = settings_of(GetParam(), c.strength, c.rule);
+    settings.even = true;
+    settings.selection.sink_blocks = c.sink;
+    settings.selection.local_blocks = c.local;
+    EXPECT_EQ(even_blocks(settings.selection, kBlock, 10), c.kept);
+    SparseAttention sparse(model, &gates, settings);
+    for (const int64_t chunk : {0, 48}) {
+      sparse.reset_statistics();
+      KvCache cache(2);
+      prefill(model, test::some_ids(10 * kBlock - 5), std::ref(sparse), chunk, cache,
+              [](const at::Tensor&) {});
+      double want = 0;
+      for (int64_t row = 1; row <= 10; ++row) want += static_cast<double>(std::min(row, c.kept));
+      EXPECT_EQ(sparse.statistics().kept_blocks, 2 * 4 * want) << c.rule << " " << c.strength;
+    }
+  }
+}
+
+TEST(ForcedFirst, RaisesWhatIsForcedAndVisible) {
+  const Sequences chunk{{32}, {80}, 96};  // rows 3 and 4 of six
+  torch_ops::Selection selection;
+  selection.sink_blocks = 1;
+  selection.local_blocks = 1;
+  const at::Tensor scores = streaming_scores(chunk, kBlock, 2);
+  const at::Tensor raised = forced_first(scores, chunk, kBlock, selection).gt(1e29);
+  for (int64_t row = 0; row < 2; ++row) {
+    for (int64_t block = 0; block < 5; ++block) {
+      const int64_t own = 3 + row;
+      const bool wanted = block == 0 || block == own || block == own - 1;
+      EXPECT_EQ(raised[1][row][block].item().toBool(), wanted) << row << " " << block;
+    }
+  }
+  EXPECT_TRUE(scores.lt(1e29).all().item().toBool()) << "the scores themselves are left alone";
+}
+
 TEST_P(EveryScorer, SparseDiffersFromDense) {
   const Decoder model = test::small_model();
   const Gates gates = strong_gates(model);
@@ -173,6 +223,19 @@ TEST(SparseAttention, WrongSettings) {
   SparseSettings other = settings_of(Scorer::gate, 0.5);
   other.block = 32;
   EXPECT_THROW(SparseAttention(model, &gates, other), Error);
+}
+
+TEST(Scorer, RulesThatNeedLogits) {
+  for (const Scorer scorer : kScorers) {
+    EXPECT_NO_THROW(check_rule(scorer, "row_budget"));
+    for (const char* rule : {"threshold", "top_p", "head_budget"}) {
+      if (traits(scorer).logits) {
+        EXPECT_NO_THROW(check_rule(scorer, rule));
+      } else {
+        EXPECT_THROW(check_rule(scorer, rule), UsageError) << name(scorer);
+      }
+    }
+  }
 }
 
 TEST(Scorer, Names) {

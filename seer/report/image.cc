@@ -3,7 +3,6 @@
 #include <png.h>
 
 #include <algorithm>
-#include <cctype>
 #include <cmath>
 
 #include "seer/base/error.h"
@@ -20,6 +19,11 @@ namespace {
 
 void on_png_write(png_structp png, png_bytep bytes, size_t size) {
   (*static_cast<const Sink*>(png_get_io_ptr(png)))(bytes, size);
+}
+
+// Whether the byte goes on with a character of UTF-8: one box for all of its bytes.
+bool continues(char c) {
+  return (c & 0xc0) == 0x80;
 }
 
 }  // namespace
@@ -45,8 +49,8 @@ void Image::fill(int x, int y, int width, int height, Color color) {
 }
 
 void Image::text(int x, int y, std::string_view text, Color color, int scale) {
-  for (const char c : text) {
-    const auto letter = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  for (const char letter : text) {
+    if (continues(letter)) continue;
     const Glyph glyph = glyph_of(letter);
     const int below = std::string_view("gjpqy").find(letter) != std::string_view::npos ? scale : 0;
     for (int row = 0; row < 7; ++row) {
@@ -61,7 +65,9 @@ void Image::text(int x, int y, std::string_view text, Color color, int scale) {
 }
 
 int Image::text_width(std::string_view text, int scale) {
-  return static_cast<int>(text.size()) * 6 * scale;
+  const auto letters =
+      std::count_if(text.begin(), text.end(), [](char c) { return !continues(c); });
+  return static_cast<int>(letters) * 6 * scale;
 }
 
 void Image::write_png(const std::filesystem::path& path) const {

@@ -19,7 +19,7 @@ class Image {
   Color at(int x, int y) const;
   // Parts outside of the image are left out.
   void fill(int x, int y, int width, int height, Color color);
-  // Letters (upper case is drawn as lower case), digits and . , : - _ % / ( ) = +; others as a box.
+  // Letters and digits of ASCII and . , : ; - _ % / ( ) = + < > '; others as a box.
   // `scale` pixels a dot; a character is 6 dots wide and 8 high.
   void text(int x, int y, std::string_view text, Color color, int scale = 2);
   static int text_width(std::string_view text, int scale = 2);

@@ -20,6 +20,14 @@ TEST(Table, AlignsNumbersRight) {
             "| method | ppl |\n|---|---:|\n| dense | 9.5 |\n| random | 10.25 |\n");
 }
 
+TEST(Columns, LinesComeOneByOne) {
+  const Columns columns({{"method", 9}, {"ppl", 3, true}});
+  EXPECT_EQ(columns.head(), "method     ppl\n");
+  EXPECT_EQ(columns.line({"dense", "9.5"}), "dense      9.5\n");
+  EXPECT_EQ(columns.line({"streaming", "1234.5"}), "streaming  1234.5\n");  // wider than thought
+  EXPECT_EQ(columns.line({"dense", ""}), "dense\n");
+}
+
 TEST(Image, ClipsAndDrawsText) {
   Image image(20, 10, {255, 255, 255});
   image.fill(15, 8, 100, 100, {1, 2, 3});
@@ -27,9 +35,10 @@ TEST(Image, ClipsAndDrawsText) {
   EXPECT_EQ(image.at(19, 9), (Color{1, 2, 3}));
   EXPECT_EQ(image.at(0, 0), (Color{4, 5, 6}));
   EXPECT_EQ(image.at(1, 1), (Color{255, 255, 255}));
-  image.text(2, 1, "L", {0, 0, 0}, 1);  // drawn as l: its second column is set in the first row
-  EXPECT_EQ(image.at(3, 1), (Color{0, 0, 0}));
-  EXPECT_EQ(image.at(2, 1), (Color{255, 255, 255}));
+  image.text(2, 1, "L", {0, 0, 0}, 1);  // its first column is set in the first row
+  EXPECT_EQ(image.at(2, 1), (Color{0, 0, 0}));
+  EXPECT_EQ(image.at(3, 1), (Color{255, 255, 255}));
+  EXPECT_EQ(Image::text_width("a\xc3\xa9", 1), 12);  // one box for two bytes
 }
 
 TEST(Image, WritesAPngFile) {

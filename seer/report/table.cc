@@ -41,27 +41,40 @@ void Table::add(std::vector<std::string> row) {
   rows_.push_back(std::move(row));
 }
 
+Columns::Columns(std::vector<Column> columns) : columns_(std::move(columns)) {
+  for (Column& column : columns_) column.width = std::max(column.width, width(column.title));
+}
+
+std::string Columns::head() const {
+  std::vector<std::string> titles;
+  for (const Column& column : columns_) titles.push_back(column.title);
+  return line(titles);
+}
+
+std::string Columns::line(const std::vector<std::string>& cells) const {
+  std::string line;
+  for (size_t c = 0; c < cells.size(); ++c) {
+    const size_t wide = width(cells[c]);
+    const std::string pad(columns_[c].width > wide ? columns_[c].width - wide : 0, ' ');
+    line += (c > 0 ? "  " : "") + (columns_[c].right ? pad + cells[c] : cells[c] + pad);
+  }
+  line.erase(line.find_last_not_of(' ') + 1);
+  return line + "\n";
+}
+
 std::string Table::text() const {
-  std::vector<size_t> widths;
-  std::vector<bool> numeric;
+  std::vector<Columns::Column> columns;
   for (size_t c = 0; c < rows_[0].size(); ++c) {
-    size_t widest = 0;
-    bool right = false;
-    for (const auto& row : rows_) widest = std::max(widest, width(row[c]));
-    for (size_t r = 1; r < rows_.size(); ++r) right = right || is_numeric(rows_[r][c]);
-    widths.push_back(widest);
-    numeric.push_back(right);
-  }
-  std::string out;
-  for (const auto& row : rows_) {
-    std::string line;
-    for (size_t c = 0; c < row.size(); ++c) {
-      const std::string pad(widths[c] - width(row[c]), ' ');
-      line += (c > 0 ? "  " : "") + (numeric[c] ? pad + row[c] : row[c] + pad);
+    Columns::Column column{rows_[0][c]};
+    for (size_t r = 1; r < rows_.size(); ++r) {
+      column.width = std::max(column.width, width(rows_[r][c]));
+      column.right = column.right || is_numeric(rows_[r][c]);
     }
-    line.erase(line.find_last_not_of(' ') + 1);
-    out += line + "\n";
+    columns.push_back(column);
   }
+  const Columns lines(columns);
+  std::string out;
+  for (const auto& row : rows_) out += lines.line(row);
   return out;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 // Tables for a terminal and for Markdown.
 
+#include <cstddef>
 #include <string>
 #include <vector>
 
@@ -8,6 +9,24 @@ namespace seer::report {
 
 std::string fixed(double value, int digits);   // 12.345
 std::string number(double value, int digits);  // shortest with at most `digits` significant digits
+
+// Lines of columns whose widths are known beforehand, for rows that are shown as they come. Cells that
+// are wider shift what follows them.
+class Columns {
+ public:
+  struct Column {
+    std::string title;
+    size_t width = 0;    // at least; never less than the title's
+    bool right = false;  // numbers
+  };
+  explicit Columns(std::vector<Column> columns);
+  std::string head() const;
+  // Ends with a newline, as head() does.
+  std::string line(const std::vector<std::string>& cells) const;
+
+ private:
+  std::vector<Column> columns_;
+};
 
 class Table {
  public:

@@ -148,7 +148,9 @@ def test_eval_recall(seer, text, model, tmp_path):
     assert sparse("oracle") > sparse("random") and trained > sparse("random")
     # The table has the same rows; the picture is one.
     table = result.stdout.splitlines()
-    assert len(table) == 1 + len(rows) and "worst head" in table[0] and "on_cpu/gates" in table[1]
+    assert "worst head" in table[0] and "on_cpu/gates" in table[1] and table[len(rows)].split()[0] == "1024"
+    # Below it: the gates that learnt nothing, by their name.
+    assert len(table) == 2 + len(rows) and "worse than streaming" in table[-1] and "on_gpu/gates, 1024 tokens" in table[-1]
     assert f"{100 * trained:.1f}%" in table[2]
     assert png.read_bytes()[1:4] == b"PNG"
 

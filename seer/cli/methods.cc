@@ -1,0 +1,141 @@
+#include "seer/cli/methods.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <map>
+
+#include "seer/base/shell.h"
+#include "seer/io/model_config.h"
+#include "seer/kernels/kernel_list.h"
+
+namespace seer::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::vector<std::string> operations(const Needs& needs) {
+  std::vector<std::string> ops;
+  if (needs.sparse) ops.insert(ops.end(), {"block_select", "block_sparse_attn"});
+  if (needs.gates) {
+    ops.insert(ops.end(), {"attn_gate_pool", "attn_gate_project", "attn_gate_score"});
+  }
+  if (needs.map) ops.emplace_back("pooled_attn");
+  return ops;
+}
+
+// Why some operation has no kernel on a device for blocks of that size; empty: all have one.
+std::string why_no_kernel(const at::Device& device, at::ScalarType dtype,
+                          const io::ModelConfig& config, const Needs& needs, int block) {
+  const kernels::Device on =
+      device.is_cuda() ? kernels::cuda_device(std::max<int>(device.index(), 0)) : kernels::Device{};
+  std::map<std::string, std::string> reasons;
+  std::map<std::string, bool> runs;
+  for (const auto& kernel : kernels::kernel_list(on, dtype == at::kFloat ? DType::f32 : DType::bf16,
+                                                 config.head_dim, block)) {
+    runs[kernel.op] = runs[kernel.op] || kernel.why_not.empty();
+    std::string& text = reasons[kernel.op];
+    text += (text.empty() ? "" : "; ") + std::string(kernel.implementation) + ": " + kernel.why_not;
+  }
+  for (const std::string& op : operations(needs)) {
+    if (!runs[op]) return "no kernel of " + op + " takes this (" + reasons[op] + ")";
+  }
+  return "";
+}
+
+}  // namespace
+
+Needs needs_of(const std::vector<std::string>& names) {
+  Needs needs;
+  for (const std::string& name : names) {
+    if (name == "dense") continue;
+    const models::Scorer scorer = models::scorer_from_name(name);
+    needs.sparse = true;
+    needs.trained |= models::traits(scorer).trained;
+    needs.gates |= models::traits(scorer).gates;
+    needs.map |= scorer == models::Scorer::oracle;
+  }
+  return needs;
+}
+
+void check_rules(const std::vector<std::string>& names, const SelectArgs& select) {
+  const auto selections = select.selections();
+  for (const std::string& name : names) {
+    if (name == "dense") continue;
+    for (const auto& selection : selections) {
+      models::check_rule(models::scorer_from_name(name), selection.rule);
+    }
+  }
+}
+
+std::string gates_folder(const std::string& folder, const std::string& model) {
+  if (!folder.empty()) return folder;
+  const fs::path own = fs::path(model) / "gates";
+  std::error_code error;
+  return fs::exists(own, error) ? own.string() : "";
+}
+
+GatesFound find_gates(const std::string& folder, const io::ModelConfig& model) {
+  GatesFound found{folder, io::read_gate_config(folder)};
+  try {
+    found.config.check(model.head_dim);
+  } catch (const Error& error) {
+    fail((fs::path(folder) / "config.json").string(), ": ", error.what());
+  }
+  return found;
+}
+
+GatesFound find_gates(const Needs& needs, const std::string& folder,
+                      const std::string& model_folder, const io::ModelConfig& model) {
+  if (!needs.sparse) return {};
+  const std::string found = gates_folder(folder, model_folder);
+  if (!found.empty()) return find_gates(found, model);
+  if (!needs.trained) return {};
+  const std::string own = (fs::path(model_folder) / "gates").string();
+  fail("the method seer needs gates, and there are none in ", own,
+       ": train them with `seer distill --model ", shell_word(model_folder), " --data TEXT --out ",
+       shell_word(own), "`, name another folder with --gates, or leave the method out");
+}
+
+void settle_device(ModelArgs& model, const io::ModelConfig& config, const Needs& needs, int block) {
+  model.block = block;
+  const at::Device device = model.resolved_device();
+  const at::ScalarType dtype = model.resolved_dtype();
+  const std::string why = why_no_kernel(device, dtype, config, needs, block);
+  if (!why.empty()) {
+    throw UsageError(
+        message("--device ", model.device, ", blocks of ", block, " tokens: ", why,
+                device.is_cuda() ? "; choose --device cpu or auto, or another block size" : ""));
+  }
+  if (model.device != "auto" || device.is_cuda() || kernels::num_cuda_devices() == 0) return;
+  const at::Device gpu(at::kCUDA, 0);
+  const std::string why_cpu = why_no_kernel(gpu, at::kBFloat16, config, needs, block);
+  if (!why_cpu.empty()) {
+    std::fprintf(stderr, "seer: the CPU takes this: on the GPU, with blocks of %d tokens, %s\n",
+                 block, why_cpu.c_str());
+  }
+}
+
+std::vector<eval::Method> make_methods(const std::vector<std::string>& names,
+                                       const SelectArgs& select, const io::GateConfig& form,
+                                       int block, uint64_t seed) {
+  std::vector<eval::Method> methods;
+  for (const std::string& name : names) {
+    if (name == "dense") {
+      methods.push_back({.dense = true, .sparse = {}});
+      continue;
+    }
+    for (const auto& selection : select.selections()) {
+      models::SparseSettings sparse{.scorer = models::scorer_from_name(name),
+                                    .selection = selection,
+                                    .block = block,
+                                    .seed = seed,
+                                    .even = true,
+                                    .form = form};
+      methods.push_back({.dense = false, .sparse = sparse});
+    }
+  }
+  return methods;
+}
+
+}  // namespace seer::cli

@@ -1,0 +1,49 @@
+#pragma once
+// The methods of a table and what they need, settled from names, rules and files before a model is
+// loaded: whatever can be refused is refused here.
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "seer/cli/settings.h"
+
+namespace seer::cli {
+
+// What some methods need together.
+struct Needs {
+  bool trained = false;  // gates from a folder
+  bool gates = false;    // gates of some form: kernels of attn_gate
+  bool sparse = false;   // blocks: kernels of block_select and block_sparse_attn
+  bool map = false;      // the true map: pooled_attn
+};
+Needs needs_of(const std::vector<std::string>& names);
+
+// UsageError: a rule that a method's scores cannot be used with.
+void check_rules(const std::vector<std::string>& names, const SelectArgs& select);
+
+// `folder`, or `gates` in the model's folder where there is one, else "".
+std::string gates_folder(const std::string& folder, const std::string& model);
+
+// What is known of gates before their weights are read.
+struct GatesFound {
+  std::string folder;  // "": none
+  io::GateConfig config;
+};
+// The config of gates in that folder. Error: it cannot be read, or does not fit the model.
+GatesFound find_gates(const std::string& folder, const io::ModelConfig& model);
+// The same where only `needs` decides: nothing where no method looks at gates, or where there are none and
+// none must be trained. An error that says how to train them where they must.
+GatesFound find_gates(const Needs& needs, const std::string& folder,
+                      const std::string& model_folder, const io::ModelConfig& model);
+
+// UsageError where the device that `model` names has no kernel for blocks of `block` tokens. Where
+// `auto` is the CPU for that reason, a line says so. Sets model.block.
+void settle_device(ModelArgs& model, const io::ModelConfig& config, const Needs& needs, int block);
+
+// Named methods, each sparse one at every asked strength; `form`: of untrained gates.
+std::vector<eval::Method> make_methods(const std::vector<std::string>& names,
+                                       const SelectArgs& select, const io::GateConfig& form,
+                                       int block, uint64_t seed);
+
+}  // namespace seer::cli
