@@ -613,7 +613,7 @@ def test_every_op_has_a_cuda_implementation(name):
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-ON_GPU_IN_F32 = sorted(set(OPS) - {"block_sparse_attn", "pooled_attn"})  # those two take f16 and bf16
+ON_GPU_IN_F32 = sorted(set(OPS) - {"block_sparse_attn", "decode_attn", "pooled_attn"})  # those take f16 and bf16
 
 
 def on_gpu(args):
