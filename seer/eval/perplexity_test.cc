@@ -46,7 +46,9 @@ TEST(Table, ShowsRowsBesideDense) {
   Method by_gates{.dense = false, .sparse = {}};
   by_gates.sparse.selection.strength = {0.1};
   RowLines lines({{.dense = true, .sparse = {}}, by_gates}, {1024});
-  const std::string table = lines.head() + lines.line(dense) + lines.line(sparse);
+  std::string table = lines.head();
+  table += lines.line(dense);  // before the next: it is what that one is compared with
+  table += lines.line(sparse);
   EXPECT_THAT(table, testing::HasSubstr("x1.1000"));
   EXPECT_THAT(table, testing::HasSubstr("sparsity 0.9"));
   EXPECT_THAT(table, testing::HasSubstr("0.099"));
