@@ -13,6 +13,7 @@
 
 #include "seer/base/error.h"
 #include "seer/base/random.h"
+#include "seer/io/context.h"
 #include "seer/models/attention.h"
 #include "seer/models/gate.h"
 #include "seer/torch/ops.h"
@@ -158,6 +159,7 @@ class Distillation : public Task {
     plan.activations = element * (tokens * hidden * (batches + 2) +
                                   std::max(tokens * (2 * q + 2 * kv),
                                            std::min(tokens, 8192.0) * 3 * model.intermediate_size));
+    plan.warning = io::context_warning(model, settings_.length);
     // Map, scores, their gradient and softmax, f32.
     plan.maps = 4 * 4.0 * model.num_heads * blocks * blocks * double(settings_.micro_batch);
     return plan;

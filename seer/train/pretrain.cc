@@ -11,6 +11,7 @@
 
 #include "seer/base/error.h"
 #include "seer/base/file.h"
+#include "seer/io/context.h"
 #include "seer/models/attention.h"
 #include "seer/models/loader.h"
 #include "seer/train/cross_entropy.h"
@@ -151,6 +152,9 @@ class Pretraining : public Task {
     plan.activations =
         double(tokens) * static_cast<double>(c10::elementSize(dtype())) * config_.num_layers *
         (6.0 * config_.hidden_size + 4 * q + 4 * kv + 4.0 * config_.intermediate_size);
+    for (const auto& stage : settings_.stages) {
+      if (plan.warning.empty()) plan.warning = io::context_warning(config_, stage.length);
+    }
     return plan;
   }
   void begin_step(int64_t step) override {
