@@ -1,12 +1,19 @@
 """Where the built programs are, and how tests run them."""
 import os
 import pathlib
+import signal
 import subprocess
 
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BUILD = pathlib.Path(os.environ.get("SEER_BUILD", ROOT / "build"))
+
+
+def usual_signals():
+    """For preexec_fn: signals as a terminal's shell sets them; one in the background has SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from conftest import BUILD, ROOT
+from conftest import BUILD, ROOT, usual_signals
 from test_cli import QUICK, REFERENCE, error_of, model, text  # noqa: F401 (fixtures)
 
 SHORT = ["--min-ratio", 1, "--documents", 1, *QUICK]
@@ -176,7 +176,8 @@ def test_an_interrupted_comparison_keeps_its_rows(text, tmp_path, number):
     out = tmp_path / "rows.json"
     command = [BUILD / "seer", "eval", "ppl", "--data", text, "--lengths", "512,4096", "--min-ratio", "1", "--methods", "dense,streaming,random",
                "--json", out, *map(str, QUICK)]
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=usual_signals)
     lines = [process.stdout.readline() for _ in range(2)]  # the head and a row
     process.send_signal(number)
     rest, errors = process.communicate(timeout=120)
