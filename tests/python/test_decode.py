@@ -12,14 +12,14 @@ def test_bench_decode_attn(seer, tmp_path):
     assert [(r["head_dim"], r["dtype"], r["implementation"]) for r in rows] == [
         (d, t, i) for d in (64, 100) for t in ("f32", "bf16") for i in ("memory read", "seer", "torch sdpa")]
     assert all(r["len_k"] == 300 and r["gbytes_per_s"] > 0 and r["memory_share"] > 0 for r in rows)
-    assert all(r["memory_share"] == 1 for r in rows if r["implementation"] == "memory read")
+    assert all(r["memory_share"] == pytest.approx(1) for r in rows if r["implementation"] == "memory read")
 
 
 def test_bench_decode(seer, tmp_path):
     seer("bench", "decode", "--lengths", 200, "--seconds", 0, "--runs", 2, "--device", "cpu", "--out", tmp_path)
     (path,) = tmp_path.glob("*/decode.json")
     (row,) = json.loads(path.read_text())["rows"]
-    assert row["len_k"] == 200 and row["tokens_per_s"] > 0 and 0 < row["attention_ms"] < row["max_ms"] * 2
+    assert row["len_k"] == 200 and row["tokens_per_s"] > 0 and 0 < row["attention_ms"] < row["max_ms"]
 
 
 @pytest.mark.parametrize("head_dim", [20, 100])
