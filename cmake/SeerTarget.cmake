@@ -21,14 +21,14 @@ function(seer_library name dir)
   seer_sources(sources ${dir})
   add_library(${name} STATIC ${sources})
   target_include_directories(${name} PUBLIC ${PROJECT_SOURCE_DIR})
-  target_compile_options(${name} PRIVATE -Wall -Wextra -Wno-restrict)
+  target_compile_options(${name} PRIVATE -Wall -Wextra ${SEER_NO_RESTRICT})
 endfunction()
 
 function(seer_shared_library name dir)
   seer_sources(sources ${dir})
   add_library(${name} SHARED ${sources})
   target_include_directories(${name} PUBLIC ${PROJECT_SOURCE_DIR})
-  target_compile_options(${name} PRIVATE -Wall -Wextra -Wno-restrict)
+  target_compile_options(${name} PRIVATE -Wall -Wextra ${SEER_NO_RESTRICT})
 endfunction()
 
 # seer_tests(dir LABEL unit LIBRARIES ... [ONE_PROGRAM]): a program and its ctest entries for each

@@ -65,7 +65,9 @@ struct Macro {
       arguments.check(name, parameters.size());
     }
     const ScopePtr inner = Scope::inside(scope);
-    for (const auto& [key, value] : arguments.named) {
+    for (const auto& argument : arguments.named) {
+      const auto& key = argument.first;
+      const auto& value = argument.second;
       const bool is_known = std::any_of(parameters.begin(), parameters.end(),
                                         [&](const Parameter& p) { return p.name == key; });
       if (!is_known) throw Failure(name + "() has no argument " + key);
