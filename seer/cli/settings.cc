@@ -12,6 +12,7 @@
 
 #include "seer/base/cpus.h"
 #include "seer/base/file.h"
+#include "seer/base/idle_spin.h"
 #include "seer/base/limits.h"
 #include "seer/base/shown.h"
 #include "seer/cli/device.h"
@@ -127,6 +128,7 @@ void set_threads(int threads) {
     threads = std::min(usable_cpus(), at::get_num_threads());
   }
   if (threads > 0) at::set_num_threads(threads);
+  shorten_idle_spin_when_contended();
 }
 
 models::Decoder ModelArgs::load() const {
