@@ -4,8 +4,9 @@
 say() { printf 'seer: %s\n' "$*" >&2; }
 die() { printf 'seer: error: %s\n' "$*" >&2; exit 1; }
 
+# install_packages FILE...: those of these lists.
 install_packages() {
-  command -v dpkg-query >/dev/null || die "this is not Debian or Ubuntu: install the equivalents of tools/packages.txt, then set SEER_SKIP_PACKAGES=1"
+  command -v dpkg-query >/dev/null || die "this is not Debian or Ubuntu: install the equivalents of $*, then set SEER_SKIP_PACKAGES=1"
   # python3 may come from elsewhere than the distribution; what counts is that it makes environments.
   missing=""
   while read -r package; do
@@ -14,7 +15,7 @@ install_packages() {
     esac
     dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' ||
       missing="$missing $package"
-  done <tools/packages.txt
+  done < <(cat "$@")
   [ -z "$missing" ] && return
   as_root=""
   if [ "$(id -u)" != 0 ]; then
