@@ -6,32 +6,48 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 
+#include "seer/base/descriptor.h"
 #include "seer/base/error.h"
 #include "seer/base/output.h"
+#include "seer/base/random.h"
 #include "seer/base/shown.h"
 
 namespace seer {
 namespace {
 
-// What a temporary file's name ends with, for mkstemp(); its beginning is the same in all of them.
-constexpr const char* kTemporary = ".tmp.XXXXXX";
+// What a temporary file's name ends with: this mark and some letters.
 constexpr std::string_view kMark = ".tmp.";
+constexpr size_t kLetters = 6;
 
 std::string reason() {
   return std::strerror(errno);
 }
 
-// A file descriptor that closes itself.
-struct Descriptor {
-  int fd;
-  ~Descriptor() {
-    if (fd >= 0) ::close(fd);
+// A new file beside `path`. Not by mkstemp(), which hides it from others whatever the umask says.
+Descriptor open_temporary(const std::filesystem::path& path, std::string* name) {
+  static std::atomic<uint64_t> count = 0;
+  constexpr int kAttempts = 100;
+  for (int attempt = 0;; ++attempt) {
+    const auto time = std::chrono::system_clock::now().time_since_epoch().count();
+    Random letters(static_cast<uint64_t>(time) ^ static_cast<uint64_t>(::getpid()) << 40, count++);
+    *name = path.string().append(kMark);
+    for (size_t i = 0; i < kLetters; ++i) *name += static_cast<char>('a' + letters.below(26));
+    Descriptor file(::open(name->c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666));
+    if (file.is_open() || errno != EEXIST || attempt == kAttempts) return file;
   }
-};
+}
+
+// A file that is replaced keeps its permissions.
+void keep_permissions(const std::filesystem::path& old, const Descriptor& file) {
+  struct stat info{};
+  if (::stat(old.c_str(), &info) == 0) ::fchmod(file.fd(), info.st_mode & 0777);
+}
 
 void write_all(int fd, const char* bytes, size_t size, const std::filesystem::path& path) {
   while (size > 0) {
@@ -48,12 +64,13 @@ void write_all(int fd, const char* bytes, size_t size, const std::filesystem::pa
 
 void write_through(const std::filesystem::path& path, int descriptor,
                    const std::function<void(const Sink&)>& write) {
-  const Descriptor opened{descriptor < 0 ? ::open(path.c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY)
-                                         : -1};
-  if (descriptor < 0 && opened.fd < 0) fail("cannot write ", path.string(), ": ", reason());
+  const Descriptor opened(descriptor < 0 ? ::open(path.c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY)
+                                         : -1);
+  if (descriptor < 0 && !opened.is_open()) fail("cannot write ", path.string(), ": ", reason());
   std::fflush(stdout);  // what was printed before comes before
   write([&](const void* bytes, size_t size) {
-    write_all(descriptor < 0 ? opened.fd : descriptor, static_cast<const char*>(bytes), size, path);
+    write_all(descriptor < 0 ? opened.fd() : descriptor, static_cast<const char*>(bytes), size,
+              path);
   });
 }
 
@@ -75,14 +92,14 @@ void check_input(const std::filesystem::path& path) {
 }
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
-  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
-  if (file.fd < 0) fail("cannot open ", path.string(), ": ", reason());
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file.is_open()) fail("cannot open ", path.string(), ": ", reason());
   struct stat info{};
-  if (::fstat(file.fd, &info) != 0) fail("cannot read ", path.string(), ": ", reason());
+  if (::fstat(file.fd(), &info) != 0) fail("cannot read ", path.string(), ": ", reason());
   if (!S_ISREG(info.st_mode)) fail("cannot read ", path.string(), ": not a file");
   size_ = static_cast<size_t>(info.st_size);
   if (size_ == 0) return;
-  void* at = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.fd, 0);
+  void* at = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.fd(), 0);
   if (at == MAP_FAILED) fail("cannot map ", path.string(), ": ", reason());
   data_ = static_cast<const std::byte*>(at);
 }
@@ -101,16 +118,16 @@ void write_file_atomic(const std::filesystem::path& asked,
   std::filesystem::create_directories(folder, error);
   if (error) fail("cannot make the folder ", folder.string(), ": ", error.message());
 
-  std::string temporary = path.string() + kTemporary;
-  Descriptor file{::mkstemp(temporary.data())};
-  if (file.fd < 0) fail("cannot write in ", folder.string(), ": ", reason());
+  std::string temporary;
+  const Descriptor file = open_temporary(path, &temporary);
+  if (!file.is_open()) fail("cannot write in ", folder.string(), ": ", reason());
   try {
     write([&](const void* bytes, size_t size) {
-      write_all(file.fd, static_cast<const char*>(bytes), size, path);
+      write_all(file.fd(), static_cast<const char*>(bytes), size, path);
     });
-    ::fchmod(file.fd, 0644);
+    keep_permissions(path, file);
     // Some filesystems report a full disk only here.
-    if (::fsync(file.fd) != 0) fail("cannot write ", path.string(), ": ", reason());
+    if (::fsync(file.fd()) != 0) fail("cannot write ", path.string(), ": ", reason());
     if (::rename(temporary.c_str(), path.c_str()) != 0) {
       fail("cannot write ", path.string(), ": ", reason());
     }
@@ -119,8 +136,8 @@ void write_file_atomic(const std::filesystem::path& asked,
     throw;
   }
   // The rename itself reaches the disk with the folder.
-  const Descriptor dir{::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
-  if (dir.fd >= 0) ::fsync(dir.fd);
+  const Descriptor dir(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (dir.is_open()) ::fsync(dir.fd());
 }
 
 void write_file_atomic(const std::filesystem::path& path, std::string_view text) {
@@ -131,7 +148,7 @@ void remove_unfinished(const std::filesystem::path& folder, const std::string& b
   if (!std::filesystem::exists(folder)) return;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
-    const size_t at = name.size() - std::min(name.size(), std::strlen(kTemporary));
+    const size_t at = name.size() - std::min(name.size(), kMark.size() + kLetters);
     if (name.starts_with(begin) && name.compare(at, kMark.size(), kMark) == 0) {
       std::filesystem::remove(entry.path());
     }

@@ -30,8 +30,9 @@ class MappedFile {
 
 // Calls `write` with a sink for bytes that go to a temporary file beside `path`, then syncs and renames
 // it: a reader sees the old file or the whole new one. On an error nothing is left behind. Folders on
-// the way are made. A symbolic link stays, the file behind it is replaced. What is no file (a pipe, a
-// terminal, /dev/null) and what is open as standard output is written through (output.h).
+// the way are made. A file that is there keeps its permissions, a new one has those of the umask. A
+// symbolic link stays, the file behind it is replaced. What is no file (a pipe, a terminal, /dev/null)
+// and what is open as standard output is written through (output.h).
 using Sink = std::function<void(const void* bytes, size_t size)>;
 void write_file_atomic(const std::filesystem::path& path,
                        const std::function<void(const Sink&)>& write);

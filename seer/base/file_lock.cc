@@ -50,17 +50,12 @@ std::string holder_of(int fd) {
 FileLock::FileLock(const std::filesystem::path& path) : path_(path) {
   std::error_code error;
   std::filesystem::create_directories(path.parent_path(), error);
-  fd_ = ::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644);
-  if (fd_ < 0) fail("cannot write ", path.string(), ": ", reason());
-}
-
-FileLock::~FileLock() {
-  beat_ = {};  // ends before its file is closed
-  if (fd_ >= 0) ::close(fd_);
+  file_ = Descriptor(::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666));
+  if (!file_.is_open()) fail("cannot write ", path.string(), ": ", reason());
 }
 
 bool FileLock::try_lock() {
-  while (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
+  while (::flock(file_.fd(), LOCK_EX | LOCK_NB) != 0) {
     if (errno == EINTR) continue;
     if (errno == EWOULDBLOCK) return false;
     fail("cannot lock ", path_.string(), ": ", reason(),
@@ -72,14 +67,14 @@ bool FileLock::try_lock() {
 void FileLock::lock(std::chrono::milliseconds patience) {
   const auto pause = std::clamp(patience / 10, std::chrono::milliseconds(1), kPause);
   // Counted in own looks: where this process is stopped and goes on, the other has not been silent.
-  int64_t beat = time_of(fd_);
+  int64_t beat = time_of(file_.fd());
   for (int64_t looks = 0; !try_lock(); ++looks) {
-    SEER_CHECK(looks * pause <= patience, path_.string(), ": ", holder_of(fd_),
+    SEER_CHECK(looks * pause <= patience, path_.string(), ": ", holder_of(file_.fd()),
                " has locked this and has shown no sign of life for ",
                std::chrono::duration_cast<std::chrono::seconds>(patience).count(),
                " s: end that process and start again, or choose another folder");
     std::this_thread::sleep_for(pause);
-    const int64_t last = time_of(fd_);
+    const int64_t last = time_of(file_.fd());
     if (last != beat) looks = 0;
     beat = last;
   }
@@ -88,11 +83,11 @@ void FileLock::lock(std::chrono::milliseconds patience) {
 void FileLock::beat(std::chrono::milliseconds every) {
   const std::string holder = this_process();
   // Only for the error of those who wait: no reason to stop where the disk is full.
-  if (::ftruncate(fd_, 0) != 0 ||
-      ::pwrite(fd_, holder.data(), holder.size(), 0) != static_cast<ssize_t>(holder.size())) {
-    ::futimens(fd_, nullptr);
+  if (::ftruncate(file_.fd(), 0) != 0 || ::pwrite(file_.fd(), holder.data(), holder.size(), 0) !=
+                                             static_cast<ssize_t>(holder.size())) {
+    ::futimens(file_.fd(), nullptr);
   }
-  beat_ = std::jthread([fd = fd_, every](const std::stop_token& stop) {
+  beat_ = std::jthread([fd = file_.fd(), every](const std::stop_token& stop) {
     std::mutex own;
     std::unique_lock lock(own);
     std::condition_variable_any asleep;

@@ -5,6 +5,8 @@
 #include <filesystem>
 #include <thread>
 
+#include "seer/base/descriptor.h"
+
 namespace seer {
 
 // On a file that is made for it. Held until this object or its process ends, however it ends. Error:
@@ -12,9 +14,6 @@ namespace seer {
 class FileLock {
  public:
   explicit FileLock(const std::filesystem::path& path);
-  ~FileLock();
-  FileLock(const FileLock&) = delete;
-  FileLock& operator=(const FileLock&) = delete;
 
   // False: another process has it.
   bool try_lock();
@@ -26,8 +25,8 @@ class FileLock {
 
  private:
   std::filesystem::path path_;
-  int fd_ = -1;
-  std::jthread beat_;
+  Descriptor file_;
+  std::jthread beat_;  // ends before its file is closed
 };
 
 }  // namespace seer

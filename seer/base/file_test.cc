@@ -57,6 +57,23 @@ TEST(File, WhatWasNotFinishedIsRemovedAndNothingElse) {
   remove_unfinished(folder / "not there");
 }
 
+TEST(File, PermissionsAreThoseOfTheUmaskOrOfTheFileThatIsReplaced) {
+  const fs::path path = fs::path(testing::TempDir()) / "file_test_permissions";
+  fs::remove(path);
+  const auto mode = [&] { return static_cast<unsigned>(fs::status(path).permissions()); };
+  for (const unsigned umask : {027u, 002u}) {
+    const mode_t before = ::umask(umask);
+    write_file_atomic(path, "new");
+    ::umask(before);
+    EXPECT_EQ(mode(), 0666 & ~umask);
+    fs::remove(path);
+  }
+  write_file_atomic(path, "old");
+  fs::permissions(path, fs::perms(0600));
+  write_file_atomic(path, "new");
+  EXPECT_EQ(mode(), 0600u);
+}
+
 TEST(File, AFailedWriteKeepsTheOldFile) {
   const fs::path folder = fs::path(testing::TempDir()) / "file_test_failed";
   fs::remove_all(folder);

@@ -15,6 +15,7 @@
 #include <cstring>
 #include <vector>
 
+#include "seer/base/descriptor.h"
 #include "seer/base/error.h"
 #include "seer/base/limits.h"
 
@@ -29,28 +30,22 @@ class PlainStream : public ByteStream {
   explicit PlainStream(const std::filesystem::path& path)
       : path_(path),
         // Opening a pipe must not wait for somebody who writes into it.
-        fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)),
+        file_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)),
         buffer_(kBufferBytes) {
-    if (fd_ < 0) fail_reading();
+    if (!file_.is_open()) fail_reading();
     struct stat info{};
-    if (::fstat(fd_, &info) != 0) fail_reading();
+    if (::fstat(file_.fd(), &info) != 0) fail_reading();
     SEER_CHECK(!S_ISDIR(info.st_mode), path.string(), " is a folder: name the files in it");
     SEER_CHECK(S_ISREG(info.st_mode), path.string(),
                " is a pipe or a device, want a file: write its text into one");
     SEER_CHECK(info.st_size > 0, path.string(), " is empty");
     size_ = static_cast<uint64_t>(info.st_size);
   }
-  ~PlainStream() override {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  PlainStream(const PlainStream&) = delete;
-  PlainStream& operator=(const PlainStream&) = delete;
-
   uint64_t size() const { return size_; }
 
   std::string_view next() override {
     for (;;) {
-      const ssize_t count = ::read(fd_, buffer_.data(), buffer_.size());
+      const ssize_t count = ::read(file_.fd(), buffer_.data(), buffer_.size());
       if (count >= 0) return {buffer_.data(), static_cast<size_t>(count)};
       if (errno != EINTR) fail_reading();
     }
@@ -62,7 +57,7 @@ class PlainStream : public ByteStream {
   }
 
   std::filesystem::path path_;
-  int fd_;
+  Descriptor file_;
   uint64_t size_ = 0;
   std::vector<char> buffer_;
 };
@@ -97,7 +92,7 @@ class ZstdStream : public ByteStream {
         buffer_(ZSTD_DStreamOutSize()) {
     SEER_CHECK(context_, "out of memory while opening ", path.string());
     // Corpora packed with --long have windows of 128 MiB and more, which libzstd refuses unasked. A
-    // window is memory: a small file gets no more than limits::kUnpackedBytes of it.
+    // window is memory: a file gets no more than four times what may be kept of its text.
     const ZSTD_bounds bounds = ZSTD_dParam_getBounds(ZSTD_d_windowLogMax);
     const int window = std::bit_width(4 * limits::unpacked_bytes(packed_.size())) - 1;
     check(ZSTD_DCtx_setParameter(context_.get(), ZSTD_d_windowLogMax,
@@ -190,7 +185,8 @@ class GzipStream : public ByteStream {
       const auto* end = state_.next_in + state_.avail_in;
       SEER_CHECK(
           std::all_of(state_.next_in, const_cast<Bytef*>(end), [](Bytef b) { return b == 0; }),
-          path_.string(), " cannot be unpacked: bytes follow its last gzip member");
+          path_.string(),
+          " cannot be unpacked: bytes follow its last gzip member; get the file again");
       state_.avail_in = 0;
     }
   }
