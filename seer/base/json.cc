@@ -45,7 +45,8 @@ size_t find_too_deep(std::string_view text) {
 bool is_beyond_double(const std::string& token) {
   if (token == "NaN" || token == "Infinity" || token == "-Infinity") return true;
   const bool is_number = token.find_first_not_of("+-.0123456789eE") == token.npos;
-  return is_number && !std::isfinite(std::strtod(token.c_str(), nullptr));
+  char* end = nullptr;
+  return is_number && !std::isfinite(std::strtod(token.c_str(), &end)) && *end == '\0';
 }
 
 // NaN, Infinity and numbers beyond a double put into quotes.

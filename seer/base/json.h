@@ -34,6 +34,13 @@ nlohmann::json read_json(const std::filesystem::path& path);
 // A value for a message: short, on one line, whatever it holds.
 std::string shown_value(const nlohmann::json& value);
 
+// The text of a value, for a file; what is not UTF-8 in it (names of files) becomes U+FFFD, where
+// dump() alone would throw. `indent`: spaces; -1: one line.
+template <class Json>
+std::string json_text(const Json& value, int indent = -1) {
+  return value.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
+
 // A value and where it stands: "tokenizer.json: model.merges[3]".
 class JsonNode {
  public:

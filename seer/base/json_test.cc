@@ -44,6 +44,7 @@ TEST(ParseJson, SaysWhereItStops) {
   EXPECT_THAT(problem_of("{} x"), HasSubstr("not valid JSON at byte 4"));
   EXPECT_THAT(problem_of("\"\xFF\""), HasSubstr("not valid JSON"));
   EXPECT_THAT(problem_of("{\"a\": NaN, \"b\": }"), HasSubstr("not valid JSON"));
+  EXPECT_THAT(problem_of("[1e999-]"), HasSubstr("not valid JSON"));
 }
 
 TEST(ParseJson, RefusesDeepNestingWithoutRecursion) {
@@ -70,6 +71,12 @@ TEST(ParseJson, KeepsNumbersThatNoDoubleHoldsAsStrings) {
   // Read as a number they are an error, not a default.
   EXPECT_THAT(error_of([&] { JsonNode(value, "f.json").number_or("a", 0, 1, 0.5); }),
               HasSubstr("f.json: a is \"NaN\", expected a number from 0 to 1"));
+}
+
+TEST(JsonText, WritesStringsThatAreNotUtf8) {
+  const json value = {{"path", "caf\xE9"}};
+  EXPECT_EQ(json_text(value), "{\"path\":\"caf\xEF\xBF\xBD\"}");
+  EXPECT_EQ(json_text(nlohmann::ordered_json(7), 2), "7");
 }
 
 TEST(ReadJson, NamesTheFile) {

@@ -132,10 +132,9 @@ void Progress::clear() {
 
 void Progress::note(const std::string& line) {
   if (!shown_) return;
-  if (line_is_open_) std::fputs("\r\x1b[K", out_);
+  clear();
   print_line(line, out_);
   std::fflush(out_);
-  line_is_open_ = false;
 }
 
 }  // namespace seer

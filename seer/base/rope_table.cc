@@ -5,6 +5,7 @@
 #include <numbers>
 
 #include "seer/base/error.h"
+#include "seer/base/shown.h"
 
 namespace seer {
 namespace {
@@ -184,8 +185,8 @@ RopeFrequencies rope_frequencies(const RopeConfig& config, int64_t length) {
   if (config.type == "llama3") return llama3(config);
   if (config.type == "yarn") return yarn(config);
   if (config.type == "longrope") return longrope(config, length);
-  fail("rope: unknown type \"", config.type,
-       "\", want default, linear, dynamic, llama3, yarn or longrope");
+  fail("rope: unknown type ", shown(config.type),
+       ", want default, linear, dynamic, llama3, yarn or longrope");
 }
 
 RopeTable rope_table(const RopeFrequencies& frequencies, const std::vector<int64_t>& positions) {

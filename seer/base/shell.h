@@ -6,8 +6,8 @@
 
 namespace seer {
 
-// As it is where a shell reads it as one word, else in quotes: bash's $'...' where it holds what a
-// terminal would obey or cannot show (control characters, bytes that are not UTF-8).
+// As it is where a shell reads it as one word, else in quotes: bash's $'...' where it holds what
+// one_line() escapes (control characters, marks of direction, bytes that are not UTF-8).
 std::string shell_word(std::string_view text);
 
 }  // namespace seer

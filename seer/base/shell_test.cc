@@ -14,6 +14,7 @@ TEST(ShellWord, IsQuotedWhereAShellWouldReadMoreThanAWord) {
   EXPECT_EQ(shell_word("caf\xc3\xa9"), "'caf\xc3\xa9'");
   EXPECT_EQ(shell_word("caf\xe9's"), "$'caf\\xe9\\'s'");
   EXPECT_EQ(shell_word("\x1b[2J\\"), "$'\\x1b[2J\\\\'");
+  EXPECT_EQ(shell_word("a\xe2\x80\xae"), "$'a\\xe2\\x80\\xae'");
 }
 
 }  // namespace

@@ -6,12 +6,13 @@
 #include "seer/base/error.h"
 #include "seer/base/file.h"
 #include "seer/base/json.h"
+#include "seer/base/limits.h"
+#include "seer/base/shown.h"
 
 namespace seer::io {
 namespace {
 
 constexpr int kSmallestBlock = 16, kLargestBlock = 128;
-constexpr int kLargestGateDim = 1024;
 constexpr const char* kFingerprintKey = "base_model_fingerprint";
 
 // "maxminavg" -> 7. The poolings come in the order max, min, avg, each at most once; at least one.
@@ -38,10 +39,9 @@ Pools parse_type(const std::string& type) {
   if (split != view.npos && view[0] == 'Q') {
     pools = {parse_pools(view.substr(1, split - 1)), parse_pools(view.substr(split + 2))};
   }
-  SEER_CHECK(
-      pools.q != 0 && pools.k != 0, "gate type \"", type,
-      "\" is not known; expected Q..._K... with poolings in the order max, min, avg, such as "
-      "Qavg_Kmaxminavg");
+  SEER_CHECK(pools.q != 0 && pools.k != 0, "gate type ", shown(type),
+             " is not known; expected Q..._K... with poolings in the order max, min, avg, such as "
+             "Qavg_Kmaxminavg");
   return pools;
 }
 
@@ -68,8 +68,8 @@ void GateConfig::check(int head_dim) const {
              "gate block size is ", block_size, ", expected ", kSmallestBlock, " to ",
              kLargestBlock, " by ", kSmallestBlock);
   const int size = gate_dim == 0 ? head_dim : gate_dim;
-  SEER_CHECK(size >= 0 && size <= kLargestGateDim && size % 2 == 0, "gate size is ", size,
-             ", expected an even number up to ", kLargestGateDim,
+  SEER_CHECK(size >= 0 && size <= limits::kGateDim && size % 2 == 0, "gate size is ", size,
+             ", expected an even number up to ", limits::kGateDim,
              " (0 in the file: the model's head size)");
 }
 
@@ -106,7 +106,8 @@ GateConfig read_gate_config(const std::filesystem::path& folder) {
   config.type = fields.string_or(type_key, "");
   config.block_size =
       static_cast<int>(fields.integer_or("seerattn_gate_block_size", 1, 1 << 20, 64));
-  config.gate_dim = static_cast<int>(fields.integer_or("seerattn_gate_hidden_size", 0, 1 << 20, 0));
+  config.gate_dim =
+      static_cast<int>(fields.integer_or("seerattn_gate_hidden_size", 0, 1 << 20, 0));
   config.force_double = fields.boolean_or("seerattn_gate_force_double", false);
   try {
     config.check(/*head_dim=*/0);
@@ -125,7 +126,7 @@ void write_gate_config(const std::filesystem::path& folder, const nlohmann::json
   json["seerattn_gate_block_size"] = config.block_size;
   json["seerattn_gate_hidden_size"] = config.gate_dim;
   json["seerattn_gate_force_double"] = config.force_double;
-  write_file_atomic(folder / "config.json", json.dump(2) + "\n");
+  write_file_atomic(folder / "config.json", json_text(json, 2) + "\n");
 }
 
 }  // namespace seer::io

@@ -84,6 +84,13 @@ TEST(GateNames, AsPublished) {
   EXPECT_EQ(gate_weight_name(0, 'q'), "model.layers.0.self_attn.attn_gate.mask_linear_q.weight");
 }
 
+TEST_F(GateFile, ANameThatIsNotUtf8IsWritten) {
+  GateConfig config;
+  config.base_model = "caf\xE9";  // a path
+  write_gate_config(folder_, nlohmann::json::object(), config);
+  EXPECT_EQ(read_gate_config(folder_).base_model, "caf\xEF\xBF\xBD");
+}
+
 TEST_F(GateFile, RoundTripKeepsTheModelsKeys) {
   GateConfig config;
   config.base_model = "some/model";
