@@ -16,6 +16,7 @@ if [ -z "$cxx" ] || ! echo 'extern "C" int LLVMFuzzerTestOneInput(const unsigned
   exit 0
 fi
 . tools/setup.sh
+mkdir -p .cache
 choose_python
 cmake -S . -B build-fuzz -G Ninja -DCMAKE_CXX_COMPILER="$cxx" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSEER_FUZZ=ON -DSEER_PYTHON="$PYTHON" \
   -DSEER_CUDA=OFF -DSEER_TORCH=OFF >.cache/fuzz-build.log 2>&1 || { tail -5 .cache/fuzz-build.log; exit 1; }

@@ -9,5 +9,7 @@ namespace seer {
 // For a message, behind the file's name: "is a git-lfs pointer ...: what to do". "" where `text`, the
 // file or its first 200 bytes, is no such thing.
 std::string stand_in(std::string_view text);
+// The same where a web page may be what is meant (a text).
+std::string lfs_pointer(std::string_view text);
 
 }  // namespace seer

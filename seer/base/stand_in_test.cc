@@ -14,6 +14,7 @@ TEST(StandIn, IsNamed) {
   for (const char* page : {"<!DOCTYPE html><html>", "\n <HTML lang=en>", "\xEF\xBB\xBF<html>",
                            "<?xml version='1.0'?><Error>"}) {
     EXPECT_THAT(stand_in(page), HasSubstr("web page")) << page;
+    EXPECT_EQ(lfs_pointer(page), "") << page;
   }
   for (const char* other : {"", "{}", "version 2", "<s>", "<htm", "text <html>"}) {
     EXPECT_EQ(stand_in(other), "") << other;

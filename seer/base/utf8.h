@@ -27,6 +27,9 @@ std::string replace_invalid_utf8(std::string_view text);
 char32_t next_code_point(std::string_view text, size_t& pos);
 void append_utf8(std::string& out, char32_t code_point);
 
+// A ... Z become a ... z, and nothing else changes.
+std::string lower_ascii(std::string_view text);
+
 // Unicode's White_Space.
 bool is_white_space(char32_t code_point);
 

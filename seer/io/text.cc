@@ -58,7 +58,7 @@ std::string whole_text(TextBytes& bytes) {
                "into documents, e.g. JSON lines");
     text += piece;
   }
-  SEER_CHECK(!text.empty(), path.string(), " is empty: it holds a mark of the byte order alone");
+  SEER_CHECK(!text.empty(), path.string(), " is empty: it holds a byte order mark alone");
   const size_t bad = find_invalid_utf8(text);
   if (bad != std::string::npos) {
     Place place = Piece{text, {}}.at(bad);
@@ -182,9 +182,7 @@ struct TextReader::State {
   }
 
   [[noreturn]] void fail_without_document() const {
-    fail(
-        bytes.path().string(), " has no document: ",
-        kind.form == TextForm::plain ? "it is empty" : "no line holds a JSON object with \"text\"");
+    fail(bytes.path().string(), " has no document: want a JSON object with a string \"text\"");
   }
 
   std::optional<FoundDocument> next() {

@@ -43,7 +43,7 @@ struct SkippedDocuments {
 void check_skipped(const std::filesystem::path& path, const SkippedDocuments& skipped,
                    int64_t documents, bool are_all = true);
 
-// Reads a file as text_kind() says. A mark of the byte order at the beginning and blank lines between
+// Reads a file as text_kind() says. A byte order mark at the beginning and blank lines between
 // documents are nothing. Fields other than "text" may hold what Python writes (NaN, numbers of any
 // size). Error: not there, another format, empty or without a document, damaged, a document that is
 // larger than limits allow (the file, line and byte).
@@ -80,8 +80,8 @@ void check_text_file(const std::filesystem::path& path);
 void for_each_document(const std::filesystem::path& path,
                        const std::function<void(std::string&&)>& take);
 
-// A file that is one text whatever its name says (a prompt): UTF-8, unpacked, the mark of the byte
-// order taken off. Error as TextReader's.
+// A file that is one text whatever its name says (a prompt): UTF-8, unpacked, without a byte
+// order mark. Error as TextReader's.
 std::string read_text(const std::filesystem::path& path);
 
 }  // namespace seer::io

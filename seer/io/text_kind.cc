@@ -1,11 +1,12 @@
 #include "seer/io/text_kind.h"
 
 #include <algorithm>
-#include <cctype>
 #include <initializer_list>
 #include <string>
 
 #include "seer/base/error.h"
+#include "seer/base/stand_in.h"
+#include "seer/base/utf8.h"
 
 namespace seer::io {
 namespace {
@@ -61,8 +62,6 @@ const Magic kMagic[] = {
     {"%PDF-", "a PDF", kExport},
     {"{\\rtf", "an RTF document", kExport},
     {"\xD0\xCF\x11\xE0", "an Office document", kExport},
-    {"version https://git-lfs.github.com/spec/", "a pointer of git-lfs, not the file itself",
-     "get it with git lfs pull"},
     {"\xFF\xFE", "UTF-16", kUtf8},
     {"\xFE\xFF", "UTF-16", kUtf8},
 };
@@ -76,12 +75,6 @@ std::string take_ending(std::string& name) {
   return ending;
 }
 
-std::string lower_case(std::string name) {
-  std::transform(name.begin(), name.end(), name.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return name;
-}
-
 bool is_skippable_frame(std::string_view head) {  // of Zstandard: pzstd begins with one
   return head.size() >= 4 && (head[0] & 0xF0) == 0x50 && head.substr(1, 3) == "\x2A\x4D\x18";
 }
@@ -89,13 +82,13 @@ bool is_skippable_frame(std::string_view head) {  // of Zstandard: pzstd begins 
 }  // namespace
 
 Packing packing_of(const std::filesystem::path& path) {
-  std::string name = lower_case(path.filename().string());
+  std::string name = lower_ascii(path.filename().string());
   const std::string ending = take_ending(name);
   return ending == "zst" ? Packing::zstd : ending == "gz" ? Packing::gzip : Packing::none;
 }
 
 TextKind text_kind(const std::filesystem::path& path) {
-  std::string name = lower_case(path.filename().string());
+  std::string name = lower_ascii(path.filename().string());
   TextKind kind{TextForm::plain, packing_of(path)};
   std::string ending = take_ending(name);
   if (kind.packing != Packing::none) ending = take_ending(name);
@@ -120,6 +113,8 @@ void check_head(const std::filesystem::path& path, std::string_view head, Packin
   const bool is_zstd = begins(kZstd) || is_skippable_frame(head);
   if (packing == Packing::zstd && is_zstd) return;
   if (packing == Packing::gzip && begins(kGzip)) return;
+  const std::string other = packing == Packing::none ? lfs_pointer(head) : stand_in(head);
+  if (!other.empty()) fail(path.string(), " ", other);
   const char* claim = packing == Packing::zstd ? "Zstandard" : "gzip";
   for (const auto& [bytes, what, remedy] : kMagic) {
     if (!head.starts_with(bytes)) continue;

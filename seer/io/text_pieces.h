@@ -19,7 +19,7 @@ class TextBytes {
  public:
   TextBytes(const std::filesystem::path& path, Packing packing);
 
-  // Some 4 KiB, or all that there is; without the mark of the byte order.
+  // Some 4 KiB, or all that there is; without a byte order mark.
   std::string_view head() const { return head_; }
   // The next bytes, head() first, valid until the next call; empty at the end.
   std::string_view next();

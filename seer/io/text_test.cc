@@ -41,7 +41,7 @@ TEST_F(TextTest, LinesAreDocuments) {
   }
 }
 
-TEST_F(TextTest, BlankLinesAndTheMarkOfTheByteOrderAreNothing) {
+TEST_F(TextTest, BlankLinesAndTheByteOrderMarkAreNothing) {
   const std::string lines =
       "\xEF\xBB\xBF\n \t\r\n{\"text\": \"a\"}\r\n\r\n\n  {\"text\": \"b\"} \n\n \n";
   EXPECT_THAT(read("a.jsonl", lines), ElementsAre("a", "b"));
@@ -98,6 +98,8 @@ TEST_F(TextTest, OtherKindsAreRefusedByTheirFirstBytes) {
   EXPECT_THAT(error_of("a.txt", std::string("wo\0rds", 6)), HasSubstr("byte 2 is zero"));
   EXPECT_THAT(error_of("a.jsonl", "version https://git-lfs.github.com/spec/v1\noid sha256:1\n"),
               HasSubstr("git lfs pull"));
+  EXPECT_THAT(error_of("a.jsonl.gz", "<!DOCTYPE html><html>login</html>"), HasSubstr("web page"));
+  EXPECT_THAT(read("a.txt", "<html>words</html>"), ElementsAre("<html>words</html>"));
 }
 
 TEST_F(TextTest, NoPlainTextOfJsonDocuments) {

@@ -76,10 +76,12 @@ def seeds():
             **config, "base_model": "m", "seerattn_gate_type": "Qavg_Kmaxminavg", "seerattn_gate_block_size": 64,
             "seerattn_gate_hidden_size": 128, "seerattn_gate_force_double": True}).encode()
     for tokenizer in tokenizers():
-        yield "tokenizer", json.dumps(tokenizer).encode() + (
-            "\0The the  a ab<|end|> é 語\n\0" + json.dumps({
-                "bos_token": "<s>", "eos_token": {"content": "</s>"}, "chat_template": "{{ messages }}",
-                "added_tokens_decoder": {"300": {"content": "<y>", **SPECIAL}}})).encode()
+        parts = [json.dumps(tokenizer), "The the  a ab<|end|> é 語\n"]
+        special = {"bos_token": "<s>", "eos_token": {"content": "</s>"}, "additional_special_tokens": ["<q>"]}
+        yield "tokenizer", "\0".join([*parts, json.dumps({
+            **special, "chat_template": "{{ messages }}",
+            "added_tokens_decoder": {"300": {"content": "<y>", **SPECIAL}}})]).encode()
+        yield "tokenizer", "\0".join([*parts, "{}", json.dumps(special), '{"<r>": 301}']).encode()
     tensor = {"dtype": "F32", "shape": [2, 1], "data_offsets": [0, 8]}
     yield "safetensors", safetensors({"__metadata__": {"format": "pt"}, "a": tensor}, b"12345678")
     yield "safetensors", safetensors({"a": tensor, "b": {"dtype": "BF16", "shape": [], "data_offsets": [8, 10]}}, b"1234567890")

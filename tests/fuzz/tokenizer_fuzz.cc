@@ -1,4 +1,4 @@
-// A tokenizer: tokenizer.json, a text to encode and decode, tokenizer_config.json.
+// A tokenizer: tokenizer.json, a text to encode and decode, the files beside it.
 
 #include "seer/io/tokenizer/tokenizer.h"
 #include "tests/fuzz/fuzz.h"
@@ -8,7 +8,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::string_view rest = fuzz::view(data, size);
   fuzz::write("tokenizer.json", fuzz::next_part(rest));
   const std::string text(fuzz::next_part(rest));
-  fuzz::write("tokenizer_config.json", rest.empty() ? "{}" : fuzz::next_part(rest));
+  for (const char* name :
+       {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}) {
+    fuzz::write(name, rest.empty() ? "{}" : fuzz::next_part(rest));
+  }
   fuzz::expect_answer([&] {
     const io::Tokenizer tokenizer = io::Tokenizer::load(fuzz::folder());
     const auto ids = tokenizer.encode(text, true);

@@ -25,8 +25,8 @@ class Regex {
   // of the matcher was reached.
   std::optional<Match> find(std::string_view text, size_t begin) const;
 
-  // The same in a text of which more may follow: a match that more text could change does not count, and
-  // `settled` is the place up to which nothing else is open either.
+  // The same in a text of which more may follow: a match that more text could change does not count.
+  // Where there is none, `*settled` is the place before which none can begin any more.
   std::optional<Match> find_settled(std::string_view text, size_t begin, size_t* settled) const;
   // How many characters before a match the pattern may look at.
   size_t looks_back() const;
