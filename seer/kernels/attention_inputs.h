@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "seer/base/dtype.h"
+#include "seer/base/error.h"
 #include "seer/base/random.h"
 #include "seer/kernels/simd/element.h"
 #include "seer/kernels/strided.h"
@@ -44,6 +45,17 @@ struct AttentionTensor {
   }
   void set(int64_t token, int head, int d, float x) {
     store_element(dtype, bytes.data(), index(token, head, d), x);
+  }
+  // Values in the order of the axes.
+  void assign(const std::vector<float>& values) {
+    SEER_CHECK(static_cast<int64_t>(values.size()) == tokens * heads * head_dim, values.size(),
+               " values, want ", tokens * heads * head_dim);
+    const float* x = values.data();
+    for (int64_t t = 0; t < tokens; ++t) {
+      for (int h = 0; h < heads; ++h) {
+        for (int d = 0; d < head_dim; ++d) set(t, h, d, *x++);
+      }
+    }
   }
   void fill_normal(Random& random) {
     for (int64_t t = 0; t < tokens; ++t) {

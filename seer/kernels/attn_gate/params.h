@@ -21,8 +21,8 @@ namespace seer::kernels {
 enum PoolBits : int { kPoolMax = 1, kPoolMin = 2, kPoolAvg = 4 };
 
 // pooled[r, h, :] = (max | min | avg over the tokens of block r, head h), the last, partial block
-// over its valid tokens only. A NaN among the tokens makes all three NaN. With cos, which one pooling alone can have, the gate vectors of a gate
-// without a weight: rope(pooled[r, h, :]).
+// over its valid tokens only. A NaN among the tokens makes all three NaN. With cos, which one pooling
+// alone can have, the gate vectors of a gate without a weight: rope(pooled[r, h, :]).
 struct GatePoolParams {
   StridedIn x;               // [T, H, D]
   const int32_t* cu;         // [B + 1]       where each sequence starts in x

@@ -1,14 +1,13 @@
 #pragma once
-// For tests: named calls of block_sparse_attn, what is right about their results, and how near a
-// result must come.
+// For tests: named calls of block_sparse_attn, and what is right about their results.
 
-#include <cstring>
+#include <cmath>
 #include <string>
 #include <vector>
 
+#include "seer/kernels/attention_closeness.h"
 #include "seer/kernels/block_sparse_attn/block_sparse_attn_case.h"
 #include "seer/kernels/block_sparse_attn/reference.h"
-#include "seer/kernels/closeness.h"
 
 namespace seer::kernels {
 
@@ -71,39 +70,15 @@ inline const std::vector<BlockSparseAttnCase> kBlockSparseAttnCases = {
      .causal = false},
 };
 
-// Of o, where p is summed as f32.
-inline Limits o_limits(DType dtype) {
-  if (dtype == DType::bf16) return {4e-3, 2.5e-3, 4e-6};
-  if (dtype == DType::f16) return {5e-4, 3e-4, 1e-7};
-  return {2e-6, 1e-6, 1e-12};
-}
-
-// Of o, where p is rounded before p v.
-inline Limits o_limits_of_rounded_p(DType p_dtype) {
-  return p_dtype == DType::bf16 ? Limits{1e-2, 5e-3, 1.5e-5} : Limits{2e-3, 7e-4, 3e-7};
-}
-
-inline constexpr Limits kLseLimits = {1e-5, 1e-5, 1e-9};
-
 // The same call in f32, by the reference.
 struct BlockSparseAttnReference {
-  explicit BlockSparseAttnReference(const BlockSparseAttnCall& call) : wide(call) {
-    wide.q = call.q.widened();
-    wide.k = call.k.widened();
-    wide.v = call.v.widened();
-    wide.o = AttentionTensor(DType::f32, call.q.tokens, call.q.heads, call.q.head_dim);
+  explicit BlockSparseAttnReference(const BlockSparseAttnCall& call) : wide(widened(call)) {
     block_sparse_attn_reference(wide.params());
   }
   // Empty, or what is wrong with the call's results.
   std::string compare(const BlockSparseAttnCall& call, const Limits& o,
                       const Limits& lse = kLseLimits) const {
-    const AttentionTensor got = call.o.widened();
-    std::string wrong =
-        far_from(reinterpret_cast<const float*>(got.bytes.data()),
-                 reinterpret_cast<const float*>(wide.o.bytes.data()), got.bytes.size() / 4, o);
-    if (!wrong.empty()) return "o: " + wrong;
-    wrong = far_from(call.lse.data(), wide.lse.data(), wide.lse.size(), lse);
-    return wrong.empty() ? "" : "lse: " + wrong;
+    return far_from(call, wide, o, lse);
   }
   BlockSparseAttnCall wide;
 };
@@ -137,19 +112,7 @@ inline std::vector<float> rounded_dense_attention(const BlockSparseAttnCall& cal
       }
     }
   }
-  const AttentionTensor wide = o.widened();
-  std::vector<float> values(wide.bytes.size() / sizeof(float));
-  std::memcpy(values.data(), wide.bytes.data(), wide.bytes.size());
-  return values;
-}
-
-// Tokens begin .. end - 1 become NaN.
-inline void poison(AttentionTensor& x, int64_t begin, int64_t end) {
-  for (int64_t t = begin; t < end; ++t) {
-    for (int h = 0; h < x.heads; ++h) {
-      for (int d = 0; d < x.head_dim; ++d) x.set(t, h, d, NAN);
-    }
-  }
+  return values_of(o);
 }
 
 // Takes the block out of every list.

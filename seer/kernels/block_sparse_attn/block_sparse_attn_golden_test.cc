@@ -3,10 +3,10 @@
 #include <gtest/gtest.h>
 
 #include "seer/io/golden.h"
+#include "seer/kernels/attention_closeness.h"
 #include "seer/kernels/attention_engines.h"
 #include "seer/kernels/block_sparse_attn/block_sparse_attn_case.h"
 #include "seer/kernels/block_sparse_attn/cpu.h"
-#include "seer/kernels/closeness.h"
 
 namespace seer::kernels {
 namespace {
@@ -15,16 +15,6 @@ std::vector<int> lengths(const std::vector<int32_t>& sums) {
   std::vector<int> out;
   for (size_t b = 0; b + 1 < sums.size(); ++b) out.push_back(sums[b + 1] - sums[b]);
   return out;
-}
-
-void set(const std::vector<float>& from, AttentionTensor& to) {
-  ASSERT_EQ(from.size(), size_t(to.tokens * to.heads * to.head_dim));
-  const float* x = from.data();
-  for (int64_t t = 0; t < to.tokens; ++t) {
-    for (int h = 0; h < to.heads; ++h) {
-      for (int d = 0; d < to.head_dim; ++d) to.set(t, h, d, *x++);
-    }
-  }
 }
 
 // The lists of a mask [sequences, list heads, rows of the longest, key blocks of the longest].
@@ -47,10 +37,6 @@ void set_lists(const std::vector<uint8_t>& mask, const std::vector<int64_t>& mas
   }
 }
 
-std::string far_from_golden(const float* got, const std::vector<float>& want, double tolerance) {
-  return far_from(got, want.data(), want.size(), {tolerance, tolerance, tolerance});
-}
-
 // q [T, Hq, D], k [S, Hk, D], mask [sequences, list heads, rows, blocks], lse [Hq, T].
 void check_case(const io::Golden& golden, const std::string& name) {
   const auto q_shape = golden.shape(name + "/q"), k_shape = golden.shape(name + "/k");
@@ -68,21 +54,18 @@ void check_case(const io::Golden& golden, const std::string& name) {
   ASSERT_EQ(mask_shape.at(1), shape.list_heads());
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
     BlockSparseAttnCall call(shape, dtype);
-    set(golden.floats(name + "/q"), call.q);
-    set(golden.floats(name + "/k"), call.k);
-    set(golden.floats(name + "/v"), call.v);
+    call.q.assign(golden.floats(name + "/q"));
+    call.k.assign(golden.floats(name + "/k"));
+    call.v.assign(golden.floats(name + "/v"));
     set_lists(golden.bytes(name + "/mask"), mask_shape, call);
     const auto lse = golden.floats(name + "/lse");
-    ASSERT_EQ(lse.size(), call.lse.size());
     const double tolerance = dtype == DType::f32 ? 1e-5 : dtype == DType::f16 ? 2e-3 : 2e-2;
+    const Limits limits{tolerance, tolerance, tolerance};
     for_each_engine(dtype, [&](const TileEngine& engine) {
       SCOPED_TRACE(message(seer::name(dtype), " ", engine.name));
       block_sparse_attn_cpu(call.params(), engine);
-      const AttentionTensor o = call.o.widened();
-      EXPECT_EQ(far_from_golden(reinterpret_cast<const float*>(o.bytes.data()),
-                                golden.floats(name + "/o"), tolerance),
-                "");
-      EXPECT_EQ(far_from_golden(call.lse.data(), lse, tolerance), "");
+      EXPECT_EQ(far_from(values_of(call.o), golden.floats(name + "/o"), limits), "");
+      EXPECT_EQ(far_from(call.lse, lse, limits), "");
     });
   }
 }

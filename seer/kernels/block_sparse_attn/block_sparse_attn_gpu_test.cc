@@ -151,20 +151,18 @@ TEST_F(BlockSparseAttnGpu, LargeScores) {
 
 TEST_F(BlockSparseAttnGpu, LosesNoMoreThanRoundingDoes) {
   const Case shape = {.name = "", .q_lens = {320}, .k_lens = {320}, .head_dim = 128, .density = 1};
-  const auto distance = [](const float* x, const float* y, size_t n) {
+  const auto distance = [](const std::vector<float>& x, const std::vector<float>& y) {
     double sum = 0;
-    for (size_t i = 0; i < n; ++i) sum += std::pow(double(x[i]) - y[i], 2);
+    for (size_t i = 0; i < y.size(); ++i) sum += std::pow(double(x[i]) - y[i], 2);
     return std::sqrt(sum);
   };
   on_every_kernel(
       shape, [](Call&) {},
       [&](const Call& call) {
         const Reference reference(call);
-        const auto* want = reinterpret_cast<const float*>(reference.wide.o.bytes.data());
-        const AttentionTensor got = call.o.widened();
+        const std::vector<float> want = values_of(reference.wide.o), got = values_of(call.o);
         const std::vector<float> rounded = rounded_dense_attention(call);
-        EXPECT_LT(distance(reinterpret_cast<const float*>(got.bytes.data()), want, rounded.size()),
-                  1.05 * distance(rounded.data(), want, rounded.size()));
+        EXPECT_LT(distance(got, want), 1.05 * distance(rounded, want));
       });
 }
 

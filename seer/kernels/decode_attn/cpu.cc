@@ -132,10 +132,6 @@ class DecodeStep {
 
 }  // namespace
 
-std::string decode_attn_cpu_why_not(const DecodeAttnParams&) {
-  return "";
-}
-
 void decode_attn_cpu(const DecodeAttnParams& given, const DecodeKernels& kernels) {
   if (given.cu_k) {
     check_prefix_sums("decode_attn", "cu_k", given.cu_k, given.num_seqs, given.total_k);

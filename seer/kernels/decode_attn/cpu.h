@@ -1,8 +1,6 @@
 #pragma once
 // Attention of the newest tokens on the CPU.
 
-#include <string>
-
 #include "seer/kernels/decode_attn/params.h"
 
 namespace seer::kernels {
@@ -10,9 +8,6 @@ namespace seer::kernels {
 // The arithmetic of one piece of keys, compiled for each instruction set.
 struct DecodeKernels;
 const DecodeKernels& best_decode_kernels();
-
-// Empty, or why the CPU does not take this call.
-std::string decode_attn_cpu_why_not(const DecodeAttnParams& p);
 
 // The same bits in every run and for every number of threads. Error: prefix sums that are out of
 // range or in disorder.

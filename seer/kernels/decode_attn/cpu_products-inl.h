@@ -139,6 +139,27 @@ class Ahead {
   int64_t stride_ = 0, row_bytes_ = 0, at_ = 0;
 };
 
+// sum [kRows][kKeys] += half kHalf of a unit of features of q k^T; q and k point to the unit.
+template <int kHalf, int kRows, int kKeys, class Element>
+HWY_INLINE void add_half(const float* HWY_RESTRICT q, int size, const Element* k, int64_t stride,
+                         Vector* HWY_RESTRICT sum) {
+  const LaneTag d;
+  Vector row[kRows];
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) {
+    row[r] = hn::LoadU(d, q + r * size + kHalf * width());
+    if (kKeys > 1) keep_in_register(row[r]);
+  }
+#pragma GCC unroll 8
+  for (int key = 0; key < kKeys; ++key) {
+    const Vector x = load_half<kHalf>(k + key * stride);
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) {
+      sum[r * kKeys + key] = hn::MulAdd(row[r], x, sum[r * kKeys + key]);
+    }
+  }
+}
+
 // s [kRows][kDecodeBlock] at kKeys keys.
 template <int kRows, int kKeys, class Element>
 HWY_INLINE void scores_tile(const float* HWY_RESTRICT q, int size, const Element* k, int64_t stride,
@@ -151,33 +172,8 @@ HWY_INLINE void scores_tile(const float* HWY_RESTRICT q, int size, const Element
   for (int i = 0; i < size; i += unit) {
 #pragma GCC unroll 8
     for (int key = 0; key < kKeys; ++key) ahead.step(unit * static_cast<int>(sizeof(Element)));
-    Vector row[kRows];
-#pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r) {
-      row[r] = hn::LoadU(d, q + r * size + i);
-      if (kKeys > 1) keep_in_register(row[r]);
-    }
-#pragma GCC unroll 8
-    for (int key = 0; key < kKeys; ++key) {
-      const Vector x = load_half<0>(k + key * stride + i);
-#pragma GCC unroll 4
-      for (int r = 0; r < kRows; ++r) {
-        sum[r * kKeys + key] = hn::MulAdd(row[r], x, sum[r * kKeys + key]);
-      }
-    }
-#pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r) {
-      row[r] = hn::LoadU(d, q + r * size + i + width());
-      if (kKeys > 1) keep_in_register(row[r]);
-    }
-#pragma GCC unroll 8
-    for (int key = 0; key < kKeys; ++key) {
-      const Vector x = load_half<1>(k + key * stride + i);
-#pragma GCC unroll 4
-      for (int r = 0; r < kRows; ++r) {
-        sum[r * kKeys + key] = hn::MulAdd(row[r], x, sum[r * kKeys + key]);
-      }
-    }
+    add_half<0, kRows, kKeys>(q + i, size, k + i, stride, sum);
+    add_half<1, kRows, kKeys>(q + i, size, k + i, stride, sum);
   }
   float sums[kSums];
 #pragma GCC unroll 3

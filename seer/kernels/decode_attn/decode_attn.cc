@@ -5,6 +5,7 @@
 
 #include "seer/kernels/decode_attn/cpu.h"
 #include "seer/kernels/decode_attn/pieces.h"
+#include "seer/kernels/size_limits.h"
 #ifdef SEER_CUDA
 #include "seer/kernels/decode_attn/sm80/decode.h"
 #endif
@@ -18,9 +19,8 @@ void run_cpu(const Params& p, void*) {
   decode_attn_cpu(p, best_decode_kernels());
 }
 
-std::string why_not_on_cpu(const Params& p, const Device& device) {
-  const std::string reason = why_not_cpu(device);
-  return reason.empty() ? decode_attn_cpu_why_not(p) : reason;
+std::string why_not_on_cpu(const Params&, const Device& device) {
+  return why_not_cpu(device);
 }
 
 #ifndef SEER_CUDA
@@ -49,9 +49,12 @@ void check(const Params& p) {
              " key heads evenly");
   SEER_CHECK(p.num_seqs >= 0 && p.num_queries > 0 && p.total_k >= 0 && p.head_dim > 0,
              "decode_attn: ", p.num_seqs, " sequences of ", p.num_queries, " queries, ", p.total_k,
-             " keys, head_dim ", p.head_dim);
+             " keys, head_dim ", p.head_dim, ", want none below 0, queries and head_dim above");
+  check_most("decode_attn", "query heads", p.num_q_heads, kMostHeads);
+  check_most("decode_attn", "queries", int64_t{p.num_seqs} * p.num_queries, kMostTokens);
+  check_most("decode_attn", "keys", p.total_k, kMostTokens);
   SEER_CHECK(p.cu_k || p.num_seqs <= 1, "decode_attn: ", p.num_seqs,
-             " sequences, and nothing says where their keys begin");
+             " sequences, and nothing says where their keys begin: want cu_k");
   SEER_CHECK(p.window >= 0, "decode_attn: window is ", p.window, ", want 0 (all) or more");
   SEER_CHECK(p.scale > 0 && std::isfinite(p.scale), "decode_attn: scale is ", p.scale,
              ", want a positive number");

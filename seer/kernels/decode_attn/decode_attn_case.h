@@ -1,5 +1,6 @@
 #pragma once
-// For tests: named calls of decode_attn, the inputs they mean, and how near a result must come.
+// For tests: named calls of decode_attn, the inputs they mean, and the reference that results are
+// compared with.
 
 #include <cmath>
 #include <cstdint>
@@ -7,8 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "seer/kernels/attention_closeness.h"
 #include "seer/kernels/attention_inputs.h"
-#include "seer/kernels/closeness.h"
 #include "seer/kernels/decode_attn/params.h"
 #include "seer/kernels/decode_attn/reference.h"
 
@@ -50,7 +51,7 @@ inline const std::vector<DecodeAttnCase> kDecodeAttnCases = {
     {.name = "queries_8_window", .k_lens = {700, 12}, .num_queries = 8, .window = 9},
     {.name = "strided", .k_lens = {190, 70}, .padding = 24},
     {.name = "heads_first", .k_lens = {190, 70}, .heads_first = true},
-    {.name = "d_1", .k_lens = {40}, .head_dim = 1},
+    {.name = "d_1", .k_lens = {40}, .num_queries = 8, .head_dim = 1},
     {.name = "d_20", .k_lens = {600}, .head_dim = 20},
     {.name = "d_80", .k_lens = {100}, .head_dim = 80},
     {.name = "d_96", .k_lens = {600}, .head_dim = 96},
@@ -109,20 +110,10 @@ struct DecodeAttnCall {
 };
 
 // Empty, or how the call's results differ from those of the reference on the same values in f32.
-inline std::string far_from_reference(const DecodeAttnCall& call, const Limits& o_limits) {
-  DecodeAttnCall wide(call);
-  wide.q = call.q.widened();
-  wide.k = call.k.widened();
-  wide.v = call.v.widened();
-  wide.o = AttentionTensor(DType::f32, call.q.tokens, call.q.heads, call.q.head_dim);
+inline std::string far_from_reference(const DecodeAttnCall& call, const Limits& o) {
+  DecodeAttnCall wide = widened(call);
   decode_attn_reference(wide.params());
-  const AttentionTensor got = call.o.widened();
-  std::string wrong =
-      far_from(reinterpret_cast<const float*>(got.bytes.data()),
-               reinterpret_cast<const float*>(wide.o.bytes.data()), got.bytes.size() / 4, o_limits);
-  if (!wrong.empty()) return "o: " + wrong;
-  wrong = far_from(call.lse.data(), wide.lse.data(), wide.lse.size(), {1e-5, 1e-5, 1e-9});
-  return wrong.empty() ? "" : "lse: " + wrong;
+  return far_from(call, wide, o);
 }
 
 }  // namespace seer::kernels

@@ -47,10 +47,6 @@ class DeviceCall {
   std::optional<DeviceBuffer> partials_;
 };
 
-Limits limits_of_gpu(DType dtype) {  // weights are rounded before they meet the values
-  return dtype == DType::bf16 ? Limits{1e-2, 5e-3, 1.5e-5} : Limits{2e-3, 7e-4, 3e-7};
-}
-
 class DecodeAttnGpuCases : public OnGpu<testing::TestWithParam<DecodeAttnCase>> {};
 
 TEST_P(DecodeAttnGpuCases, EveryKernelMatchesTheReference) {
@@ -63,7 +59,7 @@ TEST_P(DecodeAttnGpuCases, EveryKernelMatchesTheReference) {
       visit_kernels(decode_attn_impls(), on_device.params(), [&](const auto& kernel) {
         kernel.run(on_device.params(), nullptr);
         on_device.download(call);
-        EXPECT_EQ(far_from_reference(call, limits_of_gpu(dtype)), "");
+        EXPECT_EQ(far_from_reference(call, o_limits_of_rounded_p(dtype)), "");
       });
     }
   }
@@ -90,7 +86,7 @@ TEST_F(DecodeAttnGpu, OneSequenceNeedsNoPrefixSums) {
   p.cu_k = nullptr;
   decode_attn(p, cuda_device(0));
   on_device.download(call);
-  EXPECT_EQ(far_from_reference(call, limits_of_gpu(DType::bf16)), "");
+  EXPECT_EQ(far_from_reference(call, o_limits_of_rounded_p(DType::bf16)), "");
 }
 
 TEST_F(DecodeAttnGpu, NanShowsInTheQueriesThatSeeItAndInNoOther) {

@@ -17,12 +17,6 @@
 namespace seer::kernels {
 namespace {
 
-Limits limits_of(DType dtype) {
-  if (dtype == DType::bf16) return {4e-3, 2.5e-3, 4e-6};
-  if (dtype == DType::f16) return {5e-4, 5e-4, 1e-7};
-  return {2e-6, 1e-6, 1e-12};
-}
-
 void for_each_instruction_set(const std::function<void(const DecodeKernels&)>& visit) {
   const int64_t supported = hwy::SupportedTargets();
   for (int64_t targets = supported; targets != 0; targets &= targets - 1) {
@@ -41,7 +35,7 @@ TEST_P(DecodeAttnCases, EveryInstructionSetMatchesTheReference) {
       SCOPED_TRACE(message(name(dtype), " ", kernels.name));
       call.lse.assign(call.lse.size(), NAN);
       decode_attn_cpu(call.params(), kernels);
-      EXPECT_EQ(far_from_reference(call, limits_of(dtype)), "");
+      EXPECT_EQ(far_from_reference(call, o_limits(dtype)), "");
     });
   }
 }
@@ -54,7 +48,7 @@ TEST(DecodeAttn, OneSequenceNeedsNoPrefixSums) {
   DecodeAttnParams p = call.params();
   p.cu_k = nullptr;
   decode_attn(p);
-  EXPECT_EQ(far_from_reference(call, limits_of(DType::f32)), "");
+  EXPECT_EQ(far_from_reference(call, o_limits(DType::f32)), "");
 }
 
 TEST(DecodeAttn, LargeScores) {
@@ -67,7 +61,7 @@ TEST(DecodeAttn, LargeScores) {
     }
     decode_attn(call.params());
     EXPECT_EQ(
-        far_from_reference(call, dtype == DType::f32 ? Limits{1e-4, 5e-5, 1e-8} : limits_of(dtype)),
+        far_from_reference(call, dtype == DType::f32 ? Limits{1e-4, 5e-5, 1e-8} : o_limits(dtype)),
         "");
   }
 }
@@ -156,6 +150,9 @@ TEST(DecodeAttn, ErrorsSayWhatIsWrong) {
   using P = DecodeAttnParams;
   expect_error([](Call&, P& p) { p.num_kv_heads = 3; }, "8 query heads do not share 3");
   expect_error([](Call&, P& p) { p.scale = NAN; }, "scale is nan");
+  expect_error([](Call&, P& p) { p.num_q_heads = 1 << 16; }, "65536 query heads, want at most");
+  expect_error([](Call&, P& p) { p.num_queries = 1 << 28; }, "536870912 queries, want at most");
+  expect_error([](Call&, P& p) { p.total_k = int64_t{1} << 40; }, "keys, want at most");
   expect_error([](Call&, P& p) { p.window = -1; }, "window is -1");
   expect_error([](Call&, P& p) { p.cu_k = nullptr; }, "2 sequences, and nothing says");
   expect_error([](Call& c, P&) { c.cu_k[1] = 200; }, "cu_k falls from 200 to 130");

@@ -57,7 +57,7 @@ void pool(const std::vector<RowLanes>& rows, const float* x, int64_t n, int lane
   }
 }
 
-// A query with NaN among its scores makes every block that it sees NaN. pool() passes by NaN, so that
+// A query with NaN among its scores makes every block that it sees NaN. pool() ignores NaN, so that
 // what such a query does not see stays as it is.
 void put_nan(const std::vector<RowLanes>& rows, const TileQuery* queries, int64_t n, int block_k) {
   for (const RowLanes& row : rows) {

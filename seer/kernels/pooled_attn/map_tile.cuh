@@ -4,7 +4,7 @@
 // maxima [steps][64]: the largest score of each query in each step's keys, before the scale; a key
 // block is `steps_per_block` steps (1, 2 or 4). lse [64], in shared memory: log-sum-exp in units of
 // log2, +inf for queries that do not count, NaN where a score is NaN: such a query makes every block
-// that it sees NaN. Maxima pass by NaN, so what it sees follows from its position.
+// that it sees NaN. Maxima ignore NaN, so what it sees follows from its position.
 
 #include <cmath>
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "seer/kernels/closeness.h"
+#include "seer/kernels/attention_closeness.h"
 #include "seer/kernels/pooled_attn/pooled_attn_case.h"
 #include "seer/kernels/pooled_attn/reference.h"
 
@@ -146,52 +146,21 @@ inline const std::vector<PooledAttnCase> kPooledAttnLongCases = {
      .normalise = true},
 };
 
-// Of o, where p is summed as f32.
-inline Limits o_limits(DType dtype) {
-  if (dtype == DType::bf16) return {4e-3, 2.5e-3, 4e-6};
-  if (dtype == DType::f16) return {5e-4, 3e-4, 1e-7};
-  return {2e-6, 1e-6, 1e-12};
-}
-
-// Of o, where p is rounded before p v.
-inline Limits o_limits_of_rounded_p(DType p_dtype) {
-  return p_dtype == DType::bf16 ? Limits{1e-2, 5e-3, 1.5e-5} : Limits{2e-3, 7e-4, 3e-7};
-}
-
-// Scores and lse are f32 in every implementation, so the map is as exact for bf16.
-inline constexpr Limits kLseLimits = {1e-5, 1e-5, 1e-9};
-inline constexpr Limits kMapLimits = {1e-5, 1e-5, 1e-9};
+// As exact as scores and lse, for bf16, too.
+inline constexpr Limits kMapLimits = kLseLimits;
 
 // The same call in f32, by the reference.
 struct PooledAttnReference {
-  explicit PooledAttnReference(const PooledAttnCall& call) : wide(call) {
-    wide.q = call.q.widened();
-    wide.k = call.k.widened();
-    wide.v = call.v.widened();
-    wide.o = AttentionTensor(DType::f32, call.q.tokens, call.q.heads, call.q.head_dim);
+  explicit PooledAttnReference(const PooledAttnCall& call) : wide(widened(call)) {
     pooled_attn_reference(wide.params());
   }
   std::string compare(const PooledAttnCall& call, const Limits& o) const {
-    const AttentionTensor got = call.o.widened();
-    std::string wrong = far_from(reinterpret_cast<const float*>(got.bytes.data()),
-                                 reinterpret_cast<const float*>(wide.o.bytes.data()),
-                                 got.bytes.size() / sizeof(float), o);
-    if (!wrong.empty()) return "o: " + wrong;
-    wrong = far_from(call.lse.data(), wide.lse.data(), wide.lse.size(), kLseLimits);
-    if (!wrong.empty()) return "lse: " + wrong;
-    wrong = far_from(call.map.data(), wide.map.data(), wide.map.size(), kMapLimits);
+    std::string wrong = far_from(call, wide, o);
+    if (!wrong.empty()) return wrong;
+    wrong = far_from(call.map, wide.map, kMapLimits);
     return wrong.empty() ? "" : "map: " + wrong;
   }
   PooledAttnCall wide;
 };
-
-// Tokens begin .. end - 1 become NaN.
-inline void poison(AttentionTensor& x, int64_t begin, int64_t end) {
-  for (int64_t t = begin; t < end; ++t) {
-    for (int h = 0; h < x.heads; ++h) {
-      for (int d = 0; d < x.head_dim; ++d) x.set(t, h, d, NAN);
-    }
-  }
-}
 
 }  // namespace seer::kernels

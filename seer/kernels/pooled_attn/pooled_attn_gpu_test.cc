@@ -146,18 +146,9 @@ TEST_F(PooledAttnGpu, LargeScores) {
     };
     on_every_kernel(shape, change, [](const Call& call) {
       const Reference reference(call);
-      const AttentionTensor o = call.o.widened();
-      const Limits limits = o_limits_of_rounded_p(call.q.dtype);
-      EXPECT_EQ(far_from(reinterpret_cast<const float*>(o.bytes.data()),
-                         reinterpret_cast<const float*>(reference.wide.o.bytes.data()),
-                         o.bytes.size() / 4, limits),
-                "");
-      EXPECT_EQ(far_from(call.lse.data(), reference.wide.lse.data(), call.lse.size(), kLseLimits),
-                "");
+      EXPECT_EQ(far_from(call, reference.wide, o_limits_of_rounded_p(call.q.dtype)), "");
       // Scores of some hundreds: an f32 holds them to 1e-5, and weights are as exact.
-      EXPECT_EQ(
-          far_from(call.map.data(), reference.wide.map.data(), call.map.size(), {2e-4, 1e-4, 1e-8}),
-          "");
+      EXPECT_EQ(far_from(call.map, reference.wide.map, {2e-4, 1e-4, 1e-8}), "");
     });
   }
 }
