@@ -24,6 +24,16 @@ function(seer_library name dir)
   target_compile_options(${name} PRIVATE -Wall -Wextra ${SEER_NO_RESTRICT})
 endfunction()
 
+# A file as a string: <file without its ending>_script.h with `name` in namespace seer.
+function(seer_embed target file name)
+  file(READ ${file} text)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${file})
+  string(REGEX REPLACE "\\.[a-z]+$" "_script.h" header ${file})
+  file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/embedded/${header} @ONLY CONTENT
+    "#pragma once\nnamespace seer {\ninline constexpr char @name@[] = R\"_____(@text@)_____\";\n}\n")
+  target_include_directories(${target} PRIVATE ${PROJECT_BINARY_DIR}/embedded)
+endfunction()
+
 function(seer_shared_library name dir)
   seer_sources(sources ${dir})
   add_library(${name} SHARED ${sources})

@@ -46,6 +46,11 @@ inline constexpr size_t kTextGrowthFree = 1 << 10;    // ... and of none
 inline constexpr size_t kAddedTokenBytes = 1024;      // of one added token
 inline constexpr size_t kAddedTokensBytes = 4 << 20;  // of all
 
+// Rendering a chat template: real ones take a tenth of a second.
+inline constexpr int kTemplateSeconds = 10;
+inline constexpr size_t kTemplateMemory = size_t{1} << 30;
+inline constexpr size_t kTemplateBytes = size_t{64} << 20;  // of the prompt that it makes
+
 // A prompt of `seer generate`: this many tokens, or this many times the model's context if that is more.
 inline constexpr int64_t kPromptTokens = 131072;
 inline constexpr int64_t kPromptContexts = 8;

@@ -13,6 +13,7 @@
 #include <optional>
 
 #include "seer/base/file.h"
+#include "seer/base/json.h"
 #include "seer/base/limits.h"
 #include "seer/base/progress.h"
 #include "seer/base/shell.h"
@@ -36,7 +37,7 @@ struct GenerateArgs {
   ModelArgs model;
   SelectArgs select;
   models::GenerateSettings settings;
-  std::string gates, prompt, file, system, method = "auto";
+  std::string gates, prompt, file, system, tools, method = "auto";
   bool raw = false;
 };
 
@@ -54,16 +55,25 @@ std::string prompt_text(const GenerateArgs& a) {
   return text;
 }
 
+std::string tools_text(const GenerateArgs& a) {
+  if (a.tools.empty()) return "null";
+  SEER_CHECK(read_json(a.tools).is_array(), a.tools, ": want a list of JSON schemas");
+  return read_file(a.tools);
+}
+
 std::vector<int32_t> prompt_ids(const GenerateArgs& a, const io::Tokenizer& tokenizer) {
   const std::string text = prompt_text(a);
-  if (a.raw || !tokenizer.has_chat_template()) {
-    if (!a.system.empty()) throw UsageError("--system: this model has no chat template (or --raw)");
+  if (a.raw || !tokenizer.chat_template()) {
+    for (const auto& [flag, value] : {std::pair{"--system", a.system}, {"--tools", a.tools}}) {
+      if (value.empty()) continue;
+      throw UsageError(message(flag, ": this model has no chat template (or --raw)"));
+    }
     return tokenizer.encode(text, true);
   }
-  std::vector<io::Tokenizer::Message> messages;
+  std::vector<io::Message> messages;
   if (!a.system.empty()) messages.push_back({"system", a.system});
   messages.push_back({"user", text});
-  return tokenizer.encode(tokenizer.apply_chat_template(messages, true), false);
+  return tokenizer.encode(tokenizer.chat_template()->render(messages, tools_text(a), true), false);
 }
 
 // Refuses what the machine cannot hold, or what no model makes sense of, before the model is loaded.
@@ -175,6 +185,7 @@ int generate(int argc, char** argv, int first) {
   args.add("prompt", a.prompt, "the prompt");
   args.add("prompt-file", a.file, "a file with the prompt; -: standard input");
   args.add("system", a.system, "system message for the chat template");
+  args.add("tools", a.tools, "a JSON file with functions for the chat template, a list of schemas");
   args.flag("raw", a.raw, "no chat template, though the model has one");
   args.add("max-new-tokens", a.settings.max_new_tokens, range(0, limits::kTokens),
            "tokens to write, at most");
@@ -195,6 +206,7 @@ int generate(int argc, char** argv, int first) {
       throw UsageError("generate: want one --sparsity or --strength");
     }
     if (!a.file.empty() && a.file != "-") check_input(a.file);
+    if (!a.tools.empty()) check_input(a.tools);
   });
   if (!args.parse(argc, argv, first)) return 0;
   const auto selection = a.select.selections()[0];

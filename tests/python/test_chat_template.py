@@ -1,7 +1,11 @@
-"""Chat templates rendered by ours and as transformers renders them."""
+"""Chat templates: the renderer beside transformers' own, and the program around it with its limits."""
 import datetime
+import importlib.util
+import json
+import pathlib
+import sys
+import time
 
-import jinja2
 import pytest
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
@@ -21,53 +25,75 @@ CONVERSATIONS = {
     "other_role": [("user", "a"), ("critic", "b")],
     "tool": [("user", "a"), ("tool", "b"), ("tool", "c"), ("user", "d")],
 }
-SNIPPETS = r"""
-{{ 1 + 2 * 3 - 4 / 2 }} {{ 7 // 2 }} {{ -7 // 2 }} {{ -7 % 3 }} {{ 7 % -3 }} {{ 2 ** 10 }} {{ 2 ** -1 }} {{ 7.5 // 2 }} {{ -7.5 % 2 }}
-{{ 1 ~ 2 ~ 'a' ~ none ~ true ~ [1, 'a', "it's"] ~ (1,) ~ {'a': 1.0} }}
-{{ 1 < 2 < 3 }} {{ 1 < 2 > 3 }} {{ 'a' < 'b' }} {{ 1 == 1.0 }} {{ true == 1 }} {{ none == false }} {{ [1] == [1] }} {{ (1,) == [1] }} {{ 'é' > 'z' }}
-{{ 'a' in 'cat' }} {{ 'x' not in 'cat' }} {{ 1 in [1, 2] }} {{ 'k' in {'k': 1} }} {{ 3 in (1, 2) }} {{ not 1 in [1] }} {{ 'a' in undefined_thing }}
-{{ 'yes' if false else 'no' }}|{{ 'yes' if false }}|{{ 'a' if 1 if 0 else 'b' }}|{{ 'a' if 0 else 'b' if 0 else 'c' }}
-{{ not true and false or true }} {{ (none or 'x') and 'y' }} {{ 0 or [] or {} }} {{ '' and 1 }}
-{{ messages[0].content[0] }} {{ 'héllo'[1:3] }} {{ 'héllo'[::-1] }} {{ [1,2,3,4][::2] }} {{ [1,2,3,4][-2:] }} {{ [1,2,3][10:] }} {{ 'abc'[-1] }} {{ [1,2,3][:-1] }} {{ (1,2,3)[1:] }} {{ [1,2,3,4][3:0:-2] }}
-{{ [1, 2][5] is defined }} {{ messages[0]['nothing'] is undefined }} {{ messages[0].nothing is none }} {{ nothing }} {{ nothing is string }}|{{ messages.nothing }}
-{{ {'a': 1, 'b': [1, {'c': none}], 'd': true, 'e': 1.5} | tojson }} {{ 'a"\\\n\t/é<>\x01' | tojson }} {{ [] | tojson }} {{ [1,2] | tojson(indent=2) }} {{ {'b':1,'a':{}} | tojson(indent=2, sort_keys=true) }} {{ 'é😀' | tojson(ensure_ascii=true) }} {{ [1, 2] | tojson(separators=(',', ':')) }} {{ {1: 2, none: 3} | tojson }}
-{{ 1e16 }} {{ 1e-5 }} {{ 123456789.125 }} {{ 0.1 + 0.2 }} {{ 1.0 }} {{ 10 / 5 }} {{ 1_000 }} {{ 1e22 }} {{ 0.0001 }} {{ 5e-324 }} {{ -0.0 }} {{ 1.5e300 * 1e10 }}
-{{ 'a' 'b' "c" }} {{ 'tab\tnew\\n \'q\' \x41 \u00e9 \U0001F600 \101 \q' }} {{ "dq \" 'x'" }} {{ 'line\
-join' }}
-{{ '  x y ' | trim }}|{{ 'xxaxx' | trim('x') }}|{{ '\u00a0\u2003 a\x1c' | trim }}|{{ 5 | trim }}
-{{ 'Hello World-again (yes)' | title }} {{ 'hELLO wORLD' | capitalize }} {{ 'Straße É' | upper }} {{ 'ÀÉ ΑΣΑ' | lower }} {{ 'ab'.upper() }} {{ 'ÄB'.lower() }} {{ 'élan VITAL'.capitalize() }}
-{{ 'a,b,,c'.split(',') }} {{ ' a  b c '.split() }} {{ 'a,b,c'.split(',', 1) }} {{ ' a  b  c '.split(none, 1) }} {{ 'a,b,c'.rsplit(',', 1) }} {{ 'abc'.split('x') }} {{ 'a\nb\r\nc\n'.splitlines() }} {{ ''.split(',') }} {{ ''.split() }}
-{{ 'aXbX'.replace('X', '-') }} {{ 'aXbX'.replace('X', '-', 1) }} {{ 'abc'.replace('', '.') }} {{ 'aXbX' | replace('X', '-', 1) }} {{ 5 | replace(5, 6) }}
-{{ 'xxabcxx'.strip('x') }} {{ 'abcab'.lstrip('ab') }} {{ 'abcab'.rstrip('ab') }} {{ ' a '.strip() ~ '|' }} {{ 'éaé'.strip('é') }}
-{{ 'abc'.startswith('ab') }} {{ 'abc'.endswith(('x', 'c')) }} {{ 'abc'.removeprefix('a').removesuffix('c') }} {{ 'éabc'.find('b') }} {{ 'abc'.find('z') }} {{ 'banana'.count('an') }} {{ '12'.isdigit() }} {{ ''.isdigit() }} {{ ', '.join(['a', 'b']) }}
-{{ [3, 1, 2] | sort }} {{ ['b', 'A', 'c'] | sort }} {{ ['b', 'A'] | sort(case_sensitive=true) }} {{ [3, 1] | sort(reverse=true) }} {{ [1, 2, 3] | sum }} {{ [1, 5, 2] | max }} {{ ['b', 'A'] | min }} {{ [1, 1, 2] | unique | list }}
-{{ messages | map(attribute='role') | list }} {{ ['a', 'b'] | map('upper') | join('-') }} {{ [1, 2, 3, 4] | select('even') | list }} {{ [1, 2, 3] | reject('equalto', 2) | list }} {{ [0, 1, ''] | select | list }} {{ messages | selectattr('role', 'equalto', 'user') | map(attribute='content') | first }} {{ messages | rejectattr('role', 'in', ['user']) | list | length }} {{ messages | selectattr('nothing', 'defined') | list }}
-{{ {'b': 1, 'a': 2} | items | list }} {{ {'b': 1, 'a': 2} | dictsort }} {{ {'b': 1}.items() | list }} {{ {'b': 1}.keys() | list }} {{ {'b': 1}.values() | list }} {{ {'b': 1}.get('b') }} {{ {'b': 1}.get('x') }} {{ {'b': 1}.get('x', 'd') }} {{ {'a': 1, 'b': 2} | length }} {{ dict(a=1) }} {{ {'items': 5}['items'] }}
-{{ nothing | default('d') }} {{ '' | default('d') }} {{ '' | default('d', true) }} {{ none | d('x') }} {{ nothing | default }}
-{{ '42' | int + 1 }} {{ 'x' | int(7) }} {{ '3.7' | int }} {{ 3.7 | int }} {{ '1.5' | float }} {{ -3 | abs }} {{ (-3) | abs }} {{ 3 | string ~ 'x' }} {{ ' 12 ' | int }} {{ true | int }} {{ +3 }}
-{{ 'a\nb\n\nc' | indent }}|{{ 'a\nb' | indent(2, true) }}|{{ 'a\n\nb' | indent('> ', blank=true) }}|{{ 'a\n' | indent }}|
-{{ [1, 2, 3] | first }} {{ [1, 2, 3] | last }} {{ [1, 2] | reverse | list }} {{ 'abc' | reverse }} {{ 'abc' | list }} {{ 'héé' | length }} {{ [] | first is defined }} {{ 'abc' | first }} {{ (1, 2) | list }} {{ 'a' | safe }}
-{{ 1 is number }} {{ 1 is integer }} {{ 1.0 is float }} {{ true is boolean }} {{ true is integer }} {{ 'a' is string }} {{ {} is mapping }} {{ [] is sequence }} {{ 'a' is iterable }} {{ 1 is iterable }} {{ none is none }} {{ 4 is divisibleby 2 }} {{ 3 is odd }} {{ 2 is even }} {{ 1 is eq 1 }} {{ 1 is not ne(1) }} {{ 2 is gt 1 }} {{ 'a' is in ['a'] }} {{ 'AB' is upper }} {{ 'ab' is lower }} {{ '1' is upper }} {{ none is sameas none }} {{ true is true }} {{ 1 is false }} {{ range is callable }}
-{% for x in range(3) %}{{ x }}{{ loop.cycle('a', 'b') }}{% if loop.changed(x // 2) %}!{% endif %}{% endfor %} {{ range(5, 0, -2) | list }} {{ range(2, 4) | list }}
-{% for k, v in {'a': 1, 'b': 2}.items() %}{{ k }}={{ v }}{{ ', ' if not loop.last }}{% endfor %}|{% for c in 'héy' %}[{{ c }}]{% endfor %}|{% for k in {'x': 1} %}{{ k }}{% endfor %}|{% for x in nothing %}{% else %}none{% endfor %}
-{% set x = 1 %}{% for i in [1, 2] %}{% set x = x + i %}{{ x }}{% endfor %}{{ x }} {% if true %}{% set x = 9 %}{% endif %}{{ x }} {% set a, b = 1, 2 %}{{ a }}{{ b }} {% set t = 1, 2 %}{{ t }} {% set (c, d) = [3, 4] %}{{ c + d }}
-{% set ns = namespace(x=0, y='a') %}{% for i in range(4) %}{% set ns.x = ns.x + i %}{% set ns.z = i %}{% endfor %}{{ ns.x }}{{ ns.y }}{{ ns.z }}{{ ns.nothing }} {{ ns['x'] }} {% set m = namespace({'q': 1}) %}{{ m.q }}
-{% for i in [1, 2, 3] if i != 2 %}{{ loop.index }}/{{ loop.length }}:{{ i }} {% endfor %}{% for a in [1, 2] %}{% for b in [3, 4] %}{{ loop.index }}{{ a }}{{ b }};{% endfor %}{{ loop.index }}{% endfor %}{% for a, (b, c) in [[1, [2, 3]]] %}{{ a + b + c }}{% endfor %}
-{% for i in range(6) %}{% if i == 1 %}{% continue %}{% elif i == 4 %}{% break %}{% endif %}{{ i }}{% endfor %}
-{% macro f(a, b=a ~ '!', c=none) %}[{{ a }},{{ b }},{{ c }}]{% endmacro %}{{ f(1) }}{{ f(1, c=2) }}{{ f('x', 'y', 'z') }}{{ f() }}{{ f(b=3) }}{% macro g(n) %}{{ n }}{% if n > 0 %}{{ g(n - 1) }}{% endif %}{% endmacro %}{{ g(3) }}
-{% set x %}a {{ 1 + 1 }} b{% endset %}{{ x }}|{% set y | upper | trim %} abc {% endset %}{{ y }}|{% with z = 5 %}{{ z }}{% set w = 1 %}{% endwith %}{{ z is defined }}{{ w is defined }}
-{%- if true -%} a {%- endif -%} b {{- ' c ' -}} d {#- comment -#} e {% raw %} {{ x }} {%- endraw %} f
-  {% if true %}  
-  keep {% endif %}  
-{# comment #}
-	{%+ if true %}x{% endif +%}
-y{{ 1 }}
-{% if 1 %}a{% elif 0 %}b{% else %}c{% endif %}{% if nothing %}x{% elif none %}y{% elif [] %}z{% else %}w{% endif %}
-{{ {'a': {'b': [10, 20]}}.a.b[1] }} {{ {'a': {'b': 1}}['a']['b'] }} {{ [[1, 2], [3]][0].1 }} {{ ({'x': 1}).x }} {{ {'n': -1}.n }} {{ -{'n': 1}.n }}
-{{ loop is defined }} {{ self is defined and false }} {{ true and not false }} {{ True }} {{ None is none }} {{ False }}
-{{ [1, 2,] }} {{ {'a': 1,} }} {{ () }} {{ (1) }} {{ 1, 2 }} {{ [1] + [2] }} {{ 'ab' * 2 }} {{ 2 * 'ab' }} {{ 'x' * -1 }} {{ {'a': 1, 'a': 2} }}
-{{ 'a' | upper ~ 'b' | lower }} {{ ('a' ~ 'b') | upper }} {{ -1 | abs }} {{ 2 * 3 | string }} {{ messages | length > 1 and 'many' or 'one' }} {{ 'a' is string and 'b' }} {{ not 'a' is string }} {{ 1 + 1 is odd }}
-""".strip("\n")
+TOOLS = [{"type": "function", "function": {"name": "sum", "description": "<a & \"b\">", "parameters": {"a": 1.0, "é": None}}}]
+# What transformers adds to jinja2, and what it sets otherwise.
+OWN = {
+    "trim_and_lstrip": "a\n  {% if true %}\n  b\n    {%- endif %}\n  {# c #}\n{{ 1 }}\n",
+    "loop_controls": "{% for i in range(6) %}{% if i == 1 %}{% continue %}{% elif i == 4 %}{% break %}{% endif %}{{ i }}{% endfor %}",
+    "tojson": "{{ tools | tojson }}{{ tools | tojson(indent=2) }}{{ 'é<>&' | tojson(ensure_ascii=true) }}{{ {'b': 1, 'a': 2} | tojson(sort_keys=true, separators=(',', ':')) }}",
+    "generation": "a{% generation %}b{% for m in messages %}{{ m.content }}{% endfor %}{% endgeneration %}c",
+    "raise": "a\n{{ raise_exception('no\nway') }}",
+    "string_methods": "{{ messages[0]['role'].title() }} {{ 'a-b'.split('-') }} {{ 'ab'.center(6, '*') }} {{ '%s|' % 1 }}{{ '{:>4}'.format(7) }}",
+    "namespace": "{% set ns = namespace(x=0, self=1) %}{% for i in range(4) %}{% set ns.x = ns.x + i %}{% endfor %}{{ ns.x }}{{ ns.self }}",
+    "namespace_underscore": "{% set ns = namespace(_x=0) %}", "namespace_set": "{% set ns = namespace() %}{% set ns.__x = 1 %}",
+    "dict": "{{ dict(a=1) }} {{ dict.fromkeys(['a', 'b'], 0) }}", "dict_type": "{{ dict.__class__ }}", "mro": "{{ ''.__class__.__mro__ }}",
+    "immutable": "{{ [].append(1) }}", "undefined": "{{ nothing }}{{ nothing is defined }}{{ nothing.x }}",
+    "tokens": "{{ bos_token }}{{ eos_token }}{{ pad_token is defined }}", "documents": "{{ documents is none }}",
+    "syntax": "a\n{% if %}", "include": "{% include 'x' %}", "no_filter": "{{ 'a' | nosuch }}", "big_range": "{{ range(1000000) }}",
+    "division": "\n\n{{ 1 / 0 }}", "integers": "{{ 99999999999999999999 + 1 }}", "surrogate": "{{ '\\ud83d\\ude00' | length }}"}
+
+
+def renderer():
+    path = pathlib.Path(__file__).parents[2] / "seer/io/chat_template.py"
+    spec = importlib.util.spec_from_file_location("chat_template", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+RENDERER = renderer()
+LIMITS = {"seconds": 10, "memory": 1 << 30, "bytes": 1 << 20}
+
+
+def messages(conversation):
+    return [{"role": role, "content": content} for role, content in conversation]
+
+
+def both(template, conversation, tools=None, generation=True):
+    """The text or the error, as transformers has it and as ours."""
+    inputs = {"messages": messages(conversation), "tools": tools, "add_generation_prompt": generation}
+    try:
+        want = _compile_jinja_template(template).render(documents=None, **inputs, **SPECIAL)
+    except Exception as error:
+        want = error
+    return want, RENDERER.render({"template": template, "tokens": SPECIAL, "limits": LIMITS, **inputs, "tools": json.dumps(tools)})
+
+
+def check(want, answer):
+    if isinstance(want, Exception):
+        assert answer["line"]
+        assert answer["error"] == str(want) or "underscore" in answer["error"] and "underscore" in str(want)
+    else:
+        assert answer == {"text": want}
+
+
+@pytest.mark.parametrize("tools", [None, TOOLS], ids=["plain", "tools"])
+@pytest.mark.parametrize("conversation", CONVERSATIONS)
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_families(name, conversation, tools):
+    for generation in (True, False):
+        check(*both(TEMPLATES[name], CONVERSATIONS[conversation], tools, generation))
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_what_transformers_adds(name):
+    check(*both(OWN[name], CONVERSATIONS["system"], TOOLS))
+
+
+def test_date():
+    """Rendered twice, in case midnight falls between."""
+    want, answer = both("{{ strftime_now('%Y-%m-%d %b %B %a') }}", [])
+    assert answer["text"] in {datetime.datetime.now().strftime("%Y-%m-%d %b %B %a"), want}
 
 
 @pytest.fixture(scope="module")
@@ -81,74 +107,78 @@ def program(build):
 def render(program, tmp_path_factory):
     made = FAMILIES["llama3"]()
 
-    def run(template, conversation, add_generation_prompt=True, config=None):
+    def run(template, conversation, tools=None, config=None):
         folder = tmp_path_factory.mktemp("chat")
         program("load", folder=str(save(made, folder, {**SPECIAL, "chat_template": template, **(config or {})})))
-        messages = [{"role": role, "content": content} for role, content in conversation]
-        return program("chat", messages=messages, add_generation_prompt=add_generation_prompt)["text"]
+        return program("chat", messages=messages(conversation), tools=json.dumps(tools), add_generation_prompt=True)["text"]
 
     return run
 
 
-def expected(template, conversation, add_generation_prompt=True):
-    return _compile_jinja_template(template).render(
-        messages=[{"role": role, "content": content} for role, content in conversation], tools=None, documents=None,
-        add_generation_prompt=add_generation_prompt, **SPECIAL)
-
-
-@pytest.mark.parametrize("generation", [True, False])
-@pytest.mark.parametrize("conversation", CONVERSATIONS)
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_families(render, name, conversation, generation):
-    template, turns = TEMPLATES[name], CONVERSATIONS[conversation]
-    try:
-        want = expected(template, turns, generation)
-    except jinja2.exceptions.TemplateError as error:
-        with pytest.raises(Refused) as refused:
-            render(template, turns, generation)
-        assert str(error) in str(refused.value)
-        return
-    assert render(template, turns, generation) == want
+def test_program_renders(render, name):
+    want, _ = both(TEMPLATES[name], CONVERSATIONS["turns"], TOOLS)
+    if isinstance(want, Exception):
+        with pytest.raises(Refused, match="chat template"):
+            render(TEMPLATES[name], CONVERSATIONS["turns"], TOOLS)
+    else:
+        assert render(TEMPLATES[name], CONVERSATIONS["turns"], TOOLS) == want
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS.split("\n{{"), ids=lambda s: s[:30])
-def test_snippets(render, snippet):
-    template = snippet if snippet.startswith("{{") else "{{" + snippet
-    assert render(template, CONVERSATIONS["turns"]) == expected(template, CONVERSATIONS["turns"])
+def test_program_keeps_every_character(render):
+    text = "".join(map(chr, [*range(1, 0x300), 0x2028, 0xfeff, 0xffff, 0x1f600]))
+    assert render("{{ messages[0].content }}", [("user", text)]) == text
 
 
-def test_date(render):
-    """Rendered twice, in case midnight falls between."""
-    template = "{{ strftime_now('%Y-%m-%d %b %B %a') }}"
-    assert render(template, []) in {datetime.datetime.now().strftime("%Y-%m-%d %b %B %a"), expected(template, [])}
+NESTED = {"brackets": "{{ " + "(" * 5000 + ")" * 5000 + " }}", "minus": "{{ " + "-" * 5000 + "1 }}", "not": "{{ " + "not " * 5000 + "1 }}",
+          "blocks": "{% if 1 %}" * 5000 + "{% endif %}" * 5000, "open_blocks": "{% if 1 %}" * 5000, "conditions": "{{ 1 " + "if 1 else 1 " * 5000 + "}}",
+          "lists": "{{ " + "[" * 5000 + "]" * 5000 + " }}", "sums": "{{ 1" + " + 1" * 20000 + " }}", "filters": "{{ 1" + "|string" * 20000 + " }}",
+          "attributes": "{{ messages" + ".x" * 20000 + " }}", "macro": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"}
 
 
 @pytest.mark.parametrize("template, names", [
-    ("{% include 'x' %}", "include"), ("a\n{% extends 'x' %}", "line 2"), ("{% block x %}{% endblock %}", "block"),
-    ("{{ 'a' | nosuch }}", "nosuch"), ("{{ 1 is nosuch }}", "nosuch"), ("{{ 'a'.format(1) }}", "format()"),
-    ("{{ [].append(1) }}", "append()"), ("{{ {}.update({}) }}", "update()"), ("{{ '%s' % 1 }}", "str and int"),
-    ("{% for x in [1] recursive %}{% endfor %}", "recursive"), ("{{ f(*[1]) }}", "*"), ("{{ 'a' | tojson(x=1) }}", "x="),
-    ("{{ nothing.x }}", "nothing"), ("{{ nothing + 'a' }}", "nothing"), ("{{ nothing() }}", "nothing"), ("{{ 'a' + 1 }}", "str and int"),
-    ("{{ 1 / 0 }}", "zero"), ("{{ 9223372036854775807 + 1 }}", "64 bits"), ("{{ 99999999999999999999 }}", "64 bits"),
-    ("{{ 1 < 'a' }}", "order"), ("{% set x.y = 1 %}", "namespace"), ("{% for a, b in [[1]] %}{% endfor %}", "names"),
-    ("{% if 1 %}", "endif"), ("{{ 1", "}}"), ("{# x", "#}"), ("{% raw %}", "endraw"), ("{{ 'a }}", "string"), ("{{ (1 }}", "}"),
-    ("{{ }}", "expression"), ("{% break %}", "loop"), ("{{ 1 ? 2 }}", "?"), ("{% for x in 5 %}{% endfor %}", "int"),
-    ("{% macro f(a) %}{% endmacro %}{{ f(1, 2) }}", "f()"), ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "deep"),
-    ("{{ 'a' * 999999999999 }}", "grows"), ("{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}", "grows"),
-    ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "too long"), ("{{ range(1000000) }}", "range()"),
-    ("{{ " + "(" * 5000 + ")" * 5000 + " }}", "deep"), ("{{ " + "-" * 5000 + "1 }}", "deep"), ("{{ " + "not " * 5000 + "1 }}", "deep"),
-    ("{% if 1 %}" * 5000, "deep"), ("{{ 1 " + "if 1 else 1 " * 5000 + "}}", "deep"), ("{{ cycler(1) }}", "cycler"),
-    ("{{ raise_exception('no\nway') }}", "no way")], ids=lambda v: v[:30])
+    *((template, "") for template in NESTED.values()), ("a\n{{ 'a' | nosuch }}", "line 2: \"No filter named 'nosuch'"),
+    ("{{ raise_exception('no\nway\x1b[31m') }}", "no\\nway\\u001b[31m"),
+    ("{{ 'a' * 999999999999 }}", "memory"),
+    ("{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}", "memory"),
+    ("{% set x = 'a' * 100000 %}{% for i in range(99999) %}{{ x }}{% endfor %}", "characters")],
+    ids=[*NESTED, "filter", "escapes", "product", "doubling", "output"])
 def test_refused(render, template, names):
     with pytest.raises(Refused) as refused:
         render(template, CONVERSATIONS["user"])
     text = str(refused.value)
-    assert names in text and "chat_template" in text and "line " in text and "\n" not in text, text
+    assert names in text and "tokenizer_config.json: chat_template" in text and "--raw" in text, text
+    assert "\n" not in text and "\x1b" not in text and len(text) < 1000
+
+
+def test_endless(render):
+    began = time.monotonic()
+    with pytest.raises(Refused, match="more than 10 seconds and was stopped"):
+        render("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", CONVERSATIONS["user"])
+    assert time.monotonic() - began < 60
+
+
+def test_without_jinja(build, monkeypatch, tmp_path):
+    """Another Python, one without jinja2, none at all."""
+    save(FAMILIES["llama3"](), tmp_path, {**SPECIAL, "chat_template": "{{ bos_token }}"})
+    without = tmp_path / "python"
+    without.write_text(f"#!/bin/sh\nshift\nexec {sys.executable} -I -S \"$@\"\n")
+    without.chmod(0o755)
+    for python, why in [(str(without), "No module named"), ("/no/such/python", "No such file"), ("/bin/false", "status 1"),
+                        ("/bin/echo", "is not valid JSON")]:
+        monkeypatch.setenv("SEER_PYTHON", python)
+        program = Program(build / "tokenizer_driver")
+        program("load", folder=str(tmp_path))
+        with pytest.raises(Refused) as refused:
+            program("chat", messages=[], add_generation_prompt=True)
+        assert why in str(refused.value) and "--raw" in str(refused.value) and python in str(refused.value)
+        program.close()
 
 
 def test_named_templates(render):
     listed = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "plain {{ messages[0].content }}"}]
     assert render(listed, CONVERSATIONS["user"]) == "plain Hi"
+    assert render(listed, CONVERSATIONS["user"], TOOLS) == "tools"
 
 
 def test_template_file_goes_first(program, tmp_path):
@@ -160,5 +190,5 @@ def test_template_file_goes_first(program, tmp_path):
 
 def test_no_template(program, tmp_path):
     program("load", folder=str(save(FAMILIES["llama3"](), tmp_path)))
-    with pytest.raises(Refused, match="chat_template"):
+    with pytest.raises(Refused, match="no chat template"):
         program("chat", messages=[], add_generation_prompt=True)

@@ -3,7 +3,7 @@
 //   {"op": "encode", "text" or "hex": ..., "special"}  {"ids"}
 //   {"op": "decode", "ids", "skip_special"}            {"text"}
 //   {"op": "stream", "ids", "skip_special"}            {"pieces"}
-//   {"op": "chat", "messages", "add_generation_prompt"} {"text"}
+//   {"op": "chat", "messages", "tools", "add_generation_prompt"} {"text"}
 //   {"op": "documents", "path"}                        {"texts"}
 // An error of the library is {"error": text}.
 #include <iostream>
@@ -77,12 +77,14 @@ class Driver {
   }
 
   json chat(const json& request) const {
-    std::vector<Tokenizer::Message> messages;
+    if (!tokenizer_->chat_template()) seer::fail("no chat template");
+    std::vector<seer::io::Message> messages;
     for (const json& message : request.at("messages")) {
       messages.push_back({message.at("role"), message.at("content")});
     }
+    const std::string tools = request.value("tools", "null");
     const bool generation = request.at("add_generation_prompt");
-    return {{"text", tokenizer_->apply_chat_template(messages, generation)}};
+    return {{"text", tokenizer_->chat_template()->render(messages, tools, generation)}};
   }
 
   std::optional<Tokenizer> tokenizer_;

@@ -5,7 +5,6 @@
 #include "seer/base/file.h"
 #include "seer/base/shown.h"
 #include "seer/base/utf8.h"
-#include "seer/io/jinja/template.h"
 #include "seer/io/text.h"
 #include "seer/io/tokenizer/tokenizer_state.h"
 
@@ -128,33 +127,8 @@ std::optional<int32_t> Tokenizer::eos_id() const {
   return state_->eos;
 }
 
-bool Tokenizer::has_chat_template() const {
-  return state_->config.chat_template.has_value();
-}
-
-std::string Tokenizer::apply_chat_template(const std::vector<Message>& messages,
-                                           bool add_generation_prompt) const {
-  const TokenizerConfig& config = state_->config;
-  SEER_CHECK(
-      config.chat_template,
-      "the tokenizer has no chat template; put one into "
-      "tokenizer_config.json (chat_template) or chat_template.jinja, or give a plain prompt");
-  jinja::Context context;
-  std::vector<jinja::Value> list;
-  for (const Message& message : messages) {
-    list.push_back(jinja::Value::dict({{"role", message.role}, {"content", message.content}}));
-  }
-  context["messages"] = jinja::Value::list(std::move(list));
-  context["tools"] = jinja::Value::none();
-  context["documents"] = jinja::Value::none();
-  context["add_generation_prompt"] = add_generation_prompt;
-  for (const auto& [key, token] : config.special) context[key] = token.content;
-  if (!config.additional.empty()) {
-    std::vector<jinja::Value> tokens;
-    for (const AddedToken& token : config.additional) tokens.push_back(token.content);
-    context["additional_special_tokens"] = jinja::Value::list(std::move(tokens));
-  }
-  return jinja::render(*config.chat_template, config.chat_template_name, context);
+const std::optional<ChatTemplate>& Tokenizer::chat_template() const {
+  return state_->config.chat_template;
 }
 
 struct StreamDecoder::State {

@@ -10,6 +10,8 @@
 #include <string_view>
 #include <vector>
 
+#include "seer/io/chat_template.h"
+
 namespace seer::io {
 
 class Tokenizer {
@@ -36,14 +38,7 @@ class Tokenizer {
   // Where no file names an eos_token: the first of generation_config.json or config.json.
   std::optional<int32_t> eos_id() const;
 
-  bool has_chat_template() const;
-  struct Message {
-    std::string role, content;
-  };
-  // The prompt of a conversation by the folder's chat template, to be encoded without specials. Error:
-  // no template, a construct in it that is not supported (named), or one that it raises itself.
-  std::string apply_chat_template(const std::vector<Message>& messages,
-                                  bool add_generation_prompt) const;
+  const std::optional<ChatTemplate>& chat_template() const;
 
  private:
   friend class StreamDecoder;

@@ -100,13 +100,18 @@ void read_added_tokens(const JsonNode& root, TokenizerConfig& config) {
 }
 
 // A template is a string or a list of named ones, of which "default" is for plain conversations.
-std::optional<std::string> read_chat_template(const JsonNode& node) {
-  if (!node.is_array()) return node.string();
+std::optional<ChatTemplate> read_chat_template(const JsonNode& node) {
+  if (!node.is_array()) return ChatTemplate{node.string(), {}, node.where(), {}};
+  std::map<std::string, std::string> texts;
   for (size_t i = 0; i < node.array_size(); ++i) {
     const JsonNode entry = node.at(i);
-    if (entry.at("name").string() == "default") return entry.at("template").string();
+    texts.emplace(entry.at("name").string(), entry.at("template").string());
   }
-  return std::nullopt;
+  const auto plain = texts.find("default"), with_tools = texts.find("tool_use");
+  if (plain == texts.end()) return std::nullopt;
+  ChatTemplate read{plain->second, {}, node.where(), {}};
+  if (with_tools != texts.end()) read.with_tools = with_tools->second;
+  return read;
 }
 
 // Calls read(root) with the file's JSON where there is such a file.
@@ -146,7 +151,6 @@ TokenizerConfig TokenizerConfig::read(const std::filesystem::path& folder) {
     }
     if (const auto chat = root.find("chat_template")) {
       config.chat_template = read_chat_template(*chat);
-      config.chat_template_name = chat->where();
     }
   });
   if (!config.has_flags) {
@@ -161,11 +165,17 @@ TokenizerConfig TokenizerConfig::read(const std::filesystem::path& folder) {
             [](const AddedToken& a, const AddedToken& b) { return a.id < b.id; });
   const auto template_path = folder / "chat_template.jinja";
   if (std::filesystem::exists(template_path)) {
-    config.chat_template = read_file(template_path);
-    if (const auto other = stand_in(*config.chat_template); !other.empty()) {
+    config.chat_template = ChatTemplate{read_file(template_path), {}, template_path.string(), {}};
+    if (const auto other = stand_in(config.chat_template->text); !other.empty()) {
       fail(template_path.string(), " ", other);
     }
-    config.chat_template_name = template_path.string();
+  }
+  if (config.chat_template) {
+    auto& tokens = config.chat_template->tokens;
+    for (const auto& [role, token] : config.special) tokens[role] = token.content;
+    nlohmann::json additional;
+    for (const AddedToken& token : config.additional) additional.push_back(token.content);
+    if (!additional.is_null()) tokens["additional_special_tokens"] = additional;
   }
   if (!config.special.count("eos_token")) {
     config.eos_id = first_eos_id(folder / "generation_config.json");

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "seer/io/chat_template.h"
 #include "seer/io/tokenizer/added_token.h"
 
 namespace seer::io {
@@ -25,8 +26,7 @@ struct TokenizerConfig {
   std::vector<AddedToken> added;       // by id
   std::string added_where;             // where those stand, for errors
   bool has_flags = false;              // `added` says more than names and ids
-  std::optional<std::string> chat_template;
-  std::string chat_template_name;  // where it stands, for errors
+  std::optional<ChatTemplate> chat_template;
   // Of generation_config.json or config.json, where no file names an eos_token.
   std::optional<int64_t> eos_id;
 

@@ -139,7 +139,7 @@ TEST_F(TokenizerTest, SpecialTokensOfTheConfig) {
       load(small(), {{"bos_token", {{"content", "<s>"}}}, {"eos_token", nullptr}});
   EXPECT_EQ(tokenizer.bos_id(), 6);
   EXPECT_EQ(tokenizer.eos_id(), std::nullopt);
-  EXPECT_FALSE(tokenizer.has_chat_template());
+  EXPECT_FALSE(tokenizer.chat_template());
   EXPECT_EQ(load(small(), {{"eos_token", "<none>"}}).eos_id(), 8) << "the next id, as transformers";
   EXPECT_THAT(error_of(small(), {{"eos_token", 5}}), HasSubstr("eos_token"));
 }
