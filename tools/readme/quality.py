@@ -1,5 +1,5 @@
 """Tables of perplexity."""
-from .results import CPU, GPU, load, markdown, source
+from .results import CPU_QUALITY, GPU, load, markdown, source
 
 SPARSITIES = (0.5, 0.7, 0.9)
 TEXTS = ("books", "proofs")
@@ -31,14 +31,14 @@ def load_texts(chip, suffix=""):
 
 def quality():
     """The embedded gates, on a CPU."""
-    records = load_texts(CPU)
+    records = load_texts(CPU_QUALITY)
     return (perplexity(records, [(label, method, records) for method, label in LABELS.items()]) + "\n\n" +
-            source(records["books"], "ppl_books", CPU, "ppl_proofs"))
+            source(records["books"], "ppl_books", CPU_QUALITY, "ppl_proofs"))
 
 
 def quality_gpu():
     """Gates that were distilled and measured on a GPU beside those of a CPU."""
-    on_gpu, on_cpu = load_texts(GPU), load_texts(CPU)
+    on_gpu, on_cpu = load_texts(GPU), load_texts(CPU_QUALITY)
     methods = [(LABELS["oracle"], "oracle", on_gpu), ("**gates distilled on the GPU**", "seer", on_gpu),
                ("gates distilled on a CPU, measured there", "seer", on_cpu),
                (LABELS["streaming"], "streaming", on_gpu), (LABELS["random"], "random", on_gpu)]
