@@ -10,6 +10,7 @@ import pytest
 from conftest import BUILD, ROOT
 
 README = (ROOT / "README.md").read_text()
+PAGES = {page: (ROOT / page).read_text() for page in ("README.md", "docs/results.md")}
 # What makes a command of the README short; the rest of it stays as it is.
 SHORTER = [("--steps 200", "--steps 2"), ("--length 8192", "--length 512"), ("--length 4096", "--length 1024"), ("--lengths 4096", "--lengths 1024"),
            ("--lengths 32768", "--lengths 2048 --runs 1 --seconds 0"), ("--max-new-tokens 64", "--max-new-tokens 4"),
@@ -49,18 +50,25 @@ def test_command(command, folder):
 
 
 def test_tables_are_those_of_the_results():
-    subprocess.run([sys.executable, ROOT / "tools" / "readme_tables.py", "--check"], check=True)
+    subprocess.run([sys.executable, ROOT / "tools" / "result_tables.py", "--check"], check=True)
 
 
 def test_links():
-    for link in re.findall(r"\]\(([^)]+)\)", README):
-        if not link.startswith("http"):
-            assert (ROOT / link).exists(), link
+    for page, text in PAGES.items():
+        for link in re.findall(r"\]\(([^)]+)\)", text):
+            if not link.startswith("http"):
+                assert ((ROOT / page).parent / link).exists(), (page, link)
 
 
-def test_python_block():
-    block = re.search(r"```python\n(.*?)```", README, flags=re.S)[1].replace("(...)", "")
-    subprocess.run([sys.executable, "-c", block.replace("o, lse = ", "op = ")], cwd=BUILD.parent, check=True)
+def test_python_program():
+    program = re.search(r"```python\n(.*?)```", README, flags=re.S)[1]
+    out = subprocess.run([sys.executable, "-c", program], cwd=BUILD.parent, check=True, capture_output=True, text=True).stdout
+    share, error = map(float, re.fullmatch(r"(\d+)% of the blocks, relative error ([\d.]+)\n", out).groups())
+    assert 8 < share < 12 and error < 0.3, out
+
+
+def test_length():
+    assert README.count("\n") <= 180
 
 
 def test_files_named_in_the_text_exist():

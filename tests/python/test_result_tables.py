@@ -1,4 +1,4 @@
-"""tools/readme_tables.py on small records: rows appear, ratios are the right way round, what is missing is said."""
+"""tools/result_tables.py on small records: rows appear, ratios are the right way round, what is missing is said."""
 import json
 import sys
 
@@ -7,8 +7,8 @@ import pytest
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
-import readme_tables  # noqa: E402
-from readme import models, operations, quality, results  # noqa: E402
+import result_tables  # noqa: E402
+from tables import models, operations, quality, results  # noqa: E402
 from test_bench import PROMPTS, cells, made_record  # noqa: E402
 
 
@@ -91,7 +91,7 @@ def perplexities(own, dense=10.):
 def test_quality(put):
     for text, dense in (("books", 10.), ("proofs", 5.)):
         put(f"ppl_{text}", perplexities(11., dense))
-        put(f"ppl_{text}", perplexities(12., dense), results.CPU)
+        put(f"ppl_{text}", perplexities(12., dense), results.CPU_QUALITY)
     header, lines = lines_of(quality.quality_gpu())
     assert header[2:] == [f"{text} {s}%" for text in ("books", "proofs") for s in (50, 70, 90)]
     assert lines["dense"] == ["1", "10.00", "", "", "5.00", "", ""]
@@ -105,24 +105,26 @@ def test_quality(put):
 @pytest.mark.parametrize("name", ["gate_gpu", "prefill_gpu", "distill_gpu", "quality_gpu"])
 def test_a_missing_file_is_one_line(put, name):
     with pytest.raises(SystemExit, match=rf'README.md: table "{name}" needs results/nvidia-h200/\w+.json, .* missing$'):
-        readme_tables.table(name)
+        result_tables.table(name)
 
 
 def test_a_table_that_is_not_there():
-    with pytest.raises(SystemExit, match='no table "none"; there are quality, '):
-        readme_tables.table("none")
+    with pytest.raises(SystemExit, match='no table "none"; there are headline, quality, '):
+        result_tables.table("none")
 
 
-def test_the_readme_stays_where_a_file_is_missing(put, tmp_path, monkeypatch):
+def test_pages_stay_where_a_file_is_missing(put, tmp_path, monkeypatch):
     monkeypatch.setattr(results, "ROOT", tmp_path)
-    monkeypatch.setattr(sys, "argv", ["readme_tables.py"])
-    readme = tmp_path / "README.md"
-    readme.write_text("<!-- table: gate_gpu -->\n<!-- end -->\n<!-- table: prefill_gpu -->\nold\n<!-- end -->\n")
+    monkeypatch.setattr(sys, "argv", ["result_tables.py"])
+    readme, page = tmp_path / "README.md", tmp_path / "docs" / "results.md"
+    page.parent.mkdir()
+    readme.write_text("<!-- table: gate_gpu -->\n<!-- end -->\n")
+    page.write_text("<!-- table: gate_gpu -->\n<!-- end -->\n<!-- table: prefill_gpu -->\nold\n<!-- end -->\n")
     put("attn_gate", [step("pool q", .1)])
-    before = readme.read_text()
-    with pytest.raises(SystemExit, match="prefill.json"):
-        readme_tables.main()
-    assert readme.read_text() == before
+    before = readme.read_text(), page.read_text()
+    with pytest.raises(SystemExit, match="docs/results.md: .* needs results/nvidia-h200/prefill.json"):
+        result_tables.main()
+    assert (readme.read_text(), page.read_text()) == before
     put("prefill", PROMPTS)
-    readme_tables.main()
-    assert "| pool q, with its RoPE |" in readme.read_text() and "old" not in readme.read_text()
+    result_tables.main()
+    assert "](results/" in readme.read_text() and "](../results/" in page.read_text() and "old" not in page.read_text()

@@ -26,6 +26,13 @@ def prefill_gpu():
     return markdown(header, rows) + "\n\n" + source(made, "prefill", GPU)
 
 
+def decode_gpu():
+    """A step of a whole model after a long prompt."""
+    made = load("decode", GPU)
+    rows = [[r["model"], length(r["len_k"]), f"{r['median_ms']:.1f} ms", f"{r['tokens_per_s']:.0f}", f"{r['attention_ms']:.1f} ms"] for r in made["rows"]]
+    return markdown(["model", "cached", "step", "tokens/s", "attention"], rows) + "\n\n" + source(made, "decode", GPU)
+
+
 def beside(row, rows):
     """What streaming costs, and what a second GPU brings, where the row to compare with is there."""
     def rival(gpus, streamed):

@@ -70,6 +70,39 @@ def gpu():
             source(made, "block_sparse_attn", GPU))
 
 
+def headline():
+    """Block-sparse attention on a GPU in five rows, one of them slower than a rival."""
+    made = load("block_sparse_attn", GPU)
+    wanted = [(2048, 8, "random", .1), (16384, 8, "gate", .1), (32768, 32, "gate", .1), (64 * 1024, 8, "gate", .1), (256 * 1024, 8, "gate", .1)]
+    of = {(own["len_k"], own["heads_kv"], own["lists"], own["wanted_density"]): (own, rivals)
+          for own, rivals in table.compared([r for r in made["rows"] if r["head_dim"] == 128 and r["dtype"] == "bf16"])
+          if own["len_q"] == own["len_k"] and own["list_heads"] == own["heads_q"]}
+    rows = []
+    for tokens, kv, lists, density in wanted:
+        own, rivals = of[tokens, kv, lists, density]
+        sparse = min((rivals[name] for name in table.SPARSE if name in rivals), default=None)
+        ms = own["median_ms"]
+        rows.append([table.tokens(own), f"{own['heads_q']}/{own['heads_kv']}", f"{own['density']:.0%}", f"{ms:.2f} ms", f"{own['kept_tflops']:.0f}",
+                     *(table.ratio(rivals.get(name), ms) for name in (table.FLASH, table.CUDNN)), table.ratio(sparse, ms)])
+    return (markdown(["tokens", "heads", "blocks computed", "seer", "kept TFLOP/s", "FlashAttention-2", "cuDNN", "fastest block-sparse rival"], rows) +
+            "\n\n" + source(made, "block_sparse_attn", GPU))
+
+
+def decode_attn_gpu():
+    """One query against a long cache."""
+    made = load("decode_attn", GPU)
+    rows = []
+    for own in made["rows"]:
+        if own["implementation"] != "seer":
+            continue
+        rivals = {r["implementation"]: r["median_ms"] for r in made["rows"] if r["implementation"].startswith("torch") and
+                  all(r[key] == own[key] for key in ("len_k", "heads_q", "heads_kv", "head_dim", "dtype"))}
+        rows.append([length(own["len_k"]), f"{own['heads_q']}/{own['heads_kv']}", own["head_dim"], f"{own['median_ms'] * 1e3:.0f} us",
+                     f"{own['gbytes_per_s']:.0f}", f"{own['memory_share']:.0%}",
+                     table.ratio(min(rivals.values(), default=None), own["median_ms"])])
+    return markdown(["cached", "heads", "D", "seer", "GB/s", "of memory's rate", "against torch"], rows) + "\n\n" + source(made, "decode_attn", GPU)
+
+
 def gpu_map():
     """Dense attention with the pooled map of each query head beside dense attention without one."""
     made = load("pooled_attn", GPU)
@@ -87,7 +120,7 @@ def gpu_map():
                       "against cuDNN"], rows) + "\n\n" + source(made, "pooled_attn", GPU))
 
 
-# Steps of bench/gates.py: what the README calls them.
+# Steps of bench/gates.py: what the page calls them.
 STEPS = {"pool q": "pool q, with its RoPE", "pool k": "pool k", "project k": "project k", "score": "score",
          "select nz_ratio": "select, `nz_ratio`",
          "gate and selection": "**gate and selection**", "sparse attention": "sparse attention",
