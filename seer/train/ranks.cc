@@ -29,7 +29,6 @@
 namespace seer::train {
 namespace {
 
-constexpr std::chrono::minutes kPatience{10};  // until all are there
 // For a sum: one process may have more to do than another, and the heartbeat finds who has died.
 constexpr std::chrono::hours kWork{24 * 7};
 
@@ -87,7 +86,7 @@ Place place_of(int rank, int size) {
                   ":", variable("MASTER_PORT"), ",")};
 }
 
-c10::intrusive_ptr<c10d::Store> connect(bool holds, int size) {
+c10::intrusive_ptr<c10d::Store> connect(bool holds, int size, std::chrono::milliseconds patience) {
   c10d::TCPStoreOptions options;
   const int port = number("MASTER_PORT");
   SEER_CHECK(port >= 1 && port <= 65535, "MASTER_PORT is ", port, ", want 1 to 65535");
@@ -95,7 +94,7 @@ c10::intrusive_ptr<c10d::Store> connect(bool holds, int size) {
   options.isServer = holds;
   options.numWorkers = size;
   options.waitWorkers = false;
-  options.timeout = kPatience;
+  options.timeout = patience;
   const std::string address = variable("MASTER_ADDR");
   try {
     return c10::make_intrusive<c10d::TCPStore>(address, options);
@@ -107,17 +106,18 @@ c10::intrusive_ptr<c10d::Store> connect(bool holds, int size) {
 
 class ManyRanks : public Ranks {
  public:
-  ManyRanks(const Place& place, const at::Device& device, const Rhythm& rhythm)
+  ManyRanks(const Place& place, const at::Device& device, const Rhythm& rhythm,
+            std::chrono::milliseconds patience)
       : place_(place),
         token_(at::zeros({1}, at::TensorOptions(device).dtype(at::kFloat))),
         watchdog_(rhythm.beat) {
-    watchdog_.expect(kPatience + rhythm.limit, place.lost(place.store_holder));
+    watchdog_.expect(patience + rhythm.limit, place.lost(place.store_holder));
     const int rank = place.rank, size = place.size;
-    const auto store = connect(place.holds_store, size);
+    const auto store = connect(place.holds_store, size, patience);
     watchdog_.expect(rhythm.limit, place.lost(place.store_holder));
-    heartbeat_ =
-        std::make_unique<Heartbeat>(connect(/*holds=*/false, size), place, rhythm, watchdog_);
-    const std::string prefix = agree(*store);
+    heartbeat_ = std::make_unique<Heartbeat>(connect(/*holds=*/false, size, patience), place,
+                                             rhythm, watchdog_);
+    const std::string prefix = agree(*store, patience);
     heartbeat_->join(prefix);
     store_ = c10::make_intrusive<c10d::PrefixStore>(prefix, store);
     guard([&] { backend_ = device.is_cuda() ? nccl_backend(store_, rank, size, kWork) : gloo(); });
@@ -177,9 +177,9 @@ class ManyRanks : public Ranks {
     return c10::make_intrusive<c10d::ProcessGroupGloo>(store_, place_.rank, place_.size, options);
   }
 
-  std::string agree(c10d::Store& store) const {
+  std::string agree(c10d::Store& store, std::chrono::milliseconds patience) const {
     try {
-      return agree_on_round(store, place_.rank, place_.size, kPatience);
+      return agree_on_round(store, place_.rank, place_.size, patience);
     } catch (const Error&) {
       throw;
     } catch (const std::exception&) {  // whoever holds the store has ended meanwhile
@@ -213,7 +213,8 @@ bool Ranks::started_again() {
 }
 
 std::unique_ptr<Ranks> Ranks::from_environment(const at::Device& device,
-                                               std::chrono::milliseconds limit) {
+                                               std::chrono::milliseconds limit,
+                                               std::chrono::milliseconds patience) {
   if (std::getenv("WORLD_SIZE") == nullptr || number("WORLD_SIZE") <= 1) {
     return std::make_unique<Ranks>();
   }
@@ -221,7 +222,7 @@ std::unique_ptr<Ranks> Ranks::from_environment(const at::Device& device,
   set_log_level();
   SEER_CHECK(rank < size, "RANK is ", rank, ", want less than WORLD_SIZE, ", size);
   std::signal(SIGPIPE, on_broken_pipe);
-  return std::make_unique<ManyRanks>(place_of(rank, size), device, Rhythm(limit));
+  return std::make_unique<ManyRanks>(place_of(rank, size), device, Rhythm(limit), patience);
 }
 
 }  // namespace seer::train

@@ -15,11 +15,13 @@ class Ranks {
   // over Gloo on CPUs. One process alone where WORLD_SIZE is not set, or 1. Waits for all processes.
   // A process that gives no sign of life for `limit` counts as gone, which ends the others: with an
   // error from the sum that they wait for, or with no more than the line that says so.
-  // Error: a variable is missing, no number or out of range; the others do not come within ten
-  // minutes.
+  // Error: a variable is missing, no number or out of range; the others do not come within `patience`,
+  // or whoever holds their store does not answer by then, as one that stands still.
   static std::unique_ptr<Ranks> from_environment(const at::Device& device,
-                                                 std::chrono::milliseconds limit = kSilence);
+                                                 std::chrono::milliseconds limit = kSilence,
+                                                 std::chrono::milliseconds patience = kPatience);
   static constexpr std::chrono::seconds kSilence{15};
+  static constexpr std::chrono::minutes kPatience{2};
 
   // Whether torchrun has started the processes again (--max-restarts), with the same arguments.
   static bool started_again();

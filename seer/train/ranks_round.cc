@@ -73,7 +73,8 @@ std::string follow(c10d::Store& store, int rank, int size, Clock::time_point end
 
 }  // namespace
 
-std::string agree_on_round(c10d::Store& store, int rank, int size, std::chrono::seconds patience) {
+std::string agree_on_round(c10d::Store& store, int rank, int size,
+                           std::chrono::milliseconds patience) {
   const auto end = Clock::now() + patience;
   return "seer/" + (rank == 0 ? lead(store, size, end) : follow(store, rank, size, end));
 }

@@ -13,6 +13,6 @@ namespace seer::train {
 // Waits for all `size` processes; gives all of them one prefix that nobody has used before. Error: some
 // do not come within `patience`; the first process names them.
 std::string agree_on_round(c10d::Store& store, int rank, int size,
-                           std::chrono::seconds patience = std::chrono::minutes(10));
+                           std::chrono::milliseconds patience);
 
 }  // namespace seer::train

@@ -41,13 +41,14 @@ int free_port() {
 }
 
 std::unique_ptr<Ranks> start(int rank, int size, int port,
-                             std::chrono::milliseconds limit = std::chrono::seconds(2)) {
+                             std::chrono::milliseconds limit = std::chrono::seconds(2),
+                             std::chrono::milliseconds patience = Ranks::kPatience) {
   setenv("WORLD_SIZE", std::to_string(size).c_str(), 1);
   setenv("RANK", std::to_string(rank).c_str(), 1);
   setenv("MASTER_ADDR", "127.0.0.1", 1);
   setenv("MASTER_PORT", std::to_string(port).c_str(), 1);
   unsetenv("TORCHELASTIC_USE_AGENT_STORE");
-  return Ranks::from_environment(at::kCPU, limit);
+  return Ranks::from_environment(at::kCPU, limit, patience);
 }
 
 // The second of two processes writes '1' when it begins to leave, late; the first '0' when it has
@@ -169,6 +170,40 @@ INSTANTIATE_TEST_SUITE_P(Ranks, LostRank,
                                          Loss{3, 0, SIGSTOP}, Loss{3, 1, SIGSTOP},
                                          Loss{3, 0, SIGKILL}, Loss{3, 1, SIGKILL}),
                          name_of);
+
+// A process that was stopped before it answered: its port is open, as the system keeps it.
+TEST(Ranks, AStoreThatDoesNotAnswerEndsTheStart) {
+  const int listener = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof(address);
+  ASSERT_EQ(bind(listener, reinterpret_cast<sockaddr*>(&address), size), 0);
+  ASSERT_EQ(listen(listener, 8), 0);
+  ASSERT_EQ(getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size), 0);
+  int err[2];
+  ASSERT_EQ(pipe(err), 0);
+  const pid_t pid = fork();
+  if (pid == 0) {
+    dup2(err[1], STDERR_FILENO);
+    try {
+      start(1, 2, ntohs(address.sin_port), std::chrono::milliseconds(300),
+            std::chrono::milliseconds(300));
+    } catch (const std::exception& error) {
+      std::fprintf(stderr, "seer: error: %s\n", error.what());
+    }
+    _exit(1);
+  }
+  close(err[1]);
+  const Child child{pid, -1, err[0]};
+  const std::string said = child.rest(err[0]);
+  EXPECT_THAT(said, testing::StartsWith("seer: error: "));
+  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
+  int status = -1;
+  EXPECT_EQ(waitpid(pid, &status, 0), pid);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 1) << status;
+  close(listener);
+}
 
 // All processes of a job are stopped and go on, as by Ctrl-Z: nobody is missed.
 TEST(Ranks, AStopOfAllIsNoLoss) {
