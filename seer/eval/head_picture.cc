@@ -61,7 +61,7 @@ const Color kComputed = report::heat(0.8), kLeftOut = report::heat(0);
 constexpr Color kInk = {20, 20, 30}, kPale = {100, 100, 112}, kPaper = {255, 255, 255},
                 kUnseen = {226, 226, 232};
 // Pixels. A letter is 12 wide and 16 high.
-constexpr int kMargin = 24, kGap = 28, kLine = 24, kPanel = 260, kMostCells = 512, kAxis = 56,
+constexpr int kMargin = 24, kGap = 28, kLine = 24, kPanel = 256, kMostCells = 512, kAxis = 56,
               kTick = 5, kScale = 250, kSwatch = 18;
 
 // "0", "512", "4k".
@@ -204,7 +204,8 @@ report::Image head_picture(const std::vector<HeadMaps>& heads, int block,
   const int64_t blocks = heads[0].truth.size(1);
   const int64_t factor = (blocks + kMostCells - 1) / kMostCells;
   const int cells = static_cast<int>((blocks + factor - 1) / factor);
-  const HeadLayout layout{cells * factor * block, cells, std::max(1, kPanel / cells)};
+  // At least kPanel wide: a column's title has room above it.
+  const HeadLayout layout{cells * factor * block, cells, (kPanel + cells - 1) / cells};
   const std::string reason[2] = {
       "From each of some layers the head that looks least at the first",
       "and at the latest blocks: the one whose blocks a gate has to find."};
@@ -216,7 +217,7 @@ report::Image head_picture(const std::vector<HeadMaps>& heads, int block,
   const int legend = left + kMargin + kScale + 4 * kGap + 3 * (kSwatch + 8) +
                      Image::text_width("computedleft outafter the query");
   width = std::max(width, legend);
-  const int above = kMargin + 3 * kLine + 12 + 3 * kLine + 12 + kLine;
+  const int above = kMargin + 3 * kLine + 12 + 3 * kLine + 12 + kLine + 12;
   Image image(width, above + static_cast<int>(heads.size()) * layout.row_height() + kMargin,
               kPaper);
   int y = kMargin;
@@ -227,7 +228,7 @@ report::Image head_picture(const std::vector<HeadMaps>& heads, int block,
   draw_head_legend(image, left, y + 12);
   for (int p = 0; p < 3; ++p) {
     const int x = left + p * (layout.side() + kGap);
-    image.text(x, above - kLine, kTitles[p], kInk);
+    image.text(x, above - kLine - 12, kTitles[p], kInk);
   }
   y = above;
   for (const HeadMaps& head : heads) {

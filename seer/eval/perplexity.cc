@@ -206,7 +206,7 @@ std::string trouble(const std::vector<Row>& rows) {
   }
   if (first.empty()) return "";
   if (others > 0) first += message(" (and of ", others, " other rows)");
-  return first + ": the logits hold NaN or infinity; is a weight damaged, or try --dtype f32";
+  return first + ": the logits hold NaN or infinity, a weight may be damaged; or try --dtype f32";
 }
 
 nlohmann::json to_json(const Row& row) {

@@ -175,9 +175,11 @@ std::vector<RecallRow> measure_recall(const models::Decoder& model,
 std::string trouble(const std::vector<RecallRow>& rows) {
   for (const RecallRow& row : rows) {
     if (row.not_finite == 0) continue;
-    return message("the recall of ", row.method, " at ", to_text(row.setting),
-                   " is not a finite number in ", row.not_finite,
-                   " heads: scores or attention hold NaN or infinity; is a weight damaged?");
+    return message(
+        "the recall of ", row.method, " at ", to_text(row.setting), " is not a finite number in ",
+        row.not_finite,
+        " heads: scores or attention hold NaN or infinity, a weight may be damaged; or try "
+        "--dtype f32");
   }
   return "";
 }

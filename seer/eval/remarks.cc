@@ -16,7 +16,7 @@ struct Measured {
   Setting asked;
   int64_t length, block;
   double density, cost;
-  std::string value;  // as the table shows it
+  std::string measure, value;  // "perplexity", and what the table shows
 };
 
 // Rows of one length and setting.
@@ -62,16 +62,26 @@ void add_unmet(const std::vector<Group>& groups, std::vector<std::string>& lines
 
 // Different sparsities with the same blocks.
 void add_same_choice(const std::vector<Group>& groups, std::vector<std::string>& lines) {
+  std::set<size_t> told;
   for (size_t a = 0; a < groups.size(); ++a) {
+    const Measured& one = groups[a][0];
+    if (told.contains(a) || one.asked.rule != "nz_ratio") continue;
+    std::vector<std::string> settings{one.setting};
     for (size_t b = a + 1; b < groups.size(); ++b) {
-      const Measured &one = groups[a][0], &other = groups[b][0];
+      const Measured& other = groups[b][0];
       const bool alike = one.length == other.length && one.block == other.block &&
-                         one.asked.rule == "nz_ratio" && other.asked.rule == "nz_ratio" &&
-                         one.method == other.method && one.density == other.density;
+                         other.asked.rule == "nz_ratio" && one.method == other.method &&
+                         one.density == other.density;
       if (!alike) continue;
-      lines.push_back(message(blocks_of(one), ": ", one.setting, " and ", other.setting,
-                              " are the same choice of blocks"));
+      settings.push_back(other.setting);
+      told.insert(b);
     }
+    if (settings.size() == 1) continue;
+    std::string list = settings[0];
+    for (size_t i = 1; i < settings.size(); ++i) {
+      list += (i + 1 < settings.size() ? ", " : " and ") + settings[i];
+    }
+    lines.push_back(blocks_of(one) + ": " + list + " are the same choice of blocks");
   }
 }
 
@@ -102,8 +112,9 @@ void add_worse(const std::vector<Group>& groups, std::vector<std::string>& lines
       if (row.method != "seer" || !(row.cost > baseline->cost + margin)) continue;
       settings.insert(row.setting);
       if (example.empty()) {
-        example = message(row.gates.empty() ? "" : row.gates + ", ", row.length, " tokens, ",
-                          row.setting, ": ", row.value, " against ", baseline->value);
+        example =
+            message(row.gates.empty() ? "" : row.gates + ", ", row.length, " tokens, ", row.setting,
+                    ": ", row.measure, " ", row.value, " against ", baseline->value);
       }
     }
   }
@@ -130,7 +141,7 @@ std::vector<std::string> remarks(const std::vector<Row>& rows) {
   std::vector<Measured> all;
   for (const Row& row : rows) {
     all.push_back({row.method, "", to_text(row.setting), row.setting, row.length, row.block,
-                   row.density, row.perplexity, "perplexity " + report::fixed(row.perplexity, 3)});
+                   row.density, row.perplexity, "perplexity", report::fixed(row.perplexity, 3)});
   }
   return remarks_on(all);
 }
@@ -140,7 +151,7 @@ std::vector<std::string> remarks(const std::vector<RecallRow>& rows) {
   for (const RecallRow& row : rows) {
     const double recall = mean_recall(row);
     all.push_back({row.method, row.gates, to_text(row.setting), row.setting, row.length, row.block,
-                   row.density, -recall, "recall " + report::fixed(100 * recall, 1) + "%"});
+                   row.density, -recall, "recall", report::fixed(100 * recall, 1) + "%"});
   }
   return remarks_on(all);
 }

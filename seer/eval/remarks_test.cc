@@ -43,6 +43,12 @@ TEST(Remarks, SparsityThatFewBlocksCannotGive) {
                                  HasSubstr("sparsity 0.9 and sparsity 0.7 are the same choice")));
 }
 
+TEST(Remarks, SettingsThatAreTheSameChoiceAreNamedTogether) {
+  EXPECT_THAT(remarks({row_of("seer", 0.5, 0.4, 10), row_of("seer", 0.4, 0.4, 10),
+                       row_of("seer", 0.35, 0.4, 10)}),
+              ElementsAre(HasSubstr("sparsity 0.5, sparsity 0.6 and sparsity 0.65 are the same")));
+}
+
 TEST(Remarks, DensitiesThatDiffer) {
   EXPECT_THAT(remarks({row_of("seer", 0.005, 0.2, 10, "threshold"),
                        row_of("oracle", 0.005, 0.1, 10, "threshold")}),
@@ -54,7 +60,7 @@ TEST(Remarks, GatesThatAreWorseThanStreaming) {
   EXPECT_THAT(
       remarks({row_of("seer", 0.5, 0.49, 12.5), row_of("streaming", 0.5, 0.49, 11)}),
       ElementsAre(AllOf(HasSubstr("worse than streaming"),
-                        HasSubstr("12.500 against perplexity 11.000"), HasSubstr("--steps"))));
+                        HasSubstr("perplexity 12.500 against 11.000"), HasSubstr("--steps"))));
   // What is no number is worse than nothing: it is said elsewhere.
   const double nan = std::numeric_limits<double>::quiet_NaN();
   EXPECT_THAT(remarks({row_of("seer", 0.5, 0.49, nan), row_of("streaming", 0.5, 0.49, 11)}),
