@@ -28,10 +28,9 @@ namespace {
 using nlohmann::json;
 
 std::string hash_of_weights(const models::Decoder& model) {
-  // The head of every weight: enough to tell models apart, nothing beside a step even for large
-  // ones.
+  // The first elements of every weight tell models apart, and cost nothing beside a step.
   constexpr int64_t kElements = 1024;
-  models::ModelWeights weights = const_cast<models::Decoder&>(model).weights();
+  models::ModelWeights weights = model.weights();
   uint64_t hash = 0;
   for (const auto& [name, weight] : models::named_weights(weights)) {
     const at::Tensor head = weight->detach()
@@ -159,7 +158,7 @@ class Distillation : public Task {
     plan.activations = element * (tokens * hidden * (batches + 2) +
                                   std::max(tokens * (2 * q + 2 * kv),
                                            std::min(tokens, 8192.0) * 3 * model.intermediate_size));
-    plan.warning = io::context_warning(model, settings_.length);
+    if (settings_.warns_of_context) plan.warning = io::context_warning(model, settings_.length);
     // Map, scores, their gradient and softmax, f32.
     plan.maps = 4 * 4.0 * model.num_heads * blocks * blocks * double(settings_.micro_batch);
     return plan;
@@ -351,7 +350,8 @@ DistillResult distill_on(const models::Decoder& model, const io::Tokenizer& toke
   result.skipped_documents = skipped_documents;
   if (!settings.loop.ranks || settings.loop.ranks->is_first()) {
     task.save(settings.loop.out);
-    models::Gates::load(settings.loop.out, model);  // what was written is what was meant
+    models::Gates::load(settings.loop.out, model);  // can be read as it was written
+    check_run_is_there(settings.loop.out, "the gates are");
   }
   result.attention_seconds = task.attention_seconds();
   result.gate_seconds = task.gate_seconds();

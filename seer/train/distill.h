@@ -35,9 +35,10 @@ struct DistillSettings {
   double loss_scale = 10;  // of the sum over layers
   double learning_rate = 1e-3;
   AdamW adamw;
-  Schedule schedule;     // cosine to 0
-  uint64_t seed = 1;     // of the gates' first weights and of the order of the data
-  bool profile = false;  // fill in DistillResult's times
+  Schedule schedule;             // cosine to 0
+  uint64_t seed = 1;             // of the gates' first weights and of the order of the data
+  bool profile = false;          // fill in DistillResult's times
+  bool warns_of_context = true;  // where sequences are longer than it; false: the caller has
 };
 
 // UsageError where a value is outside of its range, or nothing would be trained.

@@ -142,6 +142,9 @@ class Loop {
          plan_lines(task_.name(), task_.plan(), settings_.steps, task_.tokens(step_))) {
       progress_->note(line);
     }
+    if (!gradients_[0].is_cpu()) {  // it works behind the host: only a whole step can be timed
+      progress_->note(task_.name() + ": the time is estimated after the first step");
+    }
   }
   bool is_multiple(int64_t every) const { return every > 0 && step_ % every == 0; }
   double seconds() const {

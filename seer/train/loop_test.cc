@@ -11,6 +11,7 @@
 #include "seer/base/error.h"
 #include "seer/base/interrupt.h"
 #include "seer/train/loop_fixture.h"
+#include "seer/train/run_folder.h"
 
 namespace seer::train {
 namespace {
@@ -230,6 +231,20 @@ TEST_F(Loop, AFolderThatIsDeletedMeanwhileIsAnErrorAndNothingIsLost) {
   EXPECT_THAT(error_of(stopped, settings("a")), HasSubstr("step 14 is saved there anew"));
   EXPECT_EQ(run(resumed, settings("a")).resumed_from, 14);
   EXPECT_TRUE(same_bits(whole, resumed));
+}
+
+TEST_F(Loop, AFolderThatIsDeletedBeforeTheResultIsWrittenIsAnError) {
+  QuadraticTask task;
+  run(task, settings("a"));
+  check_run_is_there(folder / "a", "the result is");
+  fs::remove_all(folder / "a");
+  write_file_atomic(folder / "a" / "result", "of the run");
+  try {
+    check_run_is_there(folder / "a", "the result is");
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("the result is saved there anew"));
+  }
 }
 
 TEST_F(Loop, ARunWithoutAStepThatCountsIsAnError) {

@@ -3,17 +3,10 @@
 #include <cstdio>
 
 #include "seer/base/progress.h"
+#include "seer/models/memory.h"
 
 namespace seer::train {
 namespace {
-
-std::string bytes_text(double bytes) {
-  char text[32];
-  const bool is_large = bytes >= 0.995e9;
-  std::snprintf(text, sizeof(text), "%.*f %s", is_large && bytes < 99.5e9 ? 1 : 0,
-                bytes / (is_large ? 1e9 : 1e6), is_large ? "GB" : "MB");
-  return text;
-}
 
 std::string memory_text(const Plan& plan) {
   const struct {
@@ -28,9 +21,9 @@ std::string memory_text(const Plan& plan) {
   for (const auto& [name, bytes] : parts) {
     if (bytes <= 0) continue;
     sum += bytes;
-    text += (text.empty() ? "" : ", ") + std::string(name) + " " + bytes_text(bytes);
+    text += (text.empty() ? "" : ", ") + std::string(name) + " " + models::bytes_text(bytes);
   }
-  return sum > 0 ? "about " + bytes_text(sum) + " of memory: " + text : "";
+  return sum > 0 ? "about " + models::bytes_text(sum) + " of memory: " + text : "";
 }
 
 }  // namespace

@@ -22,7 +22,7 @@ struct Plan {
 std::vector<std::string> plan_lines(const std::string& task, const Plan& plan, int64_t steps,
                                     int64_t tokens_per_step);
 
-// "distill: about 49 min a step, 17 d 03 h for the 500 steps".
+// "distill: about 49 min a step, 17 d 03 h for 500 steps".
 std::string time_line(const std::string& task, double seconds_per_step, int64_t steps);
 
 }  // namespace seer::train

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "seer/base/error.h"
 #include "seer/base/file.h"
@@ -50,14 +51,17 @@ void order_attention_kernels(bool deterministic) {
 }
 
 // Files of the tokenizer that go with a model.
-constexpr const char* kTokenizerFiles[] = {"tokenizer.json", "tokenizer_config.json",
-                                           "special_tokens_map.json"};
+std::vector<std::string> tokenizer_files(const std::filesystem::path& folder) {
+  std::vector<std::string> names(std::begin(kTokenizerFiles), std::end(kTokenizerFiles));
+  names.emplace_back("chat_template.jinja");
+  std::erase_if(names,
+                [&](const std::string& name) { return !std::filesystem::exists(folder / name); });
+  return names;
+}
 
 std::vector<std::string> result_files(const PretrainSettings& settings) {
-  std::vector<std::string> names{"config.json", "model.safetensors"};
-  for (const char* name : kTokenizerFiles) {
-    if (std::filesystem::exists(settings.tokenizer / name)) names.emplace_back(name);
-  }
+  std::vector<std::string> names = tokenizer_files(settings.tokenizer);
+  names.insert(names.end(), {"config.json", "model.safetensors"});
   return names;
 }
 
@@ -206,9 +210,8 @@ class Pretraining : public Task {
   // The trained model in `folder`, as Hugging Face has it.
   void save(const std::filesystem::path& folder) {
     // config.json comes last: a folder that has one is complete.
-    for (const char* name : kTokenizerFiles) {
-      const auto from = settings_.tokenizer / name;
-      if (std::filesystem::exists(from)) write_file_atomic(folder / name, read_file(from));
+    for (const std::string& name : tokenizer_files(settings_.tokenizer)) {
+      write_file_atomic(folder / name, read_file(settings_.tokenizer / name));
     }
     models::ModelWeights narrow = masters_;
     const bool is_tied = config_.tied_embeddings;
@@ -315,7 +318,9 @@ RunResult pretrain(const PretrainSettings& settings) {
   RunResult result = run(task, settings.loop);
   result.skipped_documents = task.skipped_documents();
   task.save(settings.loop.out);
-  models::Decoder::load(settings.loop.out, at::kBFloat16, at::kCPU);  // it is what was meant
+  // It can be read as it was written.
+  models::Decoder::load(settings.loop.out, at::kBFloat16, at::kCPU);
+  check_run_is_there(settings.loop.out, "the model is");
   return result;
 }
 

@@ -72,6 +72,21 @@ TEST_F(Pretrain, LossFallsAndTheModelLoads) {
   EXPECT_NEAR(loss, result.valid.at("valid"), 0.3);
 }
 
+TEST_F(Pretrain, AllFilesOfTheTokenizerGoWithTheModel) {
+  PretrainSettings run = pretrain_settings(folder, "a");
+  run.loop.steps = 1;
+  run.tokenizer = folder / "tokenizer";
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json"}) {
+    write_file_atomic(run.tokenizer / name, read_file(reference_tokenizer() / name));
+  }
+  write_file_atomic(run.tokenizer / "added_tokens.json", R"({"<|late|>": 8200})");
+  write_file_atomic(run.tokenizer / "chat_template.jinja", "{{ messages[0].content }}");
+  pretrain(run);
+  const auto tokenizer = io::Tokenizer::load(folder / "a");
+  EXPECT_EQ(tokenizer.encode("<|late|>", false), std::vector<int32_t>{8200});
+  EXPECT_TRUE(tokenizer.has_chat_template());
+}
+
 TEST_F(Pretrain, SameSeedSameBitsAndAnotherSeedDiffers) {
   PretrainSettings short_run = pretrain_settings(folder, "a");
   short_run.loop.steps = 4;

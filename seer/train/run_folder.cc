@@ -69,6 +69,17 @@ int64_t step_of(std::string_view name) {
   return error == std::errc() && end == name.data() + name.size() && step >= 0 ? step : -1;
 }
 
+// Of the run that a run.json describes; empty: it is of none.
+std::string task_of(const fs::path& path) {
+  try {
+    const json run = read_json(path);
+    const bool has_task = run.is_object() && run.contains("task") && run["task"].is_string();
+    return has_task ? run["task"].get<std::string>() : std::string();
+  } catch (const Error&) {
+    return "";
+  }
+}
+
 }  // namespace
 
 std::string first_difference(const json& now, const json& before, const std::string& path) {
@@ -88,17 +99,6 @@ std::string first_difference(const json& now, const json& before, const std::str
   return "";
 }
 
-// Of the run that a run.json describes; empty: it is of none.
-static std::string task_of(const fs::path& path) {
-  try {
-    const json run = read_json(path);
-    const bool has_task = run.is_object() && run.contains("task") && run["task"].is_string();
-    return has_task ? run["task"].get<std::string>() : std::string();
-  } catch (const Error&) {
-    return "";
-  }
-}
-
 void check_run_folder(const fs::path& out, const std::string& task,
                       const std::vector<std::string>& results) {
   SEER_CHECK(!out.empty(), "no folder is given for the run: name one to write to");
@@ -114,6 +114,17 @@ void check_run_folder(const fs::path& out, const std::string& task,
     SEER_CHECK(!lies_there(out / name), out.string(), " has a ", name, " that no run of `seer ",
                task, "` has made (there is no ", kRun, "): choose another folder");
   }
+}
+
+bool is_run_there(const fs::path& out) {
+  std::error_code error;
+  return fs::exists(out / kRun, error) && fs::exists(out / kMetrics, error);
+}
+
+void check_run_is_there(const fs::path& out, const std::string& result) {
+  SEER_CHECK(is_run_there(out), out.string(),
+             " was deleted or moved at the end of its run: ", result,
+             " saved there anew, checkpoints and metrics are lost");
 }
 
 RunFolder::RunFolder(const fs::path& out, const json& settings, bool restart,
@@ -211,13 +222,9 @@ std::optional<RunState> RunFolder::resume(const NamedTensors& tensors, int64_t s
   return std::nullopt;
 }
 
-bool RunFolder::is_there() const {
-  return fs::exists(out_ / kRun) && fs::exists(out_ / kMetrics);
-}
-
 void RunFolder::save(const NamedTensors& tensors, const RunState& state) {
   if (!writes_) return;
-  const bool was_there = is_there();
+  const bool was_there = is_run_there(out_);
   if (!was_there) {
     take_lock();
     write_file_atomic(out_ / kRun, settings_.dump(2) + "\n");

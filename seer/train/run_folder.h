@@ -21,6 +21,11 @@ namespace seer::train {
 void check_run_folder(const std::filesystem::path& out, const std::string& task,
                       const std::vector<std::string>& results);
 
+// Whether the folder of a run that is over is there.
+bool is_run_there(const std::filesystem::path& out);
+// Error where it is not, after its result was written: `result`, "the gates are", is there anew.
+void check_run_is_there(const std::filesystem::path& out, const std::string& result);
+
 class RunFolder {
  public:
   // Makes the folder or opens that of a run with the same settings, for this process alone.
@@ -55,7 +60,6 @@ class RunFolder {
     bool operator<(const Checkpoint& other) const { return step < other.step; }
   };
   std::vector<Checkpoint> checkpoints() const;  // by step
-  bool is_there() const;
   void take_lock();
   void discard(const std::vector<std::string>& results);
   void check_settings() const;

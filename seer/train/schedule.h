@@ -40,7 +40,7 @@ inline double factor(const Schedule& schedule, int64_t step, int64_t steps) {
   return schedule.floor + (1 - schedule.floor) * fall;
 }
 
-// UsageError where a value is outside of its range; NaN is outside of all. So are all check().
+// UsageError where a value is outside of its range, as NaN always is.
 void check(const Schedule& schedule);
 
 }  // namespace seer::train

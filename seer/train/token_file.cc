@@ -81,8 +81,7 @@ std::filesystem::path cached_path(const std::filesystem::path& text,
                                   const std::filesystem::path& cache, bool show_progress) {
   const std::string name = text.filename().string();
   std::string key = message(kForm, '|', name, '|', checksum_of_file(text, show_progress));
-  for (const char* file : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-                           "added_tokens.json"}) {
+  for (const char* file : kTokenizerFiles) {
     const auto path = tokenizer_folder / file;
     if (std::filesystem::exists(path)) key += message('|', file, '|', checksum_of(read_file(path)));
   }

@@ -44,6 +44,10 @@ class TokenFile {
   io::SkippedDocuments skipped_;
 };
 
+// Files of a tokenizer's folder by which a text has its tokens.
+inline constexpr const char* kTokenizerFiles[] = {"tokenizer.json", "tokenizer_config.json",
+                                                  "special_tokens_map.json", "added_tokens.json"};
+
 // The token file of `text` in the folder `cache`, made where there is none, or a damaged one, for these
 // bytes under this name and for the tokenizer's files: where the text lies and when it was written
 // makes no difference. Tokenises with `threads` threads (0: all cores), keeps the order. Documents
