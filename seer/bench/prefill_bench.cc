@@ -72,7 +72,9 @@ class Variant {
     const models::SparseSettings settings{.scorer = models::Scorer::gate,
                                           .selection = selection,
                                           .block = gates.config().block_size,
-                                          .seed = 0};
+                                          .seed = 0,
+                                          .even = false,
+                                          .form = {}};
     sparse_ = std::make_unique<models::SparseAttention>(model, &gates, settings);
   }
 

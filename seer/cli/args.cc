@@ -293,6 +293,10 @@ bool Args::parse(int argc, char** argv, int first) {
   return true;
 }
 
+bool Args::has_flag(const std::string& name) const {
+  return find(name)->option_->count() > 0;
+}
+
 nlohmann::json Args::settings() const {
   nlohmann::json json;
   for (const auto& setting : settings_) json[setting->name_] = setting->target_.get();

@@ -94,6 +94,8 @@ class Args {
   // Reads argv[first...]. False: --help was printed. Throws UsageError.
   bool parse(int argc, char** argv, int first);
 
+  // Whether the command line has the setting, not only the JSON file.
+  bool has_flag(const std::string& name) const;
   // Every setting with its value now.
   nlohmann::json settings() const;
 

@@ -3,8 +3,7 @@
 #include "seer/bench/bench.h"
 #include "seer/bench/model_shapes.h"
 
-#include <ATen/Parallel.h>
-
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 
@@ -12,6 +11,7 @@
 #include "seer/base/output.h"
 #include "seer/base/progress.h"
 #include "seer/cli/bench_distill.h"
+#include "seer/cli/methods.h"
 #include "seer/cli/settings.h"
 #include "seer/cli/verbs.h"
 #include "seer/report/table.h"
@@ -34,8 +34,10 @@ template <class Run>
 void for_each_model(const ModelArgs& model_args, const std::vector<std::string>& shapes,
                     bool needs_gates, const Run& run) {
   if (shapes.empty()) {
+    const std::string folder = needs_gates ? gates_folder("", model_args.model) : "";
+    SEER_CHECK(!needs_gates || !folder.empty(), no_gates(model_args.model));
     const models::Decoder model = model_args.load();
-    const auto gates = needs_gates ? load_gates("", model_args, model, true) : nullptr;
+    const auto gates = needs_gates ? load_gates(folder, model_args, model) : nullptr;
     run(model, gates.get(), model_args.model);
   }
   for (const std::string& shape : shapes) {

@@ -7,6 +7,7 @@
 
 #include "seer/base/limits.h"
 #include "seer/cli/data_args.h"
+#include "seer/cli/methods.h"
 #include "seer/cli/settings.h"
 #include "seer/cli/verbs.h"
 
@@ -48,7 +49,8 @@ int distill(int argc, char** argv, int first) {
   args.group("Several processes");
   args.add(
       "heartbeat", heartbeat, range(1, limits::kHeartbeatSeconds),
-      "seconds without a sign of life after which a process counts as gone and ends the others");
+      "seconds without a sign of life after which a process counts as gone and ends the others; at "
+      "the start all have two minutes to find each other");
   args.when_read([&] {
     if (s.states_on_host && !model_args.stream) {
       throw UsageError("--states-on-host: hidden states wait in host memory only with --stream");
@@ -58,10 +60,15 @@ int distill(int argc, char** argv, int first) {
   if (warmup != -1) s.schedule.warmup = warmup;
   data.fill(s.data);
   s.gate = gate.config;
-  model_args.block = gate.config.block_size;
   s.loop.out = loop.out;
   s.tokenizer = model_args.model;
   s.data.threads = model_args.threads;
+  // What can be refused before processes wait for each other and the model is loaded.
+  const auto config = io::ModelConfig::read(model_args.model);
+  s.gate.check(config.head_dim);
+  train::check(s);
+  settle_device(model_args, config, {.trained = false, .gates = true, .sparse = false, .map = true},
+                s.gate.block_size);
   const auto ranks = train::Ranks::from_environment(
       model_args.resolved_device(), std::chrono::milliseconds(std::llround(heartbeat * 1000)));
   s.loop.ranks = ranks.get();

@@ -12,7 +12,6 @@
 #include "seer/cli/verbs.h"
 #include "seer/eval/perplexity.h"
 #include "seer/eval/remarks.h"
-#include "seer/io/context.h"
 
 namespace seer::cli {
 namespace {
@@ -27,8 +26,7 @@ void announce_ppl(const EvalArgs& a, const io::ModelConfig& config,
     passes += w.ids.size() * methods.size();
     tokens += static_cast<int64_t>(w.ids.size() * methods.size()) * w.length;
   }
-  const std::string warning = io::context_warning(config, longest);
-  if (!warning.empty()) std::fprintf(stderr, "seer eval ppl: %s\n", warning.c_str());
+  warn_of_context("eval ppl", config, longest);
   std::fprintf(stderr, "seer eval ppl: %zu rows of %zu lengths, %zu passes over %s tokens; %s\n",
                methods.size() * windows.size(), windows.size(), passes,
                count_text(static_cast<double>(tokens)).c_str(),
@@ -60,7 +58,7 @@ int eval_ppl(int argc, char** argv, int first) {
   announce_ppl(a, config, methods, windows, needs.sparse ? block : 0);
 
   const models::Decoder model = a.model.load();
-  const auto gates = needs.trained ? load_gates(found.folder, a.model, model, true) : nullptr;
+  const auto gates = needs.trained ? load_gates(found.folder, a.model, model) : nullptr;
   std::vector<eval::Row> rows;
   eval::RowLines lines(methods, lengths);
   std::FILE* const out = a.table_out();

@@ -17,7 +17,6 @@
 #include "seer/eval/recall.h"
 #include "seer/eval/recall_picture.h"
 #include "seer/eval/remarks.h"
-#include "seer/io/context.h"
 
 namespace seer::cli {
 namespace {
@@ -98,8 +97,7 @@ struct RecallArgs : EvalArgs {
 // What will be done, before it is begun.
 void announce_recall(const RecallArgs& a, const io::ModelConfig& config,
                      const eval::Windows& windows, size_t methods, int block) {
-  const std::string warning = io::context_warning(config, a.length);
-  if (!warning.empty()) std::fprintf(stderr, "seer eval recall: %s\n", warning.c_str());
+  warn_of_context("eval recall", config, a.length);
   std::fprintf(stderr,
                "seer eval recall: %zu rows from a pass over %zu documents of %lld tokens; %s\n",
                methods, windows.ids.size(), static_cast<long long>(a.length),
@@ -138,17 +136,18 @@ int eval_recall(int argc, char** argv, int first) {
   needs.map = true;
   auto sets = find_sets(a.folders, needs, a, config);
   const int block = a.block_of(sets[0].found);
-  settle_device(a.model, config, needs, block);
+  std::set<int> blocks{block};
   for (const GateSet& set : sets) {
-    if (needs.trained) settle_device(a.model, config, needs, set.found.config.block_size);
+    if (needs.trained) blocks.insert(set.found.config.block_size);
   }
+  for (const int each : blocks) settle_device(a.model, config, needs, each);
   const io::Tokenizer tokenizer = a.model.tokenizer();
   const auto windows = a.windows("eval recall", tokenizer, {a.length}, config.vocab_size)[0];
   announce_recall(a, config, windows, recall_methods(a, block, sets).size(), block);
 
   const models::Decoder model = a.model.load();
   for (GateSet& set : sets) {
-    if (needs.trained) set.gates = load_gates(set.found.folder, a.model, model, true);
+    if (needs.trained) set.gates = load_gates(set.found.folder, a.model, model);
   }
   const auto methods = recall_methods(a, block, sets);
   std::vector<eval::RecallRow> rows;

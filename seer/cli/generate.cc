@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <filesystem>
 #include <iostream>
 #include <iterator>
 #include <optional>
@@ -16,8 +15,8 @@
 #include "seer/base/json.h"
 #include "seer/base/limits.h"
 #include "seer/base/progress.h"
-#include "seer/base/shell.h"
 #include "seer/base/utf8.h"
+#include "seer/cli/measured.h"
 #include "seer/cli/methods.h"
 #include "seer/cli/verbs.h"
 #include "seer/io/context.h"
@@ -86,8 +85,7 @@ void check_size(const GenerateArgs& a, const io::ModelConfig& config, int64_t pr
   SEER_CHECK(prompt <= most, "the prompt has ", prompt, " tokens, more than ", most, " (",
              limits::kPromptContexts, " times the model's context of ", context, ", and at least ",
              limits::kPromptTokens, "): shorten it");
-  const std::string warning = io::context_warning(config, tokens);
-  if (!warning.empty()) std::fprintf(stderr, "seer generate: %s\n", warning.c_str());
+  warn_of_context("generate", config, tokens);
 
   const at::ScalarType dtype = a.model.resolved_dtype();
   const int64_t chunk = a.settings.chunk > 0 ? std::min(a.settings.chunk, prompt) : prompt;
@@ -108,10 +106,6 @@ void write_text(const models::Decoder& model, const io::Tokenizer& tokenizer,
                 const std::vector<int32_t>& prompt, const models::Attention& attention,
                 const models::GenerateSettings& settings) {
   io::StreamDecoder stream(tokenizer, true);
-  const auto put = [](const std::string& text) {
-    std::fwrite(text.data(), 1, text.size(), stdout);
-    if (std::fflush(stdout) != 0) fail("cannot write to standard output: is the disk full?");
-  };
   const auto tokens = static_cast<int64_t>(prompt.size());
   const int64_t chunks = settings.chunk > 0 ? (tokens + settings.chunk - 1) / settings.chunk : 1;
   std::optional<Progress> reading;
@@ -130,9 +124,9 @@ void write_text(const models::Decoder& model, const io::Tokenizer& tokenizer,
   models::generate(model, prompt, watched, settings, [&](int32_t id) {
     if (count++ == 0) first_token = Clock::now();
     reading.reset();
-    put(stream.push(id));
+    show(stdout, stream.push(id));
   });
-  put(stream.finish() + "\n");
+  show(stdout, stream.finish() + "\n");
   const std::chrono::duration<double> prefill = first_token - start,
                                       decode = Clock::now() - first_token;
   std::fprintf(stderr, "seer generate: %zu tokens read in %.2f s, %lld written, %.1f tokens/s\n",
@@ -143,10 +137,7 @@ void write_text(const models::Decoder& model, const io::Tokenizer& tokenizer,
 // Why the prompt is read densely though no one asked for that; empty: it is not.
 std::string why_dense(const GenerateArgs& a, const GatesFound& found, int64_t prompt) {
   if (found.folder.empty()) {
-    const std::string own = (std::filesystem::path(a.model.model) / "gates").string();
-    return message("there are no gates in ", own, ": train them with `seer distill --model ",
-                   shell_word(a.model.model), " --data TEXT --out ", shell_word(own),
-                   "`, or name a folder with --gates");
+    return no_gates(a.model.model) + ", or name a folder with --gates";
   }
   if (prompt < found.config.block_size) {
     return message("the prompt is less than a block of ", found.config.block_size, " tokens");
@@ -233,7 +224,7 @@ int generate(int argc, char** argv, int first) {
     write_text(model, tokenizer, prompt, models::dense_attention, a.settings);
     return 0;
   }
-  const auto gates = load_gates(found.folder, a.model, model, true);
+  const auto gates = load_gates(found.folder, a.model, model);
   models::SparseAttention attention(model, gates.get(),
                                     {.scorer = models::Scorer::gate,
                                      .selection = selection,

@@ -4,6 +4,7 @@
 #include "seer/base/limits.h"
 #include "seer/base/progress.h"
 #include "seer/base/shown.h"
+#include "seer/io/context.h"
 #include "seer/models/memory.h"
 
 namespace seer::cli {
@@ -19,6 +20,11 @@ std::string memory_text(const ModelArgs& model, const io::ModelConfig& config, i
   if (free > 0) text += " of the " + models::bytes_text(free) + " that are free";
   if (free > 0 && needed > free) text += ", which may not be enough: choose a shorter length";
   return text;
+}
+
+void warn_of_context(const char* verb, const io::ModelConfig& config, int64_t tokens) {
+  const std::string warning = io::context_warning(config, tokens);
+  if (!warning.empty()) print_line(message("seer ", verb, ": ", warning));
 }
 
 void show(std::FILE* out, const std::string& text) {

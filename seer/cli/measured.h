@@ -12,9 +12,12 @@
 
 namespace seer::cli {
 
-// "about 1.2 GiB of the 20 GiB that are free on cpu": weights and a pass over `tokens` tokens.
+// "memory: about 1.2 GiB of the 20 GiB that are free": weights and a pass over `tokens` tokens.
 std::string memory_text(const ModelArgs& model, const io::ModelConfig& config, int64_t tokens,
                         int64_t block);
+
+// A line on standard error where `tokens` are more than the model was made for.
+void warn_of_context(const char* verb, const io::ModelConfig& config, int64_t tokens);
 
 // Writes to `out` at once, so that what is there when the process is killed has been seen. Error: it
 // cannot be written.

@@ -75,6 +75,12 @@ std::string gates_folder(const std::string& folder, const std::string& model) {
   return fs::exists(own, error) ? own.string() : "";
 }
 
+std::string no_gates(const std::string& model) {
+  const std::string own = (fs::path(model) / "gates").string();
+  return message("there are no gates in ", own, ": train them with `seer distill --model ",
+                 shell_word(model), " --data TEXT --out ", shell_word(own), "`");
+}
+
 GatesFound find_gates(const std::string& folder, const io::ModelConfig& model) {
   GatesFound found{folder, io::read_gate_config(folder)};
   try {
@@ -91,14 +97,13 @@ GatesFound find_gates(const Needs& needs, const std::string& folder,
   const std::string found = gates_folder(folder, model_folder);
   if (!found.empty()) return find_gates(found, model);
   if (!needs.trained) return {};
-  const std::string own = (fs::path(model_folder) / "gates").string();
-  fail("the method seer needs gates, and there are none in ", own,
-       ": train them with `seer distill --model ", shell_word(model_folder), " --data TEXT --out ",
-       shell_word(own), "`, name another folder with --gates, or leave the method out");
+  fail("the method seer needs gates, and ", no_gates(model_folder),
+       ", name another folder with --gates, or leave the method out");
 }
 
 void settle_device(ModelArgs& model, const io::ModelConfig& config, const Needs& needs, int block) {
   model.block = block;
+  model.check_head_dim(config.head_dim);
   const at::Device device = model.resolved_device();
   const at::ScalarType dtype = model.resolved_dtype();
   const std::string why = why_no_kernel(device, dtype, config, needs, block);
@@ -108,11 +113,16 @@ void settle_device(ModelArgs& model, const io::ModelConfig& config, const Needs&
                 device.is_cuda() ? "; choose --device cpu or auto, or another block size" : ""));
   }
   if (model.device != "auto" || device.is_cuda() || kernels::num_cuda_devices() == 0) return;
-  const at::Device gpu(at::kCUDA, 0);
-  const std::string why_cpu = why_no_kernel(gpu, at::kBFloat16, config, needs, block);
+  const at::ScalarType on_gpu = model.dtype == "f32" ? at::kFloat : at::kBFloat16;
+  std::string why_cpu = kernels::why_not_head_dim(kernels::cuda_device(0), config.head_dim);
+  if (why_cpu.empty()) {
+    why_cpu = why_no_kernel(at::Device(at::kCUDA, 0), on_gpu, config, needs, block);
+  }
   if (!why_cpu.empty()) {
-    std::fprintf(stderr, "seer: the CPU takes this: on the GPU, with blocks of %d tokens, %s\n",
-                 block, why_cpu.c_str());
+    std::fprintf(stderr,
+                 "seer: the CPU takes this: on the GPU, with heads of %d features and blocks of %d "
+                 "tokens, %s\n",
+                 config.head_dim, block, why_cpu.c_str());
   }
 }
 

@@ -2,7 +2,6 @@
 // The methods of a table and what they need, settled from names, rules and files before a model is
 // loaded: whatever can be refused is refused here.
 
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,6 +24,9 @@ void check_rules(const std::vector<std::string>& names, const SelectArgs& select
 // `folder`, or `gates` in the model's folder where there is one, else "".
 std::string gates_folder(const std::string& folder, const std::string& model);
 
+// "there are no gates in MODEL/gates: train them with `seer distill ...`"
+std::string no_gates(const std::string& model);
+
 // What is known of gates before their weights are read.
 struct GatesFound {
   std::string folder;  // "": none
@@ -37,8 +39,8 @@ GatesFound find_gates(const std::string& folder, const io::ModelConfig& model);
 GatesFound find_gates(const Needs& needs, const std::string& folder,
                       const std::string& model_folder, const io::ModelConfig& model);
 
-// UsageError where the device that `model` names has no kernel for blocks of `block` tokens. Where
-// `auto` is the CPU for that reason, a line says so. Sets model.block.
+// UsageError where the device that `model` names has no kernel for the heads of the model, or for
+// blocks of `block` tokens. Where `auto` is the CPU for such a reason, a line says so. Sets model.block.
 void settle_device(ModelArgs& model, const io::ModelConfig& config, const Needs& needs, int block);
 
 // Named methods, each sparse one at every asked strength; `form`: of untrained gates.

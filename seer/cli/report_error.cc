@@ -83,10 +83,9 @@ std::string joined(std::string text) {
   return text;
 }
 
-// Whether the stream was closed when the program began.
-bool open_on_null(int fd, int mode) {
-  if (::fcntl(fd, F_GETFD) >= 0 || errno != EBADF) return false;
-  return ::open("/dev/null", mode) == fd;
+// Where the stream was closed when the program began.
+void open_on_null(int fd, int mode) {
+  if (::fcntl(fd, F_GETFD) < 0 && errno == EBADF) static_cast<void>(::open("/dev/null", mode));
 }
 
 }  // namespace

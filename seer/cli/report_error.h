@@ -3,9 +3,9 @@
 
 namespace seer::cli {
 
-// Within a catch block: writes the exception on one line of standard error and returns the exit status,
-// 2 for wrong usage, 128 and the signal's number for work that a signal stopped, else 1. Whatever the text holds, it is made fit for a terminal. With
-// SEER_LOG=debug torch's call stack follows.
+// Within a catch block: writes the exception on one line of standard error, with control characters
+// escaped, and returns the exit status: 2 for wrong usage, 128 and the signal's number for work that a
+// signal stopped, else 1. With SEER_LOG=debug torch's call stack follows.
 int report_error();
 
 // Exceptions that leave a thread, too, end the program with such a line.

@@ -19,10 +19,10 @@
 #include "seer/eval/head_picture.h"
 #include "seer/eval/perplexity.h"
 #include "seer/eval/remarks.h"
-#include "seer/io/context.h"
 #include "seer/io/text.h"
 #include "seer/io/tokenizer/token_ids.h"
 #include "seer/train/distill.h"
+#include "seer/train/run_folder.h"
 
 namespace seer::cli {
 namespace {
@@ -114,6 +114,7 @@ models::Gates distil(const RunArgs& a, const models::Decoder& model, const Split
   settings.loop.restart = a.restart;
   settings.loop.go_on = "the same command with --out " + shell_word(a.out);
   settings.data.synthetic_share = 0;
+  settings.warns_of_context = false;  // announce_run() has
   train::distill(model, split.train, tokenizer, settings);
   return models::Gates::load(settings.loop.out, model);
 }
@@ -150,8 +151,7 @@ void announce_run(const RunArgs& a, const Plan& plan, const Split& split) {
     std::fprintf(stderr, "seer run: windows have %lld tokens, not %lld: the text is too short\n",
                  length, static_cast<long long>(a.length));
   }
-  const std::string warning = io::context_warning(plan.config, length);
-  if (!warning.empty()) std::fprintf(stderr, "seer run: %s\n", warning.c_str());
+  warn_of_context("run", plan.config, length);
   if (plan.distills) {
     std::fprintf(stderr,
                  "seer run: distils for %lld steps of %lld tokens (%s tokens), then compares\n",
@@ -213,6 +213,18 @@ report::Image picture_of(const RunArgs& a, const Plan& plan, const models::Decod
       message("Heads of the model on ", windows.length, " tokens, ", setting));
 }
 
+// Gates that are given have their form, and are not trained.
+void refuse_flags_of_distillation(const Args& args) {
+  for (const char* name :
+       {"gate-type", "block", "gate-dim", "force-double", "steps", "learning-rate", "restart"}) {
+    if (args.has_flag(name)) {
+      throw UsageError(message("--", name,
+                               " is of gates that are distilled, and --gates names a "
+                               "folder with gates: leave one of both out"));
+    }
+  }
+}
+
 // The command that goes on from here, with a prompt of the held-out text beside it.
 std::string next_command(const RunArgs& a, const char* program, const std::string& prompt_file) {
   const std::string folder = a.gates.empty() ? (fs::path(a.out) / "gates").string() : a.gates;
@@ -220,6 +232,7 @@ std::string next_command(const RunArgs& a, const char* program, const std::strin
                         " --gates " + shell_word(folder) + " --prompt-file " +
                         shell_word(prompt_file) + " --raw --max-new-tokens 64";
   if (a.model.foreign_gates && !a.gates.empty()) command += " --foreign-gates";
+  if (a.model.stream) command += " --stream";
   if (a.model.device != "auto") command += " --device " + shell_word(a.model.device);
   return command;
 }
@@ -251,6 +264,7 @@ int run(int argc, char** argv, int first) {
   args.when_read([&] {
     io::check_text_file(a.text);
     check_rules(a.methods, a.select);
+    if (!a.gates.empty()) refuse_flags_of_distillation(args);
   });
   if (!args.parse(argc, argv, first)) return 0;
   if (a.out.empty()) a.out = default_out();
@@ -265,14 +279,24 @@ int run(int argc, char** argv, int first) {
   if (plan.distills) {
     gates = distil(a, model, split, tokenizer);
   } else if (plan.needs.trained) {
-    gates = std::move(*load_gates(a.gates, a.model, model, true));
+    gates = std::move(*load_gates(a.gates, a.model, model));
   }
   const models::Gates* const used = gates ? &*gates : nullptr;
   const Compared compared = compare(plan, model, used, split.held_out);
 
   const fs::path out = a.out;
   const bool complete = !compared.failed && compared.signal == 0;
+  std::string trouble = eval::trouble(compared.rows);
   std::vector<Write> writes;
+  if (plan.distills && !train::is_run_there(out / "gates")) {
+    if (trouble.empty()) {
+      trouble =
+          message(out.string(),
+                  " was deleted or moved while methods were compared: gates and "
+                  "results are there anew, the checkpoints and metrics of the gates are lost");
+    }
+    writes.push_back({"the gates' folder", [&] { used->save(out / "gates", model); }});
+  }
   writes.push_back({"what follows the table", [&] {
                       for (const std::string& line : eval::remarks(compared.rows)) {
                         show_line(stdout, line);
@@ -303,7 +327,7 @@ int run(int argc, char** argv, int first) {
                         show_line(stdout, "next     " + next_command(a, argv[0], prompt));
                       }});
   }
-  conclude(writes, compared.failed, compared.signal, eval::trouble(compared.rows));
+  conclude(writes, compared.failed, compared.signal, trouble);
   return 0;
 }
 

@@ -131,18 +131,20 @@ void set_threads(int threads) {
   shorten_idle_spin_when_contended();
 }
 
+void ModelArgs::check_head_dim(int head_dim) const {
+  const at::Device where = resolved_device();
+  if (!where.is_cuda()) return;
+  const std::string why_not =
+      kernels::why_not_head_dim(kernels::cuda_device(where.index()), head_dim);
+  if (why_not.empty()) return;
+  throw UsageError(message("--device ", device, ": the heads of ", shown(model, 300), " have ",
+                           head_dim, " features, and ", why_not, "; --device cpu takes the model"));
+}
+
 models::Decoder ModelArgs::load() const {
   set_threads(threads);
-  const at::Device where = resolved_device();
-  const int head_dim = io::ModelConfig::read(model).head_dim;
-  const std::string why_not =
-      where.is_cuda() ? kernels::why_not_head_dim(kernels::cuda_device(where.index()), head_dim)
-                      : "";
-  if (!why_not.empty()) {
-    throw UsageError(message("--device cuda: the heads of ", shown(model, 300), " have ", head_dim,
-                             " features, and ", why_not, "; --device cpu takes the model"));
-  }
-  return models::Decoder::load(model, resolved_dtype(), where, stream);
+  check_head_dim(io::ModelConfig::read(model).head_dim);
+  return models::Decoder::load(model, resolved_dtype(), resolved_device(), stream);
 }
 
 io::Tokenizer ModelArgs::tokenizer() const {
@@ -281,21 +283,14 @@ std::vector<std::string> method_names() {
 }
 
 std::unique_ptr<models::Gates> load_gates(const std::string& folder, const ModelArgs& model_args,
-                                          const models::Decoder& model, bool required) {
-  const std::string& model_folder = model_args.model;
-  const fs::path path = folder.empty() ? fs::path(model_folder) / "gates" : fs::path(folder);
-  if (folder.empty() && !fs::exists(path)) {
-    if (!required) return nullptr;
-    fail("no gates in ", path.string(), ": train them with `seer distill --model ", model_folder,
-         " --data TEXT --out FOLDER` and name the folder with --gates");
-  }
+                                          const models::Decoder& model) {
   auto gates =
-      std::make_unique<models::Gates>(models::Gates::load(path, model, model_args.foreign_gates));
+      std::make_unique<models::Gates>(models::Gates::load(folder, model, model_args.foreign_gates));
   if (gates->config().fingerprint.empty()) {
     std::fprintf(stderr,
                  "seer: note: %s does not tell which model these gates are of, nothing more than "
                  "their shapes is checked\n",
-                 shown((path / "config.json").string(), 200).c_str());
+                 shown((fs::path(folder) / "config.json").string(), 200).c_str());
   }
   return gates;
 }

@@ -43,6 +43,8 @@ struct ModelArgs {
   models::Decoder load() const;
   io::Tokenizer tokenizer() const;
   at::Device resolved_device() const;
+  // UsageError: the device has no kernel for heads of that size.
+  void check_head_dim(int head_dim) const;
   at::ScalarType resolved_dtype() const;
 };
 
@@ -56,7 +58,6 @@ struct SelectArgs {
   std::vector<double> sparsity, strength;
   std::vector<std::string> also;  // "rule:strength", further rows of a table
   torch_ops::Selection forced;    // sink, local, last dense rows
-  // `several`: a list of strengths (rows of a table), else one.
   void add(Args& args, std::vector<double> default_sparsity);
   // One Selection per asked strength. UsageError where rule and flags do not fit; called by
   // Args::parse().
@@ -65,11 +66,9 @@ struct SelectArgs {
 
 // The names that make_methods() knows.
 std::vector<std::string> method_names();
-// Gates from `folder`, or from `gates` in the model's folder where `folder` is empty. Null where there are
-// none and they are not required; an error that says how to train them where they are.
-// Says it where they do not tell which model they are of.
+// A note on standard error where the gates do not tell which model they are of.
 std::unique_ptr<models::Gates> load_gates(const std::string& folder, const ModelArgs& model_args,
-                                          const models::Decoder& model, bool required);
+                                          const models::Decoder& model);
 
 // Writes `json` to standard output ("-") or atomically to a file; "" does nothing.
 void write_json(const std::string& where, const nlohmann::json& json);

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from conftest import BUILD, ROOT, usual_signals
+from conftest import BUILD, usual_signals
 from test_cli import QUICK, REFERENCE, error_of, model, text  # noqa: F401 (fixtures)
 
 SHORT = ["--min-ratio", 1, "--documents", 1, *QUICK]
@@ -70,6 +70,14 @@ def test_wrong_combinations_are_refused_before_a_model_is_loaded(seer, text, mod
     assert "shorter length" in error_of(seer(*ppl[:-len(SHORT)], "--min-ratio", 50, "--methods", "dense", ok=False))
     assert "multiple of the gates' block of 16" in error_of(
         seer("generate", "--model", broken, "--gates", gates16, "--prompt-file", text, "--raw", "--chunk", 40, ok=False), 2)
+    out = tmp_path / "out"
+    assert "one block of 64" in error_of(seer("distill", "--model", broken, "--data", text, "--out", out, "--length", 8, ok=False), 2)
+    given = ["run", "--model", broken, "--text", text, "--out", out, "--gates", gates16, "--block", 16]
+    assert "--block is of gates that are distilled, and --gates" in error_of(seer(*given, ok=False), 2)
+    # Benchmarks name no folder of gates.
+    bench = error_of(seer("bench", "prefill", "--model", broken, "--lengths", 64, "--out=", ok=False))
+    assert "there are no gates in" in bench and "seer distill --model" in bench and "--gates" not in bench
+    assert not out.exists()
     # What is right until then fails for the weights.
     assert "model.safetensors" in error_of(seer(*ppl, "--methods", "dense", ok=False))
 
@@ -117,6 +125,8 @@ def test_lengths_beyond_the_context_warn_once(seer, text, model, tmp_path):
     assert "made for" not in seer(*ppl, "--model", model, "--lengths", 512).stderr
     generate = ["generate", "--prompt-file", text, "--raw", "--max-new-tokens", 1, *QUICK]
     assert "more than the 256" in seer(*generate, "--model", short).stderr
+    run = ["run", "--model", short, "--text", text, "--out", tmp_path / "run", "--length", 512, "--windows", 1, "--steps", 1, "--methods", "seer", *QUICK]
+    assert seer(*run).stderr.count("made for") == 1
 
 
 def test_what_will_be_done_is_said_first(seer, text):
@@ -169,6 +179,21 @@ def test_run_keeps_its_results_when_the_picture_fails(seer, text, tmp_path):
     assert "heads.png was not written" in result.stderr and "not everything was written: heads.png" in result.stderr
     assert len(json.loads((out / "run.json").read_text())["rows"]) == 2
     assert (out / "prompt.txt").exists() and len(re.findall(r"^ +512 ", result.stdout, flags=re.M)) == 2
+
+
+def test_run_says_that_its_folder_was_deleted_and_saves_what_it_has(text, tmp_path):
+    out = tmp_path / "out"
+    command = [BUILD / "seer", "run", "--text", text, "--out", out, "--length", 1024, "--steps", 1, "--sparsity", 0.5, *QUICK]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stdout:  # until the comparison has begun
+        if line.startswith("length"):
+            break
+    shutil.rmtree(out)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 1, errors
+    assert "deleted or moved" in errors.splitlines()[-1]
+    assert {f.name for f in out.iterdir()} == {"run.json", "heads.png", "prompt.txt", "gates"}
+    assert (out / "gates" / "config.json").exists() and len(load_file(out / "gates" / "attn_gate_weights.safetensors")) > 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
