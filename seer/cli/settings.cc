@@ -13,6 +13,7 @@
 #include "seer/base/cpus.h"
 #include "seer/base/file.h"
 #include "seer/base/idle_spin.h"
+#include "seer/base/json.h"
 #include "seer/base/limits.h"
 #include "seer/base/shown.h"
 #include "seer/cli/device.h"
@@ -297,8 +298,7 @@ std::unique_ptr<models::Gates> load_gates(const std::string& folder, const Model
 
 void write_json(const std::string& where, const nlohmann::json& json) {
   if (where.empty()) return;
-  // Results are not lost to a path that is not UTF-8.
-  const std::string text = json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace);
+  const std::string text = json_text(json, 2);
   if (where == "-") {
     std::puts(text.c_str());
   } else {

@@ -84,7 +84,7 @@ TEST_F(Pretrain, AllFilesOfTheTokenizerGoWithTheModel) {
   pretrain(run);
   const auto tokenizer = io::Tokenizer::load(folder / "a");
   EXPECT_EQ(tokenizer.encode("<|late|>", false), std::vector<int32_t>{8200});
-  EXPECT_TRUE(tokenizer.has_chat_template());
+  EXPECT_TRUE(tokenizer.chat_template().has_value());
 }
 
 TEST_F(Pretrain, SameSeedSameBitsAndAnotherSeedDiffers) {

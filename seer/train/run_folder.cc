@@ -46,7 +46,7 @@ void append(int file, std::string_view text, const fs::path& path) {
 
 // Strings are not all UTF-8: names of files.
 json readable(const json& value) {
-  return json::parse(value.dump(-1, ' ', false, json::error_handler_t::replace));
+  return json::parse(json_text(value));
 }
 
 // What tells runs apart, in their checkpoints.

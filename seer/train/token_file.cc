@@ -20,6 +20,7 @@
 #include "seer/base/file_lock.h"
 #include "seer/base/progress.h"
 #include "seer/base/random.h"
+#include "seer/base/shown.h"
 #include "seer/io/byte_stream.h"
 #include "seer/io/safetensors.h"
 
@@ -29,6 +30,7 @@ namespace {
 constexpr const char* kForm = "seer tokens 2";
 constexpr int64_t kNarrowVocabulary = 65536;
 constexpr size_t kBatchBytes = 2 << 20;  // of text per thread: enough to keep all threads busy
+constexpr size_t kNameLength = 300;      // more than that of a file
 constexpr size_t kDocumentBytes = 64;    // that a document takes beside its text
 constexpr uint64_t kLongReading = uint64_t{4} << 30;  // bytes: shown as progress
 
@@ -197,7 +199,9 @@ void tokenise(const std::filesystem::path& text, const Stamp& stamp, const io::T
   uint64_t hash = hash_bytes(tokeniser.offsets.data(), tokeniser.offsets.size() * 8, 0);
   hash = hash_bytes(tokeniser.tokens.data(), tokeniser.tokens.size() * sizeof(Token), hash);
   std::map<std::string, std::string> metadata{
-      {"form", kForm}, {"hash", hex(hash)}, {"source", text.filename().string()}};
+      {"form", kForm},
+      {"hash", hex(hash)},
+      {"source", one_line(text.filename().string(), kNameLength)}};  // names need not be UTF-8
   if (skipped.count > 0) metadata["skipped"] = to_json(skipped).dump();
   io::write_safetensors(to,
                         {{"tokens", record(sizeof(Token) == 2 ? "U16" : "U32", tokeniser.tokens)},

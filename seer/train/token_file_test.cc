@@ -143,6 +143,13 @@ TEST_F(TokenFileTest, FollowsTheTokenizer) {
   EXPECT_EQ(open_with(other), 2u);
 }
 
+TEST_F(TokenFileTest, ANameNeedNotBeUtf8) {
+  const auto file = tokens_of("caf\xE9.jsonl", good("one river"));
+  EXPECT_EQ(file->num_documents(), 1);
+  EXPECT_NO_THROW(nlohmann::json(file->source()).dump());
+  EXPECT_THAT(file->source(), AllOf(StartsWith("caf"), EndsWith(".jsonl")));
+}
+
 TEST_F(TokenFileTest, DamagedFilesAreToldAndMadeAgain) {
   const std::string hash = tokens_of("a.jsonl", good("one river") + kBadUtf8)->hash();
   const auto path = cached().at(0);
