@@ -53,7 +53,9 @@ def write_atomic(path, parts):
                 out.write(part)
             out.flush()
             os.fsync(out.fileno())
-        os.chmod(temporary, 0o644)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
@@ -108,13 +110,15 @@ def sums_of(path, names=None):
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as data:
         begin = 8 + struct.unpack("<Q", data[:8])[0]
         for name, entry in json.loads(data[8:begin]).items():
-            if not READ.fullmatch(name) or (names is not None and name not in names):
+            # Files of a decoder without a head leave out "model.".
+            full = name if name.startswith(("model.", "lm_head.")) else "model." + name
+            if not READ.fullmatch(full) or (names is not None and name not in names):
                 continue
             if entry["dtype"] not in dtypes:
                 fail(f"{path}: {name} is of type {entry['dtype']}, want one of {', '.join(dtypes)}")
             dtype, (first, last) = dtypes[entry["dtype"]], entry["data_offsets"]
             values = torch.frombuffer(data, dtype=dtype, offset=begin + first, count=(last - first) // dtype.itemsize)
-            yield name, sum_of(values)
+            yield full, sum_of(values)
             del values  # the file cannot be closed before
 
 
@@ -134,8 +138,10 @@ def fingerprint(model):
         fail(f"{model}: its safetensors cannot be read ({error})")
     if not sums:
         fail(f"{model} holds no weights of a language model")
-    if sums.get("lm_head.weight") == sums.get("model.embed_tokens.weight"):
-        sums.pop("lm_head.weight", None)
+    # Files of a tied model hold both, the same, or one of them.
+    head, embedding = sums.pop("lm_head.weight", None), sums.get("model.embed_tokens.weight")
+    if head is not None and head != embedding:
+        sums["lm_head.weight" if embedding is not None else "model.embed_tokens.weight"] = head
     return f"seer-1:{sum(mix64(fnv1a64(name) ^ x) for name, x in sums.items()) & MASK:016x}"
 
 
@@ -154,7 +160,10 @@ def main():
     except ValueError:
         fail(f"{args.folder / 'config.json'} is not valid JSON")
     if args.model:
-        settings["base_model"] = settings.get("base_model") or str(args.model)
+        if not isinstance(settings, dict):
+            fail(f"{args.folder / 'config.json'} holds no JSON object")
+        name = os.fsencode(args.model).decode(errors="replace")  # JSON is UTF-8
+        settings["base_model"] = settings.get("base_model") or name
         settings["base_model_fingerprint"] = fingerprint(args.model)
         config = (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
     is_converted = args.model and out == args.folder and (out / "attn_gate_weights.safetensors").exists()

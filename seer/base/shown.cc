@@ -65,4 +65,8 @@ std::string one_line(std::string_view text, size_t longest) {
   return escaped(text, longest, false);
 }
 
+std::string first_line(std::string_view text) {
+  return std::string(text.substr(0, text.find('\n')));
+}
+
 }  // namespace seer

@@ -14,4 +14,7 @@ std::string shown(std::string_view text, size_t longest = 60);
 // The same without quotes around it and without escapes for quotes and backslashes: a whole message.
 std::string one_line(std::string_view text, size_t longest);
 
+// Of a library's message: torch adds its call stack behind the first line.
+std::string first_line(std::string_view text);
+
 }  // namespace seer

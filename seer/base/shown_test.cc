@@ -29,6 +29,7 @@ TEST(Shown, IsCutAtAWholeCharacter) {
 TEST(OneLine, KeepsQuotesAndHasNoLineBreak) {
   EXPECT_EQ(one_line("m.json: \"x\" is\r\nbad", 100), "m.json: \"x\" is\\r\\nbad");
   EXPECT_EQ(one_line("0123456789", 4), "0123...");
+  EXPECT_EQ(first_line("it failed\nframe #0\n"), "it failed");
 }
 
 }  // namespace

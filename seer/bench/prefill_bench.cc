@@ -17,7 +17,6 @@
 #include <vector>
 
 #include "seer/base/error.h"
-#include "seer/base/first_line.h"
 #include "seer/base/progress.h"
 #include "seer/base/random.h"
 #include "seer/base/shown.h"

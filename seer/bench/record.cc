@@ -106,8 +106,8 @@ nlohmann::json appended(const std::filesystem::path& path, nlohmann::json made) 
              path.string(), " holds no results: want an object with rows and command");
   for (const char* key : {"operation", "chip", "threads", "avx2_at_most", "versions"}) {
     const nlohmann::json was = before.value(key, nlohmann::json());
-    SEER_CHECK(was == made[key], path.string(), " has rows of other ", key, " (", was.dump(),
-               ", now ", made[key].dump(), "): choose another --out");
+    SEER_CHECK(was == made[key], path.string(), " has rows of other ", key, " (", shown_value(was),
+               ", now ", shown_value(made[key]), "): choose another --out");
   }
   const auto shape = [](const nlohmann::json& row) {
     nlohmann::json of = nlohmann::json::array();

@@ -16,7 +16,6 @@
 #include <string_view>
 
 #include "seer/base/error.h"
-#include "seer/base/first_line.h"
 #include "seer/base/interrupt.h"
 #include "seer/base/limits.h"
 #include "seer/base/shown.h"

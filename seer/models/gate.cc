@@ -197,8 +197,9 @@ void Gates::save(const std::filesystem::path& folder, const Decoder& model) cons
   std::filesystem::create_directories(folder);
   io::write_safetensors(io::gate_weights_path(folder), records, {{"format", "pt"}});
   io::GateConfig config = config_;
-  config.base_model = model.origin().name;
-  config.fingerprint = model.origin().fingerprint;
+  const Decoder::Origin origin = model.origin();
+  config.base_model = origin.name;
+  config.fingerprint = origin.fingerprint;
   io::write_gate_config(folder, model.config().raw, config);
 }
 

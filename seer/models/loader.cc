@@ -2,12 +2,12 @@
 
 #include <ATen/ops/cat.h>
 
-#include <cstdio>
 #include <utility>
 
 #include "seer/base/error.h"
 #include "seer/base/file.h"
-#include "seer/base/shown.h"
+#include "seer/base/json.h"
+#include "seer/base/progress.h"
 #include "seer/models/weight_files.h"
 
 namespace seer::models {
@@ -123,10 +123,10 @@ void load_ends(const Loading& load, const io::ModelConfig& config, ModelWeights&
   const at::Tensor own = load.stored(kHead, shape);
   if (own.to(load.device, load.dtype).equal(weights.embedding)) return;
   weights.head = load.take(kHead, own);
-  std::fprintf(stderr,
-               "warning: %s: config.json ties the head to the embedding, but %s is stored and "
-               "differs; the stored one is used. Set tie_word_embeddings to false in config.json\n",
-               shown(head.file->path().string()).c_str(), kHead);
+  print_line(message("warning: ", head.file->path().string(),
+                     ": config.json ties the head to the embedding, but ", kHead,
+                     " is stored and differs; the stored one is used. Set tie_word_embeddings to "
+                     "false in config.json"));
 }
 
 }  // namespace
@@ -174,7 +174,7 @@ void save_model(const std::filesystem::path& folder, const nlohmann::json& confi
   }
   std::filesystem::create_directories(folder);
   io::write_safetensors(folder / "model.safetensors", records, {{"format", "pt"}});
-  write_file_atomic(config_path, config.dump(2) + "\n");
+  write_file_atomic(config_path, json_text(config, 2) + "\n");
 }
 
 Decoder Decoder::load(const std::filesystem::path& folder, at::ScalarType dtype,

@@ -216,6 +216,11 @@ TEST(Load, WhatNoModelNeedsIsLeftOut) {
   for (const char* name : {"model.layers.99.mlp.up_proj.weight", "vision.weight", "lm_head.bias"}) {
     EXPECT_THAT(warning(name), AllOf(HasSubstr(name), HasSubstr("left out"))) << name;
   }
+  const auto odd = folder.path / "\x1b[31m";
+  save_with(odd, config, {{"vision.weight", test::normal({4}, 1)}});
+  testing::internal::CaptureStderr();
+  load(odd);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("/\\u001b[31m/model"));
 }
 
 TEST(Load, AnIndexCountsOnlyForWhatIsNeeded) {

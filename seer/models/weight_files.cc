@@ -1,13 +1,13 @@
 #include "seer/models/weight_files.h"
 
 #include <charconv>
-#include <cstdio>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "seer/base/error.h"
 #include "seer/base/json.h"
+#include "seer/base/progress.h"
 #include "seer/base/shown.h"
 
 namespace seer::models {
@@ -133,11 +133,9 @@ void WeightFiles::check_rest(int64_t num_layers) const {
     if (count++ == 0) first = name;
   }
   if (count == 0) return;
-  std::fprintf(
-      stderr,
-      "warning: %s: the model that config.json describes has no use for %zu tensors, which "
-      "are left out; the first is %s\n",
-      described_by_.string().c_str(), count, shown(first).c_str());
+  print_line(message("warning: ", described_by_.string(),
+                     ": the model that config.json describes has no use for ", count,
+                     " tensors, which are left out; the first is ", shown(first)));
 }
 
 }  // namespace seer::models

@@ -94,7 +94,7 @@ void write_checkpoint(const std::filesystem::path& path, const std::string& run,
                        {"F32", copy.sizes().vec(),
                         static_cast<const std::byte*>(copy.const_data_ptr()), copy.nbytes()}});
   }
-  io::write_safetensors(path, records, {{"run", run}, {"state", to_json(state).dump()}},
+  io::write_safetensors(path, records, {{"run", run}, {"state", json_text(to_json(state))}},
                         /*with_checksum=*/true);
 }
 

@@ -8,11 +8,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <optional>
 
 #include "seer/base/error.h"
-#include "seer/base/random.h"
 #include "seer/io/context.h"
 #include "seer/models/attention.h"
 #include "seer/models/gate.h"
@@ -26,27 +24,6 @@ namespace seer::train {
 namespace {
 
 using nlohmann::json;
-
-std::string hash_of_weights(const models::Decoder& model) {
-  // The first elements of every weight tell models apart, and cost nothing beside a step.
-  constexpr int64_t kElements = 1024;
-  models::ModelWeights weights = model.weights();
-  uint64_t hash = 0;
-  for (const auto& [name, weight] : models::named_weights(weights)) {
-    const at::Tensor head = weight->detach()
-                                .reshape(-1)
-                                .narrow(0, 0, std::min(kElements, weight->numel()))
-                                .to(at::kCPU, at::kFloat)
-                                .contiguous();
-    const auto* bytes = static_cast<const char*>(head.const_data_ptr());
-    for (size_t i = 0; i < head.nbytes(); i += 4) {
-      uint32_t word;
-      std::memcpy(&word, bytes + i, 4);
-      hash = mix64(hash ^ word);
-    }
-  }
-  return std::to_string(hash);
-}
 
 // The gate with its size spelled out, as published gates have it.
 io::GateConfig resolved(io::GateConfig gate, const models::Decoder& model) {
@@ -104,7 +81,7 @@ class Distillation : public Task {
     const Schedule& schedule = settings_.schedule;
     const auto& gate = gates_.config();
     return {{"model", model_.config().raw},
-            {"weights", hash_of_weights(model_)},
+            {"weights", model_.origin().fingerprint},
             {"data", train_.identity()},
             {"valid", valid_.identity()},
             {"synthetic_share", settings_.data.synthetic_share},

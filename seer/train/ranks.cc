@@ -20,7 +20,6 @@
 #include <vector>
 
 #include "seer/base/error.h"
-#include "seer/base/first_line.h"
 #include "seer/base/shown.h"
 #include "seer/train/heartbeat.h"
 #include "seer/train/ranks_backend.h"
@@ -100,7 +99,8 @@ c10::intrusive_ptr<c10d::Store> connect(bool holds, int size, std::chrono::milli
     return c10::make_intrusive<c10d::TCPStore>(address, options);
   } catch (const std::exception& error) {
     fail("no store for the processes at ", one_line(address, 100), ":", port, " (",
-         first_line(error.what()), "): is the port taken, or the first process not running?");
+         shown(first_line(error.what()), 300),
+         "): is the port taken, or the first process not running?");
   }
 }
 
@@ -199,7 +199,7 @@ class ManyRanks : public Ranks {
         fail(place_.lost(gone));
       }
       fail("rank ", place_.rank, " of ", place_.size, ": the processes cannot reach each other (",
-           first_line(error.what()),
+           shown(first_line(error.what()), 300),
            "); start all of them again, they go on from the last checkpoint");
     }
   }

@@ -51,7 +51,7 @@ json readable(const json& value) {
 
 // What tells runs apart, in their checkpoints.
 std::string id_of(const json& settings) {
-  return checksum_of(settings.dump());
+  return checksum_of(json_text(settings));
 }
 
 // Of any kind, a link that leads nowhere, too.
@@ -142,7 +142,7 @@ RunFolder::RunFolder(const fs::path& out, const json& settings, bool restart,
   if (fs::exists(out_ / kRun)) {
     check_settings();
   } else {
-    write_file_atomic(out_ / kRun, settings_.dump(2) + "\n");
+    write_file_atomic(out_ / kRun, json_text(settings_, 2) + "\n");
   }
   fs::create_directories(checkpoints_, error);
   if (error) fail("cannot make the folder ", checkpoints_.string(), ": ", error.message());
@@ -164,10 +164,6 @@ void RunFolder::check_settings() const {
   const std::string difference = first_difference(settings_, read_json(out_ / kRun));
   SEER_CHECK(difference.empty(), "the run in ", out_.string(), " has other settings: ", difference,
              "; use the same, another folder, or --restart to discard that run");
-}
-
-RunFolder::Descriptor::~Descriptor() {
-  if (fd >= 0) ::close(fd);
 }
 
 // run.json last: until then the folder is this run's.
@@ -227,10 +223,12 @@ void RunFolder::save(const NamedTensors& tensors, const RunState& state) {
   const bool was_there = is_run_there(out_);
   if (!was_there) {
     take_lock();
-    write_file_atomic(out_ / kRun, settings_.dump(2) + "\n");
+    write_file_atomic(out_ / kRun, json_text(settings_, 2) + "\n");
     open_metrics();
   }
-  if (::fsync(metrics_.fd) != 0) fail("cannot write ", (out_ / kMetrics).string(), ": ", reason());
+  if (::fsync(metrics_.fd()) != 0) {
+    fail("cannot write ", (out_ / kMetrics).string(), ": ", reason());
+  }
   char name[48];
   std::snprintf(name, sizeof(name), "%s%08lld%s", kPrefix, static_cast<long long>(state.step),
                 kSuffix);
@@ -271,16 +269,15 @@ void RunFolder::cut_metrics(int64_t last_step) const {
 void RunFolder::open_metrics() {
   if (!writes_) return;
   const fs::path path = out_ / kMetrics;
-  if (metrics_.fd >= 0) ::close(metrics_.fd);
   // Not through a link, and without waiting for whoever reads a FIFO.
-  metrics_.fd = ::open(path.c_str(),
-                       O_CREAT | O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0644);
-  if (metrics_.fd < 0) fail("cannot write ", path.string(), ": ", reason());
+  metrics_ = Descriptor(::open(
+      path.c_str(), O_CREAT | O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666));
+  if (!metrics_.is_open()) fail("cannot write ", path.string(), ": ", reason());
 }
 
 void RunFolder::add_metrics(const nlohmann::ordered_json& line) {
   if (!writes_) return;
-  append(metrics_.fd, line.dump() + "\n", out_ / kMetrics);
+  append(metrics_.fd(), json_text(line) + "\n", out_ / kMetrics);
 }
 
 }  // namespace seer::train

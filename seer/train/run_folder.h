@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "seer/base/descriptor.h"
 #include "seer/base/file_lock.h"
 #include "seer/train/checkpoint.h"
 
@@ -66,11 +67,6 @@ class RunFolder {
   void cut_metrics(int64_t last_step) const;
   void open_metrics();
 
-  // A file descriptor that closes itself.
-  struct Descriptor {
-    int fd = -1;
-    ~Descriptor();
-  };
   std::filesystem::path out_, checkpoints_;
   nlohmann::json settings_;
   std::optional<FileLock> lock_;

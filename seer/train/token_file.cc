@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdio>
-#include <cstring>
 #include <exception>
 #include <limits>
 #include <map>
@@ -18,8 +16,8 @@
 #include "seer/base/error.h"
 #include "seer/base/file.h"
 #include "seer/base/file_lock.h"
+#include "seer/base/json.h"
 #include "seer/base/progress.h"
-#include "seer/base/random.h"
 #include "seer/base/shown.h"
 #include "seer/io/byte_stream.h"
 #include "seer/io/safetensors.h"
@@ -27,30 +25,12 @@
 namespace seer::train {
 namespace {
 
-constexpr const char* kForm = "seer tokens 2";
+constexpr const char* kForm = "seer tokens 3";
 constexpr int64_t kNarrowVocabulary = 65536;
 constexpr size_t kBatchBytes = 2 << 20;  // of text per thread: enough to keep all threads busy
 constexpr size_t kNameLength = 300;      // more than that of a file
 constexpr size_t kDocumentBytes = 64;    // that a document takes beside its text
 constexpr uint64_t kLongReading = uint64_t{4} << 30;  // bytes: shown as progress
-
-uint64_t hash_bytes(const void* bytes, size_t size, uint64_t hash) {
-  const auto* at = static_cast<const char*>(bytes);
-  for (; size >= 8; at += 8, size -= 8) {
-    uint64_t word;
-    std::memcpy(&word, at, 8);
-    hash = mix64(hash ^ word);
-  }
-  uint64_t word = size;
-  std::memcpy(&word, at, size);
-  return mix64(hash ^ word ^ (static_cast<uint64_t>(size) << 56));
-}
-
-std::string hex(uint64_t value) {
-  char text[17];
-  std::snprintf(text, sizeof(text), "%016llx", static_cast<unsigned long long>(value));
-  return text;
-}
 
 // What changes when a file is written.
 struct Stamp {
@@ -166,12 +146,19 @@ nlohmann::json to_json(const io::SkippedDocuments& skipped) {
   return {{"count", skipped.count}, {"first", first}};
 }
 
-// Error: nlohmann's.
-io::SkippedDocuments skipped_of(const std::string& text) {
-  const auto json = nlohmann::json::parse(text);
-  io::SkippedDocuments skipped{json.at("count"), {}};
-  for (const auto& one : json.at("first")) {
-    skipped.first.push_back({{one.at(0), one.at(1)}, one.at(2)});
+// `where`: for errors.
+io::SkippedDocuments skipped_of(const std::string& text, const std::string& where) {
+  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+  std::string problem;
+  const nlohmann::json parsed = parse_json(text, &problem);
+  SEER_CHECK(problem.empty(), where, " ", problem);
+  const JsonNode json(parsed, where);
+  io::SkippedDocuments skipped{json.at("count").integer(0, kMost), {}};
+  const JsonNode first = json.at("first");
+  for (size_t i = 0; i < first.array_size(); ++i) {
+    const JsonNode one = first.at(i);
+    const io::Place place{one.at(size_t{0}).integer(0, kMost), one.at(1).integer(0, kMost)};
+    skipped.first.push_back({place, one.at(2).string()});
   }
   return skipped;
 }
@@ -196,13 +183,15 @@ void tokenise(const std::filesystem::path& text, const Stamp& stamp, const io::T
   io::check_skipped(text, skipped, reader.documents());
   SEER_CHECK(stamp_of(text) == stamp, text.string(),
              " was written while it was read: start again when it is complete");
-  uint64_t hash = hash_bytes(tokeniser.offsets.data(), tokeniser.offsets.size() * 8, 0);
-  hash = hash_bytes(tokeniser.tokens.data(), tokeniser.tokens.size() * sizeof(Token), hash);
+  Checksum hash;
+  hash.add(tokeniser.offsets.data(), tokeniser.offsets.size() * sizeof(int64_t));
+  hash.add(tokeniser.tokens.data(), tokeniser.tokens.size() * sizeof(Token));
   std::map<std::string, std::string> metadata{
       {"form", kForm},
-      {"hash", hex(hash)},
+#include "seer/base/shown.h"
+      {"hash", hash.hex()},
       {"source", one_line(text.filename().string(), kNameLength)}};  // names need not be UTF-8
-  if (skipped.count > 0) metadata["skipped"] = to_json(skipped).dump();
+  if (skipped.count > 0) metadata["skipped"] = json_text(to_json(skipped));
   io::write_safetensors(to,
                         {{"tokens", record(sizeof(Token) == 2 ? "U16" : "U32", tokeniser.tokens)},
                          {"offsets", record("I64", tokeniser.offsets)}},
@@ -251,13 +240,9 @@ TokenFile::TokenFile(const std::filesystem::path& path) {
   if (metadata.count("hash") == 0 || metadata.count("source") == 0) bad("its metadata lack a name");
   hash_ = metadata.at("hash");
   source_ = metadata.at("source");
-  // Not there in files of texts that were all good, as older ones are.
+  // Not there in files of texts that were all good.
   if (const auto skipped = metadata.find("skipped"); skipped != metadata.end()) {
-    try {
-      skipped_ = skipped_of(skipped->second);
-    } catch (const nlohmann::json::exception&) {
-      bad("what it says of skipped documents cannot be read");
-    }
+    skipped_ = skipped_of(skipped->second, path.string() + " (skipped)");
   }
 }
 
@@ -268,7 +253,8 @@ TokenFile::TokenFile(std::vector<int32_t> document, std::string source)
     std::vector<int64_t> offsets;
   };
   const auto size = static_cast<int64_t>(document.size());
-  hash_ = hex(hash_bytes(document.data(), document.size() * sizeof(int32_t), 0));
+  hash_ = checksum_of(
+      {reinterpret_cast<const char*>(document.data()), document.size() * sizeof(int32_t)});
   const auto memory = std::make_shared<const Memory>(Memory{std::move(document), {0, size}});
   offsets_ = memory->offsets;
   wide_ = reinterpret_cast<const uint32_t*>(memory->tokens.data());

@@ -394,6 +394,22 @@ def test_converted_gates_are_the_same(seer, build, text, model, tmp_path):
     seer("generate", "--model", model, "--gates", out, "--prompt-file", text, "--max-new-tokens", 2)
 
 
+def test_the_fingerprint_of_a_model_does_not_depend_on_how_its_weights_are_stored(seer, text, model, tmp_path):
+    import subprocess
+    import sys
+    gates = tmp_path / "gates"
+    shutil.copytree(REFERENCE / "gates", gates)
+
+    def fingerprint(folder):
+        command = [sys.executable, ROOT / "tools" / "convert_gates.py", gates, "--model", folder]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
+
+    weights = load_file(model / "model.safetensors")
+    save_file({name.removeprefix("model."): weight for name, weight in weights.items()}, tmp_path / "model.safetensors")
+    assert fingerprint(tmp_path) == fingerprint(model)
+    seer("generate", "--model", model, "--gates", gates, "--prompt-file", text, "--max-new-tokens", 2)
+
+
 def test_a_pickle_that_runs_code_is_refused(tmp_path):
     import os
     import subprocess
