@@ -37,7 +37,17 @@ inline constexpr int64_t kSampleDocuments = 1000;
 inline constexpr int64_t kSampleBytes = 16 << 20;
 inline constexpr int64_t kLargeSampleBytes = 1 << 30;
 
+// Models' and gates' config.json; weights' headers.
+inline constexpr int64_t kConfigSize = 1 << 24;              // hidden, intermediate and head sizes
+inline constexpr int64_t kConfigCount = 1 << 16;             // layers and heads
+inline constexpr int64_t kVocabulary = 1 << 28;              // tokens
+inline constexpr int64_t kPositions = int64_t{1} << 32;      // of a context
+inline constexpr double kRopeNumber = 1e12;                  // theta, factors
+inline constexpr uint64_t kSafetensorsHeader = 100'000'000;  // bytes: the format's own limit
+
 // tokenizer.json. Real chains have up to ten steps, and texts grow to three times their bytes.
+inline constexpr int64_t kTokenId = (int64_t{1} << 24) - 1;  // ids beyond are taken as damage
+inline constexpr int64_t kStripped = 1 << 20;                // characters that a Strip takes off
 inline constexpr size_t kTokenizerSteps = 64;         // of one chain (normalizers, decoders ...)
 inline constexpr int64_t kByteLevelSteps = 4;         // of a chain of pre-tokenizers
 inline constexpr size_t kTokenizerSpecials = 1024;    // tokens that a post-processor adds to a text

@@ -105,9 +105,9 @@ GateConfig read_gate_config(const std::filesystem::path& folder) {
   config.fingerprint = fields.string_or(kFingerprintKey, "");
   config.type = fields.string_or(type_key, "");
   config.block_size =
-      static_cast<int>(fields.integer_or("seerattn_gate_block_size", 1, 1 << 20, 64));
+      static_cast<int>(fields.integer_or("seerattn_gate_block_size", 1, limits::kConfigSize, 64));
   config.gate_dim =
-      static_cast<int>(fields.integer_or("seerattn_gate_hidden_size", 0, 1 << 20, 0));
+      static_cast<int>(fields.integer_or("seerattn_gate_hidden_size", 0, limits::kConfigSize, 0));
   config.force_double = fields.boolean_or("seerattn_gate_force_double", false);
   try {
     config.check(/*head_dim=*/0);

@@ -4,16 +4,18 @@
 
 #include "seer/base/error.h"
 #include "seer/base/json.h"
+#include "seer/base/limits.h"
 #include "seer/base/shown.h"
+#include "seer/base/utf8.h"
 #include "seer/io/rope_config.h"
 
 namespace seer::io {
 namespace {
 
-constexpr int64_t kLargestSize = 1 << 24;   // hidden, intermediate and head sizes
-constexpr int64_t kLargestCount = 1 << 16;  // layers and heads
-constexpr int64_t kLargestVocab = 1 << 28;
-constexpr int64_t kLongest = int64_t{1} << 32;  // positions
+using limits::kConfigCount;
+using limits::kConfigSize;
+using limits::kPositions;
+using limits::kVocabulary;
 
 // What transformers 5.24 assumes where config.json says nothing (configuration_<family>.py).
 struct Family {
@@ -43,11 +45,6 @@ constexpr Family kFamilies[] = {
   fail(where, ": unsupported architecture ", found, "; supported: ", list);
 }
 
-std::string lower(std::string text) {
-  for (char& c : text) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c;
-  return text;
-}
-
 const Family& family_of(const JsonNode& fields) {
   std::string architecture;
   if (fields.has("architectures")) {
@@ -66,7 +63,7 @@ const Family& family_of(const JsonNode& fields) {
   }
   for (const auto& family : kFamilies) {
     // Files of the first Llama spell it LLaMAForCausalLM.
-    const bool same = lower(architecture) == lower(family.architecture);
+    const bool same = lower_ascii(architecture) == lower_ascii(family.architecture);
     const bool same_type = type == family.model_type;
     if ((same_type || type.empty()) && same) return family;
     if (same_type && architecture.empty()) return family;
@@ -75,21 +72,21 @@ const Family& family_of(const JsonNode& fields) {
 }
 
 void read_sizes(const JsonNode& fields, const Family& family, ModelConfig& config) {
-  config.hidden_size = static_cast<int>(fields.at("hidden_size").integer(1, kLargestSize));
+  config.hidden_size = static_cast<int>(fields.at("hidden_size").integer(1, kConfigSize));
   config.intermediate_size =
-      static_cast<int>(fields.at("intermediate_size").integer(1, kLargestSize));
-  config.num_layers = static_cast<int>(fields.at("num_hidden_layers").integer(1, kLargestCount));
-  config.num_heads = static_cast<int>(fields.at("num_attention_heads").integer(1, kLargestCount));
+      static_cast<int>(fields.at("intermediate_size").integer(1, kConfigSize));
+  config.num_layers = static_cast<int>(fields.at("num_hidden_layers").integer(1, kConfigCount));
+  config.num_heads = static_cast<int>(fields.at("num_attention_heads").integer(1, kConfigCount));
   const bool said = fields.json().contains("num_key_value_heads");
   const int64_t kv_default =
       said || family.num_kv_heads == 0 ? config.num_heads : family.num_kv_heads;
   config.num_kv_heads =
-      static_cast<int>(fields.integer_or("num_key_value_heads", 1, kLargestCount, kv_default));
-  config.vocab_size = fields.at("vocab_size").integer(1, kLargestVocab);
+      static_cast<int>(fields.integer_or("num_key_value_heads", 1, kConfigCount, kv_default));
+  config.vocab_size = fields.at("vocab_size").integer(1, kVocabulary);
   config.max_position =
-      fields.integer_or("max_position_embeddings", 1, kLongest, family.max_position);
+      fields.integer_or("max_position_embeddings", 1, kPositions, family.max_position);
   config.head_dim =
-      static_cast<int>(fields.integer_or("head_dim", 1, kLargestSize, family.head_dim));
+      static_cast<int>(fields.integer_or("head_dim", 1, kConfigSize, family.head_dim));
   const std::string where = fields.where();
   SEER_CHECK(config.num_heads % config.num_kv_heads == 0, where, ": num_attention_heads is ",
              config.num_heads, ", not a multiple of num_key_value_heads ", config.num_kv_heads);
@@ -111,7 +108,7 @@ std::vector<int64_t> read_sliding_window(const JsonNode& fields, const Family& f
   if (config.model_type == "llama") return windows;
   const bool said = fields.json().contains("sliding_window");  // null means none
   const int64_t window =
-      fields.integer_or("sliding_window", 1, kLongest, said ? 0 : family.sliding_window);
+      fields.integer_or("sliding_window", 1, kPositions, said ? 0 : family.sliding_window);
   if (window == 0 || (qwen && !fields.boolean_or("use_sliding_window", false))) return windows;
   if (fields.has("layer_types")) {
     const auto& types = fields.json().at("layer_types");
@@ -125,7 +122,7 @@ std::vector<int64_t> read_sliding_window(const JsonNode& fields, const Family& f
     return windows;
   }
   const size_t first =
-      qwen ? static_cast<size_t>(fields.integer_or("max_window_layers", 0, kLargestCount, 28)) : 0;
+      qwen ? static_cast<size_t>(fields.integer_or("max_window_layers", 0, kConfigCount, 28)) : 0;
   std::fill(windows.begin() + static_cast<ptrdiff_t>(std::min(first, num_layers)), windows.end(),
             window);
   return windows;
@@ -158,7 +155,7 @@ std::vector<int64_t> read_eos(const JsonNode& fields, int64_t otherwise) {
   std::vector<int64_t> ids;
   for (size_t i = 0; i < (field.is_array() ? field.array_size() : 1); ++i) {
     const JsonNode entry = field.is_array() ? field.at(i) : field;
-    const int64_t id = entry.integer(-1, kLargestVocab);
+    const int64_t id = entry.integer(-1, kVocabulary);
     if (id >= 0) ids.push_back(id);  // old files say -1 for none
   }
   return ids;
@@ -192,7 +189,7 @@ ModelConfig ModelConfig::from_json(const nlohmann::json& json, const std::string
   config.dtype = read_dtype(fields);
   config.eos_ids = read_eos(fields, family.eos_id);
   config.bos_id = json.contains("bos_token_id")
-                      ? fields.integer_or("bos_token_id", -1, kLargestVocab, -1)
+                      ? fields.integer_or("bos_token_id", -1, kVocabulary, -1)
                       : family.bos_id;
   config.raw = json;
   return config;

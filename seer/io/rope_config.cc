@@ -1,13 +1,13 @@
 #include "seer/io/rope_config.h"
 
 #include "seer/base/error.h"
+#include "seer/base/limits.h"
 #include "seer/base/shown.h"
 
 namespace seer::io {
 namespace {
 
-constexpr double kLargest = 1e12;
-constexpr int64_t kMostPositions = int64_t{1} << 32;  // positions
+constexpr double kLargest = limits::kRopeNumber;
 
 std::string rope_type(const JsonNode& scaling, const std::string& model_type) {
   std::string type = scaling.string_or("type", scaling.string_or("rope_type", "default"));
@@ -48,7 +48,7 @@ void read_scaling(const JsonNode& scaling, const std::string& model_type, RopeCo
   rope.short_factor = factors(scaling, "short_factor");
   rope.long_factor = factors(scaling, "long_factor");
   rope.original_max_position =
-      scaling.integer_or("original_max_position_embeddings", 1, kMostPositions, 0);
+      scaling.integer_or("original_max_position_embeddings", 1, limits::kPositions, 0);
 }
 
 // The length before the extension: beside rope_scaling, where that is said, else in it. Phi-3 always
@@ -58,7 +58,7 @@ void read_original_length(const JsonNode& fields, const std::string& model_type,
   if (rope.type != "llama3" && rope.type != "yarn" && rope.type != "longrope") return;
   if (fields.has("original_max_position_embeddings")) {
     rope.original_max_position =
-        fields.at("original_max_position_embeddings").integer(1, kMostPositions);
+        fields.at("original_max_position_embeddings").integer(1, limits::kPositions);
   } else if (model_type == "phi3") {
     rope.original_max_position = 4096;
   } else if (rope.original_max_position == 0 && rope.type != "yarn") {

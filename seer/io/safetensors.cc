@@ -13,6 +13,7 @@
 #include "seer/base/error.h"
 #include "seer/base/file.h"
 #include "seer/base/json.h"
+#include "seer/base/limits.h"
 #include "seer/base/shown.h"
 #include "seer/base/stand_in.h"
 
@@ -23,7 +24,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr uint64_t kMaxHeader = 100'000'000;  // the format's own limit
 constexpr const char* kMetadata = "__metadata__";
 constexpr const char* kChecksum = "checksum";  // in the metadata
 constexpr std::string_view kNoChecksum = "0000000000000000";
@@ -108,7 +108,8 @@ class HeaderReader {
     if (file_.size() < 8) bad("it has ", file_.size(), " bytes, want at least 8");
     uint64_t length = 0;
     std::memcpy(&length, file_.data(), 8);
-    if (length > kMaxHeader) bad("its header has ", length, " bytes, at most ", kMaxHeader);
+    if (length > limits::kSafetensorsHeader)
+      bad("its header has ", length, " bytes, at most ", limits::kSafetensorsHeader);
     if (length > file_.size() - 8) {
       bad("truncated: its header has ", length, " bytes, the file ", file_.size());
     }

@@ -96,7 +96,7 @@ void AddedTokens::read(const JsonNode& field, const Vocabulary& vocabulary) {
   for (size_t i = 0; i < field.array_size(); ++i) {
     const JsonNode entry = field.at(i);
     AddedToken token = read_added_token(entry, false);
-    token.id = static_cast<int32_t>(entry.at("id").integer(0, kLargestId));
+    token.id = static_cast<int32_t>(entry.at("id").integer(0, limits::kTokenId));
     if (token.content.empty()) entry.at("content").expected("a text that is not empty");
     AddedToken* before = known(token.content);
     if (!before) {
@@ -143,8 +143,7 @@ void AddedTokens::complete(const TokenizerConfig& config, const Vocabulary& voca
 }
 
 int32_t AddedTokens::free_id(const Vocabulary& vocabulary) const {
-  auto id = static_cast<int64_t>(vocabulary.size());
-  for (const AddedToken& token : tokens_) id = std::max(id, int64_t{token.id} + 1);
+  int64_t id = std::max(static_cast<int64_t>(vocabulary.size()), end_);
   while (vocabulary.token(id) || by_id_.count(id)) ++id;
   return static_cast<int32_t>(id);
 }
@@ -167,7 +166,8 @@ void AddedTokens::insert(AddedToken token, const std::string& where, const Vocab
              shown(*other), " has it");
   by_content_.emplace(token.content, tokens_.size());
   by_id_.emplace(token.id, tokens_.size());
-  num_ids_ = std::max(num_ids_, int64_t{token.id} + 1);
+  end_ = std::max(end_, int64_t{token.id} + 1);
+  num_ids_ = std::max(num_ids_, end_);
   tokens_.push_back(std::move(token));
 }
 

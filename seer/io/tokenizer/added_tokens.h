@@ -72,6 +72,7 @@ class AddedTokens {
   std::vector<AddedToken> tokens_;
   std::unordered_map<std::string, size_t, StringHash, std::equal_to<>> by_content_;
   std::unordered_map<int64_t, size_t> by_id_;
+  int64_t end_ = 0;  // the largest id of an added token and 1
   int64_t num_ids_ = 0;
   size_t num_bytes_ = 0;
   TokenTrie raw_, normalized_;

@@ -1,5 +1,6 @@
 #include "seer/io/tokenizer/decoder.h"
 
+#include "seer/base/limits.h"
 #include "seer/io/tokenizer/decode_steps.h"
 
 namespace seer::io {
@@ -8,7 +9,6 @@ namespace {
 
 constexpr const char* kDecoders =
     "Sequence, ByteLevel, ByteFallback, Fuse, Metaspace, Replace, Strip";
-constexpr int64_t kMostStripped = 1 << 20;
 
 }  // namespace
 
@@ -46,8 +46,8 @@ void Decoder::read(const JsonNode& field, bool is_byte_level, StepCount& count) 
     });
   } else if (type == "Strip") {
     const std::string content = read_character(field.at("content"));
-    const int64_t start = field.at("start").integer(0, kMostStripped);
-    const int64_t stop = field.at("stop").integer(0, kMostStripped);
+    const int64_t start = field.at("start").integer(0, limits::kStripped);
+    const int64_t stop = field.at("stop").integer(0, limits::kStripped);
     makers_.push_back([content, start](const How& how) {
       return std::make_unique<StripFrontDecode>(how.next, content, start);
     });

@@ -3,7 +3,6 @@
 #include "seer/base/error.h"
 #include "seer/base/limits.h"
 #include "seer/io/tokenizer/step_count.h"
-#include "seer/io/tokenizer/vocabulary.h"
 
 namespace seer::io {
 
@@ -13,7 +12,7 @@ void append_special(const JsonNode& template_field, const std::string& name,
                     std::vector<int32_t>& ids) {
   const JsonNode list = template_field.at("special_tokens").at(name).at("ids");
   for (size_t i = 0; i < list.array_size(); ++i) {
-    ids.push_back(static_cast<int32_t>(list.at(i).integer(0, kLargestId)));
+    ids.push_back(static_cast<int32_t>(list.at(i).integer(0, limits::kTokenId)));
   }
 }
 

@@ -2,13 +2,14 @@
 
 #include <algorithm>
 #include <charconv>
+#include <set>
 
 #include "seer/base/error.h"
 #include "seer/base/file.h"
 #include "seer/base/json.h"
+#include "seer/base/limits.h"
 #include "seer/base/shown.h"
 #include "seer/base/stand_in.h"
-#include "seer/io/tokenizer/vocabulary.h"
 
 namespace seer::io {
 
@@ -32,12 +33,11 @@ AddedToken read_special(const JsonNode& node) {
 }
 
 void read_list(const JsonNode& list, TokenizerConfig& config) {
+  std::set<std::string> known;
+  for (const AddedToken& token : config.additional) known.insert(token.content);
   for (size_t i = 0; i < list.array_size(); ++i) {
     AddedToken token = read_special(list.at(i));
-    const bool is_new =
-        std::none_of(config.additional.begin(), config.additional.end(),
-                     [&](const AddedToken& other) { return other.content == token.content; });
-    if (is_new) config.additional.push_back(std::move(token));
+    if (known.insert(token.content).second) config.additional.push_back(std::move(token));
   }
 }
 
@@ -74,7 +74,7 @@ void read_decoder(const JsonNode& field, TokenizerConfig& config) {
     AddedToken token = read_added_token(field.at(key), false);
     const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), token.id);
     SEER_CHECK(error == std::errc() && end == key.data() + key.size() && token.id >= 0 &&
-                   token.id <= kLargestId,
+                   token.id <= limits::kTokenId,
                field.where(), " has the key ", shown(key), ", expected the id of a token");
     if (token.content.empty()) field.expected("tokens that are not empty");
     config.added.push_back(std::move(token));
@@ -84,15 +84,15 @@ void read_decoder(const JsonNode& field, TokenizerConfig& config) {
 // {"<tool>": 32000, ...}
 void read_added_tokens(const JsonNode& root, TokenizerConfig& config) {
   if (!root.is_object()) root.expected("an object of token: id");
+  std::set<std::string> special;
+  for (const AddedToken& token : config.additional) special.insert(token.content);
+  for (const auto& [name, token] : config.special) special.insert(token.content);
   for (const auto& item : root.json().items()) {
     const std::string& content = item.key();
     AddedToken token;
     token.content = content;
-    token.id = static_cast<int32_t>(root.at(content).integer(0, kLargestId));
-    const auto names_it = [&](const AddedToken& other) { return other.content == content; };
-    token.is_special = std::any_of(config.additional.begin(), config.additional.end(), names_it) ||
-                       std::any_of(config.special.begin(), config.special.end(),
-                                   [&](const auto& item) { return names_it(item.second); });
+    token.id = static_cast<int32_t>(root.at(content).integer(0, limits::kTokenId));
+    token.is_special = special.contains(content);
     token.is_normalized = !token.is_special;
     if (content.empty()) root.expected("tokens that are not empty");
     config.added.push_back(std::move(token));
@@ -133,7 +133,7 @@ std::optional<int64_t> first_eos_id(const std::filesystem::path& path) {
       if (field->array_size() == 0) return;
       field = field->at(size_t{0});
     }
-    if (field) id = field->integer(-1, kLargestId);
+    if (field) id = field->integer(-1, limits::kTokenId);
   });
   return id && *id < 0 ? std::nullopt : id;
 }

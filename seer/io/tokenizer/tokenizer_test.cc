@@ -158,6 +158,14 @@ TEST_F(TokenizerTest, IdsOfAddedTokensAreThoseOfTheFile) {
   EXPECT_EQ(made.vocab_size(), 14);
 }
 
+TEST_F(TokenizerTest, ManyTokensThatNoFileNumbers) {  // minutes, were their number squared
+  json list = {"<7>"};
+  for (int i = 0; i < 50'000; ++i) list.push_back("<" + std::to_string(i) + ">");
+  const Tokenizer made = load(small(), {{"additional_special_tokens", list}});
+  EXPECT_EQ(made.token_id("<7>"), 8);
+  EXPECT_EQ(made.vocab_size(), 8 + 50'000);
+}
+
 TEST_F(TokenizerTest, FilesBesideThatContradict) {
   const auto decoder = [](const char* id, const char* content) {
     return json{{"added_tokens_decoder", {{id, {{"content", content}}}}}};

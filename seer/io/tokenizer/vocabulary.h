@@ -12,8 +12,6 @@
 
 namespace seer::io {
 
-inline constexpr int64_t kLargestId = (int64_t{1} << 24) - 1;  // ids beyond are taken as damage
-
 struct StringHash {
   using is_transparent = void;
   size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
