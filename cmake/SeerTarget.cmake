@@ -1,5 +1,5 @@
-# Libraries and tests by folder: every .cc of a layer's folder belongs to its library, every
-# *_test.cc is a test program of its own.
+# Libraries and tests by folder: every .cc of a layer's folder belongs to its library, but main.cc and
+# every *_test.cc, which is a test program of its own.
 
 include(GoogleTest)
 
@@ -13,7 +13,7 @@ endfunction()
 
 function(seer_sources out dir)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${dir}/*.cc)
-  list(FILTER sources EXCLUDE REGEX "_test\\.cc$")
+  list(FILTER sources EXCLUDE REGEX "(_test|/main)\\.cc$")
   set(${out} ${sources} PARENT_SCOPE)
 endfunction()
 
