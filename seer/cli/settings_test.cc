@@ -101,9 +101,9 @@ std::vector<Listed> settings_of(const Verb& verb) {
 }
 
 // Paths and texts, which any word may be.
-const std::set<std::string> kTexts{"model",  "tokenizer", "model-config", "text",  "prompt",
-                                   "system", "file",      "prompt-file",  "gates", "data",
-                                   "valid",  "cache",     "png",          "out",   "ids"};
+const std::set<std::string> kTexts{
+    "model", "tokenizer", "model-config", "text",  "prompt", "system", "file", "prompt-file",
+    "gates", "data",      "valid",        "cache", "png",    "out",    "ids",  "tools"};
 const std::set<std::string> kZero{
     "threads",         "seed",           "clip",           "valid-every",
     "synthetic",       "skip",           "warmup",         "weight-decay",
