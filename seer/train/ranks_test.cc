@@ -99,7 +99,8 @@ struct Child {
   pid_t pid = -1;
   int out = -1, err = -1;
 
-  static Child meeting(int rank, int size, int port) {
+  static Child meeting(int rank, int size, int port,
+                       std::chrono::milliseconds limit = std::chrono::seconds(2)) {
     int out[2], err[2];
     EXPECT_EQ(pipe(out), 0);
     EXPECT_EQ(pipe(err), 0);
@@ -108,7 +109,7 @@ struct Child {
       dup2(err[1], STDERR_FILENO);
       std::signal(SIGPIPE, SIG_DFL);  // as the program has it
       try {
-        const auto ranks = start(rank, size, port);
+        const auto ranks = start(rank, size, port, limit);
         if (write(out[1], "x", 1) != 1) _exit(2);
         for (;;) ranks->meet();
       } catch (const std::exception& error) {
@@ -209,11 +210,13 @@ TEST(Ranks, AStoreThatDoesNotAnswerEndsTheStart) {
 TEST(Ranks, AStopOfAllIsNoLoss) {
   const int port = free_port();
   Child children[2];
-  for (int rank = 0; rank < 2; ++rank) children[rank] = Child::meeting(rank, 2, port);
+  // Long enough for a process that gets little of a busy CPU when it goes on.
+  const std::chrono::milliseconds limit = std::chrono::seconds(4);
+  for (int rank = 0; rank < 2; ++rank) children[rank] = Child::meeting(rank, 2, port, limit);
   char begun = 0;
   for (const Child& child : children) ASSERT_EQ(read(child.out, &begun, 1), 1);
   for (const Child& child : children) kill(child.pid, SIGSTOP);
-  std::this_thread::sleep_for(std::chrono::milliseconds(2500));  // more than the limit
+  std::this_thread::sleep_for(limit + std::chrono::milliseconds(500));
   for (const Child& child : children) kill(child.pid, SIGCONT);
   std::this_thread::sleep_for(std::chrono::milliseconds(300));
   for (const Child& child : children) {
