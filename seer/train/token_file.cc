@@ -188,7 +188,6 @@ void tokenise(const std::filesystem::path& text, const Stamp& stamp, const io::T
   hash.add(tokeniser.tokens.data(), tokeniser.tokens.size() * sizeof(Token));
   std::map<std::string, std::string> metadata{
       {"form", kForm},
-#include "seer/base/shown.h"
       {"hash", hash.hex()},
       {"source", one_line(text.filename().string(), kNameLength)}};  // names need not be UTF-8
   if (skipped.count > 0) metadata["skipped"] = json_text(to_json(skipped));

@@ -71,7 +71,7 @@ def gpu():
 
 
 def headline():
-    """Block-sparse attention on a GPU in five rows, one of them slower than a rival."""
+    """Block-sparse attention on a GPU in five rows, where it is slower than a rival, too."""
     made = load("block_sparse_attn", GPU)
     wanted = [(2048, 8, "random", .1), (16384, 8, "gate", .1), (32768, 32, "gate", .1), (64 * 1024, 8, "gate", .1), (256 * 1024, 8, "gate", .1)]
     of = {(own["len_k"], own["heads_kv"], own["lists"], own["wanted_density"]): (own, rivals)
