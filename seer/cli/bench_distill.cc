@@ -11,7 +11,7 @@
 #include "seer/bench/peak_memory.h"
 #include "seer/kernels/impl.h"
 #include "seer/report/table.h"
-#include "seer/train/distill.h"
+#include "seer/train/tasks/distill.h"
 
 namespace seer::cli {
 namespace {

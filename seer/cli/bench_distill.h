@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "seer/cli/settings.h"
-#include "seer/train/ranks.h"
+#include "seer/train/ranks/ranks.h"
 
 namespace seer::cli {
 

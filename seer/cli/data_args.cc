@@ -1,5 +1,6 @@
 #include "seer/cli/data_args.h"
 
+#include <cmath>
 #include <cstdio>
 
 #include "seer/base/limits.h"
@@ -55,6 +56,20 @@ void LoopArgs::add(Args& args, train::LoopSettings& settings) {
            "steps between validations; 0: at the end");
   args.flag("restart", settings.restart, "discard the run that lies in --out");
   args.group("");
+}
+
+void RankArgs::add(Args& args) {
+  args.group("Several processes");
+  args.add(
+      "heartbeat", heartbeat_, range(1, limits::kHeartbeatSeconds),
+      "seconds without a sign of life after which a process counts as gone and ends the others; at "
+      "the start all have two minutes to find each other");
+  args.group("");
+}
+
+std::unique_ptr<train::Ranks> RankArgs::start(const at::Device& device) const {
+  return train::Ranks::from_environment(device,
+                                        std::chrono::milliseconds(std::llround(heartbeat_ * 1000)));
 }
 
 void print_result(const char* verb, const train::RunResult& result, const std::string& out) {

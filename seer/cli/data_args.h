@@ -1,12 +1,15 @@
 #pragma once
 // Settings of training that pretrain and distill share.
 
+#include <chrono>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "seer/cli/args.h"
-#include "seer/train/data.h"
-#include "seer/train/loop.h"
+#include "seer/train/data/data.h"
+#include "seer/train/loop/loop.h"
+#include "seer/train/ranks/ranks.h"
 
 namespace seer::cli {
 
@@ -24,6 +27,16 @@ struct DataArgs {
 struct LoopArgs {
   std::string out;
   void add(Args& args, train::LoopSettings& settings);
+};
+
+// The processes that torchrun starts.
+struct RankArgs {
+  void add(Args& args);
+  // Waits for all of them.
+  std::unique_ptr<train::Ranks> start(const at::Device& device) const;
+
+ private:
+  double heartbeat_ = std::chrono::duration<double>(train::Ranks::kSilence).count();
 };
 
 // The last line of a training verb.

@@ -1,9 +1,6 @@
 // seer distill: the gates of a model.
 
-#include "seer/train/distill.h"
-
-#include <chrono>
-#include <cmath>
+#include "seer/train/tasks/distill.h"
 
 #include "seer/base/limits.h"
 #include "seer/cli/data_args.h"
@@ -19,7 +16,7 @@ int distill(int argc, char** argv, int first) {
   DataArgs data;
   LoopArgs loop;
   train::DistillSettings s;
-  double heartbeat = std::chrono::duration<double>(train::Ranks::kSilence).count();
+  RankArgs processes;
   int64_t warmup = -1;
   Args args("distill",
             "Trains a model's gates on its own attention maps; the model stays as it is. With "
@@ -46,11 +43,7 @@ int distill(int argc, char** argv, int first) {
            "steps of warm-up, then cosine to 0; -1: 20, at most a sixth of all");
   args.add("weight-decay", s.adamw.weight_decay, range(0, 100), "of AdamW, decoupled");
   args.add("seed", s.seed, at_least(0), "of the gates' first weights and the order of the data");
-  args.group("Several processes");
-  args.add(
-      "heartbeat", heartbeat, range(1, limits::kHeartbeatSeconds),
-      "seconds without a sign of life after which a process counts as gone and ends the others; at "
-      "the start all have two minutes to find each other");
+  processes.add(args);
   args.when_read([&] {
     if (s.states_on_host && !model_args.stream) {
       throw UsageError("--states-on-host: hidden states wait in host memory only with --stream");
@@ -69,8 +62,7 @@ int distill(int argc, char** argv, int first) {
   train::check(s);
   settle_device(model_args, config, {.trained = false, .gates = true, .sparse = false, .map = true},
                 s.gate.block_size);
-  const auto ranks = train::Ranks::from_environment(
-      model_args.resolved_device(), std::chrono::milliseconds(std::llround(heartbeat * 1000)));
+  const auto ranks = processes.start(model_args.resolved_device());
   s.loop.ranks = ranks.get();
   s.data.show_progress = ranks->is_first();
   const models::Decoder model = model_args.load();

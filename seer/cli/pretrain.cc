@@ -1,6 +1,6 @@
 // seer pretrain: a small language model from scratch.
 
-#include "seer/train/pretrain.h"
+#include "seer/train/tasks/pretrain.h"
 
 #include "seer/base/file.h"
 #include "seer/base/limits.h"
@@ -52,7 +52,10 @@ int pretrain(int argc, char** argv, int first) {
   int64_t warmup = -1;
   Allowed share = above(0, 1);
   share.without_most = true;
-  Args args("pretrain", "Trains a small language model from scratch: bf16 on a GPU, f32 on a CPU.");
+  RankArgs processes;
+  Args args("pretrain",
+            "Trains a small language model from scratch: bf16 on a GPU, f32 on a CPU. With several "
+            "GPUs or machines: torchrun --no-python seer pretrain ...");
   data.add(args, s.data);
   loop.add(args, s.loop);
   args.group("Model");
@@ -89,6 +92,7 @@ int pretrain(int argc, char** argv, int first) {
   args.add("final-share", s.schedule.floor, range(0, 1), "share of the learning rate at the end");
   args.flag("deterministic", s.deterministic, "GPU: the same bits at every run; slower");
   args.add("seed", s.seed, at_least(0), "of weights and data");
+  processes.add(args);
   args.when_read([&] {
     check_model_folder("tokenizer", tokenizer);
     if (!config.empty()) check_input(config);
@@ -107,7 +111,12 @@ int pretrain(int argc, char** argv, int first) {
   s.tokenizer = tokenizer;
   s.model_config = config;
   s.device = resolve_device(model.device, torch_gpus(), [] { return true; });
-  print_result("pretrain", train::pretrain(s), loop.out);
+  train::check(s);
+  const auto ranks = processes.start(s.device);
+  s.loop.ranks = ranks.get();
+  s.data.show_progress = ranks->is_first();
+  const train::RunResult result = train::pretrain(s);
+  if (ranks->is_first()) print_result("pretrain", result, loop.out);
   return 0;
 }
 

@@ -21,8 +21,8 @@
 #include "seer/eval/remarks.h"
 #include "seer/io/text.h"
 #include "seer/io/tokenizer/token_ids.h"
-#include "seer/train/distill.h"
-#include "seer/train/run_folder.h"
+#include "seer/train/loop/run_folder.h"
+#include "seer/train/tasks/distill.h"
 
 namespace seer::cli {
 namespace {

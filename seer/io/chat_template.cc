@@ -57,6 +57,8 @@ std::string ChatTemplate::render(const std::vector<Message>& messages, const std
       (child.end == End::killed && (child.status == SIGXCPU || child.status == SIGKILL));
   SEER_CHECK(!is_late, blame, " took more than ", limits::kTemplateSeconds,
              " seconds and was stopped", kInstead);
+  SEER_CHECK(child.end != End::too_much, blame, ": it writes more than ", limits::kTemplateBytes,
+             " bytes", kInstead);
   SEER_CHECK(child.end != End::killed, blame,
              " made its renderer crash, as templates do that are nested too deeply", kInstead);
   if (child.status != 0) {

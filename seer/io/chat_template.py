@@ -97,9 +97,9 @@ def render(request):
                 messages=request["messages"], tools=tools, documents=None,
                 add_generation_prompt=request["add_generation_prompt"], **request["tokens"]):
             parts.append(part)
-            size += len(part)
+            size += len(part) if part.isascii() else len(part.encode(errors="surrogatepass"))
             if size > most:
-                return {"error": f"it writes more than {most} characters", "line": None}
+                return {"error": f"it writes more than {most} bytes", "line": None}
         return {"text": "".join(parts)}
     except RecursionError as error:
         return {"error": "it is nested too deeply", "line": line_of(error)}

@@ -152,14 +152,12 @@ struct TextReader::State {
 
   // What a .json file is shows in how it begins.
   void open_json() {
-    const std::string_view head = bytes.head();
-    const size_t begin = head.find_first_not_of(kBlanks);
-    if (begin != std::string_view::npos && head[begin] == '[') {
+    auto lines = std::make_unique<Lines>(bytes);
+    if (lines->front() == '[') {
       is_array = true;
-      pieces = std::make_unique<ArrayElements>(bytes);
+      pieces = std::make_unique<ArrayElements>(*lines);
       return;
     }
-    auto lines = std::make_unique<Lines>(bytes);
     Piece piece;
     if (!lines->next(piece)) fail_without_document();
     SEER_CHECK(piece.text[0] == '{', bytes.path().string(), ": line ", piece.place.line,

@@ -53,6 +53,8 @@ class Pieces {
   // False: the end. The piece is valid until the next call. Error: longer than it may be, or more
   // blanks than any file has.
   virtual bool next(Piece& piece) = 0;
+  // The first character in front that is no blank; NUL: there is none.
+  char front() { return skip_blanks() ? bytes_[0] : '\0'; }
 
  protected:
   // Passes over blanks and ends of lines. False: the end of the file.
@@ -81,7 +83,8 @@ class Lines : public Pieces {
 // Elements of an array. Error: it does not end, or the file goes on behind it.
 class ArrayElements : public Pieces {
  public:
-  using Pieces::Pieces;
+  // Goes on where the other ones are.
+  explicit ArrayElements(const Pieces& begun) : Pieces(begun) {}
   bool next(Piece& piece) override;
 
  private:

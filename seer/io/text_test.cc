@@ -66,6 +66,7 @@ TEST_F(TextTest, JsonFilesAreReadForWhatTheyAre) {
   EXPECT_THAT(read("a.json", "{\"text\": \"one\"}"), ElementsAre("one"));
   const std::string text(300'000, ',');
   EXPECT_THAT(read("a.json", "[\"" + text + "\",\n\"b\"]"), ElementsAre(text, "b"));
+  EXPECT_THAT(read("a.json", std::string(5000, '\n') + "[\"a\", \"b\"]"), ElementsAre("a", "b"));
   EXPECT_THAT(error_of("a.json", "[]"), HasSubstr("has no document"));
   EXPECT_THAT(error_of("a.json", "[{\"text\": \"a\"},\n {\"te"), HasSubstr("cut off"));
   EXPECT_THAT(error_of("a.json", "[{\"text\": \"a\"}"), HasSubstr("cut off"));

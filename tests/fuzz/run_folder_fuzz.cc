@@ -1,6 +1,6 @@
 // The folder of a training run: run.json, metrics.jsonl, a checkpoint.
 
-#include "seer/train/run_folder.h"
+#include "seer/train/loop/run_folder.h"
 
 #include <ATen/ops/zeros.h>
 

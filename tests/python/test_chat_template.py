@@ -141,8 +141,9 @@ NESTED = {"brackets": "{{ " + "(" * 5000 + ")" * 5000 + " }}", "minus": "{{ " + 
     ("{{ raise_exception('no\nway\x1b[31m') }}", "no\\nway\\u001b[31m"),
     ("{{ 'a' * 999999999999 }}", "memory"),
     ("{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}", "memory"),
-    ("{% set x = 'a' * 100000 %}{% for i in range(99999) %}{{ x }}{% endfor %}", "characters")],
-    ids=[*NESTED, "filter", "escapes", "product", "doubling", "output"])
+    ("{% set x = 'a' * 100000 %}{% for i in range(99999) %}{{ x }}{% endfor %}", "it writes more than 67108864 bytes"),
+    ("{% set x = '\U0001f600' * 100000 %}{% for i in range(168) %}{{ x }}{% endfor %}", "it writes more than 67108864 bytes")],
+    ids=[*NESTED, "filter", "escapes", "product", "doubling", "output", "wide_output"])
 def test_refused(render, template, names):
     with pytest.raises(Refused) as refused:
         render(template, CONVERSATIONS["user"])

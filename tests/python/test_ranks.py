@@ -1,4 +1,4 @@
-"""seer distill by several processes: the result of one, the end of all when one dies, exact resume."""
+"""seer distill and seer pretrain by several processes: the result of one, the end of all when one dies, exact resume."""
 import json
 import os
 import pathlib
@@ -70,21 +70,58 @@ def gates_of(out):
     return load_file(out / "attn_gate_weights.safetensors")
 
 
-def test_two_processes_give_what_one_gives(text, tmp_path, device):
+@pytest.mark.parametrize("flags", [[], ["--stream"]])
+def test_two_processes_give_what_one_gives(text, tmp_path, device, flags):
     one, two = tmp_path / "one", tmp_path / "two"
-    subprocess.run(arguments(text, one, device), env=environment(), check=True, capture_output=True)
-    subprocess.run([TORCHRUN, "--no-python", "--nproc_per_node", "2", *arguments(text, two, device)], env=environment(),
-                   check=True, capture_output=True, timeout=300)
+    subprocess.run([*arguments(text, one, device), *flags], env=environment(), check=True, capture_output=True)
+    subprocess.run([TORCHRUN, "--no-python", "--nproc_per_node", "2", *arguments(text, two, device), *flags],
+                   env=environment(), check=True, capture_output=True, timeout=300)
     alone, shared = gates_of(one), gates_of(two)
     assert alone.keys() == shared.keys()
     for name, weight in alone.items():
         torch.testing.assert_close(shared[name], weight, rtol=1e-3, atol=1e-5)
+    assert_same_metrics(one, two)
+
+
+def assert_same_metrics(one, two):
+    """Up to the order of sums."""
     lines = [[json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()] for out in (one, two)]
     assert len(lines[0]) == len(lines[1])
     for a, b in zip(*lines):
         assert a["step"] == b["step"] and a.get("tokens") == b.get("tokens")
-        for key in a.keys() & {"loss", "grad_norm"}:
+        for key in a.keys() & {"loss", "grad_norm", "valid_text"}:
             assert a[key] == pytest.approx(b[key], rel=1e-4)
+
+
+def test_two_processes_pretrain_as_one_does_and_killed_they_go_on(text, tmp_path, device):
+    def command(out):
+        settings = {"data": text, "valid": text, "out": out, "steps": 10, "save-every": 1, "hidden": 64, "layers": 1,
+                    "heads": 2, "kv-heads": 1, "head-dim": 64, "intermediate": 64, "lengths": "64,128", "stage-ends": .5,
+                    "tokens-per-step": 512, "valid-tokens": 512, "device": device, "threads": 1}
+        words = (str(x) for key, value in settings.items() for x in (f"--{key}", value))
+        return [str(BUILD / "seer"), "pretrain", *words, "--deterministic"]
+
+    one, whole, killed = tmp_path / "one", tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(one), env=environment(), check=True, capture_output=True)
+    outputs = run_all(command(whole))
+    assert "10 steps" in outputs[0][0] and outputs[1][0] == "", outputs
+    assert_same_metrics(one, whole)
+    port = free_port()
+    processes = [start(rank, port, command(killed)) for rank in (0, 1)]
+    wait_for_checkpoint(killed, processes[1])
+    processes[1].send_signal(signal.SIGKILL)
+    assert processes[0].wait(timeout=120) == 1
+    run_all(command(killed))
+    assert (whole / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
+
+
+def run_all(command):
+    """Two processes to their end: what they print and say."""
+    port = free_port()
+    processes = [start(rank, port, command) for rank in (0, 1)]
+    outputs = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    return outputs
 
 
 def test_validation_is_shared_and_gives_what_one_gives(text, tmp_path, device):
@@ -97,10 +134,7 @@ def test_validation_is_shared_and_gives_what_one_gives(text, tmp_path, device):
         "--valid", f"{tmp_path / 'many.jsonl'},{tmp_path / 'short.txt'}"]
     one, two = tmp_path / "one", tmp_path / "two"
     alone = subprocess.run(with_validation(one), env=environment(), check=True, capture_output=True, text=True)
-    port = free_port()
-    processes = [start(rank, port, with_validation(two)) for rank in (0, 1)]
-    outputs = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
+    outputs = run_all(with_validation(two))
 
     a, b = ([line for line in map(json.loads, (out / "metrics.jsonl").read_text().splitlines()) if "loss" not in line]
             for out in (one, two))

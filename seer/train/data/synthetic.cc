@@ -1,0 +1,113 @@
+#include "seer/train/data/synthetic.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "seer/base/error.h"
+#include "seer/io/tokenizer/token_ids.h"
+
+namespace seer::train {
+namespace {
+
+constexpr int kTries = 64;        // to find a free place; then the piece is left out
+constexpr int64_t kShort = 2048;  // tokens of a window that counts as short
+constexpr uint64_t kSyntheticSeed = 0x73796e746865;
+constexpr int kWordsOfFact = 5;  // two of the key, three of the value
+
+// Places of a window that are taken.
+class Places {
+ public:
+  explicit Places(int64_t length) : taken_(static_cast<size_t>(length), false) {
+    taken_[0] = true;  // BOS
+  }
+  // Takes `size` free tokens at a random place; -1 where none was found.
+  int64_t take(int64_t size, Random& random) {
+    const auto length = static_cast<int64_t>(taken_.size());
+    if (size >= length) return -1;
+    for (int i = 0; i < kTries; ++i) {
+      const auto at = static_cast<int64_t>(random.below(static_cast<uint64_t>(length - size + 1)));
+      const auto begin = taken_.begin() + at;
+      if (std::find(begin, begin + size, true) != begin + size) continue;
+      std::fill(begin, begin + size, true);
+      return at;
+    }
+    return -1;
+  }
+
+ private:
+  std::vector<bool> taken_;
+};
+
+int64_t between(int64_t low, int64_t high, Random& random) {
+  high = std::max(low, high);
+  return low + static_cast<int64_t>(random.below(static_cast<uint64_t>(high - low + 1)));
+}
+
+}  // namespace
+
+Synthetic::Synthetic(const io::Tokenizer& tokenizer, int64_t vocab_size)
+    : head_(tokenizer.encode("\nRemember this:", false)), tail_(tokenizer.encode(".\n", false)) {
+  for (const auto* ids : {&head_, &tail_}) {
+    io::check_token_ids(*ids, vocab_size, "synthetic facts", &tokenizer);
+  }
+  for (int64_t id = 0; id < std::min(tokenizer.vocab_size(), vocab_size); ++id) {
+    const auto token = static_cast<int32_t>(id);
+    std::string word = tokenizer.decode({token}, /*skip_special=*/true);
+    if (!word.empty() && word[0] == ' ') word.erase(0, 1);
+    if (word.size() < 3 ||
+        !std::all_of(word.begin(), word.end(), [](char c) { return c >= 'a' && c <= 'z'; })) {
+      continue;
+    }
+    // Behind a colon or a word: the token that stands for the word with its space.
+    const auto ids = tokenizer.encode(": " + word, false);
+    if (ids.size() >= 2 && ids.back() == token &&
+        tokenizer.encode(":", false).size() + 1 == ids.size()) {
+      words_.push_back(token);
+    }
+  }
+  SEER_CHECK(words_.size() >= 100, "the tokenizer has ", words_.size(),
+             " words of one token, too few for synthetic facts (want 100): set the synthetic share "
+             "to 0");
+}
+
+void Synthetic::write(Random random, int64_t length, int32_t* window) const {
+  Places places(length);
+  const bool is_short = length <= kShort;
+  const int64_t most_facts = std::min<int64_t>(is_short ? 16 : 63, length / 128);
+  const int64_t most_passages = is_short ? 4 : 10;
+  for (int64_t i = between(1, most_passages, random); i > 0; --i) {
+    const int64_t size =
+        between(std::min<int64_t>(32, length / 16), std::min<int64_t>(256, length / 8), random);
+    int64_t from = places.take(size, random), to = places.take(size, random);
+    if (from < 0 || to < 0) continue;
+    if (from > to) std::swap(from, to);
+    std::copy_n(window + from, size, window + to);
+  }
+  std::vector<int32_t> fact;
+  for (int64_t i = between(std::min<int64_t>(4, most_facts), most_facts, random); i > 0; --i) {
+    fact = head_;
+    for (int j = 0; j < kWordsOfFact; ++j) fact.push_back(words_[random.below(words_.size())]);
+    fact.insert(fact.end(), tail_.begin(), tail_.end());
+    const auto size = static_cast<int64_t>(fact.size());
+    const int64_t first = places.take(size, random), second = places.take(size, random);
+    if (first < 0 || second < 0) continue;
+    std::copy(fact.begin(), fact.end(), window + first);
+    std::copy(fact.begin(), fact.end(), window + second);
+  }
+}
+
+SyntheticShare::SyntheticShare(double share, uint64_t seed, const io::Tokenizer& tokenizer,
+                               int64_t vocab_size)
+    : share_(share), seed_(mix64(seed ^ kSyntheticSeed)) {
+  SEER_CHECK(share >= 0 && share <= 1, "the share of synthetic windows is ", share,
+             ", want 0 ... 1");
+  if (share > 0) synthetic_.emplace(tokenizer, vocab_size);
+}
+
+void SyntheticShare::apply(uint64_t index, int64_t length, int32_t* window) const {
+  Random random(seed_, index);
+  if (random.uniform() < share_) synthetic_->write(random, length, window);
+}
+
+}  // namespace seer::train

@@ -1,0 +1,390 @@
+#include "seer/train/loop/loop.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/_foreach_mul.h>
+#include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/_foreach_zero.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <chrono>
+#include <cmath>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+
+#include "seer/base/error.h"
+#include "seer/base/interrupt.h"
+#include "seer/base/progress.h"
+#include "seer/train/loop/run_folder.h"
+
+namespace seer::train {
+namespace {
+
+using nlohmann::json;
+using Clock = std::chrono::steady_clock;
+
+constexpr int64_t kMostRows = 64;     // steps whose metrics wait on the device
+constexpr double kReadSeconds = 1;    // between two reads of them
+constexpr int64_t kMostSkipped = 10;  // steps in a row
+constexpr double kProbeSeconds = 5;   // of a long first step, after which its time is estimated
+// torchrun passes on a Ctrl-C that its processes get, too.
+constexpr double kLauncherSeconds = 5;
+// In the sum over all processes of the signals that came: SIGINT and SIGTERM are told apart.
+constexpr double kTerminate = 1e6;
+
+json loop_settings(const LoopSettings& settings) {
+  return {{"steps", settings.steps}, {"clip", settings.clip}};
+}
+
+class Loop {
+ public:
+  Loop(Task& task, const LoopSettings& settings)
+      : task_(task),
+        settings_(settings),
+        groups_(task.groups()),
+        names_(task.metrics()),
+        ranks_(settings.ranks ? *settings.ranks : alone_),
+        guard_(std::getenv("TORCHELASTIC_RUN_ID") ? kLauncherSeconds : 0),
+        folder_(open_folder()) {
+    for (ParameterGroup& group : groups_) {
+      for (auto& [name, tensor] : group.parameters) {
+        tensor.mutable_grad() = at::zeros_like(tensor.detach());
+        gradients_.push_back(tensor.grad());
+        parameters_.push_back(tensor);
+        tensors_.emplace_back(name, tensor.detach());
+      }
+      optimizers_.push_back(make_optimizer(group.rule, group.parameters));
+      for (const auto& state : optimizers_.back()->state()) tensors_.push_back(state);
+    }
+    SEER_CHECK(!gradients_.empty(), task.name(), " has no parameters to train");
+    const auto columns = static_cast<int64_t>(names_.size()) + 2;
+    rows_ = at::empty({kMostRows, columns}, gradients_[0].options().dtype(at::kDouble));
+  }
+
+  RunResult run() {
+    begin_ = read_at_ = Clock::now();
+    progress_ = std::make_unique<Progress>(task_.name(), settings_.steps, 0, shows());
+    resume();
+    check_same_step();
+    progress_ = std::make_unique<Progress>(task_.name(), settings_.steps, step_, shows());
+    say_plan();
+    int signal = 0;
+    while ((step_ < settings_.steps || validation_due_) && signal == 0) {
+      if (!validation_due_) one_step();
+      const bool is_last = step_ == settings_.steps;
+      const bool validates = is_last || is_multiple(settings_.valid_every);
+      const bool saves = is_last || is_multiple(settings_.save_every);
+      const std::chrono::duration<double> unread = Clock::now() - read_at_;
+      signal = stop_signal();
+      // Whether to go on is asked after the same steps in all processes; clocks differ.
+      const bool asks = validates || saves || signal != 0 || is_multiple(kMostSkipped);
+      if (asks || waiting_ == kMostRows || unread.count() > kReadSeconds) read_metrics();
+      if (asks) check_skipped();
+      validation_due_ = validates && signal != 0;
+      if (validates && signal == 0) validate();
+      if ((saves || signal != 0) && ranks_.is_first()) save();
+    }
+    ranks_.meet();  // the last checkpoint is there
+    if (signal != 0) stop(signal);
+    SEER_CHECK(result_.skipped_steps < settings_.steps,
+               "the loss or the gradient was not finite in ",
+               settings_.steps == 1 ? "the only step" : "all steps", " of ", settings_.out.string(),
+               ", nothing is trained: lower the learning rate, or look for broken data");
+    result_.steps = step_;
+    result_.seconds = seconds();
+    return result_;
+  }
+
+ private:
+  json run_settings() const {
+    return {
+        {"task", task_.name()}, {"settings", task_.settings()}, {"loop", loop_settings(settings_)}};
+  }
+  // The first process makes or checks the folder; the others then find it.
+  std::unique_ptr<RunFolder> open_folder() {
+    std::unique_ptr<RunFolder> folder;
+    if (ranks_.is_first()) {
+      folder =
+          std::make_unique<RunFolder>(settings_.out, run_settings(),
+                                      settings_.restart && !Ranks::started_again(), task_.files());
+    }
+    ranks_.meet();
+    if (!folder) folder = std::make_unique<RunFolder>(settings_.out, run_settings());
+    return folder;
+  }
+  bool shows() const { return settings_.show_progress && ranks_.is_first(); }
+  void resume() {
+    const auto state = folder_->resume(tensors_, settings_.steps, [&](const std::string& line) {
+      progress_->note(task_.name() + ": " + line);
+    });
+    if (!state) return;
+    step_ = state->step;
+    skipped_in_row_ = state->skipped_in_row;
+    validation_due_ = state->validation_due;
+    seconds_before_ = state->seconds;
+    result_.tokens = state->tokens;
+    result_.skipped_steps = state->skipped_steps;
+    result_.loss = state->loss;
+    result_.valid = state->valid;
+    result_.resumed_from = step_;
+  }
+  void say_plan() {
+    if (step_ > 0) progress_->note("going on from step " + std::to_string(step_));
+    if (step_ == settings_.steps || !shows()) return;
+    for (const std::string& line :
+         plan_lines(task_.name(), task_.plan(), settings_.steps, task_.tokens(step_))) {
+      progress_->note(line);
+    }
+    if (!gradients_[0].is_cpu()) {  // it works behind the host: only a whole step can be timed
+      progress_->note(task_.name() + ": the time is estimated after the first step");
+    }
+  }
+  bool is_multiple(int64_t every) const { return every > 0 && step_ % every == 0; }
+  double seconds() const {
+    return seconds_before_ + std::chrono::duration<double>(Clock::now() - begin_).count();
+  }
+
+  // The gradient of all micro-batches, of all processes; returns the metrics. Process r computes
+  // micro-batches r, r + size, ...
+  at::Tensor backward() {
+    const int64_t count = task_.micro_batches(step_), size = ranks_.size();
+    SEER_CHECK(count >= size, task_.name(), ": step ", step_ + 1, " has ", count,
+               " micro-batches, too few for ", size,
+               " processes: choose more sequences, a smaller micro-batch, or fewer processes");
+    std::vector<int64_t> own;
+    for (int64_t i = ranks_.rank(); i < count; i += size) own.push_back(i);
+    std::vector<bool> summed(gradients_.size(), size == 1);
+    const auto sum = [&](size_t i) {
+      if (!summed[i]) ranks_.start_sum(gradients_[i]);
+      summed[i] = true;
+    };
+    const Task::Complete complete = [&](const at::Tensor& parameter) {
+      for (size_t i = 0; i < parameters_.size(); ++i) {
+        if (parameter.is_same(parameters_[i])) return sum(i);
+      }
+    };
+    at::Tensor metrics;
+    const auto at_once = static_cast<size_t>(task_.at_once());
+    for (size_t begin = 0; begin < own.size(); begin += at_once) {
+      const auto some = std::span(own).subspan(begin, std::min(at_once, own.size() - begin));
+      const bool is_last = begin + some.size() == own.size();
+      const std::string what = some.size() == 1
+                                   ? message("micro-batch ", some[0] + 1, "/", count)
+                                   : message(some.size(), " of ", count, " micro-batches");
+      const auto watch = [&](int64_t layer, int64_t layers) {
+        const double part = static_cast<double>(layer) / static_cast<double>(layers);
+        const double done = static_cast<double>(begin) + part * static_cast<double>(some.size());
+        show_part(done / static_cast<double>(own.size()),
+                  layer == layers ? what : message(what, ", layer ", layer, "/", layers));
+      };
+      task_.watch(watch);
+      const at::Tensor share =
+          task_.backward(step_, some, is_last && size > 1 ? complete : Task::Complete());
+      metrics = metrics.defined() ? metrics.add_(share) : share.to(at::kDouble);
+      watch(1, 1);
+    }
+    for (size_t i = 0; i < gradients_.size(); ++i) sum(i);
+    if (size > 1) metrics = at::cat({metrics, signal_number().to(metrics.device())});
+    ranks_.start_sum(metrics);
+    ranks_.finish_sums();
+    if (size == 1) return metrics;
+    signals_ = metrics.narrow(0, metrics.size(0) - 1, 1);
+    return metrics.narrow(0, 0, metrics.size(0) - 1);
+  }
+
+  // The signal that came to this process, as it is summed over all.
+  at::Tensor signal_number() const {
+    const int signal = guard_.signal();
+    const double number = signal == SIGTERM ? kTerminate : signal != 0 ? 1 : 0;
+    return at::tensor({number}, at::kDouble);
+  }
+  // The signal after which to stop, the same in all processes; 0: go on. Waits for the step where
+  // there are several.
+  int stop_signal() const {
+    if (ranks_.size() == 1) return guard_.signal();
+    if (!signals_.defined()) return 0;  // no step yet
+    const double sum = signals_.item<double>();
+    return sum >= kTerminate ? SIGTERM : sum > 0 ? SIGINT : 0;
+  }
+  [[noreturn]] void stop(int signal) {
+    progress_.reset();
+    const std::string what = task_.name() + ": stopped, step " + std::to_string(step_) + " of " +
+                             std::to_string(settings_.steps) + " is saved in " +
+                             settings_.out.string() + "; " + settings_.go_on +
+                             " goes on from there";
+    throw Interrupted(signal, shows() ? what : "");
+  }
+
+  // `share` of this process's part of a step is done. A GPU is behind the host, so that nothing is
+  // estimated from its parts.
+  void show_part(double share, const std::string& what) {
+    const bool is_measured = gradients_[0].is_cpu();
+    progress_->part(is_measured ? share : 0, what);
+    const std::chrono::duration<double> spent = Clock::now() - begin_;
+    if (is_measured && step_ == result_.resumed_from && spent.count() > kProbeSeconds) {
+      say_time(spent.count() / share);
+    }
+  }
+  // Once.
+  void say_time(double seconds_per_step) {
+    if (time_is_said_) return;
+    time_is_said_ = true;
+    progress_->note(
+        time_line(task_.name(), seconds_per_step, settings_.steps - result_.resumed_from));
+  }
+
+  // Everything on the device: nothing here waits for a result.
+  void one_step() {
+    at::_foreach_zero_(gradients_);
+    task_.begin_step(step_);
+    const at::Tensor metrics = backward();
+    const at::Tensor norm = at::linalg_vector_norm(at::stack(at::_foreach_norm(gradients_)), 2);
+    const at::Tensor finite = at::isfinite(metrics[0]).logical_and_(at::isfinite(norm));
+    const at::Tensor skip = finite.logical_not().to(at::kFloat);
+    if (settings_.clip > 0) {
+      const at::Tensor shrink = (settings_.clip / (norm + 1e-6)).clamp_max_(1);
+      at::_foreach_mul_(gradients_, shrink);
+    }
+    for (size_t i = 0; i < groups_.size(); ++i) {
+      optimizers_[i]->step(learning_rate(groups_[i], step_), skip);
+    }
+    rows_[waiting_++].copy_(
+        at::cat({metrics, norm.to(at::kDouble).view(1), skip.to(at::kDouble).view(1)}));
+    ++step_;
+  }
+
+  double learning_rate(const ParameterGroup& group, int64_t step) const {
+    return group.learning_rate * factor(group.schedule, step, settings_.steps);
+  }
+
+  // Waits for the steps so far; writes a line for each, counts those left out.
+  void read_metrics() {
+    const at::Tensor rows = rows_.narrow(0, 0, waiting_).to(at::kCPU);
+    const std::chrono::duration<double> spent = Clock::now() - read_at_;
+    read_at_ = Clock::now();
+    if (waiting_ == 0) return;
+    if (step_ < settings_.steps) say_time(spent.count() / static_cast<double>(waiting_));
+    const int64_t first = step_ - waiting_;
+    double tokens = 0;
+    for (int64_t i = 0; i < waiting_; ++i) tokens += static_cast<double>(task_.tokens(first + i));
+    const double rate = tokens / std::max(spent.count(), 1e-9);
+    for (int64_t i = 0; i < waiting_; ++i)
+      write_line(first + i, rows[i].const_data_ptr<double>(), rate);
+    waiting_ = 0;
+    char status[96];
+    std::snprintf(status, sizeof(status), "loss %.4g, lr %.2e, %s tokens/s", result_.loss,
+                  learning_rate(groups_[0], step_ - 1), count_text(rate).c_str());
+    progress_->update(step_, status);
+  }
+
+  void check_skipped() const {
+    SEER_CHECK(!broken_at_, "the loss or the gradient was not finite in ", kMostSkipped,
+               " steps in a row, the last is step ", broken_at_, " of ", settings_.out.string(),
+               ": lower the learning rate, or look for broken data");
+  }
+
+  // What has just been loaded: folders on a network may show processes different files.
+  void check_same_step() {
+    const auto step = static_cast<double>(step_), count = static_cast<double>(ranks_.size());
+    const at::Tensor sums = at::tensor({step, step * step}, at::kDouble).to(gradients_[0].device());
+    ranks_.start_sum(sums);
+    ranks_.finish_sums();
+    const at::Tensor found = sums.to(at::kCPU);
+    const double* sum = found.const_data_ptr<double>();
+    SEER_CHECK(count * sum[1] == sum[0] * sum[0], "this process would go on from step ", step_,
+               ", others from another: wait until all see the same files in ",
+               (settings_.out / "checkpoints").string(), ", then start all of them again");
+  }
+
+  void write_line(int64_t step, const double* row, double rate) {
+    nlohmann::ordered_json line{{"step", step + 1}};
+    for (size_t j = 0; j < names_.size(); ++j) line[names_[j]] = row[j];
+    line["grad_norm"] = row[names_.size()];
+    for (const ParameterGroup& group : groups_) {
+      line[groups_.size() == 1 ? "lr" : "lr_" + group.name] = learning_rate(group, step);
+    }
+    result_.tokens += task_.tokens(step);
+    result_.loss = row[0];
+    line["tokens"] = result_.tokens;
+    const bool was_skipped = row[names_.size() + 1] != 0;
+    skipped_in_row_ = was_skipped ? skipped_in_row_ + 1 : 0;
+    if (skipped_in_row_ == kMostSkipped) broken_at_ = step + 1;
+    if (was_skipped) {
+      ++result_.skipped_steps;
+      line["skipped"] = true;
+      progress_->note(message("step ", step + 1, " is left out: loss ", row[0], ", gradient norm ",
+                              row[names_.size()], " (", result_.skipped_steps,
+                              " left out so far)"));
+    }
+    line["tokens_per_s"] = std::llround(rate);
+    line["seconds"] = seconds();
+    folder_->add_metrics(line);
+  }
+
+  void validate() {
+    task_.watch([this](int64_t layer, int64_t layers) {
+      progress_->part(0, message("validating, layer ", layer, "/", layers));
+    });
+    result_.valid = task_.validate(step_, ranks_);
+    read_at_ = Clock::now();  // its time is not the steps'
+    if (result_.valid.empty()) return;
+    nlohmann::ordered_json line{{"step", step_}};
+    std::string text = "step " + std::to_string(step_) + ":";
+    for (const auto& [name, value] : result_.valid) {
+      line["valid_" + name] = value;
+      text += message(" valid ", name, " ", value);
+    }
+    folder_->add_metrics(line);
+    progress_->note(text);
+  }
+
+  void save() {
+    folder_->save(tensors_, {.step = step_,
+                             .tokens = result_.tokens,
+                             .skipped_steps = result_.skipped_steps,
+                             .skipped_in_row = skipped_in_row_,
+                             .loss = result_.loss,
+                             .seconds = seconds(),
+                             .valid = result_.valid,
+                             .validation_due = validation_due_});
+    read_at_ = Clock::now();
+  }
+
+  Task& task_;
+  const LoopSettings& settings_;
+  std::vector<ParameterGroup> groups_;
+  std::vector<std::string> names_;
+  Ranks alone_;
+  Ranks& ranks_;
+  InterruptGuard guard_;
+  std::unique_ptr<RunFolder> folder_;
+  std::vector<std::unique_ptr<Optimizer>> optimizers_;
+  std::vector<at::Tensor> gradients_, parameters_;
+  NamedTensors tensors_;
+  at::Tensor
+      rows_;  // [kMostRows, metrics + 2]: metrics, gradient norm, 1 where the step was left out
+  int64_t waiting_ = 0, step_ = 0, skipped_in_row_ = 0;
+  at::Tensor signals_;  // [1] those of all processes, after a step; undefined: this one alone
+  bool validation_due_ = false, time_is_said_ = false;
+  int64_t broken_at_ = 0;  // the last of too many steps that were left out
+  double seconds_before_ = 0;
+  Clock::time_point begin_, read_at_;
+  std::unique_ptr<Progress> progress_;
+  RunResult result_;
+};
+
+}  // namespace
+
+RunResult run(Task& task, const LoopSettings& settings) {
+  check(settings);
+  return Loop(task, settings).run();
+}
+
+}  // namespace seer::train

@@ -1,0 +1,50 @@
+#pragma once
+// The training loop: steps, their distribution over ranks, accumulation, clipping, schedule, metrics,
+// checkpoints, resume. It knows no task: language models and gates are trained by the same code.
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+
+#include "seer/train/loop/task.h"
+#include "seer/train/ranks/ranks.h"
+
+namespace seer::train {
+
+struct LoopSettings {
+  // Folder of the run: run.json (settings), metrics.jsonl, checkpoints/. A run whose settings are
+  // those of run.json goes on from the last checkpoint.
+  std::filesystem::path out;
+  int64_t steps = 500;
+  double clip = 1.0;         // largest global norm of the gradient; 0: no clipping
+  int64_t save_every = 500;  // steps between checkpoints; the last two are kept
+  int64_t valid_every = 0;   // steps between validations; 0: after the last step only
+  bool restart = false;      // discard the run that lies in `out`, but not what torchrun restarts
+  // How a run that was stopped goes on, for the line that says so.
+  std::string go_on = "the same command";
+  bool show_progress = true;
+  // The processes that share the micro-batches of a step; null: this one alone. The first one writes
+  // the folder, which all must see.
+  Ranks* ranks = nullptr;
+  bool is_first() const { return !ranks || ranks->is_first(); }
+};
+
+// UsageError where a value is outside of its range.
+void check(const LoopSettings& settings);
+
+struct RunResult {
+  int64_t steps = 0, resumed_from = 0, tokens = 0, skipped_steps = 0;
+  int64_t skipped_documents = 0;        // of the training and held-out texts; the task's to fill in
+  double seconds = 0;                   // of all parts of the run
+  double loss = 0;                      // of the last step
+  std::map<std::string, double> valid;  // after the last step
+};
+
+// Runs or resumes. A step whose loss or gradient is not finite is left out and reported. SIGINT and
+// SIGTERM end the run after the present step, in all processes, with a checkpoint and Interrupted.
+// Error: ten steps left out in a row, or all; weights that are not finite; other settings than the
+// run in `out` has; another process writes there; what lies there is no such run; disk full.
+RunResult run(Task& task, const LoopSettings& settings);
+
+}  // namespace seer::train

@@ -1,0 +1,93 @@
+#pragma once
+// What the loop trains: parameter groups and the gradient of micro-batches.
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "seer/train/loop/optimizer.h"
+#include "seer/train/loop/plan.h"
+#include "seer/train/loop/schedule.h"
+#include "seer/train/ranks/ranks.h"
+
+namespace seer::train {
+
+// Parameters that share an optimizer and a schedule.
+struct ParameterGroup {
+  std::string name;  // "gate": appears in metrics as lr or lr_<name>
+  std::vector<std::pair<std::string, at::Tensor>>
+      parameters;  // f32 leaves; names unique in the run
+  Rule rule;
+  double learning_rate = 1e-3;
+  Schedule schedule;
+};
+
+// For Task::settings().
+inline nlohmann::json as_json(const AdamW& rule) {
+  return {rule.beta1, rule.beta2, rule.eps, rule.weight_decay};
+}
+inline nlohmann::json as_json(const Schedule& schedule, int64_t steps) {
+  return {static_cast<int>(schedule.form), warmup_steps(schedule, steps), schedule.constant_share,
+          schedule.floor};
+}
+
+// What is trained. Everything that a step does must follow from its number, the parameters and the
+// settings alone (draws by seer/base/random.h): a resumed run then ends with the same bits, on the
+// same machine with the same number of threads.
+class Task {
+ public:
+  virtual ~Task() = default;
+  virtual std::string name() const = 0;  // "pretrain", shown in the progress line
+  virtual std::vector<ParameterGroup> groups() = 0;
+  // All that decides the result, as an object: compared when a run is resumed.
+  virtual nlohmann::json settings() const = 0;
+
+  // What is written into the run's folder when it is over: discarded together with a run.
+  virtual std::vector<std::string> files() const { return {}; }
+
+  virtual int64_t micro_batches(int64_t step) const = 0;  // of all processes
+  // How many of them backward() takes at once.
+  virtual int64_t at_once() const { return 1; }
+  virtual int64_t tokens(int64_t step) const = 0;  // of all micro-batches
+  virtual void begin_step(int64_t step) { static_cast<void>(step); }
+  // Of this process: what a step is and the memory that it takes.
+  virtual Plan plan() const { return {}; }
+  // Names of what `backward` returns; the first is "loss".
+  virtual std::vector<std::string> metrics() const { return {"loss"}; }
+  // Adds the gradient of at most at_once() micro-batches to the parameters' .grad (defined, zero
+  // before the first). Returns their share of the step's metrics, [metrics] on the parameters'
+  // device: shares are summed. `complete`: null, or these are this process's last of the step, and a
+  // parameter may be named as soon as its gradient is complete, so that sums over processes begin
+  // while the rest is computed; always in the same order. Those not named are summed at the end.
+  using Complete = std::function<void(const at::Tensor& parameter)>;
+  virtual at::Tensor backward(int64_t step, std::span<const int64_t> micro_batches,
+                              const Complete& complete) = 0;
+  // Named results on held-out data after `steps` steps; empty: nothing to validate on. Called after
+  // the same steps in all processes, which share the work (validation.h) and get the same results.
+  virtual std::map<std::string, double> validate(int64_t steps, Ranks& ranks) {
+    static_cast<void>(steps), static_cast<void>(ranks);
+    return {};
+  }
+
+  // Is told which part of a call of backward(), or of a window of validation, is done: `layer` of
+  // `layers`.
+  using Watch = std::function<void(int64_t layer, int64_t layers)>;
+  void watch(Watch watch) { watch_ = std::move(watch); }
+
+ protected:
+  void passed(int64_t layer, int64_t layers) const {
+    if (watch_) watch_(layer, layers);
+  }
+
+ private:
+  Watch watch_;
+};
+
+}  // namespace seer::train

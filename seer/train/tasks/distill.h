@@ -1,0 +1,63 @@
+#pragma once
+// Distillation of gates from a frozen model's own attention maps (arXiv 2410.13276 v4, section
+// 3.2).
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "seer/io/gate_file.h"
+#include "seer/io/tokenizer/tokenizer.h"
+#include "seer/models/decoder.h"
+#include "seer/train/data/data.h"
+#include "seer/train/loop/loop.h"
+
+namespace seer::train {
+
+struct DistillSettings {
+  DistillSettings() { loop.save_every = 50; }
+  LoopSettings loop;  // 500 steps, clip 1; loop.out also gets the gates
+  DataSettings data;
+  std::filesystem::path tokenizer;  // folder with tokenizer.json: token files are kept for it
+  io::GateConfig gate;
+  int64_t sequences = 16;   // of a step
+  int64_t length = 65536;   // tokens of a sequence
+  int64_t micro_batch = 1;  // sequences that are run at once
+  // Of a streamed model all micro-batches pass through a layer before the next begins, so that a layer
+  // travels once a step. Between layers hidden states wait on the device, or in host memory where
+  // there are too many: 2 bytes x tokens of a step x hidden size, each batch rounded up to a power
+  // of 2.
+  bool states_on_host = false;
+  int64_t valid_sequences = 4;  // of each held-out file
+  std::string loss = "kl";      // "kl", or "mse" as in version 1 of the paper
+  double skip = -1;        // share of the first block rows without loss; -1: 1/4 for kl, 0 for mse
+  double loss_scale = 10;  // of the sum over layers
+  double learning_rate = 1e-3;
+  AdamW adamw;
+  Schedule schedule;             // cosine to 0
+  uint64_t seed = 1;             // of the gates' first weights and of the order of the data
+  bool profile = false;          // fill in DistillResult's times
+  bool warns_of_context = true;  // where sequences are longer than it; false: the caller has
+};
+
+// UsageError where a value is outside of its range, or nothing would be trained.
+void check(const DistillSettings& settings);
+
+struct DistillResult : RunResult {
+  // With DistillSettings::profile, of this process's part of the run, on the model's device: dense
+  // attention with the map, and gates with their loss and gradients. The rest is the model's.
+  double attention_seconds = 0, gate_seconds = 0;
+};
+
+// Trains new gates for `model`, resumes, and writes them into loop.out. Metrics: loss (scaled, as
+// published); kl_per_row (nats; mean over layers, heads and rows: comparable between lengths), for
+// "kl" only; valid_<metric>_<file> on held-out text. Layers whose sliding window hides keys have no
+// gate loss. Error: as run(); data with fewer tokens than a sequence; a loss that is not known.
+DistillResult distill(const models::Decoder& model, const io::Tokenizer& tokenizer,
+                      const DistillSettings& settings);
+// The same on one text that is in memory; data.train is not looked at.
+DistillResult distill(const models::Decoder& model, std::vector<int32_t> tokens,
+                      const io::Tokenizer& tokenizer, const DistillSettings& settings);
+
+}  // namespace seer::train

@@ -1,0 +1,218 @@
+#include "seer/train/tasks/pretrain.h"
+
+#include <algorithm>
+
+#include "seer/base/error.h"
+#include "seer/io/context.h"
+#include "seer/train/data/batch.h"
+#include "seer/train/loop/run_folder.h"
+#include "seer/train/loop/validation.h"
+#include "seer/train/tasks/language_model.h"
+#include "seer/train/tasks/new_model.h"
+
+namespace seer::train {
+namespace {
+
+using nlohmann::json;
+
+constexpr int64_t kCpuMicroBatch = 4096;  // tokens
+
+// Index of a window among all of a run: steps do not share any, whatever their lengths.
+uint64_t window_index(int64_t step, int64_t i) {
+  return (static_cast<uint64_t>(step) << 24) | static_cast<uint64_t>(i);
+}
+
+class Pretraining : public Task {
+ public:
+  Pretraining(const PretrainSettings& settings, const io::Tokenizer& tokenizer)
+      : settings_(settings),
+        config_json_(new_model_config(settings, tokenizer, settings.stages.back().length)),
+        config_(io::ModelConfig::from_json(config_json_, "the new model's config.json")),
+        train_(open_mixture(settings.data.train, settings.data, tokenizer, settings.tokenizer,
+                            config_.vocab_size)),
+        windows_(train_, settings.seed),
+        synthetic_(settings.data.synthetic_share, settings.seed, tokenizer, config_.vocab_size),
+        model_(config_, new_weights(config_, settings.seed), dtype(), settings.device) {
+    if (!settings.data.valid.empty()) {
+      valid_ = open_mixture(settings.data.valid, settings.data, tokenizer, settings.tokenizer,
+                            config_.vocab_size);
+    }
+    check_lengths();
+  }
+
+  std::string name() const override { return "pretrain"; }
+
+  std::vector<ParameterGroup> groups() override {
+    ParameterGroup matrices{
+        "matrices", {}, settings_.muon, settings_.matrix_learning_rate, settings_.schedule};
+    ParameterGroup others{
+        "others", {}, settings_.adamw, settings_.other_learning_rate, settings_.schedule};
+    for (const auto& [name, weight] : model_.parameters()) {
+      (is_matrix(name, weight) ? matrices : others).parameters.emplace_back(name, weight);
+    }
+    return {matrices, others};
+  }
+
+  json settings() const override {
+    auto stages = json::array();
+    for (const auto& stage : settings_.stages) stages.push_back({stage.until, stage.length});
+    const auto& [momentum, iterations, muon_decay] = settings_.muon;
+    return {{"model", config_json_},
+            {"data", train_.identity()},
+            {"valid", valid_.identity()},
+            {"synthetic_share", settings_.data.synthetic_share},
+            {"stages", stages},
+            {"tokens_per_step", settings_.tokens_per_step},
+            {"micro_batch_tokens", micro_batch_tokens()},
+            {"valid_tokens", settings_.valid_tokens},
+            {"matrix_learning_rate", settings_.matrix_learning_rate},
+            {"other_learning_rate", settings_.other_learning_rate},
+            {"muon", {momentum, iterations, muon_decay}},
+            {"adamw", as_json(settings_.adamw)},
+            {"schedule", as_json(settings_.schedule, settings_.loop.steps)},
+            {"seed", settings_.seed},
+            {"device", settings_.device.is_cuda() ? "cuda" : "cpu"},
+            {"dtype", c10::toString(dtype())},
+            {"deterministic", settings_.deterministic}};
+  }
+
+  std::vector<std::string> files() const override {
+    return LanguageModel::files(settings_.tokenizer);
+  }
+
+  int64_t micro_batches(int64_t step) const override {
+    const int64_t each = windows_at_once(step);
+    return (windows_of(step) + each - 1) / each;
+  }
+  int64_t tokens(int64_t) const override { return settings_.tokens_per_step; }
+  Plan plan() const override {
+    Plan plan;
+    const char* separator = "windows of ";
+    for (const auto& stage : settings_.stages) {
+      plan.step += message(separator, stage.length);
+      separator = ", then ";
+    }
+    plan.step += " tokens";
+    // Masters with gradients, one moment of Muon or two of AdamW; copies with gradients.
+    plan.trained = model_.copy_bytes();
+    for (const auto& [name, weight] : model_.parameters()) {
+      plan.trained += (is_matrix(name, weight) ? 3 : 4) * static_cast<double>(weight.nbytes());
+    }
+    int64_t tokens = 0;
+    for (const auto& [until, length] : settings_.stages) {
+      tokens = std::max(tokens, std::max(length, tokens_at_once() / length * length));
+    }
+    plan.activations = model_.activation_bytes(tokens);
+    for (const auto& stage : settings_.stages) {
+      if (plan.warning.empty()) plan.warning = io::context_warning(config_, stage.length);
+    }
+    return plan;
+  }
+  void begin_step(int64_t) override { model_.refresh(); }
+
+  at::Tensor backward(int64_t step, std::span<const int64_t> micro_batches,
+                      const Complete&) override {
+    const int64_t each = windows_at_once(step), first = micro_batches[0] * each;
+    const int64_t count = std::min(each, windows_of(step) - first), length = length_of(step) + 1;
+    const auto window = [&](uint64_t index, int32_t* out) { windows_.window(index, length, out); };
+    const at::Tensor batch = batch_of(window_index(step, first), count, length, synthetic_, window);
+    const double share = static_cast<double>(count) / static_cast<double>(windows_of(step));
+    const at::Tensor loss = model_.loss(batch, models::dense_attention).mul(share);
+    model_.backward(loss);
+    return loss.detach().view(1);
+  }
+
+  std::map<std::string, double> validate(int64_t steps, Ranks& ranks) override {
+    model_.refresh();
+    const auto measure = [&](const at::Tensor& ids) {
+      return model_.loss(ids.view({1, -1}), models::dense_attention).to(at::kDouble).view(1);
+    };
+    const int64_t length = length_of(steps - 1);
+    return by_name(mean_over_windows({valid_, length + 1, settings_.valid_tokens / length}, 1,
+                                     settings_.device, measure, ranks),
+                   {""});
+  }
+
+  int64_t skipped_documents() const {
+    return train_.skipped_documents() + valid_.skipped_documents();
+  }
+
+  // In `folder`, as Hugging Face has it.
+  void save(const std::filesystem::path& folder) const {
+    model_.save(folder, config_json_, settings_.tokenizer);
+  }
+
+ private:
+  static bool is_matrix(const std::string& name, const at::Tensor& weight) {
+    return weight.dim() == 2 && name.find(".layers.") != std::string::npos;
+  }
+  at::ScalarType dtype() const {
+    if (settings_.dtype != at::ScalarType::Undefined) return settings_.dtype;
+    return settings_.device.is_cuda() ? at::kBFloat16 : at::kFloat;
+  }
+
+  int64_t length_of(int64_t step) const {
+    const auto steps = static_cast<double>(settings_.loop.steps);
+    for (const auto& stage : settings_.stages) {
+      if (static_cast<double>(step) < stage.until * steps) return stage.length;
+    }
+    return settings_.stages.back().length;
+  }
+  int64_t windows_of(int64_t step) const { return settings_.tokens_per_step / length_of(step); }
+  int64_t micro_batch_tokens() const {
+    if (settings_.micro_batch_tokens > 0) return settings_.micro_batch_tokens;
+    return settings_.device.is_cuda() ? settings_.tokens_per_step : kCpuMicroBatch;
+  }
+  // Where no number is given, every process gets a micro-batch. That is none of the settings: a run
+  // may go on with other processes.
+  int64_t tokens_at_once() const {
+    const int ranks = settings_.loop.ranks ? settings_.loop.ranks->size() : 1;
+    const int64_t share = settings_.tokens_per_step / ranks;
+    return settings_.micro_batch_tokens > 0 ? micro_batch_tokens()
+                                            : std::min(micro_batch_tokens(), share);
+  }
+  int64_t windows_at_once(int64_t step) const {
+    return std::max<int64_t>(1, tokens_at_once() / length_of(step));
+  }
+
+  void check_lengths() const {
+    for (const auto& [until, length] : settings_.stages) {
+      for (const auto& stream : train_.streams) {
+        SEER_CHECK(stream.size() > length, stream.file().source(), " has ", stream.size(),
+                   " tokens, fewer than one window of ", length + 1,
+                   ": give more text or a smaller length");
+      }
+      check_held_out({valid_, length + 1, 1});
+    }
+  }
+
+  const PretrainSettings& settings_;
+  json config_json_;
+  io::ModelConfig config_;
+  Mixture train_, valid_;
+  RandomWindows windows_;
+  SyntheticShare synthetic_;
+  LanguageModel model_;
+};
+
+}  // namespace
+
+RunResult pretrain(const PretrainSettings& settings) {
+  check(settings);
+  const bool is_first = settings.loop.is_first();
+  if (is_first) {
+    check_run_folder(settings.loop.out, "pretrain", LanguageModel::files(settings.tokenizer));
+  }
+  const io::Tokenizer tokenizer = io::Tokenizer::load(settings.tokenizer);
+  if (settings.device.is_cuda()) order_attention_kernels(settings.deterministic);
+  Pretraining task(settings, tokenizer);
+  RunResult result = run(task, settings.loop);
+  result.skipped_documents = task.skipped_documents();
+  if (is_first) {
+    task.save(settings.loop.out);
+    check_run_is_there(settings.loop.out, "the model is");
+  }
+  return result;
+}
+
+}  // namespace seer::train
