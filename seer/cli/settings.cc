@@ -176,47 +176,30 @@ void GateArgs::add(Args& args) {
 
 namespace {
 
-// Of --also, with what its strength may be.
-struct RuleStrength {
-  const char* rule;
-  Allowed strength;
-};
-
-const std::vector<RuleStrength>& rules() {
-  static const std::vector<RuleStrength> all{{"nz_ratio", range(0, 1)},
-                                             {"threshold", range(0, 1)},
-                                             {"top_p", range(0, 1)},
-                                             {"row_budget", range(0, limits::kTokens)},
-                                             {"head_budget", range(0, 1)}};
-  return all;
-}
-
 std::vector<std::string> rule_names() {
   std::vector<std::string> names;
-  for (const RuleStrength& rule : rules()) names.emplace_back(rule.rule);
+  for (const auto& rule : kernels::kSelectRuleTable) names.emplace_back(rule.name);
   return names;
 }
 
-const Allowed* strength_of(const std::string& rule) {
-  for (const RuleStrength& one : rules()) {
-    if (rule == one.rule) return &one.strength;
-  }
-  return nullptr;
+Allowed strength_of(const std::string& rule) {
+  return range(0, std::min<double>(kernels::select_rule(rule).largest, limits::kTokens));
 }
 
 // "threshold:0.005"; what it should have been where it is none.
 std::string read_rule(const std::string& text, torch_ops::Selection& selection) {
   const size_t colon = text.find(':');
   const std::string rule = text.substr(0, colon);
-  const Allowed* strength = strength_of(rule);
-  if (colon == std::string::npos || strength == nullptr) {
-    return "rule:strength, e.g. threshold:0.005, of the rules " + listed(rule_names()) +
-           did_you_mean(rule, rule_names());
+  const auto names = rule_names();
+  if (colon == std::string::npos || std::find(names.begin(), names.end(), rule) == names.end()) {
+    return "rule:strength, e.g. threshold:0.005, of the rules " + listed(names) +
+           did_you_mean(rule, names);
   }
+  const Allowed strength = strength_of(rule);
   const auto number = read_number(std::string_view(text).substr(colon + 1), Kind::real);
-  if (!number || !strength->takes(*number, Kind::real)) {
-    return "behind " + rule + ": " + strength->expected(Kind::real) +
-           (number ? strength->suggestion(*number) : "");
+  if (!number || !strength.takes(*number, Kind::real)) {
+    return "behind " + rule + ": " + strength.expected(Kind::real) +
+           (number ? strength.suggestion(*number) : "");
   }
   selection.rule = rule;
   selection.strength = {number->get<double>()};
@@ -252,12 +235,12 @@ void SelectArgs::add(Args& args, std::vector<double> default_sparsity) {
 }
 
 std::vector<torch_ops::Selection> SelectArgs::selections() const {
-  const bool by_share = rule == "nz_ratio" || rule == "head_budget";
+  const bool by_share = kernels::select_rule(rule).unit == kernels::RuleUnit::density;
   if (by_share && !strength.empty()) {
     throw UsageError("--rule " + rule + " takes --sparsity, not --strength");
   }
   if (!by_share && strength.empty()) throw UsageError("--rule " + rule + " needs --strength");
-  const Allowed& allowed = *strength_of(rule);
+  const Allowed allowed = strength_of(rule);
   std::vector<torch_ops::Selection> selections;
   for (const double value : by_share ? sparsity : strength) {
     if (!by_share && !allowed.takes(value, Kind::real)) {

@@ -9,7 +9,7 @@ namespace {
 
 // Whether the rule's strength is a share of the blocks.
 bool is_by_share(const Setting& setting) {
-  return setting.rule == "nz_ratio" || setting.rule == "head_budget";
+  return kernels::select_rule(setting.rule).unit == kernels::RuleUnit::density;
 }
 
 double left_out(const Setting& setting) {

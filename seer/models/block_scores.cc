@@ -96,23 +96,4 @@ at::Tensor oracle_scores(const AttentionInput& input, const torch_ops::Ragged& r
   return logarithm.add(mask.to(map.device()));
 }
 
-at::Tensor forced_first(const at::Tensor& scores, const Sequences& sequences, int block,
-                        const torch_ops::Selection& selection) {
-  // Added, not set: what is masked stays so, and NaN is still found.
-  constexpr double kAbove = 1e30;
-  at::Tensor out = scores.clone(at::MemoryFormat::Contiguous);
-  const int64_t rows = out.size(1), blocks = out.size(2);
-  const int64_t sinks = std::min(selection.sink_blocks, blocks);
-  if (sinks > 0) out.narrow(2, 0, sinks).add_(kAbove);
-  const int64_t before = (sequences.k_lens.at(0) - sequences.q_lens.at(0)) / block;
-  const int64_t local = std::min(selection.local_blocks, before + rows - 1);
-  for (int64_t back = 0; back <= local; ++back) {
-    // Row r's block that lies `back` before its own, where there is one.
-    const int64_t first = std::max<int64_t>(0, back - before), column = before + first - back;
-    const int64_t start = out.storage_offset() + first * blocks + column;
-    out.as_strided({out.size(0), rows - first}, {rows * blocks, blocks + 1}, start).add_(kAbove);
-  }
-  return out;
-}
-
 }  // namespace seer::models

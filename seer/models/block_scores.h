@@ -27,9 +27,4 @@ at::Tensor streaming_scores(const Sequences& sequences, int block, int64_t num_h
 // 2410.13276, section 3.2): its softmax is the map with rows that sum to 1.
 at::Tensor oracle_scores(const AttentionInput& input, const torch_ops::Ragged& ragged);
 
-// A copy of the `scores` of one sequence in which the blocks that `selection` forces (the diagonal, sink
-// and local blocks) are above all others, so that rules that take the k best count them.
-at::Tensor forced_first(const at::Tensor& scores, const Sequences& sequences, int block,
-                        const torch_ops::Selection& selection);
-
 }  // namespace seer::models

@@ -5,7 +5,6 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "seer/base/error.h"
 #include "seer/models/block_scores.h"
@@ -46,21 +45,15 @@ ScorerTraits traits(Scorer scorer) {
 }
 
 void check_rule(Scorer scorer, const std::string& rule) {
-  if (traits(scorer).logits || rule == "nz_ratio" || rule == "row_budget") return;
+  if (traits(scorer).logits || !kernels::select_rule(rule).needs_logits) return;
   throw UsageError(message("the rule ", rule, " needs scores that are logits, which ", name(scorer),
                            " has not: leave out one of the two, or choose nz_ratio or row_budget"));
 }
 
 int64_t even_blocks(const torch_ops::Selection& selection, int block, int64_t n) {
-  const double strength = selection.strength.at(0);
-  int64_t best = 0;
-  if (selection.rule == "nz_ratio") {
-    best = static_cast<int64_t>((1 - std::sqrt(1 - strength)) * static_cast<double>(n));
-  } else if (selection.rule == "row_budget") {
-    best = static_cast<int64_t>(std::floor(strength / block));
-  } else {
-    return 0;
-  }
+  const kernels::SelectRuleInfo& rule = kernels::select_rule(selection.rule);
+  if (!rule.best_of_row) return 0;
+  const int64_t best = kernels::best_of_row(rule.rule, selection.strength.at(0), block).of(n);
   const int64_t forced = 1 + selection.sink_blocks + selection.local_blocks;
   return std::min(n, std::max(best, forced + 1));
 }
@@ -172,21 +165,17 @@ torch_ops::Selection SparseAttention::selection_for(const Sequences& sequences) 
   if (kept == 0) return selection;
   selection.rule = "row_budget";
   selection.strength = {static_cast<double>(kept * block)};
+  selection.forced_within = true;
   return selection;
 }
 
 torch_ops::BlockLists SparseAttention::select(const AttentionInput& input,
                                               const at::Tensor& scores) {
   const Sequences& sequences = input.sequences;
-  const torch_ops::Selection selection = selection_for(sequences);
-  const bool raised = settings_.even && selection.rule == "row_budget";
-  const at::Tensor ranked =
-      raised ? forced_first(scores, sequences, settings_.block, selection) : scores;
-  torch_ops::BlockLists lists;
-  {
+  const torch_ops::BlockLists lists = [&] {
     const auto span = select_.span();
-    lists = torch_ops::block_select(ranked, ragged_of(input), selection);
-  }
+    return torch_ops::choose_blocks(scores, ragged_of(input), selection_for(sequences));
+  }();
   // Sums are small kernels: many calls at once.
   constexpr size_t kTogether = 16;
   new_counts_.push_back(lists.count.flatten());

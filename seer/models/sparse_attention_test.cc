@@ -136,7 +136,7 @@ TEST(ForcedFirst, RaisesWhatIsForcedAndVisible) {
   selection.sink_blocks = 1;
   selection.local_blocks = 1;
   const at::Tensor scores = streaming_scores(chunk, kBlock, 2);
-  const at::Tensor raised = forced_first(scores, chunk, kBlock, selection).gt(1e29);
+  const at::Tensor raised = torch_ops::forced_first(scores, selection).gt(1e29);
   for (int64_t row = 0; row < 2; ++row) {
     for (int64_t block = 0; block < 5; ++block) {
       const int64_t own = 3 + row;

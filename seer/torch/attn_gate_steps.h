@@ -1,48 +1,68 @@
 #pragma once
-// The gate's steps before its scores, below the dispatcher: for the ops of one of them and the op
-// of several. Each step's _output() checks the form of the arguments and makes an empty result; preparing
-// calls it, checks contents and copies what does not lie as a kernel wants it; running launches the
-// kernel and nothing else.
+// The gate's steps before its scores, for the op of each and the op of both: form() checks the form of
+// the arguments and makes an empty result; prepare() calls it, checks contents and copies what does not
+// lie as a kernel wants it; what it gives launches the kernel and nothing else.
 
 #include "seer/kernels/attn_gate/params.h"
-#include "seer/torch/checks.h"
+#include "seer/torch/op.h"
 
 namespace seer::torch_ops {
 
-// What an op calls its arguments.
-struct PoolNames {
-  const char *op, *x, *pools;
-};
-struct ProjectNames {
-  const char *op, *x, *weight;
-};
-
-// attn_gate_pool.
-struct PoolStep {
+struct PreparedPool {
   kernels::GatePoolParams p{};
   Rope rope;
   at::Tensor x, pooled;
-
   void run() const;
 };
-at::Tensor pool_output(const PoolNames& names, const at::Tensor& x, const at::Tensor& cu,
-                       const at::Tensor& cu_blocks, const SymInt& num_blocks, int64_t block,
-                       int64_t pools, const at::Tensor& cos, const at::Tensor& sin);
-PoolStep prepare_pool(const PoolNames& names, const at::Tensor& x, const at::Tensor& cu,
-                      const at::Tensor& cu_blocks, int64_t num_blocks, int64_t block, int64_t pools,
-                      const at::Tensor& cos, const at::Tensor& sin);
 
-// attn_gate_project, without its gradient.
-struct ProjectStep {
+struct GatePool {
+  static constexpr char kName[] = "seer::attn_gate_pool";
+  static constexpr char kSchema[] =
+      "(Tensor x, Tensor cu, Tensor cu_blocks, SymInt num_blocks, int block, int pools, "
+      "Tensor? cos=None, Tensor? sin=None) -> Tensor";
+  using Signature = at::Tensor(TensorArg, TensorArg, TensorArg, SymInt, int64_t, int64_t,
+                               OptionalArg, OptionalArg);
+
+  const at::Tensor &x, &cu, &cu_blocks;
+  SymInt num_blocks;
+  int64_t block, pools;
+  const OptionalTensor &cos, &sin;
+  // What the op that this is a step of calls itself, x and pools.
+  struct Names {
+    const char *op, *x, *pools;
+  } names{kName, "x", "pools"};
+
+  at::Tensor form() const;
+  PreparedPool prepare() const;
+  at::Tensor run() const;
+  void refuse() const;
+};
+
+struct PreparedProjection {
   kernels::GateProjectParams p{};
   Rope rope;
   at::Tensor x, weight, y;
-
   void run() const;
 };
-at::Tensor project_output(const ProjectNames& names, const at::Tensor& x, const at::Tensor& weight,
-                          const at::Tensor& cos, const at::Tensor& sin);
-ProjectStep prepare_project(const ProjectNames& names, const at::Tensor& x,
-                            const at::Tensor& weight, const at::Tensor& cos, const at::Tensor& sin);
+
+struct GateProject {
+  static constexpr char kName[] = "seer::attn_gate_project";
+  static constexpr char kSchema[] =
+      "(Tensor x, Tensor? weight, Tensor? cos, Tensor? sin) -> Tensor";
+  using Signature = at::Tensor(TensorArg, OptionalArg, OptionalArg, OptionalArg);
+
+  const at::Tensor& x;
+  const OptionalTensor &weight, &cos, &sin;
+  struct Names {
+    const char *op, *x, *weight;
+  } names{kName, "x", "weight"};
+
+  at::Tensor form() const;
+  PreparedProjection prepare() const;
+  at::Tensor run() const;
+  void refuse() const;
+  at::Tensor forward(Context& context, const Below<at::Tensor>& below) const;
+  static Tensors backward(Context& context, const Tensors& grads);
+};
 
 }  // namespace seer::torch_ops

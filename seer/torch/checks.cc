@@ -151,7 +151,7 @@ void check_rope_form(const char* op, const at::Tensor& cos, const at::Tensor& si
   TORCH_CHECK(cos.defined() == sin.defined(), op, ": give cos and sin together");
   if (!cos.defined()) return;
   for (const Named& x : {Named{"cos", cos}, {"sin", sin}}) {
-    check_axes(op, x, 2, "[blocks, half of the features that turn]");
+    check_axes(op, x, 2, "[blocks, half of the features that rotate]");
     check_f32(op, x);
   }
   TORCH_CHECK(cos.sym_sizes() == sin.sym_sizes(), op, ": cos is ", cos.sym_sizes(), " and sin ",
@@ -159,7 +159,7 @@ void check_rope_form(const char* op, const at::Tensor& cos, const at::Tensor& si
   TORCH_SYM_CHECK(cos.sym_size(0).sym_eq(num_blocks), op, ": cos has ", cos.sym_size(0),
                   " rows, want ", num_blocks, ", one for each block");
   TORCH_SYM_CHECK((cos.sym_size(1) * 2).sym_le(features), op, ": ", cos.sym_size(1) * 2,
-                  " features turn, want at most ", features);
+                  " features rotate, want at most ", features);
 }
 
 int64_t check_prefix(const char* op, const Named& cu, int64_t total) {
@@ -222,10 +222,13 @@ void refuse_tangent(const char* op, std::initializer_list<Named> tensors) {
   }
 }
 
-Queue queue_of(const at::Tensor& x) {
-  if (!x.is_cuda()) return {{}, nullptr};
-  const c10::impl::VirtualGuardImpl guard(c10::kCUDA);
-  return {kernels::cuda_device(x.get_device()), guard.getStream(x.device()).native_handle()};
+kernels::Device kernel_device(const at::Tensor& x) {
+  return x.is_cuda() ? kernels::cuda_device(x.get_device()) : kernels::Device{};
+}
+
+Queue::Queue(const at::Tensor& x) : guard(x.device()), device(kernel_device(x)) {
+  if (!x.is_cuda()) return;
+  stream = c10::impl::VirtualGuardImpl(c10::kCUDA).getStream(x.device()).native_handle();
 }
 
 DType dtype_of(const at::Tensor& x) {

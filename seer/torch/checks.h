@@ -6,6 +6,7 @@
 // prefix sums and lists are looked at on the CPU alone: on a GPU that would wait for the device.
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/DeviceGuard.h>
 #include <c10/core/SymInt.h>
 #include <c10/util/Exception.h>
 
@@ -84,17 +85,22 @@ void check_longest(const char* op, const at::Tensor& cu_k, int64_t block, const 
 
 // Fails when a gradient would have to flow through one of the tensors, backward or forward.
 void refuse_gradient(const char* op, const char* advice, std::initializer_list<Named> tensors);
+inline constexpr char kDetachForGate[] = "detach it, as gates do not train their model";
+inline constexpr char kOnceOnly[] = "it can be differentiated once only";
 // Fails when one of them has a tangent of forward-mode differentiation, which no op passes on.
 void refuse_tangent(const char* op, std::initializer_list<Named> tensors);
 
 // --- What a kernel reads ---
 
-// Where an op runs: the device of a tensor, and its current CUDA stream (null on the CPU).
+kernels::Device kernel_device(const at::Tensor& x);
+// Where an op runs: the device of a tensor, the current one while this lives, and its current CUDA stream
+// (null on the CPU).
 struct Queue {
+  explicit Queue(const at::Tensor& x);
+  c10::DeviceGuard guard;
   kernels::Device device;
-  void* stream;
+  void* stream = nullptr;
 };
-Queue queue_of(const at::Tensor& x);
 
 DType dtype_of(const at::Tensor& x);
 kernels::StridedIn strided_in(const at::Tensor& x);

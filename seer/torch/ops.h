@@ -1,7 +1,7 @@
 #pragma once
-// The ops on tensors, one function each: torch.ops.seer.<same name> has the same arguments. Shapes,
-// types and devices are checked here and nowhere below, by the same code for CPU, CUDA and meta tensors;
-// wrong ones raise c10::Error that says what was expected and what came. Sizes are limited by
+// The ops on tensors, one function each: torch.ops.seer.<same name> is the same call, with the fields of
+// Ragged, BlockLists and Selection spelled out. Shapes, types and devices are checked by the same code
+// for CPU, CUDA and meta tensors; wrong ones raise c10::Error that says what was expected and what came. Sizes are limited by
 // kernels/size_limits.h. Forward-mode differentiation (a tangent on any tensor) is an error.
 //
 //   B sequences · T query tokens, S key tokens of all sequences together · Hq, Hk query, key heads
@@ -13,6 +13,8 @@
 #include <string>
 #include <tuple>
 #include <vector>
+
+#include "seer/kernels/block_select/rules.h"
 
 namespace seer::torch_ops {
 
@@ -71,7 +73,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> pooled_attn(const at::Tensor& q, 
                                                            bool normalise);
 
 // x [T, H, D], cu [B + 1], cu_blocks [B + 1] -> [num_blocks, H, P * D] f32. `pools` is PoolBits.
-// With cos and sin [num_blocks, w / 2] f32, for one pooling: turned, as attn_gate_project without a
+// With cos and sin [num_blocks, w / 2] f32, for one pooling: rotated, as attn_gate_project without a
 // weight does it, in one pass. Error where x, cos or sin needs a gradient: gates do not train their
 // model, so x is detached by the caller.
 at::Tensor attn_gate_pool(const at::Tensor& x, const at::Tensor& cu, const at::Tensor& cu_blocks,
@@ -102,17 +104,35 @@ at::Tensor attn_gate_score(const at::Tensor& q_gate, const at::Tensor& k_gate,
 at::Tensor gate_loss(const at::Tensor& scores, const at::Tensor& target, const Ragged& ragged,
                      double skip, const std::string& kind);
 
-// Settings of block_select; kernels/block_select/params.h says what each means.
+// Settings of block_select; kernels/block_select/{rules,params}.h say what each means.
 struct Selection {
-  std::string rule = "nz_ratio";  // nz_ratio, threshold, top_p, row_budget, head_budget
-  std::vector<double> strength;   // one for all heads, or one per head
+  std::string rule = "nz_ratio";
+  std::vector<double> strength;  // one for all heads, or one per head
   int64_t sink_blocks = 0, local_blocks = 0, last_dense_rows = 0;
   int64_t prompt_blocks = 0;  // of the complete prompt, given with each chunk; 0: not in chunks
+  // Of choose_blocks(): forced blocks count within the number that the rule keeps, as the best ones.
+  // The published rule, without it, adds what is forced to what is best. One sequence only.
+  bool forced_within = false;
 };
-// Error: no rule has this name, or a strength or a number of forced blocks is out of its range.
-void check_selection(const Selection& selection);
 // scores [L, R, N] f32 -> lists. Rows have places of their own in `list`, with -1 between: the kept
 // blocks are count.sum(). Not differentiable, and does not ask for detached scores.
 BlockLists block_select(const at::Tensor& scores, const Ragged& ragged, const Selection& selection);
+// A copy of `scores` in which the blocks that `selection` forces (the diagonal, sink and local blocks) are
+// above all others, so that rules that take the k best count them.
+at::Tensor forced_first(const at::Tensor& scores, const Selection& selection);
+// block_select as a step that is watched (steps.h), with forced_first() where the selection asks for it.
+BlockLists choose_blocks(const at::Tensor& scores, const Ragged& ragged,
+                         const Selection& selection);
+
+// attn_gate_score, choose_blocks and block_sparse_attn in one call. Differentiable where the last one is; the
+// choice has no gradient. Each of the three is a step that is watched.
+struct SparseOutput {
+  at::Tensor o, lse;  // as of block_sparse_attn
+  BlockLists lists;
+};
+SparseOutput sparse_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                              const at::Tensor& q_gate, const at::Tensor& k_gate,
+                              const Ragged& ragged, const Selection& selection, double scale,
+                              bool causal);
 
 }  // namespace seer::torch_ops

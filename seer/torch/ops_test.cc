@@ -9,6 +9,8 @@
 
 #include <string>
 
+#include "seer/torch/steps.h"
+
 namespace seer::torch_ops {
 namespace {
 
@@ -126,6 +128,33 @@ TEST(Gate, SelectionFeedsAttention) {
   const auto [dense_o, dense_lse, map] = pooled_attn(q, k, k, ragged, 0.2, true, false, false);
   EXPECT_TRUE(at::allclose(o, dense_o, 1e-5, 1e-5));
   EXPECT_TRUE(at::allclose(lse, dense_lse, 1e-5, 1e-5));
+}
+
+// Writes down what it is told.
+struct Recorder : StepWatcher {
+  void begin(Step step) override { steps.push_back(static_cast<int>(step)); }
+  void end(Step step) override { steps.push_back(-static_cast<int>(step)); }
+  void chose(const BlockLists&, double) override {}
+  std::vector<int> steps;
+};
+
+TEST(Gate, StepsOfTheWholeAreWatched) {
+  at::manual_seed(4);
+  const Ragged ragged = make_ragged({80, 50}, {80, 90}, 16, at::kCPU);
+  const at::Tensor q = at::randn({130, 4, 32}), k = at::randn({170, 2, 32});
+  const at::Tensor q_gate = at::randn({9, 4, 8}), k_gate = at::randn({11, 2, 8});
+  Selection selection;
+  selection.strength = {0.4};
+  Recorder recorder;
+  const SparseOutput out = [&] {
+    const StepWatch watch(recorder);
+    return sparse_attention(q, k, k, q_gate, k_gate, ragged, selection, 0.2, true);
+  }();
+  const auto lists = block_select(attn_gate_score(q_gate, k_gate, ragged), ragged, selection);
+  EXPECT_TRUE(at::equal(out.lists.list, lists.list));
+  EXPECT_TRUE(at::equal(out.o, std::get<0>(block_sparse_attn(q, k, k, ragged, lists, 0.2, true))));
+  EXPECT_EQ(recorder.steps, (std::vector<int>{0, 0, 1, -1, 2, -2}));
+  EXPECT_EQ(StepWatcher::current(), nullptr);
 }
 
 TEST(Gate, ErrorsAreOneLine) {

@@ -224,7 +224,7 @@ def test_pool_of_a_slice(pack):
 
 
 @pytest.mark.parametrize("pools", [1, 2, 4])
-def test_pool_and_turn(pack, pools):
+def test_pool_and_rotate(pack, pools):
     x = torch.randn(sum(pack.k_lens), 2, 32)
     args = x, pack.cu_k, pack.cu_blocks, pack.total_blocks, pack.block, pools
     cos, sin = torch.randn(pack.total_blocks, 12), torch.randn(pack.total_blocks, 12)
@@ -269,7 +269,7 @@ VECTORS = {
     "double": {"q_weight": True},
     "bf16": {"dim": 64, "dtype": torch.bfloat16},
     "features_for_other_kernels": {"dim": 40},
-    "turned_after_pooling": {"dim": 36, "dtype": torch.bfloat16},
+    "rotated_after_pooling": {"dim": 36, "dtype": torch.bfloat16},
     "without_weights": {"k_weight": False},
     "weight_of_q_alone": {"q_weight": True, "k_weight": False},
     "strided": {"dim": 64, "contiguous": False},
@@ -467,6 +467,29 @@ def test_selected_blocks_run(pack):
     close(o, want)
 
 
+def sparse_inputs(pack):
+    """Arguments of sparse_attention before its selection."""
+    return (*attention_inputs(pack), *gate_inputs(pack), *pack.cu(), pack.num_blocks, pack.block, 0.2, True)
+
+
+@pytest.mark.parametrize("rule,strength", [("nz_ratio", 0.4), ("top_p", 0.5), ("row_budget", 32)])
+def test_sparse_attention_is_its_three_steps(pack, rule, strength):
+    q, k, v, q_gate, k_gate, *rest = args = sparse_inputs(pack)
+    scores = ops.attn_gate_score(q_gate, k_gate, *pack.cu(), pack.num_blocks, pack.block)
+    lists = ops.block_select(scores, *pack.cu()[:3], pack.block, rule, [strength], 1, 0, 2)
+    want = *ops.block_sparse_attn(q, k, v, *pack.cu()[:3], *lists, pack.block, 0.2, True), *lists
+    for x, y in zip(ops.sparse_attention(*args, rule, [strength], 1, 0, 2), want, strict=True):
+        assert torch.equal(x, y)
+
+
+def test_forced_blocks_count_within():
+    args = sparse_inputs(PACKS["odd_tail"])
+    count = ops.sparse_attention(*args, "row_budget", [48.0], 1, 0, forced_within=True)[3]
+    assert count.tolist() == [[1, 2, 3, 3, 3]] * 4
+    with pytest.raises(RuntimeError, match="in one sequence only"):
+        ops.sparse_attention(*sparse_inputs(PACKS["packed"]), "row_budget", [48.0], forced_within=True)
+
+
 def newest_tokens(pack, tokens=1, heads=4, dim=32):
     return torch.randn(tokens * len(pack.k_lens), heads, dim)
 
@@ -557,6 +580,7 @@ def calls(pack):
         "block_select": ((scores, *three, block, "nz_ratio", [0.3], 1, 1, 2), ()),
         "block_sparse_attn": ((q, k, v, *three, *lists, block, 0.2, True), ()),
         "decode_attn": ((newest_tokens(pack), k, v, pack.cu_k, 0, 0.2), ()),
+        "sparse_attention": ((*sparse_inputs(pack), "nz_ratio", [0.3], 1, 1, 2), ()),
         "pooled_attn": (
             (q, k, v, *three, pack.num_rows, pack.num_blocks, pack.block_q, block, 0.2, True, True, True),
             (),
@@ -586,22 +610,22 @@ def test_opcheck_of_a_map_row_for_each_token():
     torch.library.opcheck(ops.pooled_attn.default, (*args, True, True, True))
 
 
-def turned_pool(pack):
+def rotated_pool(pack):
     """Arguments of attn_gate_pool with RoPE."""
     cos, sin = torch.randn(pack.total_blocks, 8), torch.randn(pack.total_blocks, 8)
     return attention_inputs(pack)[1], pack.cu_k, pack.cu_blocks, pack.total_blocks, pack.block, 4, cos, sin
 
 
-def test_opcheck_of_a_turned_pool():
-    torch.library.opcheck(ops.attn_gate_pool.default, turned_pool(PACKS["packed"]))
+def test_opcheck_of_a_rotated_pool():
+    torch.library.opcheck(ops.attn_gate_pool.default, rotated_pool(PACKS["packed"]))
 
 
 @pytest.mark.parametrize("index,value,message", [
-    (5, 7, "cos and sin turn one pooling, pools has 3"), (7, None, "cos and sin together"),
+    (5, 7, "cos and sin rotate one pooling, pools has 3"), (7, None, "cos and sin together"),
     (7, lambda s: s[:-1], "want the same"), (slice(6, 8), lambda angles: [x[:-1] for x in angles], "one for each block"),
-    (slice(6, 8), lambda angles: [x.repeat(1, 9) for x in angles], "features turn, want at most")])
+    (slice(6, 8), lambda angles: [x.repeat(1, 9) for x in angles], "features rotate, want at most")])
 def test_wrong_angles_of_a_pool(index, value, message):
-    args = list(turned_pool(PACKS["packed"]))
+    args = list(rotated_pool(PACKS["packed"]))
     args[index] = value(args[index]) if callable(value) else value
     with pytest.raises(RuntimeError, match=message):
         ops.attn_gate_pool(*args)
@@ -609,11 +633,13 @@ def test_wrong_angles_of_a_pool(index, value, message):
 
 @pytest.mark.parametrize("name", OPS)
 def test_every_op_has_a_cuda_implementation(name):
-    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"seer::{name}", "CUDA")
+    key = "CompositeImplicitAutograd" if name == "sparse_attention" else "CUDA"  # made of others
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"seer::{name}", key)
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-ON_GPU_IN_F32 = sorted(set(OPS) - {"block_sparse_attn", "decode_attn", "pooled_attn"})  # those take f16 and bf16
+OF_HALF_PRECISION = {"block_sparse_attn", "decode_attn", "pooled_attn", "sparse_attention"}  # on a GPU
+ON_GPU_IN_F32 = sorted(set(OPS) - OF_HALF_PRECISION)
 
 
 def on_gpu(args):
@@ -675,9 +701,9 @@ def test_steps_that_run_beside_each_other(case, fill):
     wrong = torch.zeros((), dtype=torch.int64, device="cuda")
     torch.use_deterministic_algorithms(fill)  # torch fills new memory then, by a kernel
     try:
-        for turn in range(100):  # nothing waits; the other input's results have left their memory
-            got = follow(*ops.attn_gate_vectors(*inputs[turn % 2]))
-            for x, y in zip(got, want[turn % 2]):
+        for i in range(100):  # nothing waits; the other input's results have left their memory
+            got = follow(*ops.attn_gate_vectors(*inputs[i % 2]))
+            for x, y in zip(got, want[i % 2]):
                 wrong += (x != y).sum()
                 x.fill_(-7)
     finally:
@@ -783,7 +809,7 @@ WRONG = [
     ("attn_gate_vectors", 1, lambda k: k.double(), "vectors: k is .*, want float32"),
     ("attn_gate_vectors", 5, 0, "block is 0"),
     ("attn_gate_vectors", 6, 8, "q_pools is 8"),
-    ("attn_gate_vectors", 6, 7, "cos and sin turn one pooling, q_pools has 3"),
+    ("attn_gate_vectors", 6, 7, "cos and sin rotate one pooling, q_pools has 3"),
     ("attn_gate_vectors", 9, lambda w: w[:, :-1], "k_weight takes 95 features, pooled k has 96"),
     ("attn_gate_vectors", 11, None, "cos and sin together"),
     ("attn_gate_project", 1, lambda w: w[:3], "want a multiple of the 2 of x"),

@@ -8,18 +8,6 @@
 namespace seer::kernels {
 namespace {
 
-struct RuleName {
-  SelectRule rule;
-  const char* name;
-  double largest;  // strength is 0 ... largest
-};
-
-constexpr RuleName kRules[] = {{SelectRule::nz_ratio, "nz_ratio", 1},
-                               {SelectRule::threshold, "threshold", 1},
-                               {SelectRule::top_p, "top_p", 1},
-                               {SelectRule::row_budget, "row_budget", 1e15},
-                               {SelectRule::head_budget, "head_budget", 1}};
-
 void run_cpu(const BlockSelectParams& p, void*) {
   block_select_cpu(p);
 }
@@ -55,13 +43,11 @@ void check(const BlockSelectParams& p) {
   SEER_CHECK(p.prompt_blocks == 0 || p.prompt_blocks >= p.num_blocks, "block_select: a prompt of ",
              p.prompt_blocks, " key blocks cannot hold ", p.num_blocks,
              "; give the blocks of the complete prompt");
-  for (const RuleName& rule : kRules) {
-    if (rule.rule != p.rule) continue;
-    for (int h = 0; h < p.num_heads; ++h) {
-      SEER_CHECK(p.strength[h] >= 0 && p.strength[h] <= rule.largest,
-                 "block_select: the strength of ", rule.name, " is ", p.strength[h], " for head ",
-                 h, ", want 0 ... ", rule.largest);
-    }
+  const SelectRuleInfo& rule = select_rule(p.rule);
+  for (int h = 0; h < p.num_heads; ++h) {
+    SEER_CHECK(p.strength[h] >= 0 && p.strength[h] <= rule.largest,
+               "block_select: the strength of ", rule.name, " is ", p.strength[h], " for head ", h,
+               ", want 0 ... ", rule.largest);
   }
 }
 
@@ -69,15 +55,6 @@ void check(const BlockSelectParams& p) {
 
 std::span<const Impl<BlockSelectParams>> block_select_impls() {
   return kImpls;
-}
-
-SelectRule select_rule_from_name(const std::string& name) {
-  std::string list;
-  for (const RuleName& rule : kRules) {
-    if (name == rule.name) return rule.rule;
-    list += std::string(list.empty() ? "" : ", ") + rule.name;
-  }
-  fail("block_select: unknown rule \"", name, "\", want one of ", list);
 }
 
 int64_t block_select_capacity(const BlockSelectParams& p) {

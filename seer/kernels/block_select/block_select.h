@@ -2,8 +2,6 @@
 // From scores to block lists; params.h says how blocks are chosen. Errors: a strength outside of
 // its rule's range, NaN among the scores, or a device without an implementation.
 
-#include <string>
-
 #include "seer/kernels/block_select/params.h"
 #include "seer/kernels/impl.h"
 
@@ -22,8 +20,5 @@ int64_t block_select_capacity(const BlockSelectParams& p);
 // Bytes of workspace; 0 on the CPU and for rules that need none. Reads what block_select_capacity()
 // reads.
 int64_t block_select_workspace(const BlockSelectParams& p, const Device& device);
-
-// "nz_ratio", "threshold", "top_p", "row_budget", "head_budget". Error names the list.
-SelectRule select_rule_from_name(const std::string& name);
 
 }  // namespace seer::kernels

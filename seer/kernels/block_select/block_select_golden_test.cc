@@ -55,7 +55,7 @@ void check_mask(const io::Golden& golden, const std::string& tensor, const MaskN
     p.num_heads = static_cast<int>(heads);
     p.num_rows = p.num_blocks = n;
     p.block = kBlock;
-    p.rule = select_rule_from_name(name.rule);
+    p.rule = select_rule(name.rule).rule;
     p.forced.last_dense_rows = name.last_dense ? 2 : 0;
     p.capacity = block_select_capacity(p);
     std::vector<int32_t> list(p.capacity);

@@ -134,8 +134,8 @@ TEST(BlockSelectRules, Refused) {
   EXPECT_THAT(error_of(SelectRule::head_budget, 0.5, NAN), HasSubstr("scores of head 1 hold NaN"));
   EXPECT_THAT(error_of(SelectRule::top_p, 0.5, INFINITY), HasSubstr("scores of head 1 hold NaN"));
   EXPECT_EQ(error_of(SelectRule::nz_ratio, 0.5, INFINITY), "no error");
-  EXPECT_THROW(select_rule_from_name("best"), Error);
-  EXPECT_EQ(select_rule_from_name("top_p"), SelectRule::top_p);
+  EXPECT_THROW(select_rule("best"), Error);
+  EXPECT_EQ(select_rule("top_p").rule, SelectRule::top_p);
   SelectInputs small({"", {64}, {64}, 1, 16, 3, {0, 0, 0}}, SelectRule::nz_ratio, {0.5});
   EXPECT_THROW(small.run(), Error);  // a prompt of 3 blocks cannot hold 4
 }

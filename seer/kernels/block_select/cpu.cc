@@ -214,7 +214,7 @@ bool select_one_row(const BlockSelectParams& p, int64_t h, int64_t r, Row& work)
   const float* scores = p.scores + at * p.num_blocks;
   work.load(scores, n);
   Cut cut{INT32_MAX, 0};
-  if (takes_best_of_row(p.rule)) {
+  if (select_rule(p.rule).best_of_row) {
     cut = best(work.keys, best_of_row(p, static_cast<int>(h)).of(row.num_key_blocks));
   } else {
     work.softmax(scores, n);

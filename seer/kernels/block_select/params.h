@@ -3,17 +3,9 @@
 
 #include <cstdint>
 
-namespace seer::kernels {
+#include "seer/kernels/block_select/rules.h"
 
-// How blocks are chosen in a row (a query block) with `n` key blocks of the whole sequence.
-enum class SelectRule {
-  nz_ratio,     // r = 1 - sqrt(1 - strength); the k = max(1, int(r * n)) best, then the causal cut
-  threshold,    // softmax of the row's scores > strength (strict)
-  top_p,        // the fewest best blocks whose softmax mass is at least strength
-  row_budget,   // the floor(strength / block) best, at least one; strength in tokens
-  head_budget,  // per head and sequence: the int(strength * causal blocks of all rows) best softmax
-                // values over all of its rows
-};
+namespace seer::kernels {
 
 // What is added to the rule's choice, whatever the scores: the diagonal (every key block that holds
 // a position of the row's own queries) always; besides it

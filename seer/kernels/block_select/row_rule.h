@@ -3,7 +3,6 @@
 // list and the kernels that fill it. What is constexpr is called on GPUs, too.
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 
 #include "seer/kernels/block_select/params.h"
@@ -11,33 +10,14 @@
 
 namespace seer::kernels {
 
-// The k of a rule that takes the k best of a row of one head. The order of operations, in double, is
-// that of the published code.
-struct BestOfRow {
-  double ratio;
-  int64_t fixed;  // 0: `ratio` of the row's blocks
-
-  // `n` key blocks of the complete sequence.
-  constexpr int64_t of(int64_t n) const {
-    if (fixed > 0) return fixed;
-    return std::max<int64_t>(1, static_cast<int64_t>(ratio * static_cast<double>(n)));
-  }
-};
-
 inline BestOfRow best_of_row(const BlockSelectParams& p, int head) {
-  const double strength = p.strength[head];
-  if (p.rule == SelectRule::nz_ratio) return {1 - std::sqrt(1 - strength), 0};
-  return {0, std::max<int64_t>(1, static_cast<int64_t>(std::floor(strength / p.block)))};
-}
-
-constexpr bool takes_best_of_row(SelectRule rule) {
-  return rule == SelectRule::nz_ratio || rule == SelectRule::row_budget;
+  return best_of_row(p.rule, p.strength[head], p.block);
 }
 
 // Entries that a row of any sequence can need, if it is not one of the last dense ones. The
 // diagonal is at most two blocks.
 inline int64_t row_bound(const BlockSelectParams& p, int head) {
-  if (!takes_best_of_row(p.rule)) return p.num_blocks;
+  if (!select_rule(p.rule).best_of_row) return p.num_blocks;
   const int64_t n = p.prompt_blocks > 0 ? p.prompt_blocks : p.num_blocks;
   const int64_t forced = int64_t{2} + p.forced.sink_blocks + p.forced.local_blocks;
   return std::min(p.num_blocks, best_of_row(p, head).of(n) + forced);

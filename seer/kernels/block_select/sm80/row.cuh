@@ -2,6 +2,7 @@
 // One row in the hands of one warp: its scores and its list. cut.cuh finds the cut between.
 
 #include <climits>
+#include <cmath>
 #include <type_traits>
 
 #include "seer/kernels/block_select/row_rule.h"

@@ -146,7 +146,7 @@ void select_each_row(const BlockSelectParams& p, const HeadRules& heads, int cou
     }
     run(select_rows<0, kBy>);
   };
-  if (takes_best_of_row(p.rule)) {
+  if (select_rule(p.rule).best_of_row) {
     run_by(std::integral_constant<CutBy, CutBy::count>());
   } else if (p.rule == SelectRule::top_p) {
     run_by(std::integral_constant<CutBy, CutBy::mass>());

@@ -1,0 +1,64 @@
+#pragma once
+// Arguments that describe packed sequences, as ops have them in their schemas: checked once, and put
+// into a kernel's parameters once.
+
+#include <ATen/ops/empty.h>
+
+#include <tuple>
+
+#include "seer/torch/checks.h"
+
+namespace seer::torch_ops {
+
+// q [T, Hq, D], k, v [S, Hk, D], and where sequences start in them: `Tensor q, Tensor k, Tensor v,
+// Tensor cu_q, Tensor cu_k, Tensor cu_rows`.
+struct PackedQkv {
+  const at::Tensor &q, &k, &v, &cu_q, &cu_k, &cu_rows;
+
+  // `block`: tokens in a key block.
+  void check_form(const char* op, int64_t block, const char* block_name, double scale) const {
+    check_same_device(op, {{"q", q}, {"k", k}, {"v", v}});
+    check_same_device(op, {{"q", q}, {"cu_q", cu_q}, {"cu_k", cu_k}, {"cu_rows", cu_rows}});
+    check_qkv(op, q, k, v);
+    check_block(op, block, block_name);
+    check_scale(op, scale);
+    check_prefix_forms(op, {{"cu_q", cu_q}, {"cu_k", cu_k}, {"cu_rows", cu_rows}});
+  }
+  // Rows of `block_q` tokens, `num_rows` of them where that is not negative.
+  void check_contents(const char* op, int64_t block_q, int64_t num_rows) const {
+    check_prefix(op, {"cu_q", cu_q}, q.size(0));
+    check_prefix(op, {"cu_k", cu_k}, k.size(0));
+    check_block_prefix(op, {"cu_rows", cu_rows}, cu_q, block_q, num_rows);
+  }
+  // o [T, Hq, D] and lse [Hq, T] f32, without contents.
+  std::tuple<at::Tensor, at::Tensor> results() const {
+    return {at::empty_symint(q.sym_sizes(), q.options()),
+            at::empty_symint({q.sym_size(1), q.sym_size(0)}, q.options().dtype(at::kFloat))};
+  }
+  // What the parameters of all attention kernels have.
+  template <class Params>
+  void put_into(Params& p, const at::Tensor& o, const at::Tensor& lse, double scale) const {
+    p.q = strided_in(q);
+    p.k = strided_in(k);
+    p.v = strided_in(v);
+    p.o = strided_out(o);
+    p.lse = lse.mutable_data_ptr<float>();
+    p.cu_q = int_data(cu_q);
+    p.cu_k = int_data(cu_k);
+    p.num_seqs = num_sequences(cu_q);
+    p.num_q_heads = static_cast<int>(q.size(1));
+    p.num_kv_heads = static_cast<int>(k.size(1));
+    p.head_dim = static_cast<int>(q.size(2));
+    p.total_q = q.size(0);
+    p.total_k = k.size(0);
+    p.scale = static_cast<float>(scale);
+    p.dtype = dtype_of(q);
+  }
+};
+
+// Prefix sums alone: `Tensor cu_q, Tensor cu_k, Tensor cu_rows, Tensor cu_blocks`.
+struct Prefixes {
+  const at::Tensor &cu_q, &cu_k, &cu_rows, &cu_blocks;
+};
+
+}  // namespace seer::torch_ops

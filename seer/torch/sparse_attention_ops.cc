@@ -1,0 +1,120 @@
+// seer::sparse_attention, made of other ops, and the steps that are watched in it.
+
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/library.h>
+
+#include <algorithm>
+
+#include "seer/torch/op.h"
+#include "seer/torch/ops.h"
+#include "seer/torch/steps.h"
+
+namespace seer::torch_ops {
+namespace {
+
+thread_local StepWatcher* current_watcher = nullptr;
+
+// Not a kernel of its own for any device: autograd and fake tensors see the ops that it calls.
+struct SparseAttention {
+  static constexpr char kName[] = "seer::sparse_attention";
+  static constexpr char kSchema[] =
+      "(Tensor q, Tensor k, Tensor v, Tensor q_gate, Tensor k_gate, Tensor cu_q, Tensor cu_k, "
+      "Tensor cu_rows, Tensor cu_blocks, SymInt num_blocks, int block, float scale, bool causal, "
+      "str rule, float[] strength, int sink_blocks=0, int local_blocks=0, int last_dense_rows=0, "
+      "int prompt_blocks=0, bool forced_within=False) "
+      "-> (Tensor o, Tensor lse, Tensor begin, Tensor count, Tensor list)";
+  using Result = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+  using Signature = Result(TensorArg, TensorArg, TensorArg, TensorArg, TensorArg, TensorArg,
+                           TensorArg, TensorArg, TensorArg, SymInt, int64_t, double, bool,
+                           c10::string_view, at::ArrayRef<double>, int64_t, int64_t, int64_t,
+                           int64_t, bool);
+
+  const at::Tensor &q, &k, &v, &q_gate, &k_gate, &cu_q, &cu_k, &cu_rows, &cu_blocks;
+  SymInt num_blocks;
+  int64_t block;
+  double scale;
+  bool causal;
+  c10::string_view rule;
+  at::ArrayRef<double> strength;
+  int64_t sink_blocks, local_blocks, last_dense_rows, prompt_blocks;
+  bool forced_within;
+
+  Result run() const {
+    Ragged ragged{.cu_q = cu_q, .cu_k = cu_k, .cu_rows = cu_rows, .cu_blocks = cu_blocks};
+    ragged.num_blocks = num_blocks.guard_int(__FILE__, __LINE__);
+    ragged.block = ragged.block_q = static_cast<int>(block);
+    const BlockLists lists = choose(ragged);
+    const StepSpan span(Step::attend);
+    const auto [o, lse] = block_sparse_attn(q, k, v, ragged, lists, scale, causal);
+    return {o, lse, lists.begin, lists.count, lists.list};
+  }
+
+  BlockLists choose(const Ragged& ragged) const {
+    const at::NoGradGuard no_grad;
+    at::Tensor scores;
+    {
+      const StepSpan span(Step::score);
+      scores = attn_gate_score(q_gate, k_gate, ragged);
+    }
+    return choose_blocks(scores, ragged,
+                         {std::string(rule), strength.vec(), sink_blocks, local_blocks,
+                          last_dense_rows, prompt_blocks, forced_within});
+  }
+};
+
+}  // namespace
+
+StepWatcher* StepWatcher::current() {
+  return current_watcher;
+}
+StepWatch::StepWatch(StepWatcher& watcher) : before_(current_watcher) {
+  current_watcher = &watcher;
+}
+StepWatch::~StepWatch() {
+  current_watcher = before_;
+}
+
+at::Tensor forced_first(const at::Tensor& scores, const Selection& selection) {
+  // Added, not set: what is masked stays so, and NaN is still found.
+  constexpr double kAbove = 1e30;
+  at::Tensor out = scores.clone(at::MemoryFormat::Contiguous);
+  const int64_t rows = out.size(1), blocks = out.size(2);
+  const int64_t sinks = std::min(selection.sink_blocks, blocks);
+  if (sinks > 0) out.narrow(2, 0, sinks).add_(kAbove);
+  const int64_t before = blocks - rows;  // the first row's own block
+  const int64_t local = std::min(selection.local_blocks, before + rows - 1);
+  for (int64_t back = 0; back <= local; ++back) {
+    // Row r's block that lies `back` before its own, where there is one.
+    const int64_t first = std::max<int64_t>(0, back - before), column = before + first - back;
+    const int64_t start = out.storage_offset() + first * blocks + column;
+    out.as_strided({out.size(0), rows - first}, {rows * blocks, blocks + 1}, start).add_(kAbove);
+  }
+  return out;
+}
+
+BlockLists choose_blocks(const at::Tensor& scores, const Ragged& ragged,
+                         const Selection& selection) {
+  TORCH_CHECK(!selection.forced_within || ragged.cu_q.sym_size(0) == 2,
+              "choose_blocks: forced blocks count within the rule's number in one sequence only");
+  const at::Tensor ranked = selection.forced_within ? forced_first(scores, selection) : scores;
+  const StepSpan span(Step::select);
+  return block_select(ranked, ragged, selection);
+}
+
+SparseOutput sparse_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                              const at::Tensor& q_gate, const at::Tensor& k_gate,
+                              const Ragged& ragged, const Selection& s, double scale, bool causal) {
+  const auto [o, lse, begin, count, list] = call<SparseAttention>(
+      q, k, v, q_gate, k_gate, ragged.cu_q, ragged.cu_k, ragged.cu_rows, ragged.cu_blocks,
+      ragged.num_blocks, ragged.one_block(SparseAttention::kName), scale, causal, s.rule,
+      s.strength, s.sink_blocks, s.local_blocks, s.last_dense_rows, s.prompt_blocks,
+      s.forced_within);
+  return {o, lse, {begin, count, list}};
+}
+
+}  // namespace seer::torch_ops
+
+TORCH_LIBRARY_FRAGMENT(seer, m) {
+  seer::torch_ops::register_composite<seer::torch_ops::SparseAttention>(m);
+}
