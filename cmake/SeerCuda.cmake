@@ -40,16 +40,18 @@ function(seer_arch_library arch cuda_arch)
   target_sources(seer_kernels PRIVATE $<TARGET_OBJECTS:seer_${arch}>)
 endfunction()
 
-# seer_instances(seer/kernels/OP/sm80/fwd.cu.in ARCH sm80 ELEMENT bf16 f16 HEAD_DIM 64 128): a .cu
-# for every element and head size.
+# In an op's CMakeLists.txt, seer_instances(sm80/fwd.cu.in ELEMENT bf16 f16 HEAD_DIM 64 128): a .cu for
+# every element and head size, compiled for the chips of the template's folder.
 function(seer_instances template)
-  cmake_parse_arguments(I "" "ARCH" "ELEMENT;HEAD_DIM" ${ARGN})
-  string(REGEX REPLACE "^seer/kernels/|\\.cu\\.in$" "" stem ${template})
+  cmake_parse_arguments(I "" "" "ELEMENT;HEAD_DIM" ${ARGN})
+  get_filename_component(arch ${template} DIRECTORY)
+  get_filename_component(op ${CMAKE_CURRENT_SOURCE_DIR} NAME)
+  string(REPLACE ".cu.in" "" stem ${template})
   foreach(ELEMENT IN LISTS I_ELEMENT)
     foreach(HEAD_DIM IN LISTS I_HEAD_DIM)
-      set(out ${CMAKE_BINARY_DIR}/instances/${stem}_${ELEMENT}_d${HEAD_DIM}.cu)
+      set(out ${CMAKE_BINARY_DIR}/instances/${op}/${stem}_${ELEMENT}_d${HEAD_DIM}.cu)
       configure_file(${template} ${out} @ONLY)
-      target_sources(seer_${I_ARCH} PRIVATE ${out})
+      target_sources(seer_${arch} PRIVATE ${out})
     endforeach()
   endforeach()
 endfunction()

@@ -25,6 +25,8 @@ OP_MAY = {
     # Lists that name everything are dense attention, which sm90 of pooled_attn computes without its map.
     ("block_sparse_attn", "pooled_attn"): re.compile(r"seer/kernels/pooled_attn/(sm90/[^/]+|[^/]+\.(h|cuh))"),
 }
+# Folders of seer/kernels that are no op.
+SHARED = {"attention", "device", "simd", "testing"}
 TORCH = {"seer/torch", "seer/models", "seer/train", "seer/eval", "seer/bench", "seer/cli"}
 LONGEST = {".cu": 300, ".cuh": 300}  # lines; others 400
 SOURCES = {".h", ".cuh", ".cu", ".cc", ".in"}
@@ -37,7 +39,7 @@ def layer_of(path):
 
 def op_of(path):
     parts = path.split("/")
-    if path.startswith("seer/kernels/") and len(parts) > 3 and parts[2] not in ("device", "simd"):
+    if path.startswith("seer/kernels/") and len(parts) > 3 and parts[2] not in SHARED:
         return parts[2]
     return None
 
@@ -49,7 +51,7 @@ def may_include_op(op, other, inc):
 
 def problems(file):
     path = file.relative_to(ROOT).as_posix()
-    layer, is_test = layer_of(path), path.endswith("_test.cc")
+    layer, is_test = layer_of(path), path.endswith("_test.cc") or "/testing/" in path
     lines = file.read_text().splitlines()
     if len(lines) > LONGEST.get(file.suffix, 400):
         yield f"{path}: {len(lines)} lines, at most {LONGEST.get(file.suffix, 400)}"
@@ -64,6 +66,8 @@ def problems(file):
         if not inc.startswith("seer/"):
             continue
         to = layer_of(inc)
+        if "/testing/" in inc and not is_test:
+            yield f"{path}:{number}: only tests include testing/"
         # A kernel's test reads golden files through seer/io.
         allowed = MAY[layer] + (["seer/io"] if is_test else [])
         if to != layer and not any(to.startswith(may) for may in allowed):

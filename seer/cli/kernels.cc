@@ -41,12 +41,14 @@ int kernels(int argc, char** argv, int first) {
     const std::string where = gpu < 0 ? "cpu" : "cuda:" + std::to_string(gpu);
     for (const auto& status :
          seer::kernels::kernel_list(device, dtype_named(dtype), head_dim, block)) {
+      const std::string yes = status.slower.empty() ? "yes" : "yes, " + status.slower;
       table.add({status.op, status.implementation, where,
-                 status.why_not.empty() ? "yes" : "no: " + status.why_not});
+                 status.why_not.empty() ? yes : "no: " + status.why_not});
       rows.push_back({{"operation", status.op},
                       {"implementation", status.implementation},
                       {"device", where},
-                      {"why_not", status.why_not}});
+                      {"why_not", status.why_not},
+                      {"slower", status.slower}});
     }
   }
   std::FILE* const out = json == "-" ? stderr : stdout;

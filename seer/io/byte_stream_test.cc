@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "seer/base/limits.h"
-#include "seer/io/text_fixture.h"
+#include "seer/io/testing/text_fixture.h"
 
 namespace seer::io {
 namespace {

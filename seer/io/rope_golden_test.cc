@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "seer/base/rope_table.h"
-#include "seer/io/golden.h"
+#include "seer/io/testing/golden.h"
 
 namespace seer {
 namespace {

@@ -8,7 +8,7 @@
 #include "seer/base/error.h"
 #include "seer/base/file.h"
 #include "seer/base/utf8.h"
-#include "seer/io/text_fixture.h"
+#include "seer/io/testing/text_fixture.h"
 
 namespace seer::io {
 namespace {

@@ -1,24 +1,34 @@
 #include "seer/kernels/impl.h"
 
+#include <mutex>
+#include <set>
+
+#include "seer/base/progress.h"
+
 #ifdef SEER_CUDA
 #include <cuda_runtime_api.h>
 #endif
 
 namespace seer::kernels {
 
-std::string why_not_cpu(const Device& device) {
-  return device.sm == 0 ? "" : "the tensors are on a GPU";
-}
-
-std::string why_not_gpu(const Device& device, int first, int last) {
+std::string why_not_device(const Chips& chips, const Device& device) {
+  if (chips.include(device)) return "";
+  if (chips.last == 0) return "the tensors are on a GPU";
 #ifndef SEER_CUDA
   return "built without CUDA kernels";
 #endif
   if (device.sm == 0) return "the tensors are on the CPU";
-  if (device.sm >= first && device.sm <= last) return "";
-  return message("needs compute capability ", first / 10, ".", first % 10,
-                 first == last ? "" : " or later", ", this GPU has ", device.sm / 10, ".",
-                 device.sm % 10);
+  return message("needs compute capability ", chips.first / 10, ".", chips.first % 10,
+                 chips.first == chips.last ? "" : " or later", ", this GPU has ", device.sm / 10,
+                 ".", device.sm % 10);
+}
+
+void warn_slower(const char* op, const char* implementation, const std::string& why) {
+  static std::mutex mutex;
+  static std::set<std::string> warned;
+  const std::lock_guard lock(mutex);
+  if (!warned.insert(message(op, implementation)).second) return;
+  print_line(message("seer: warning: ", op, " runs on its ", implementation, " kernel, ", why));
 }
 
 #ifdef SEER_CUDA

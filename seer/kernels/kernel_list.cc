@@ -16,7 +16,13 @@ namespace {
 template <class Params>
 void add(std::vector<KernelStatus>& list, const char* op, std::span<const Impl<Params>> impls,
          const Params& p, const Device& device) {
-  for (const auto& impl : impls) list.push_back({op, impl.name, impl.why_not(p, device)});
+  const Impl<Params>* used = nullptr;
+  for (const auto& impl : impls) {
+    const std::string why_not = impl.why_not(p, device);
+    if (!used && why_not.empty()) used = &impl;
+    list.push_back(
+        {op, impl.name, why_not, &impl == used ? why_slower(impls, impl, p, device) : ""});
+  }
 }
 
 }  // namespace

@@ -13,6 +13,7 @@ struct KernelStatus {
   const char* op;
   const char* implementation;
   std::string why_not;  // empty: it runs
+  std::string slower;   // what the call loses on it; empty: nothing much
 };
 
 // For calls of this type, head size and block size whose tensors are contiguous. In the order of

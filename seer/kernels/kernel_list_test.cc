@@ -82,5 +82,26 @@ TEST(KernelList, GpuKernelsSayWhichChipsTheyTake) {
 #endif
 }
 
+TEST(KernelList, SlowerKernelsSaySo) {
+#ifdef SEER_CUDA
+  const auto slower = [](const Device& device, int head_dim) {
+    for (const KernelStatus& s : kernel_list(device, DType::bf16, head_dim, 64)) {
+      if (s.op == std::string("pooled_attn") && s.implementation == std::string("sm80")) {
+        return s.slower;
+      }
+    }
+    return std::string("not in the list");
+  };
+  EXPECT_THAT(slower({.sm = 90}, 96),
+              HasSubstr("a third of the speed (sm90: head_dim is 96, want 64 or 128)"));
+  EXPECT_EQ(slower({.sm = 90}, 128), "");  // sm90's kernel takes it
+  EXPECT_EQ(slower({.sm = 80}, 96), "");   // no other kernel is for this chip
+#endif
+  testing::internal::CaptureStderr();
+  for (int call = 0; call < 2; ++call) warn_slower("an_op", "sm80", "slower (sm90: a reason)");
+  EXPECT_EQ(testing::internal::GetCapturedStderr(),
+            "seer: warning: an_op runs on its sm80 kernel, slower (sm90: a reason)\n");
+}
+
 }  // namespace
 }  // namespace seer::kernels

@@ -32,20 +32,25 @@ constexpr RowBlocks row_blocks(int64_t len_q, int64_t len_k, int64_t block, int6
   return {blocks_in(std::max(first, 0), block), blocks_in(last, block) + 1};
 }
 
+// The last of num_seqs sequences whose first place, begin(b), is not behind `place`. One without places
+// is never it, where another one follows.
+template <class Place, class Begin>
+constexpr int last_begun(int num_seqs, Place place, const Begin& begin) {
+  int first = 0, end = num_seqs;
+  while (end - first > 1) {
+    const int middle = first + (end - first) / 2;
+    (begin(middle) <= place ? first : end) = middle;
+  }
+  return first;
+}
+constexpr int last_begun(const int32_t* cu, int num_seqs, int index) {
+  return last_begun(num_seqs, index, [cu](int b) { return cu[b]; });
+}
+
 // The sequence b with cu[b] <= index < cu[b + 1]; num_seqs where the index is not below the last
 // entry.
 constexpr int sequence_of(const int32_t* cu, int num_seqs, int64_t index) {
-  int first = 1, end = num_seqs + 1;  // entries before `first` are at most the index; cu[0] is 0
-  const int wanted = static_cast<int>(index);
-  while (first < end) {
-    const int middle = (first + end) / 2;
-    if (cu[middle] <= wanted) {
-      first = middle + 1;
-    } else {
-      end = middle;
-    }
-  }
-  return first - 1;
+  return last_begun(cu, num_seqs + 1, static_cast<int>(index));
 }
 
 // Work in tiles of `tile` entries of one sequence each, for a grid whose size does not depend on the
@@ -62,15 +67,7 @@ constexpr int64_t num_tile_slots(int64_t entries, int num_seqs, int tile) {
 }
 
 constexpr TileSlot tile_slot(const int32_t* cu, int num_seqs, int tile, int64_t slot) {
-  int first = 0, end = num_seqs;  // the last sequence whose slots begin at or before this one
-  while (end - first > 1) {
-    const int middle = first + (end - first) / 2;
-    if (cu[middle] / tile + middle <= slot) {
-      first = middle;
-    } else {
-      end = middle;
-    }
-  }
+  const int first = last_begun(num_seqs, slot, [&](int b) { return int64_t{cu[b] / tile} + b; });
   const int64_t begin = (slot - cu[first] / tile - first) * tile;
   return {first, begin, std::min<int64_t>(begin + tile, cu[first + 1] - cu[first])};
 }

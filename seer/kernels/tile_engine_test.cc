@@ -7,7 +7,7 @@
 #include <cmath>
 #include <vector>
 
-#include "seer/kernels/attention_engines.h"
+#include "seer/kernels/attention/testing/attention_engines.h"
 #include "seer/kernels/simd/aligned_buffer.h"
 #include "seer/kernels/simd/element.h"
 

@@ -24,6 +24,7 @@ kernels::DecodeAttnParams decode_params(const at::Tensor& q, const at::Tensor& k
   p.num_q_heads = static_cast<int>(q.size(1));
   p.num_kv_heads = static_cast<int>(k.size(1));
   p.head_dim = static_cast<int>(q.size(2));
+  p.total_q = q.size(0);
   p.total_k = k.size(0);
   p.dtype = dtype_of(q);
   return p;

@@ -3,11 +3,9 @@
 #include <type_traits>
 
 #include "seer/kernels/attn_gate/cpu.h"
-#include "seer/kernels/size_limits.h"
-#ifdef SEER_CUDA
 #include "seer/kernels/attn_gate/sm80/attn_gate.h"
 #include "seer/kernels/attn_gate/sm90/attn_gate.h"
-#endif
+#include "seer/kernels/size_limits.h"
 
 namespace seer::kernels {
 namespace {
@@ -19,7 +17,7 @@ void run_cpu(const Params& p, void*) {
 
 void pool_on_cpu(const GatePoolParams& p) {
   attn_gate_pool_cpu(p);
-  if (p.cos) attn_gate_project_cpu(turn_in_place(p));
+  if (p.cos) attn_gate_project_cpu(rotate_in_place(p));
 }
 
 template <class Params>
@@ -35,54 +33,25 @@ int heads_of(const Params& p) {
   }
 }
 
-template <class Params>
-std::string why_not_sm80(const Params&, const Device& device) {
-  return why_not_gpu(device, 80, 999);
-}
+template <class Params, void (*kRun)(const Params&)>
+constexpr Impl<Params> cpu_impl = {"cpu", kCpu, run_cpu<Params, kRun>};
 
-#ifndef SEER_CUDA
-// Never run: why_not_gpu() says that the build has no CUDA kernels.
-constexpr void (*attn_gate_pool_sm80)(const GatePoolParams&, void*) = nullptr;
-constexpr void (*attn_gate_project_sm80)(const GateProjectParams&, void*) = nullptr;
-constexpr void (*attn_gate_project_grad_sm80)(const GateProjectGradParams&, void*) = nullptr;
-constexpr void (*attn_gate_score_sm80)(const GateScoreParams&, void*) = nullptr;
-constexpr void (*attn_gate_score_grad_sm80)(const GateScoreGradParams&, void*) = nullptr;
-constexpr void (*attn_gate_project_sm90)(const GateProjectParams&, void*) = nullptr;
-constexpr void (*attn_gate_score_sm90)(const GateScoreParams&, void*) = nullptr;
-std::string why_not_attn_gate_project_sm90(const GateProjectParams&) {
-  return "";
-}
-std::string why_not_attn_gate_score_sm90(const GateScoreParams&) {
-  return "";
-}
-#endif
-
-template <class Params, std::string (*kWhyNot)(const Params&)>
-std::string why_not_sm90(const Params& p, const Device& device) {
-  std::string reason = why_not_gpu(device, 90, 90);
-  if (reason.empty()) reason = why_not_sm80(p, device);
-  return reason.empty() ? kWhyNot(p) : reason;
-}
-
-template <class Params, void (*kRunCpu)(const Params&)>
-constexpr Impl<Params> cpu_impl = {"cpu", why_not_cpu<Params>, run_cpu<Params, kRunCpu>};
-
-constexpr Impl<GatePoolParams> kPool[] = {{"sm80", why_not_sm80, attn_gate_pool_sm80},
+constexpr Impl<GatePoolParams> kPool[] = {{"sm80", kSm80, SEER_IF_CUDA(attn_gate_pool_sm80)},
                                           cpu_impl<GatePoolParams, pool_on_cpu>};
 constexpr Impl<GateProjectParams> kProject[] = {
-    {"sm90", why_not_sm90<GateProjectParams, why_not_attn_gate_project_sm90>,
-     attn_gate_project_sm90},
-    {"sm80", why_not_sm80, attn_gate_project_sm80},
+    {"sm90", kSm90, SEER_IF_CUDA(attn_gate_project_sm90),
+     SEER_IF_CUDA(why_not_attn_gate_project_sm90)},
+    {"sm80", kSm80, SEER_IF_CUDA(attn_gate_project_sm80)},
     cpu_impl<GateProjectParams, attn_gate_project_cpu>};
 constexpr Impl<GateProjectGradParams> kProjectGrad[] = {
-    {"sm80", why_not_sm80, attn_gate_project_grad_sm80},
+    {"sm80", kSm80, SEER_IF_CUDA(attn_gate_project_grad_sm80)},
     cpu_impl<GateProjectGradParams, attn_gate_project_grad_cpu>};
 constexpr Impl<GateScoreParams> kScore[] = {
-    {"sm90", why_not_sm90<GateScoreParams, why_not_attn_gate_score_sm90>, attn_gate_score_sm90},
-    {"sm80", why_not_sm80, attn_gate_score_sm80},
+    {"sm90", kSm90, SEER_IF_CUDA(attn_gate_score_sm90), SEER_IF_CUDA(why_not_attn_gate_score_sm90)},
+    {"sm80", kSm80, SEER_IF_CUDA(attn_gate_score_sm80)},
     cpu_impl<GateScoreParams, attn_gate_score_cpu>};
 constexpr Impl<GateScoreGradParams> kScoreGrad[] = {
-    {"sm80", why_not_sm80, attn_gate_score_grad_sm80},
+    {"sm80", kSm80, SEER_IF_CUDA(attn_gate_score_grad_sm80)},
     cpu_impl<GateScoreGradParams, attn_gate_score_grad_cpu>};
 
 template <class Params, size_t kCount>
@@ -93,9 +62,9 @@ void dispatch(const char* op, const Impl<Params> (&impls)[kCount], const Params&
 }
 
 template <class Params>
-void check_turn(const char* op, const Params& p, int features) {
+void check_rope(const char* op, const Params& p, int features) {
   SEER_CHECK(p.rope_half >= 0 && 2 * p.rope_half <= features, op, ": ", 2 * p.rope_half,
-             " features turn, want at most ", features);
+             " features rotate, want at most ", features);
   SEER_CHECK((p.cos == nullptr) == (p.sin == nullptr), op, ": cos and sin must be given together");
 }
 
@@ -106,7 +75,7 @@ void check_project(const Params& p) {
              " input heads evenly");
   SEER_CHECK(p.in_dim > 0 && p.out_dim > 0, "attn_gate_project: ", p.in_dim, " features in and ",
              p.out_dim, " out, want at least 1");
-  check_turn("attn_gate_project", p, p.out_dim);
+  check_rope("attn_gate_project", p, p.out_dim);
 }
 
 void check_score(const GateScoreParams& p) {
@@ -134,7 +103,7 @@ void attn_gate_pool(const GatePoolParams& p, const Device& device, void* stream)
              ", want bits of max (1), min (2), avg (4)");
   SEER_CHECK(p.num_heads > 0 && p.head_dim > 0 && p.block > 0, "attn_gate_pool: ", p.num_heads,
              " heads of ", p.head_dim, " features, block ", p.block, ", want at least 1 each");
-  check_turn("attn_gate_pool", p, p.head_dim);
+  check_rope("attn_gate_pool", p, p.head_dim);
   SEER_CHECK(p.cos == nullptr || count_pools(p.pools) == 1,
              "attn_gate_pool: ", count_pools(p.pools), " poolings and RoPE, want one");
   dispatch("attn_gate_pool", kPool, p, device, stream);

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "seer/io/golden.h"
+#include "seer/io/testing/golden.h"
 #include "seer/kernels/attn_gate/attn_gate.h"
 
 namespace seer::kernels {

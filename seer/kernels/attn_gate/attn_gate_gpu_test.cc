@@ -6,9 +6,9 @@
 #include <cstring>
 #include <functional>
 
-#include "seer/kernels/attn_gate/attn_gate_cases.h"
 #include "seer/kernels/attn_gate/reference.h"
-#include "seer/kernels/gpu_run.h"
+#include "seer/kernels/attn_gate/testing/attn_gate_cases.h"
+#include "seer/kernels/testing/gpu_run.h"
 
 namespace seer::kernels {
 namespace {
@@ -73,7 +73,7 @@ TEST_P(GatePoolGpu, AgreesWithReference) {
   const Floats got = run_twice({&pooled}, {in.num_pooled()}, [&](const Device& d, void* stream) {
     attn_gate_pool(p, d, stream);
   });
-  // What turns is rounded by the size of both features, not by that of their sum.
+  // What rotates is rounded by the size of both features, not by that of their sum.
   expect_near(got, want, p.cos ? 2e-6 : 1e-6);
 }
 

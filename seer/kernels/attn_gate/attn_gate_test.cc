@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "seer/kernels/attn_gate/attn_gate_cases.h"
 #include "seer/kernels/attn_gate/reference.h"
+#include "seer/kernels/attn_gate/testing/attn_gate_cases.h"
 
 namespace seer::kernels {
 namespace {

@@ -51,8 +51,8 @@ struct GateProjectParams {
   int num_in_heads, num_out_heads, in_dim, out_dim, rope_half;
 };
 
-// The step that turns what pool has written, in its place.
-constexpr GateProjectParams turn_in_place(const GatePoolParams& p) {
+// The step that rotates what pool has written, in its place.
+constexpr GateProjectParams rotate_in_place(const GatePoolParams& p) {
   return {.x = p.pooled,
           .weight = nullptr,
           .cos = p.cos,

@@ -20,10 +20,10 @@ namespace {
 
 constexpr int64_t kRowTile = 96;      // blocks that one task projects
 constexpr int64_t kFeatureTile = 96;  // rows of a weight's gradient that one task sums
-constexpr int64_t kGradChunk = 192;   // blocks turned back at a time
+constexpr int64_t kGradChunk = 192;   // blocks rotated back at a time
 
-// Turns features (i, i + half) by the angle of cos and sin; sign -1 turns back.
-HWY_INLINE void turn(float* y, const float* cos, const float* sin, int half, float sign) {
+// Rotates features (i, i + half) by the angle of cos and sin; sign -1 rotates back.
+HWY_INLINE void rotate(float* y, const float* cos, const float* sin, int half, float sign) {
   for (int i = 0; i < half; ++i) {
     const float a = y[i], b = y[i + half], s = sign * sin[i];
     y[i] = a * cos[i] - b * s;
@@ -54,7 +54,8 @@ void project_rows(const GateProjectParams& p, int64_t h, int64_t begin, int64_t 
   }
   if (!p.cos) return;
   for (int64_t r = begin; r < end; ++r) {
-    turn(y + (r - begin) * y_row, p.cos + r * p.rope_half, p.sin + r * p.rope_half, p.rope_half, 1);
+    rotate(y + (r - begin) * y_row, p.cos + r * p.rope_half, p.sin + r * p.rope_half, p.rope_half,
+           1);
   }
 }
 
@@ -70,19 +71,19 @@ void attn_gate_project(const GateProjectParams& p) {
 
 // Rows begin .. end - 1 of dweight[h], summed over all blocks in their order.
 void project_grad_rows(const GateProjectGradParams& p, int64_t h, int64_t begin, int64_t end,
-                       std::vector<float>& turned) {
+                       std::vector<float>& rotated) {
   const int64_t in_head = h * p.num_in_heads / p.num_out_heads;
   const int64_t x_row = static_cast<int64_t>(p.num_in_heads) * p.in_dim;
   const int64_t y_row = static_cast<int64_t>(p.num_out_heads) * p.out_dim;
-  turned.resize(kGradChunk * p.out_dim);
+  rotated.resize(kGradChunk * p.out_dim);
   for (int64_t r0 = 0; r0 < p.num_blocks; r0 += kGradChunk) {
     const int64_t rows = std::min(kGradChunk, p.num_blocks - r0);
     for (int64_t r = 0; r < rows; ++r) {
-      float* row = turned.data() + r * p.out_dim;
+      float* row = rotated.data() + r * p.out_dim;
       std::copy_n(p.dy + (r0 + r) * y_row + h * p.out_dim, p.out_dim, row);
       if (p.cos) {
         const int64_t at = (r0 + r) * p.rope_half;
-        turn(row, p.cos + at, p.sin + at, p.rope_half, -1);
+        rotate(row, p.cos + at, p.sin + at, p.rope_half, -1);
       }
     }
     gemm({.m = end - begin,
@@ -91,7 +92,7 @@ void project_grad_rows(const GateProjectGradParams& p, int64_t h, int64_t begin,
           .a = p.x + r0 * x_row + in_head * p.in_dim + begin,
           .a_row = 1,
           .a_col = x_row,
-          .b = turned.data(),
+          .b = rotated.data(),
           .b_row = p.out_dim,
           .c = p.dweight + (h * p.in_dim + begin) * p.out_dim,
           .c_row = p.out_dim,
@@ -103,12 +104,12 @@ void attn_gate_project_grad(const GateProjectGradParams& p) {
   const int64_t tiles = (p.in_dim + kFeatureTile - 1) / kFeatureTile;
 #pragma omp parallel
   {
-    std::vector<float> turned;
+    std::vector<float> rotated;
 #pragma omp for collapse(2) schedule(dynamic)
     for (int64_t h = 0; h < p.num_out_heads; ++h) {
       for (int64_t t = 0; t < tiles; ++t) {
         project_grad_rows(p, h, t * kFeatureTile,
-                          std::min<int64_t>((t + 1) * kFeatureTile, p.in_dim), turned);
+                          std::min<int64_t>((t + 1) * kFeatureTile, p.in_dim), rotated);
       }
     }
   }

@@ -35,7 +35,7 @@ std::vector<double> attn_gate_pool(const GatePoolParams& p) {
       }
     }
   }
-  return p.cos ? attn_gate_project(turn_in_place(p), out, {}) : out;
+  return p.cos ? attn_gate_project(rotate_in_place(p), out, {}) : out;
 }
 
 std::vector<double> attn_gate_project(const GateProjectParams& p, const std::vector<double>& x,

@@ -22,7 +22,7 @@ namespace seer::kernels::HWY_NAMESPACE {
 namespace {
 
 constexpr int64_t kRowTile = 48;  // rows of a task
-constexpr int64_t kKeyTile = 64;  // key blocks turned into columns at a time, or of a dk task
+constexpr int64_t kKeyTile = 64;  // key blocks made columns at a time, or of a dk task
 
 // One sequence of a call. The axes are those of the whole call.
 struct Sequence {

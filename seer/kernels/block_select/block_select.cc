@@ -12,23 +12,8 @@ void run_cpu(const BlockSelectParams& p, void*) {
   block_select_cpu(p);
 }
 
-std::string why_not_sm80(const BlockSelectParams&, const Device& device) {
-  return why_not_gpu(device, 80, 999);
-}
-
-#ifndef SEER_CUDA
-// Never run: why_not_gpu() says that the build has no CUDA kernels.
-constexpr void (*run_sm80)(const BlockSelectParams&, void*) = nullptr;
-int64_t budget_workspace(int64_t, int64_t, int64_t) {
-  return 0;
-}
-#else
-constexpr auto run_sm80 = block_select_sm80;
-using sm80::budget_workspace;
-#endif
-
-constexpr Impl<BlockSelectParams> kImpls[] = {{"sm80", why_not_sm80, run_sm80},
-                                              {"cpu", why_not_cpu, run_cpu}};
+constexpr Impl<BlockSelectParams> kImpls[] = {{"sm80", kSm80, SEER_IF_CUDA(block_select_sm80)},
+                                              {"cpu", kCpu, run_cpu}};
 
 void check(const BlockSelectParams& p) {
   SEER_CHECK(p.num_heads > 0 && p.block > 0, "block_select: ", p.num_heads, " heads, block ",
@@ -65,8 +50,13 @@ int64_t block_select_capacity(const BlockSelectParams& p) {
 }
 
 int64_t block_select_workspace(const BlockSelectParams& p, const Device& device) {
-  if (device.sm == 0 || p.rule != SelectRule::head_budget) return 0;
-  return budget_workspace(p.num_heads, p.num_seqs, p.num_rows);
+#ifdef SEER_CUDA
+  if (device.sm != 0 && p.rule == SelectRule::head_budget) {
+    return sm80::budget_workspace(p.num_heads, p.num_seqs, p.num_rows);
+  }
+#endif
+  (void)p, (void)device;
+  return 0;
 }
 
 void block_select(const BlockSelectParams& p, const Device& device, void* stream) {

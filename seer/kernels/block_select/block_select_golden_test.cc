@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "seer/io/golden.h"
+#include "seer/io/testing/golden.h"
 #include "seer/kernels/block_select/block_select.h"
 #include "seer/kernels/block_select/row_rule.h"
 

@@ -4,9 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "seer/kernels/block_select/block_select_cases.h"
 #include "seer/kernels/block_select/reference.h"
-#include "seer/kernels/gpu_run.h"
+#include "seer/kernels/block_select/testing/block_select_cases.h"
+#include "seer/kernels/testing/gpu_run.h"
 
 namespace seer::kernels {
 namespace {

@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "seer/kernels/block_select/block_select_cases.h"
 #include "seer/kernels/block_select/reference.h"
+#include "seer/kernels/block_select/testing/block_select_cases.h"
 
 namespace seer::kernels {
 namespace {

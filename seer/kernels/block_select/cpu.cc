@@ -48,7 +48,7 @@ struct Cut {
 };
 
 // The scores of one row as keys and, where the rule needs them, as exp(score - max).
-struct Row {
+struct ScoreRow {
   std::vector<int32_t> keys;  // padded with kMasked
   std::vector<float> exps;    // padded with 0
   double sum = 0;             // of exps
@@ -67,7 +67,7 @@ HWY_INLINE void store_keys(D d, const float* from, int32_t* to, hn::Mask<D>* is_
   *is_nan = hn::Or(*is_nan, hn::Not(hn::Eq(s, s)));  // Ne() is false for NaN
 }
 
-void Row::load(const float* scores, int64_t n) {
+void ScoreRow::load(const float* scores, int64_t n) {
   const D d;
   keys.assign(padded(n), kMasked);
   auto is_nan = hn::MaskFromVec(hn::Zero(d));
@@ -82,7 +82,7 @@ void Row::load(const float* scores, int64_t n) {
   valid = hn::AllFalse(d, is_nan);
 }
 
-void Row::softmax(const float* scores, int64_t n) {
+void ScoreRow::softmax(const float* scores, int64_t n) {
   const DH d;
   exps.assign(padded(n), -INFINITY);
   std::copy_n(scores, n, exps.begin());
@@ -131,7 +131,7 @@ Cut best(const std::vector<int32_t>& keys, int64_t k) {
   return {key, k - count_above(keys, key)};
 }
 
-double mass_above(const Row& row, int64_t key) {
+double mass_above(const ScoreRow& row, int64_t key) {
   const DH d;
   const hn::RebindToSigned<DH> di;
   const auto limit = hn::Set(di, static_cast<int32_t>(key));
@@ -145,7 +145,7 @@ double mass_above(const Row& row, int64_t key) {
 }
 
 // The fewest best keys with at least this mass (of row.sum).
-Cut best_mass(const Row& row, double mass) {
+Cut best_mass(const ScoreRow& row, double mass) {
   if (mass <= 0 || row.sum == 0) return {INT32_MAX, 0};
   if (mass_above(row, kMasked) < mass) return {kMasked, 0};
   // The keys above `low` have the mass, those above `high` do not.
@@ -162,7 +162,7 @@ Cut best_mass(const Row& row, double mass) {
 }
 
 // Softmax values as keys: they are not negative, so their bits have their order.
-void keys_from_softmax(const Row& row, int64_t n, int32_t* keys) {
+void keys_from_softmax(const ScoreRow& row, int64_t n, int32_t* keys) {
   const float sum = static_cast<float>(row.sum);
   for (int64_t i = 0; i < n; ++i) {
     keys[i] = row.keys[i] == kMasked ? kMasked : std::bit_cast<int32_t>(row.exps[i] / sum);
@@ -207,7 +207,7 @@ void place_rows(const BlockSelectParams& p) {
 }
 
 // False where the scores are not valid.
-bool select_one_row(const BlockSelectParams& p, int64_t h, int64_t r, Row& work) {
+bool select_one_row(const BlockSelectParams& p, int64_t h, int64_t r, ScoreRow& work) {
   const int b = sequence_of(p.cu_rows, p.num_seqs, r);
   const SelectRow row = select_row(p, b, r - p.cu_rows[b]);
   const int64_t at = h * p.num_rows + r, n = row.blocks.end;
@@ -230,7 +230,7 @@ bool select_one_row(const BlockSelectParams& p, int64_t h, int64_t r, Row& work)
 }
 
 // The rows of one sequence share one budget. False where the scores are not valid.
-bool select_one_head(const BlockSelectParams& p, int64_t h, int b, Row& work,
+bool select_one_head(const BlockSelectParams& p, int64_t h, int b, ScoreRow& work,
                      std::vector<int32_t>& keys) {
   const int64_t rows = p.cu_rows[b + 1] - p.cu_rows[b], first = h * p.num_rows + p.cu_rows[b];
   std::vector<SelectRow> all(rows);
@@ -261,7 +261,7 @@ void block_select(const BlockSelectParams& p) {
   int64_t bad = INT64_MAX;  // the first head (times the rows) whose scores are not valid
 #pragma omp parallel reduction(min : bad)
   {
-    Row work;
+    ScoreRow work;
     std::vector<int32_t> keys;
     if (p.rule == SelectRule::head_budget) {
 #pragma omp for collapse(2) schedule(dynamic)

@@ -2,11 +2,11 @@
 
 #include <gtest/gtest.h>
 
-#include "seer/io/golden.h"
-#include "seer/kernels/attention_closeness.h"
-#include "seer/kernels/attention_engines.h"
-#include "seer/kernels/block_sparse_attn/block_sparse_attn_case.h"
+#include "seer/io/testing/golden.h"
+#include "seer/kernels/attention/testing/attention_closeness.h"
+#include "seer/kernels/attention/testing/attention_engines.h"
 #include "seer/kernels/block_sparse_attn/cpu.h"
+#include "seer/kernels/block_sparse_attn/testing/block_sparse_attn_case.h"
 
 namespace seer::kernels {
 namespace {

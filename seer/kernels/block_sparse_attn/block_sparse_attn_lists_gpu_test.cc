@@ -5,15 +5,14 @@
 
 #include <algorithm>
 
-#include "seer/kernels/block_sparse_attn/block_sparse_attn_cases.h"
-#include "seer/kernels/block_sparse_attn/block_sparse_attn_gpu_run.h"
+#include "seer/kernels/block_sparse_attn/testing/block_sparse_attn_gpu.h"
 
 namespace seer::kernels {
 namespace {
 
 using Call = BlockSparseAttnCall;
 using DeviceCall = BlockSparseAttnDeviceCall;
-using Kernel = BlockSparseAttnKernel;
+using Kernel = BlockSparseAttnGpu::Kernel;
 using Params = BlockSparseAttnParams;
 using Reference = BlockSparseAttnReference;
 
@@ -34,7 +33,7 @@ TEST_F(BlockSparseAttnGpu, ManyUnevenRows) {
       if (i % 7 == 5) call.count[i] = 0;
     }
     const Reference reference(call);
-    for_each_kernel(call.params(), [&](const Kernel& kernel) {
+    each_kernel(call.params(), [&](const Kernel& kernel) {
       Params p;
       const DeviceCall on_device(call);
       for (const bool with_counter : {true, true, false}) {
@@ -60,9 +59,9 @@ TEST_F(BlockSparseAttnGpu, ListsInPieces) {
                  .density = 0.9},
                 DType::bf16);
       const Reference reference(call);
-      for_each_kernel(call.params(), [&](const Kernel& kernel) {
+      each_kernel(call.params(), [&](const Kernel& kernel) {
         for (const int num_parts : {2, 4, 16}) {
-          run(kernel, call, num_parts);
+          run_in_parts(kernel, call, num_parts);
           EXPECT_EQ(reference.compare(call, o_limits_of_rounded_p(DType::bf16)), "")
               << num_parts << " pieces, head size " << head_dim << ", block " << block;
         }
@@ -95,7 +94,7 @@ TEST_F(BlockSparseAttnGpu, DenseLists) {
     Call less = call;  // a row of the third head does not see its last block
     --less.count[less.count.size() * 2 / shape.heads + 2];
     const Reference reference(call), reference_of_less(less);
-    for_each_kernel(call.params(), [&](const Kernel& kernel) {
+    each_kernel(call.params(), [&](const Kernel& kernel) {
       for (int i = 0; i < 2; ++i) {
         run(kernel, call);
         EXPECT_EQ(reference.compare(call, o_limits_of_rounded_p(DType::bf16)), "");

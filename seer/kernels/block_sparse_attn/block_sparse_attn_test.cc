@@ -3,14 +3,13 @@
 #include "seer/kernels/block_sparse_attn/block_sparse_attn.h"
 
 #include <gtest/gtest.h>
-#include <omp.h>
 
-#include <cstring>
 #include <functional>
 
-#include "seer/kernels/attention_engines.h"
-#include "seer/kernels/block_sparse_attn/block_sparse_attn_cases.h"
+#include "seer/kernels/attention/testing/attention_engines.h"
+#include "seer/kernels/attention/testing/call_checks.h"
 #include "seer/kernels/block_sparse_attn/cpu.h"
+#include "seer/kernels/block_sparse_attn/testing/block_sparse_attn_cases.h"
 
 namespace seer::kernels {
 namespace {
@@ -21,6 +20,10 @@ using Reference = BlockSparseAttnReference;
 
 Limits engine_limits(DType dtype, const TileEngine& engine) {
   return engine.element_bytes == 2 ? o_limits_of_rounded_p(DType::bf16) : o_limits(dtype);
+}
+
+void attend(const BlockSparseAttnParams& p) {
+  block_sparse_attn(p);
 }
 
 class BlockSparseAttnCases : public testing::TestWithParam<Case> {};
@@ -84,12 +87,15 @@ TEST(BlockSparseAttn, NanInAKeyShowsInTheRowsThatSeeIt) {
 
 TEST(BlockSparseAttn, LargeScores) {
   const Case shape = {.name = "", .q_lens = {256}, .k_lens = {256}, .density = 1};
-  on_every_engine(shape, grow_keys, [](Call& call, const TileEngine& engine) {
-    const Limits limits = engine_limits(call.q.dtype, engine);
-    EXPECT_EQ(Reference(call).compare(call, limits.absolute < 1e-5 ? Limits{5e-5, 2e-5, 1e-9}
-                                                                   : Limits{1e-2, 5e-3, 1.5e-5}),
-              "");
-  });
+  on_every_engine(
+      shape, [](Call& call) { grow_keys(call.k); },
+      [](Call& call, const TileEngine& engine) {
+        const Limits limits = engine_limits(call.q.dtype, engine);
+        EXPECT_EQ(
+            Reference(call).compare(call, limits.absolute < 1e-5 ? Limits{5e-5, 2e-5, 1e-9}
+                                                                 : Limits{1e-2, 5e-3, 1.5e-5}),
+            "");
+      });
 }
 
 TEST(BlockSparseAttn, SameBitsInEveryRunAndForEveryThreadCount) {
@@ -99,33 +105,14 @@ TEST(BlockSparseAttn, SameBitsInEveryRunAndForEveryThreadCount) {
                       .heads_q = 6,
                       .heads_kv = 3,
                       .block_q = 32};
-  for (const DType dtype : {DType::f32, DType::bf16}) {
-    Call first(shape, dtype);
-    block_sparse_attn(first.params());
-    for (const int threads : {1, 2, 3, 2}) {
-      Call again(shape, dtype);
-      const int before = omp_get_max_threads();
-      omp_set_num_threads(threads);
-      block_sparse_attn(again.params());
-      omp_set_num_threads(before);
-      EXPECT_EQ(std::memcmp(first.o.bytes.data(), again.o.bytes.data(), first.o.bytes.size()), 0);
-      EXPECT_EQ(first.lse, again.lse);
-    }
-  }
+  same_bits_for_every_thread_count<Call>(shape, attend);
 }
 
-void expect_error(const std::function<void(Call&, BlockSparseAttnParams&)>& spoil,
-                  const std::string& text) {
-  const Case shape = {.name = "", .q_lens = {100}, .k_lens = {100}, .density = 1};
-  Call call(shape, DType::f32);
-  BlockSparseAttnParams p = call.params();
-  spoil(call, p);
-  try {
-    block_sparse_attn(p);
-    FAIL() << "no error; want " << text;
-  } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find(text), std::string::npos) << error.what();
-  }
+void expect_error(const std::function<void(BlockSparseAttnCall&, BlockSparseAttnParams&)>& spoil,
+                  const char* text) {
+  kernels::expect_error(
+      BlockSparseAttnCall({.name = "", .q_lens = {100}, .k_lens = {100}, .density = 1}, DType::f32),
+      attend, spoil, {text});
 }
 
 TEST(BlockSparseAttn, ErrorsSayWhatIsWrong) {

@@ -3,21 +3,24 @@
 
 #include "seer/kernels/block_sparse_attn/cpu.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <vector>
 
-#include "seer/base/error.h"
-#include "seer/kernels/simd/attention_access.h"
-#include "seer/kernels/simd/attention_tile.h"
-#include "seer/kernels/simd/packed_kv.h"
+#include "seer/kernels/attention/checks.h"
+#include "seer/kernels/attention/cpu/attention_tile.h"
+#include "seer/kernels/attention/cpu/packed_kv.h"
 
 namespace seer::kernels {
 namespace {
 
 using Params = BlockSparseAttnParams;
 using Unit = PackedKv::Unit;
+
+// Per thread.
+struct Scratch {
+  AttentionTile tile;
+  std::vector<KvBlock> blocks;
+};
 
 // The work on one packed kv head.
 class UnitTasks {
@@ -35,8 +38,7 @@ class UnitTasks {
   // not ascending.
   void mark_listed(uint8_t* wanted) const;
   // Late rows come first: they have the longest lists.
-  void run(int64_t task, const PackedKv& kv, AttentionTile& tile,
-           std::vector<KvBlock>& blocks) const;
+  void run(int64_t task, const PackedKv& kv, Scratch& scratch) const;
 
  private:
   // Where the list of a (list head of the unit, row) pair is described.
@@ -72,12 +74,12 @@ void UnitTasks::mark_listed(uint8_t* wanted) const {
   }
 }
 
-void UnitTasks::run(int64_t task, const PackedKv& kv, AttentionTile& tile,
-                    std::vector<KvBlock>& blocks) const {
+void UnitTasks::run(int64_t task, const PackedKv& kv, Scratch& scratch) const {
+  auto& [tile, blocks] = scratch;
   const BlockList& lists = p_.lists;
   const int64_t list_head = task % lists_per_unit_, row = num_rows_ - 1 - task / lists_per_unit_;
   const int64_t row_begin = row * lists.block_q;
-  const int64_t len_q = p_.cu_q[unit_.seq + 1] - p_.cu_q[unit_.seq];
+  const int64_t len_q = p_.len_q(unit_.seq);
   const int64_t row_len = std::min<int64_t>(lists.block_q, len_q - row_begin);
   const int64_t at = entry(list_head, row), num_queries = row_len * heads_per_list_;
   TileQuery queries[kTileLanes];
@@ -96,51 +98,33 @@ void UnitTasks::run(int64_t task, const PackedKv& kv, AttentionTile& tile,
   }
 }
 
-// One wave: pack what is listed, then all tasks of all its units.
-void run_wave(const Params& p, PackedKv& kv, std::vector<AttentionTile>& tiles) {
-  std::vector<UnitTasks> units;
-  std::vector<int64_t> task_end;
-  std::vector<uint8_t> wanted(static_cast<size_t>(kv.num_slots()), 0);
-  int64_t num_tasks = 0;
-  for (const Unit& unit : kv.units()) {
-    units.emplace_back(p, unit);
-    units.back().mark_listed(wanted.data());
-    task_end.push_back(num_tasks += units.back().size());
-  }
-  kv.pack(wanted.data());
-#pragma omp parallel num_threads(static_cast<int>(tiles.size()))
-  {
-    std::vector<KvBlock> blocks;
-#pragma omp for schedule(dynamic, 1)
-    for (int64_t task = 0; task < num_tasks; ++task) {
-      const size_t u = std::ranges::upper_bound(task_end, task) - task_end.begin();
-      units[u].run(task - (u ? task_end[u - 1] : 0), kv, tiles[omp_get_thread_num()], blocks);
-    }
-  }
-}
-
 }  // namespace
 
 std::string block_sparse_attn_cpu_why_not(const Params& p) {
-  if (p.lists.block_k % 16 != 0 || p.lists.block_k > kMaxBlockKeys) {
-    return message("block_k is ", p.lists.block_k, ", want a multiple of 16 up to ", kMaxBlockKeys);
-  }
-  if (p.head_dim > kMaxHeadDim) {
-    return message("head_dim is ", p.head_dim, ", want at most ", kMaxHeadDim);
-  }
-  return "";
+  return why_not_on_cpu(p, p.lists.block_k);
 }
 
 void block_sparse_attn_cpu(const Params& p, const TileEngine& engine) {
   check_sequences("block_sparse_attn", p, p.lists.cu_rows, p.lists.num_rows, p.lists.block_q);
-  PackedKv kv(engine, kv_source(p, p.lists.block_k));
-  std::vector<AttentionTile> tiles;
+  PackedKv kv(engine, p, p.lists.block_k);
+  std::vector<Scratch> scratch;
   const int64_t num_threads =
       std::min<int64_t>(omp_get_max_threads(), p.lists.num_rows * p.lists.num_heads);
   for (int64_t i = 0; i < num_threads; ++i) {
-    tiles.emplace_back(engine, p.dtype, p.head_dim, p.lists.block_k, p.scale);
+    scratch.push_back({AttentionTile(engine, p, p.lists.block_k), {}});
   }
-  while (kv.next()) run_wave(p, kv, tiles);
+  while (kv.next()) {  // packs what is listed, then runs all tasks
+    std::vector<UnitTasks> units;
+    std::vector<uint8_t> wanted(static_cast<size_t>(kv.num_slots()), 0);
+    for (const Unit& unit : kv.units()) {
+      units.emplace_back(p, unit);
+      units.back().mark_listed(wanted.data());
+    }
+    kv.pack(wanted.data());
+    for_each_task(units, scratch.size(), [&](const UnitTasks& unit, int64_t task, int thread) {
+      unit.run(task, kv, scratch[thread]);
+    });
+  }
 }
 
 }  // namespace seer::kernels

@@ -1,5 +1,5 @@
 // Tasks are pieces of keys of one sequence and key head, with all queries that read them; their
-// results are then put together in order, so that the bits do not depend on threads.
+// results are then combined in order, so that the bits do not depend on threads.
 
 #include "seer/kernels/decode_attn/cpu.h"
 
@@ -9,11 +9,10 @@
 #include <cmath>
 #include <vector>
 
-#include "seer/base/error.h"
+#include "seer/kernels/attention/checks.h"
 #include "seer/kernels/decode_attn/cpu_piece.h"
 #include "seer/kernels/decode_attn/pieces.h"
 #include "seer/kernels/simd/aligned_buffer.h"
-#include "seer/kernels/simd/attention_access.h"
 #include "seer/kernels/simd/element.h"
 
 namespace seer::kernels {
@@ -29,7 +28,7 @@ class DecodeStep {
   DecodeStep(const Params& p, const DecodeKernels& kernels)
       : p_(p),
         kernels_(kernels),
-        group_(p.num_q_heads / p.num_kv_heads),
+        group_(p.group()),
         rows_(p.num_queries * group_),
         size_(kernels.padded(p.head_dim)),
         q_(sizeof(float) *
@@ -56,11 +55,11 @@ class DecodeStep {
     const int64_t slots = num_slots(p_), slot = task % slots, kv_head = task / slots;
     const Piece piece = piece_of(p_, slot);
     if (piece.begin >= piece.end) return;
-    const int64_t first = first_key_of(p_, piece.seq) + piece.begin;
+    const int64_t first = p_.key_token(piece.seq, piece.begin);
     auto* begin = reinterpret_cast<int32_t*>(scratch + (rows_ + size_) * kDecodeBlock);
     auto* end = begin + rows_;
     for (int row = 0; row < rows_; ++row) {
-      const Visible seen = visible_to(p_, num_keys_of(p_, piece.seq), row / group_);
+      const Visible seen = visible_to(p_, p_.len_k(piece.seq), row / group_);
       const int64_t keys = piece.end - piece.begin;
       begin[row] = static_cast<int32_t>(std::clamp<int64_t>(seen.begin - piece.begin, 0, keys));
       end[row] = static_cast<int32_t>(std::clamp<int64_t>(seen.end - piece.begin, 0, keys));
@@ -91,7 +90,7 @@ class DecodeStep {
     const int64_t unit = result / rows_, kv_head = unit % p_.num_kv_heads;
     const int row = static_cast<int>(result % rows_),
               seq = static_cast<int>(unit / p_.num_kv_heads);
-    const int64_t pieces = num_pieces_of(p_, num_keys_of(p_, seq));
+    const int64_t pieces = num_pieces_of(p_, p_.len_k(seq));
     const int64_t task0 = kv_head * num_slots(p_) + first_slot_of(p_, seq);
     const auto m = [&](int64_t i) { return ml_.as<float>()[2 * (task0 + i) * rows_ + row]; };
     const auto l = [&](int64_t i) { return ml_.as<float>()[(2 * (task0 + i) + 1) * rows_ + row]; };
@@ -111,7 +110,7 @@ class DecodeStep {
     const int64_t to = at(p_.o, unit, row);
     for (int d = 0; d < p_.head_dim; ++d) store_element(p_.dtype, p_.o.data, to + d, o[d]);
     const int64_t token = int64_t{seq} * p_.num_queries + row / group_;
-    p_.lse[(kv_head * group_ + row % group_) * p_.num_seqs * p_.num_queries + token] =
+    p_.lse[(kv_head * group_ + row % group_) * p_.total_q + token] =
         total == 0 ? -INFINITY : static_cast<float>(M_LN2) * (top + std::log2(total));
   }
 

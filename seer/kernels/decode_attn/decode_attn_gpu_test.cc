@@ -2,55 +2,33 @@
 
 #include <gtest/gtest.h>
 
-#include <cstring>
 #include <optional>
 
+#include "seer/kernels/attention/testing/gpu_calls.h"
 #include "seer/kernels/decode_attn/decode_attn.h"
-#include "seer/kernels/decode_attn/decode_attn_case.h"
-#include "seer/kernels/gpu_run.h"
+#include "seer/kernels/decode_attn/testing/decode_attn_cases.h"
 
 namespace seer::kernels {
 namespace {
 
-// A call whose tensors are on the GPU, NaN behind them and in o, lse and scratch before the kernel.
-class DeviceCall {
+class DeviceCall : public AttentionDeviceCall<DecodeAttnCall> {
  public:
   // `split`: keys in a piece; 0: as many as the op itself takes.
-  DeviceCall(DecodeAttnCall& call, int split)
-      : params_(call.params()),
-        q_(call.q.bytes, kBehind),
-        k_(call.k.bytes, kBehind),
-        v_(call.v.bytes, kBehind),
-        o_(call.o.bytes.size()),
-        lse_(call.lse.size() * sizeof(float)),
-        cu_k_(call.cu_k) {
-    params_.q.data = q_.as<void>();
-    params_.k.data = k_.as<void>();
-    params_.v.data = v_.as<void>();
-    params_.o.data = o_.as<void>();
-    params_.lse = lse_.as<float>();
-    params_.cu_k = cu_k_.as<int32_t>();
+  DeviceCall(DecodeAttnCall& call, int split) : AttentionDeviceCall(call) {
+    params_.cu_q = nullptr;
     params_.split = split > 0 ? split : decode_attn_split(params_, cuda_device(0));
     partials_.emplace(static_cast<size_t>(decode_attn_partials(params_)) * sizeof(float));
     params_.partials = partials_->as<float>();
   }
-  const DecodeAttnParams& params() const { return params_; }
-  void download(DecodeAttnCall& call) const {
-    o_.download(call.o.bytes);
-    lse_.download(call.lse);
-  }
 
  private:
-  static constexpr size_t kBehind = 64 * 256 * 2;
-  DecodeAttnParams params_;
-  DeviceBuffer q_, k_, v_, o_, lse_, cu_k_;
   std::optional<DeviceBuffer> partials_;
 };
 
 class DecodeAttnGpuCases : public OnGpu<testing::TestWithParam<DecodeAttnCase>> {};
 
 TEST_P(DecodeAttnGpuCases, EveryKernelMatchesTheReference) {
-  for (const DType dtype : {DType::bf16, DType::f16}) {
+  for (const DType dtype : kGpuDTypes) {
     SCOPED_TRACE(name(dtype));
     for (const int split : {0, 64, 80, 1024}) {
       SCOPED_TRACE(message("split ", split));
@@ -110,8 +88,7 @@ TEST_F(DecodeAttnGpu, SameBitsInEveryRunAndInAGraph) {
   const DeviceCall captured(again, 0);
   run_captured([&](void* stream) { decode_attn(captured.params(), cuda_device(0), stream); });
   captured.download(again);
-  EXPECT_EQ(std::memcmp(first.o.bytes.data(), again.o.bytes.data(), first.o.bytes.size()), 0);
-  EXPECT_EQ(std::memcmp(first.lse.data(), again.lse.data(), first.lse.size() * 4), 0);
+  EXPECT_TRUE(same_bits(first, again));
 }
 
 }  // namespace

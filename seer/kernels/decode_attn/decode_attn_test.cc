@@ -4,15 +4,14 @@
 
 #include <gtest/gtest.h>
 #include <hwy/targets.h>
-#include <omp.h>
 
-#include <cstring>
 #include <functional>
 
+#include "seer/kernels/attention/testing/call_checks.h"
 #include "seer/kernels/decode_attn/cpu.h"
 #include "seer/kernels/decode_attn/cpu_piece.h"
-#include "seer/kernels/decode_attn/decode_attn_case.h"
 #include "seer/kernels/decode_attn/pieces.h"
+#include "seer/kernels/decode_attn/testing/decode_attn_cases.h"
 
 namespace seer::kernels {
 namespace {
@@ -24,6 +23,10 @@ void for_each_instruction_set(const std::function<void(const DecodeKernels&)>& v
     visit(best_decode_kernels());
   }
   hwy::SetSupportedTargetsForTest(0);  // all that the CPU has, again
+}
+
+void attend(const DecodeAttnParams& p) {
+  decode_attn(p);
 }
 
 class DecodeAttnCases : public testing::TestWithParam<DecodeAttnCase> {};
@@ -54,11 +57,7 @@ TEST(DecodeAttn, OneSequenceNeedsNoPrefixSums) {
 TEST(DecodeAttn, LargeScores) {
   for (const DType dtype : {DType::f32, DType::bf16}) {
     DecodeAttnCall call({.name = "", .k_lens = {1500}}, dtype);
-    for (int64_t t = 0; t < call.k.tokens; ++t) {
-      for (int d = 0; d < 64; ++d) {
-        call.k.set(t, 0, d, call.k.at(t, 0, d) * float(1 + 30 * (t / 64 % 3)));
-      }
-    }
+    grow_keys(call.k);
     decode_attn(call.params());
     EXPECT_EQ(
         far_from_reference(call, dtype == DType::f32 ? Limits{1e-4, 5e-5, 1e-8} : o_limits(dtype)),
@@ -90,20 +89,8 @@ TEST(DecodeAttn, KeysBehindTheWindowAreNotRead) {
 }
 
 TEST(DecodeAttn, SameBitsForEveryThreadCount) {
-  const DecodeAttnCase shape = {.name = "", .k_lens = {2333, 40, 1029}, .head_dim = 100};
-  for (const DType dtype : {DType::f32, DType::bf16}) {
-    DecodeAttnCall first(shape, dtype);
-    decode_attn(first.params());
-    for (const int threads : {1, 2, 3}) {
-      DecodeAttnCall again(shape, dtype);
-      const int before = omp_get_max_threads();
-      omp_set_num_threads(threads);
-      decode_attn(again.params());
-      omp_set_num_threads(before);
-      EXPECT_EQ(std::memcmp(first.o.bytes.data(), again.o.bytes.data(), first.o.bytes.size()), 0);
-      EXPECT_EQ(first.lse, again.lse);
-    }
-  }
+  same_bits_for_every_thread_count<DecodeAttnCall>(
+      DecodeAttnCase{.name = "", .k_lens = {2333, 40, 1029}, .head_dim = 100}, attend);
 }
 
 // A GPU finds its work by these alone.
@@ -133,16 +120,9 @@ TEST(DecodeAttn, PiecesCoverWhatIsSeenOnce) {
 }
 
 void expect_error(const std::function<void(DecodeAttnCall&, DecodeAttnParams&)>& spoil,
-                  const std::string& text) {
-  DecodeAttnCall call({.name = "", .k_lens = {100, 30}}, DType::f32);
-  DecodeAttnParams p = call.params();
-  spoil(call, p);
-  try {
-    decode_attn(p);
-    FAIL() << "no error; want " << text;
-  } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find(text), std::string::npos) << error.what();
-  }
+                  const char* text) {
+  kernels::expect_error(DecodeAttnCall({.name = "", .k_lens = {100, 30}}, DType::f32), attend,
+                        spoil, {text});
 }
 
 TEST(DecodeAttn, ErrorsSayWhatIsWrong) {

@@ -6,15 +6,9 @@
 #include <cstdint>
 
 #include "seer/kernels/decode_attn/params.h"
+#include "seer/kernels/row_blocks.h"
 
 namespace seer::kernels {
-
-constexpr int64_t first_key_of(const DecodeAttnParams& p, int seq) {
-  return p.cu_k ? p.cu_k[seq] : 0;
-}
-constexpr int64_t num_keys_of(const DecodeAttnParams& p, int seq) {
-  return p.cu_k ? p.cu_k[seq + 1] - p.cu_k[seq] : p.total_k;
-}
 
 // Keys from 0 to this one, itself not included, are behind every query's window.
 constexpr int64_t window_begin(const DecodeAttnParams& p, int64_t len_k) {
@@ -31,7 +25,7 @@ constexpr int64_t num_slots(const DecodeAttnParams& p) {
                       : p.total_k / p.split + p.num_seqs;
 }
 constexpr int64_t first_slot_of(const DecodeAttnParams& p, int seq) {
-  return p.window > 0 ? num_slots(p) / p.num_seqs * seq : first_key_of(p, seq) / p.split + seq;
+  return p.window > 0 ? num_slots(p) / p.num_seqs * seq : p.key_token(seq, 0) / p.split + seq;
 }
 
 // The pieces of a sequence.
@@ -45,12 +39,8 @@ struct Piece {
 };
 
 constexpr Piece piece_of(const DecodeAttnParams& p, int64_t slot) {
-  int seq = 0, end = p.num_seqs;  // the last sequence whose slots begin at or before this one
-  while (end - seq > 1) {
-    const int middle = seq + (end - seq) / 2;
-    (first_slot_of(p, middle) <= slot ? seq : end) = middle;
-  }
-  const int64_t len_k = num_keys_of(p, seq);
+  const int seq = last_begun(p.num_seqs, slot, [&](int b) { return first_slot_of(p, b); });
+  const int64_t len_k = p.len_k(seq);
   const int64_t begin = window_begin(p, len_k) + (slot - first_slot_of(p, seq)) * p.split;
   return {seq, begin, std::min<int64_t>(begin + p.split, len_k)};
 }

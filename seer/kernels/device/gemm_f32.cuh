@@ -57,7 +57,7 @@ class GemmF32 {
     fetch<kA>(next_a, a, 0, depth);
     fetch<kB>(next_b, b, 0, depth);
     for (int k0 = 0; k0 < depth; k0 += kStep) {
-      __syncthreads();  // no thread reads the step before any more
+      __syncthreads();  // no thread still reads the step before
       store<kA>(smem.a, next_a);
       store<kB>(smem.b, next_b);
       __syncthreads();
@@ -78,7 +78,7 @@ class GemmF32 {
     ptx::cp_async_commit();
     for (int k0 = 0, step = 0; k0 < depth; k0 += kStep, step ^= 1) {
       ptx::cp_async_wait<0>();
-      __syncthreads();  // the step is there for all threads, and none reads the one before any more
+      __syncthreads();  // the step has arrived for all threads, and none still reads the one before
       if (k0 + kStep < depth) {
         copy<kA>(smem.step[step ^ 1].a, a, k0 + kStep, depth);
         copy<kB>(smem.step[step ^ 1].b, b, k0 + kStep, depth);
@@ -220,7 +220,7 @@ class GemmF32 {
           split(smem.b[offset<kB>(column, k)], &b_hi[n][i], &b_lo[n][i]);
         }
       }
-      // A sum waits for the product before it: eight sums take turns.
+      // A sum waits for the product before it: eight independent sums are interleaved.
       const auto add = [&](const auto& a, const auto& b) {
 #pragma unroll
         for (int n = 0; n < kColumnTiles; ++n) {

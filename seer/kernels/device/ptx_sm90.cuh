@@ -72,8 +72,8 @@ __device__ __forceinline__ void named_barrier_sync(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
-// From here on a warpgroup has this many registers a thread: it gives some back, or waits until
-// others have.
+// From here on a warpgroup has this many registers a thread: it releases some, or waits until others
+// have.
 template <int kRegisters>
 __device__ __forceinline__ void give_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));

@@ -35,7 +35,7 @@ struct Sum {
 };
 
 // One row: n columns padded to whole vectors, scores with -inf and targets with 0.
-struct Row {
+struct LossRow {
   std::vector<float> s, t, grad;
   int64_t padded = 0;
   bool valid = true;  // no target where the scores are masked
@@ -53,7 +53,7 @@ struct Row {
 
 // Leaves exp(s - max) in row.grad. False where nothing is to be learned: all masked, or no target,
 // and no NaN among the scores, which must stay to be seen: target_sum is then NaN.
-HWY_INLINE bool exponentials(Row& row, float* max, double* exp_sum, double* target_sum) {
+HWY_INLINE bool exponentials(LossRow& row, float* max, double* exp_sum, double* target_sum) {
   const D d;
   const auto masked = hn::Set(d, -INFINITY);
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
@@ -85,7 +85,7 @@ HWY_INLINE bool exponentials(Row& row, float* max, double* exp_sum, double* targ
 }
 
 // Sum of target * (log target - log_softmax(scores)); row.grad becomes its gradient times `weight`.
-HWY_INLINE double kl_row(Row& row, double weight) {
+HWY_INLINE double kl_row(LossRow& row, double weight) {
   const D d;
   float max = 0;
   double exp_sum = 0, target_sum = 0;
@@ -108,7 +108,7 @@ HWY_INLINE double kl_row(Row& row, double weight) {
 }
 
 // Sum of (softmax(scores) - target)^2; row.grad becomes its gradient times `weight`.
-HWY_INLINE double mse_row(Row& row, double weight) {
+HWY_INLINE double mse_row(LossRow& row, double weight) {
   const D d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   float max = 0;
@@ -167,7 +167,7 @@ void gate_loss(const GateLossParams& p) {
   int64_t bad = INT64_MAX;  // the first head and row whose target is not valid
 #pragma omp parallel reduction(min : bad)
   {
-    Row row;
+    LossRow row;
 #pragma omp for collapse(2) schedule(dynamic, 16)
     for (int64_t h = 0; h < p.num_heads; ++h) {
       for (int64_t r = 0; r < p.num_rows; ++r) {

@@ -1,10 +1,8 @@
 #include "seer/kernels/gate_loss/gate_loss.h"
 
 #include "seer/kernels/gate_loss/cpu.h"
-#include "seer/kernels/size_limits.h"
-#ifdef SEER_CUDA
 #include "seer/kernels/gate_loss/sm80/gate_loss.h"
-#endif
+#include "seer/kernels/size_limits.h"
 
 namespace seer::kernels {
 namespace {
@@ -13,17 +11,8 @@ void run_cpu(const GateLossParams& p, void*) {
   gate_loss_cpu(p);
 }
 
-std::string why_not_sm80(const GateLossParams&, const Device& device) {
-  return why_not_gpu(device, 80, 999);
-}
-
-#ifndef SEER_CUDA
-// Never run: why_not_gpu() says that the build has no CUDA kernels.
-constexpr void (*gate_loss_sm80)(const GateLossParams&, void*) = nullptr;
-#endif
-
-constexpr Impl<GateLossParams> kImpls[] = {{"sm80", why_not_sm80, gate_loss_sm80},
-                                           {"cpu", why_not_cpu, run_cpu}};
+constexpr Impl<GateLossParams> kImpls[] = {{"sm80", kSm80, SEER_IF_CUDA(gate_loss_sm80)},
+                                           {"cpu", kCpu, run_cpu}};
 
 }  // namespace
 

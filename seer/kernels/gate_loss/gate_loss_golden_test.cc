@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "seer/io/golden.h"
+#include "seer/io/testing/golden.h"
 #include "seer/kernels/attn_gate/attn_gate.h"
 #include "seer/kernels/gate_loss/gate_loss.h"
 

@@ -5,8 +5,8 @@
 
 #include <cstring>
 
-#include "seer/kernels/gate_loss/gate_loss_cases.h"
-#include "seer/kernels/gpu_run.h"
+#include "seer/kernels/gate_loss/testing/gate_loss_cases.h"
+#include "seer/kernels/testing/gpu_run.h"
 
 namespace seer::kernels {
 namespace {

@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "seer/kernels/gate_loss/gate_loss_cases.h"
 #include "seer/kernels/gate_loss/reference.h"
+#include "seer/kernels/gate_loss/testing/gate_loss_cases.h"
 
 namespace seer::kernels {
 namespace {

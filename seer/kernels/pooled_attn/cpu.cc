@@ -3,16 +3,13 @@
 
 #include "seer/kernels/pooled_attn/cpu.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cmath>
 #include <vector>
 
-#include "seer/base/error.h"
-#include "seer/kernels/simd/attention_access.h"
-#include "seer/kernels/simd/attention_tile.h"
-#include "seer/kernels/simd/packed_kv.h"
+#include "seer/kernels/attention/checks.h"
+#include "seer/kernels/attention/cpu/attention_tile.h"
+#include "seer/kernels/attention/cpu/packed_kv.h"
 
 namespace seer::kernels {
 namespace {
@@ -24,7 +21,7 @@ using Unit = PackedKv::Unit;
 // in each block (O(S)).
 struct Scratch {
   Scratch(const Params& p, const TileEngine& engine)
-      : tile(engine, p.dtype, p.head_dim, p.block_k, p.scale),
+      : tile(engine, p, p.block_k),
         row_max(sizeof(float) * kTileLanes * static_cast<size_t>(p.num_blocks)) {}
   AttentionTile tile;
   AlignedBuffer row_max;
@@ -105,7 +102,7 @@ void UnitTasks::run(int64_t task, const PackedKv& kv, Scratch& scratch) const {
   const int64_t map_head = unit_.kv_head * maps_per_unit_ + task % maps_per_unit_;
   const int64_t first_row = (num_groups_ - 1 - task / maps_per_unit_) * rows_per_task_;
   const int64_t end_row = std::min(first_row + rows_per_task_, num_rows_);
-  const int64_t len_q = p_.cu_q[unit_.seq + 1] - p_.cu_q[unit_.seq];
+  const int64_t len_q = p_.len_q(unit_.seq);
   const int64_t end_query = std::min(end_row * p_.block_q, len_q);
   float* map =
       p_.map + (map_head * p_.num_rows + p_.cu_rows[unit_.seq] + first_row) * p_.num_blocks;
@@ -146,48 +143,31 @@ void UnitTasks::attend(int64_t head, int64_t begin, int64_t end, float* first_ma
   put_nan(rows, queries, n, p_.block_k);
 }
 
-void run_wave(const Params& p, const PackedKv& kv, std::vector<Scratch>& scratch) {
-  std::vector<UnitTasks> units;
-  std::vector<int64_t> task_end;
-  int64_t num_tasks = 0;
-  for (const Unit& unit : kv.units()) {
-    units.emplace_back(p, unit);
-    task_end.push_back(num_tasks += units.back().size());
-  }
-#pragma omp parallel for schedule(dynamic, 1) num_threads(static_cast<int>(scratch.size()))
-  for (int64_t task = 0; task < num_tasks; ++task) {
-    const size_t u = std::ranges::upper_bound(task_end, task) - task_end.begin();
-    units[u].run(task - (u ? task_end[u - 1] : 0), kv, scratch[omp_get_thread_num()]);
-  }
-}
-
 }  // namespace
 
 std::string pooled_attn_cpu_why_not(const Params& p) {
-  if (p.block_k % 16 != 0 || p.block_k > kMaxBlockKeys) {
-    return message("block_k is ", p.block_k, ", want a multiple of 16 up to ", kMaxBlockKeys);
-  }
-  if (p.head_dim > kMaxHeadDim) {
-    return message("head_dim is ", p.head_dim, ", want at most ", kMaxHeadDim);
-  }
-  return "";
+  return why_not_on_cpu(p, p.block_k);
 }
 
 void pooled_attn_cpu(const Params& p, const TileEngine& engine) {
   check_sequences("pooled_attn", p, p.cu_rows, p.num_rows, p.block_q);
   for (int b = 0; b < p.num_seqs; ++b) {
-    const int64_t len = p.cu_k[b + 1] - p.cu_k[b];
-    SEER_CHECK(len <= p.num_blocks * p.block_k, "pooled_attn: sequence ", b, " has ", len,
-               " keys, more than the map's ", p.num_blocks, " blocks of ", p.block_k, " hold");
+    SEER_CHECK(p.len_k(b) <= p.num_blocks * p.block_k, "pooled_attn: sequence ", b, " has ",
+               p.len_k(b), " keys, more than the map's ", p.num_blocks, " blocks of ", p.block_k,
+               " hold");
   }
-  PackedKv kv(engine, kv_source(p, p.block_k));
+  PackedKv kv(engine, p, p.block_k);
   std::vector<Scratch> scratch;
   const int64_t num_threads =
       std::min<int64_t>(omp_get_max_threads(), p.num_rows * p.num_map_heads);
   for (int64_t i = 0; i < num_threads; ++i) scratch.emplace_back(p, engine);
   while (kv.next()) {
     kv.pack(nullptr);
-    run_wave(p, kv, scratch);
+    std::vector<UnitTasks> units;
+    for (const Unit& unit : kv.units()) units.emplace_back(p, unit);
+    for_each_task(units, scratch.size(), [&](const UnitTasks& unit, int64_t task, int thread) {
+      unit.run(task, kv, scratch[thread]);
+    });
   }
 }
 

@@ -20,11 +20,12 @@ struct BlockMaxima {
   const float* lse;
   int num_steps, steps_per_block;
   float scale_log2;
-  int limit,
-      slope;      // query i sees keys up to limit + slope * i, counted from the first step's first
-  int step_keys;  // keys of a step
+  int limit, k_len;  // query i sees keys up to limit + i, of k_len; counted from the first step's
+  int step_keys;     // keys of a step
 
-  __device__ __forceinline__ int keys_seen(int query) const { return limit + slope * query + 1; }
+  __device__ __forceinline__ int keys_seen(int query) const {
+    return min(limit + query + 1, k_len);
+  }
 };
 
 // The largest int: it stays where several threads put their weights.
@@ -33,7 +34,7 @@ __device__ __forceinline__ float nan_weight() {
 }
 
 // Weights are not negative, so their bits are ordered as they are, and the larger of two does not
-// depend on who comes first.
+// depend on the order of threads.
 __device__ __forceinline__ void put_weight(float* to, float weight, bool is_shared) {
   if (is_shared) {
     atomicMax(reinterpret_cast<int*>(to), __float_as_int(weight));
@@ -42,10 +43,10 @@ __device__ __forceinline__ void put_weight(float* to, float weight, bool is_shar
   }
 }
 
-// Lanes kLanes apart share 2 kLanes numbers: the lower one goes on with the first half of them, the
-// upper one with the second; the maxima of both lanes.
+// One step of a butterfly: lanes kLanes apart reduce 2 kLanes numbers; the lower one goes on with the
+// first half of the maxima, the upper one with the second.
 template <int kLanes>
-__device__ __forceinline__ void trade(float (&x)[16]) {
+__device__ __forceinline__ void reduce_half(float (&x)[16]) {
   const bool is_upper = threadIdx.x & kLanes;
 #pragma unroll
   for (int k = 0; k < kLanes; ++k) {
@@ -55,7 +56,7 @@ __device__ __forceinline__ void trade(float (&x)[16]) {
 }
 
 // One map row for all queries. A warp takes 32 steps at a time: 16 lanes hold the queries of a step,
-// four each, and trade until each lane has a step of its own.
+// four each, and reduce until each lane has a step of its own.
 __device__ __forceinline__ void write_row(const BlockMaxima& x, float* row, int64_t num_blocks,
                                           bool is_shared) {
   const int lane = threadIdx.x % 32, i = lane % 16, half = lane / 16;
@@ -89,10 +90,10 @@ __device__ __forceinline__ void write_row(const BlockMaxima& x, float* row, int6
       top[k] = fmaxf(fmaxf(fmaf(m[k].x, x.scale_log2, -lse.x), fmaf(m[k].y, x.scale_log2, -lse.y)),
                      fmaxf(fmaf(m[k].z, x.scale_log2, -lse.z), fmaf(m[k].w, x.scale_log2, -lse.w)));
     }
-    trade<8>(top);
-    trade<4>(top);
-    trade<2>(top);
-    trade<1>(top);
+    reduce_half<8>(top);
+    reduce_half<4>(top);
+    reduce_half<2>(top);
+    reduce_half<1>(top);
     const int step = first + 2 * i + half;
     float largest = top[0];
     if (x.steps_per_block > 1) {

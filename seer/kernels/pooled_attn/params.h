@@ -1,53 +1,33 @@
 #pragma once
 // Dense attention that also gives the block max-pooled attention map: the contract.
 
-#include <cstdint>
-
-#include "seer/base/dtype.h"
-#include "seer/kernels/strided.h"
+#include "seer/kernels/attention/params.h"
 
 namespace seer::kernels {
 
-// o = softmax(scale * q k^T) v, its log-sum-exp, and the ground truth of gate distillation
-// (arXiv 2410.13276, section 3.2):
+// Attention to all visible keys, and the ground truth of gate distillation (arXiv 2410.13276, section
+// 3.2):
 //
 //   map[h, I, J] = max over i in row I, j in key block J of softmax(scale * q k^T)[h, i, j]
 //
 // A query with NaN among its scores has no weights: its o and lse are NaN, and so is the map in its
 // row, in every block that the query sees.
 //
-// Axes as in BlockSparseAttnParams. Rows I are query blocks of all sequences together, counted from
-// the start of each sequence's queries; key blocks J from the start of its keys. Visibility is
-// causal with an offset, as there. Never an S x S buffer: scratch is O(threads * S), of the caller on a
-// GPU.
-struct PooledAttnParams {
-  StridedIn q;             // [T, Hq, D]  after RoPE
-  StridedIn k;             // [S, Hk, D]  after RoPE
-  StridedIn v;             // [S, Hk, D]
-  StridedOut o;            // [T, Hq, D]
-  float* lse;              // [Hq, T]     natural log; -inf where no key is visible
+// Rows I are query blocks of all sequences together, counted from the start of each sequence's
+// queries; key blocks J from the start of its keys. Never an S x S buffer: scratch is O(threads * S),
+// of the caller on a GPU.
+struct PooledAttnParams : PackedAttentionParams {
   float* map;              // [Hm, R, N]  0 where no key of the block is visible or J is not the
                            //             sequence's; Hm is Hq, or Hk: the max over the group
-  const int32_t* cu_q;     // [B + 1]
-  const int32_t* cu_k;     // [B + 1]
   const int32_t* cu_rows;  // [B + 1]     prefix sums of ceil(len_q / block_q)
 
-  int num_seqs;        // B
-  int num_q_heads;     // Hq
-  int num_kv_heads;    // Hk
   int num_map_heads;   // Hm
-  int head_dim;        // D
-  int64_t total_q;     // T
-  int64_t total_k;     // S
   int64_t num_rows;    // R
   int64_t num_blocks;  // N  key blocks of the longest sequence
   int block_q;         // 1 gives a map row per token (decode gates)
   int block_k;
-  float scale;
-  bool causal;
   bool normalise;  // divide each row of the map by its sum where that is positive and not NaN (the
                    // target of the loss)
-  DType dtype;     // of q, k, v and o
 
   // On a GPU: memory for block maxima, as much as pooled_attn_workspace() says, at a multiple of 16
   // bytes. Calls that may run at the same time need one each.

@@ -2,11 +2,11 @@
 
 #include <gtest/gtest.h>
 
-#include "seer/io/golden.h"
-#include "seer/kernels/attention_closeness.h"
-#include "seer/kernels/attention_engines.h"
+#include "seer/io/testing/golden.h"
+#include "seer/kernels/attention/testing/attention_closeness.h"
+#include "seer/kernels/attention/testing/attention_engines.h"
 #include "seer/kernels/pooled_attn/cpu.h"
-#include "seer/kernels/pooled_attn/pooled_attn_case.h"
+#include "seer/kernels/pooled_attn/testing/pooled_attn_case.h"
 
 namespace seer::kernels {
 namespace {

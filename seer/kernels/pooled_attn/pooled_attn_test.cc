@@ -3,22 +3,25 @@
 #include "seer/kernels/pooled_attn/pooled_attn.h"
 
 #include <gtest/gtest.h>
-#include <omp.h>
 
 #include <cmath>
-#include <cstring>
 #include <functional>
 #include <string>
 
-#include "seer/kernels/attention_engines.h"
+#include "seer/kernels/attention/testing/attention_engines.h"
+#include "seer/kernels/attention/testing/call_checks.h"
 #include "seer/kernels/pooled_attn/cpu.h"
-#include "seer/kernels/pooled_attn/pooled_attn_cases.h"
+#include "seer/kernels/pooled_attn/testing/pooled_attn_cases.h"
 
 namespace seer::kernels {
 namespace {
 
 using Case = PooledAttnCase;
 using Call = PooledAttnCall;
+
+void attend(const PooledAttnParams& p) {
+  pooled_attn(p);
+}
 
 class PooledAttnCases : public testing::TestWithParam<Case> {};
 
@@ -52,33 +55,13 @@ TEST(PooledAttn, SameBitsInEveryRunAndForEveryThreadCount) {
                       .block_q = 32,
                       .group_max = true,
                       .normalise = true};
-  for (const DType dtype : {DType::f32, DType::bf16}) {
-    Call first(shape, dtype);
-    pooled_attn(first.params());
-    for (const int threads : {1, 2, 3, 2}) {
-      Call again(shape, dtype);
-      const int before = omp_get_max_threads();
-      omp_set_num_threads(threads);
-      pooled_attn(again.params());
-      omp_set_num_threads(before);
-      EXPECT_EQ(std::memcmp(first.o.bytes.data(), again.o.bytes.data(), first.o.bytes.size()), 0);
-      EXPECT_EQ(first.lse, again.lse);
-      EXPECT_EQ(first.map, again.map);
-    }
-  }
+  same_bits_for_every_thread_count<Call>(shape, attend);
 }
 
-void expect_error(const std::function<void(Call&, PooledAttnParams&)>& spoil,
-                  const std::string& text) {
-  Call call({.name = "", .q_lens = {100}, .k_lens = {100}}, DType::f32);
-  PooledAttnParams p = call.params();
-  spoil(call, p);
-  try {
-    pooled_attn(p);
-    FAIL() << "no error; want " << text;
-  } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find(text), std::string::npos) << error.what();
-  }
+void expect_error(const std::function<void(PooledAttnCall&, PooledAttnParams&)>& spoil,
+                  const char* text) {
+  kernels::expect_error(PooledAttnCall({.name = "", .q_lens = {100}, .k_lens = {100}}, DType::f32),
+                        attend, spoil, {text});
 }
 
 TEST(PooledAttn, ErrorsSayWhatIsWrong) {

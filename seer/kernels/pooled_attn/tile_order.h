@@ -26,7 +26,7 @@ inline TileOrder tile_order(const PooledAttnParams& p, int tile_queries) {
   return {places, p.num_q_heads, static_cast<int>(kv_heads * (p.num_q_heads / p.num_kv_heads))};
 }
 
-inline int64_t num_places(const TileOrder& order) {
+constexpr int64_t num_places(const TileOrder& order) {
   return order.places * order.heads;
 }
 

@@ -92,20 +92,20 @@ struct Single {
   }
 };
 
-// kCount neighbouring features of a pooled vector, which turn as GateProjectParams has it: those
-// half further on or back, which they turn with, are another lane's; half is a multiple of kCount.
+// kCount neighbouring features of a pooled vector, which rotate as GateProjectParams has it: those
+// half further on or back, which they rotate with, are another lane's; half is a multiple of kCount.
 // Called by all lanes, each with its own feature.
 template <int kCount>
-__device__ __forceinline__ void turn(float (&x)[kCount], int feature, const float* cos,
-                                     const float* sin, int half) {
-  const bool is_first = feature < half, turns = feature < 2 * half;
+__device__ __forceinline__ void rotate(float (&x)[kCount], int feature, const float* cos,
+                                       const float* sin, int half) {
+  const bool is_first = feature < half, rotates = feature < 2 * half;
   const int lane = threadIdx.x % 32, apart = half / kCount;
-  const int with = !turns ? lane : is_first ? lane + apart : lane - apart;
-  const int angle = !turns ? 0 : is_first ? feature : feature - half;
+  const int with = !rotates ? lane : is_first ? lane + apart : lane - apart;
+  const int angle = !rotates ? 0 : is_first ? feature : feature - half;
   float other[kCount];
 #pragma unroll
   for (int i = 0; i < kCount; ++i) other[i] = __shfl_sync(kAll, x[i], with);
-  if (!turns) return;
+  if (!rotates) return;
 #pragma unroll
   for (int i = 0; i < kCount; i += 4) {
     const float4 c = *reinterpret_cast<const float4*>(cos + angle + i);
@@ -170,16 +170,16 @@ __device__ __forceinline__ void pool_blocks(const GatePoolParams& p, int lanes_l
       const auto average = [&](int i) {
         return seen.sum[i / kWidth][i % kWidth] / static_cast<float>(tokens);
       };
-      float turned[kCount];
+      float rotated[kCount];
       if constexpr (kTurns) {
 #pragma unroll
         for (int i = 0; i < kCount; ++i) {
-          turned[i] = p.pools & kPoolAvg   ? average(i)
-                      : p.pools & kPoolMax ? of(seen.max, i)
-                                           : of(seen.min, i);
+          rotated[i] = p.pools & kPoolAvg   ? average(i)
+                       : p.pools & kPoolMax ? of(seen.max, i)
+                                            : of(seen.min, i);
         }
         const int64_t angle = r * p.rope_half;
-        turn(turned, feature, p.cos + angle, p.sin + angle, p.rope_half);
+        rotate(rotated, feature, p.cos + angle, p.sin + angle, p.rope_half);
       }
       if (group == 0 && feature < p.head_dim) {
         float* to = out + feature;
@@ -196,7 +196,7 @@ __device__ __forceinline__ void pool_blocks(const GatePoolParams& p, int lanes_l
           to += p.head_dim;
         };
         if constexpr (kTurns) {
-          store([&](int i) { return turned[i]; });
+          store([&](int i) { return rotated[i]; });
         } else {
           if (p.pools & kPoolMax) store([&](int i) { return of(seen.max, i); });
           if (p.pools & kPoolMin) store([&](int i) { return of(seen.min, i); });
@@ -241,8 +241,8 @@ void run(const GatePoolParams& p, void* stream) {
   extremes ? run_kind(Kinds<true, false>()) : run_kind(Kinds<false, true>());
 }
 
-// 16 bytes at a time where every token and head begins at a multiple of them; turned on the way
-// where the features that turn together meet in a warp.
+// 16 bytes at a time where every token and head begins at a multiple of them; rotated on the way
+// where the features that rotate together meet in a warp.
 template <class Element>
 void run(const GatePoolParams& p, void* stream) {
   constexpr int kCount = 16 / sizeof(Element);
@@ -254,7 +254,7 @@ void run(const GatePoolParams& p, void* stream) {
     return run<Element, true, true>(p, stream);
   }
   aligned ? run<Element, true, false>(p, stream) : run<Element, false, false>(p, stream);
-  if (p.cos) attn_gate_project_sm80(turn_in_place(p), stream);
+  if (p.cos) attn_gate_project_sm80(rotate_in_place(p), stream);
 }
 
 }  // namespace

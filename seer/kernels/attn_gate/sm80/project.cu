@@ -14,14 +14,14 @@ using device::GemmF32;
 using device::Operand;
 
 constexpr int kTile = GemmF32::kTile;
-constexpr int kTurnThreads = 256;
+constexpr int kRotateThreads = 256;
 
 unsigned tiles_of(int64_t n) {
   return static_cast<unsigned>((n + kTile - 1) / kTile);
 }
 
-// Columns in the order in which a thread takes them: the two features that turn together are
-// neighbours, 0, half, 1, half + 1 ..., then those that do not turn.
+// Columns in the order in which a thread takes them: the two features that rotate together are
+// neighbours, 0, half, 1, half + 1 ..., then those that do not rotate.
 __device__ __forceinline__ int feature_of(int column, int half) {
   return column < 2 * half ? column / 2 + column % 2 * half : column;
 }
@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(GemmF32::kThreads, GemmF32::kBlocksOfFunctions
 }
 
 // The same where features and weights are read as they lie in memory: a tile of columns is 32 features
-// and the 32 that turn with them, or 64 that do not turn.
+// and the 32 that rotate with them, or 64 that do not rotate.
 __global__ void __launch_bounds__(GemmF32::kThreads, GemmF32::kBlocksOfOperands)
     project_in_place(const __grid_constant__ GateProjectParams p) {
   ptx::start_dependents();
@@ -73,9 +73,9 @@ __global__ void __launch_bounds__(GemmF32::kThreads, GemmF32::kBlocksOfOperands)
   const int64_t r0 = int64_t{blockIdx.x} * kTile;
   const int h = blockIdx.z, tile = blockIdx.y;
   const int F = p.in_dim, d = p.out_dim, half = p.cos ? p.rope_half : 0;
-  const bool turns = tile < half / 32;
-  const int first = turns ? 32 * tile : 2 * half + 64 * (tile - half / 32);  // feature
-  const int second = turns ? half + first : first + 32;
+  const bool rotates = tile < half / 32;
+  const int first = rotates ? 32 * tile : 2 * half + 64 * (tile - half / 32);  // feature
+  const int second = rotates ? half + first : first + 32;
   const int in_head = static_cast<int>(int64_t{h} * p.num_in_heads / p.num_out_heads);
   const int rows = static_cast<int>(min(int64_t{kTile}, p.num_blocks - r0));
   const int x_row = p.num_in_heads * F;
@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(GemmF32::kThreads, GemmF32::kBlocksOfOperands)
     const int64_t r = r0 + row;
     float* y = p.y + (r * p.num_out_heads + h) * d + column;
     float2 u = make_float2(a[0], a[1]), v = make_float2(b[0], b[1]);
-    if (turns) {
+    if (rotates) {
       const int64_t angle = r * half + first + column;
       const float2 cos = *reinterpret_cast<const float2*>(p.cos + angle);
       const float2 sin = *reinterpret_cast<const float2*>(p.sin + angle);
@@ -104,16 +104,16 @@ __global__ void __launch_bounds__(GemmF32::kThreads, GemmF32::kBlocksOfOperands)
   });
 }
 
-// Without a weight: a thread turns kCount neighbouring features and those that they turn with, or
-// copies kCount that do not turn.
+// Without a weight: a thread rotates kCount neighbouring features and those that they rotate with, or
+// copies kCount that do not rotate.
 template <int kCount>
-__global__ void __launch_bounds__(kTurnThreads)
-    turn(const __grid_constant__ GateProjectParams p, unsigned items_of_row, unsigned items) {
+__global__ void __launch_bounds__(kRotateThreads)
+    rotate(const __grid_constant__ GateProjectParams p, unsigned items_of_row, unsigned items) {
   struct alignas(sizeof(float) * kCount) Vector {
     float at[kCount];
   };
   ptx::wait_for_previous_kernel();
-  const unsigned item = blockIdx.x * kTurnThreads + threadIdx.x;
+  const unsigned item = blockIdx.x * kRotateThreads + threadIdx.x;
   if (item >= items) return;
   const unsigned at = item / items_of_row;  // block and head
   const int half = p.cos ? p.rope_half : 0, i = item % items_of_row * kCount;
@@ -142,8 +142,8 @@ void run_turn(const GateProjectParams& p, void* stream) {
   const int64_t items = p.num_blocks * p.num_out_heads * items_of_row;
   SEER_CHECK(items <= INT32_MAX, "attn_gate_project: ", p.num_blocks, " blocks of ",
              p.num_out_heads, " heads are too many for one call; give fewer sequences");
-  const dim3 grid(static_cast<unsigned>((items + kTurnThreads - 1) / kTurnThreads));
-  launch_dependent(turn<kCount>, grid, kTurnThreads, 0, stream, p, items_of_row,
+  const dim3 grid(static_cast<unsigned>((items + kRotateThreads - 1) / kRotateThreads));
+  launch_dependent(rotate<kCount>, grid, kRotateThreads, 0, stream, p, items_of_row,
                    static_cast<unsigned>(items));
 }
 
@@ -161,7 +161,7 @@ __global__ void __launch_bounds__(GemmF32::kThreads, GemmF32::kBlocksOfFunctions
   product.accumulate<Along::side, Along::side>(
       smem, static_cast<int>(p.num_blocks),
       [&](int f, int r) { return f0 + f < F ? x[r * x_row + f] : 0.0f; },
-      [&](int column, int r) {  // turned back
+      [&](int column, int r) {  // rotated back
         column += column0;
         if (column >= d) return 0.0f;
         const float* row = dy + r * y_row;

@@ -1,6 +1,6 @@
 // Projection of pooled features to gate vectors, then RoPE. A thread block takes one tile after
-// another, of 64 blocks and 64 columns of one head: 32 features and the 32 that turn with them, or
-// 64 that do not turn. There are two for each multiprocessor and no more: they run beside the
+// another, of 64 blocks and 64 columns of one head: 32 features and the 32 that rotate with them, or
+// 64 that do not rotate. There are two for each multiprocessor and no more: they run beside the
 // pooling of queries (attn_gate_vectors), which needs registers for its loads.
 
 #include <algorithm>
@@ -15,7 +15,7 @@
 namespace seer::kernels {
 namespace {
 
-// The product is turned over, weight^T x^T: what b is has its depth along memory.
+// The product is transposed, weight^T x^T: what b is has its depth along memory.
 template <int kStages>
 using Product = device::GemmF32Sm90<device::Along::side, kStages>;
 
@@ -28,7 +28,7 @@ constexpr int kRegistersForBlocks = 4;
 // they read the same weights.
 struct Place {
   int row, head, first, second;  // features
-  bool turns;
+  bool rotates;
 
   __device__ __forceinline__ Place(const GateProjectParams& p, unsigned tile) {
     const int half = p.cos ? p.rope_half : 0;
@@ -37,9 +37,9 @@ struct Place {
     row = static_cast<int>(tile % rows) * kTile;
     head = static_cast<int>(tile / rows / columns);
     const int column = static_cast<int>(tile / rows % columns);
-    turns = column < half / 32;
-    first = turns ? 32 * column : 2 * half + 64 * (column - half / 32);
-    second = turns ? half + first : first + 32;
+    rotates = column < half / 32;
+    first = rotates ? 32 * column : 2 * half + 64 * (column - half / 32);
+    second = rotates ? half + first : first + 32;
   }
 };
 
@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(kThreads, kRegistersForBlocks)
     const int feature = product.first_row();
     const int64_t row = at.row + product.first_column();
     const auto left = static_cast<int>(min(p.num_blocks - row, int64_t{kTile}));
-    if (at.turns) {
+    if (at.rotates) {
       // All angles first: they travel together.
       constexpr int kCount = kTile / 4;
       float cos[kCount], sin[kCount];

@@ -1,32 +1,28 @@
-// Outputs of pieces of a list, put together: o = sum_i exp(lse_i - lse) o_i (FlashDecoding).
+// Combines the results of pieces of a list: o = sum_i exp(lse_i - lse) o_i (FlashDecoding).
 
 #include <cmath>
 
-#include "seer/kernels/block_sparse_attn/sm90/dispatch.h"
-#include "seer/kernels/block_sparse_attn/sm90/rows.cuh"
+#include "seer/kernels/block_sparse_attn/sm90/config.h"
 #include "seer/kernels/cuda_check.h"
-#include "seer/kernels/device/ptx_sm80.cuh"
+#include "seer/kernels/row_blocks.h"
 
 namespace seer::kernels::sm90 {
 namespace {
 
 constexpr int kWarps = 4;
 
-// A thread block takes one row of one head, a warp a query at a time.
+// A thread block takes one tile of one head, a warp a query at a time.
 template <class Element>
 __global__ void __launch_bounds__(kWarps * 32)
     combine(const __grid_constant__ BlockSparseAttnParams p) {
-  const unsigned per_head = rows_per_head(p), tile = blockIdx.x,
-                 tiles_per_row = p.lists.block_q / kTile;
+  const int number = blockIdx.x, tiles_per_row = p.lists.block_q / kTile;
   const int head = blockIdx.y, lane = threadIdx.x % 32;
-  int b = 0;
-  while (p.lists.cu_rows[b + 1] * tiles_per_row <= tile) ++b;
-  const int first = static_cast<int>(tile - p.lists.cu_rows[b] * tiles_per_row) * kTile;
-  const int queries = min(kTile, p.cu_q[b + 1] - p.cu_q[b] - first);
-  const int64_t token0 = int64_t{p.cu_q[b]} + first;
-  for (int i = threadIdx.x / 32; i < queries; i += kWarps) {
+  const int b = last_begun(p.lists.cu_rows, p.num_seqs, number / tiles_per_row);
+  const int first = (number - p.lists.cu_rows[b] * tiles_per_row) * kTile;
+  const QueryTile tile = QueryTile::of(p, head, b, first, kTile);
+  for (int i = threadIdx.x / 32; i < tile.num_queries; i += kWarps) {
     const auto row_of = [&](int part) {
-      return ((int64_t{part} * p.num_q_heads + head) * per_head + tile) * kTile + i;
+      return ((int64_t{part} * p.num_q_heads + head) * tiles_per_head(p) + number) * kTile + i;
     };
     float top = -INFINITY, sum = 0.f;
     for (int part = 0; part < p.num_parts; ++part) top = fmaxf(top, partial_lse(p)[row_of(part)]);
@@ -46,8 +42,8 @@ __global__ void __launch_bounds__(kWarps * 32)
         o[c].y += weight * y.y;
       }
     }
-    const float inverse = sum == 0.f ? 0.f : 1.f / sum;  // NaN stays NaN
-    const int64_t token = token0 + i;
+    const float inverse = attention::inverse_of(sum);
+    const int64_t token = int64_t{tile.q_begin} + i;
     auto* gO = static_cast<Element*>(p.o.data) + token * p.o.token_stride + head * p.o.head_stride;
 #pragma unroll
     for (int c = 0; c < 4; ++c) {
@@ -63,7 +59,7 @@ __global__ void __launch_bounds__(kWarps * 32)
 }  // namespace
 
 void combine_parts(const BlockSparseAttnParams& p, void* stream) {
-  const dim3 grid(rows_per_head(p), p.num_q_heads);
+  const dim3 grid(tiles_per_head(p), p.num_q_heads);
   if (p.dtype == DType::bf16) {
     launch(combine<bf16>, grid, kWarps * 32, 0, stream, p);
   } else {

@@ -1,26 +1,25 @@
 #pragma once
 // Sizes of the sm90 forward and its shared memory, for one element type and head size.
 
-#include <cstddef>
-#include <cstdint>
+#include "seer/kernels/attention/instance.h"
+#include "seer/kernels/attention/sm90/maps.h"
+#include "seer/kernels/attention/sm90/tile.cuh"
+#include "seer/kernels/block_sparse_attn/params.h"
+#include "seer/kernels/block_sparse_attn/sm90/parts.h"
 
 namespace seer::kernels::sm90 {
 
-constexpr int kTile = 64;        // queries of a row, keys of a step
-constexpr int kWarpgroup = 128;  // threads
+using attention::kAllLanes;
+using attention::kWarpgroup;
+using attention::Maps;
 
-// A row: 64 queries of one head, and the steps that its list (or one piece of it) asks for.
-struct Row {
+// kTile queries of one head, and the steps that their list (or one piece of it) asks for.
+struct ListedTile : QueryTile {
   const int32_t* list;
-  int num_steps;  // key tiles; kNoRow: there is no further row
-  int head, kv_head;
-  int q_token;  // of the packed tokens: the row's first query
-  int q_left;   // queries from there to the end of the sequence
-  int k_begin, k_len;
-  int limit;     // last key that the first query sees
-  unsigned out;  // number of the row among those of all pieces and heads
+  int num_steps;  // key tiles; kNoTile: there is no further tile
+  unsigned out;   // its number among those of all pieces and heads
 };
-constexpr int kNoRow = -1;
+constexpr int kNoTile = -1;
 
 template <class Element_, int kHeadDim_>
 struct ForwardConfig {
@@ -52,11 +51,11 @@ struct ForwardConfig {
     alignas(1024) uint8_t tile[kSlots][kTileBytes];  // a ring
     alignas(1024) uint8_t query[kQueriesInRegisters ? 1024 : kTileBytes];
   };
-  static constexpr int kRows = 4;  // being stored, computed, loaded, looked up
+  static constexpr int kTiles = 4;  // being stored, computed, loaded, looked up
   struct Signals {
     uint64_t full[kSlots], empty[kSlots], query_full, query_empty;
     int key0[kSlots];  // first key of the tile, counted from the sequence's
-    Row row[kRows];
+    ListedTile tile[kTiles];
   };
   struct Smem {
     Channel channel[kConsumers];
@@ -64,5 +63,12 @@ struct ForwardConfig {
   };
   static_assert(sizeof(Smem) <= 227 * 1024, "a thread block may have 227 KiB");
 };
+
+// Starts the kernel. Instances: seer_instances() in CMakeLists.txt.
+template <class Element, int kHeadDim>
+void run_block_sparse_fwd(const BlockSparseAttnParams& p, void* stream);
+
+// Combines the pieces' results where lists were cut (p.num_parts > 1).
+void combine_parts(const BlockSparseAttnParams& p, void* stream);
 
 }  // namespace seer::kernels::sm90

@@ -3,9 +3,11 @@
 // shares tiles of 128 keys between 128 queries (pooled_attn/sm90, without its map) is faster than one
 // that looks at lists.
 
-#include "seer/kernels/block_sparse_attn/sm90/rows.cuh"
+#include "seer/kernels/attention/sm90/dealer.cuh"
+#include "seer/kernels/block_sparse_attn/sm90/config.h"
 #include "seer/kernels/pooled_attn/sm90/producer.cuh"
 #include "seer/kernels/pooled_attn/sm90/walk.cuh"
+#include "seer/kernels/row_blocks.h"
 
 namespace seer::kernels::sm90 {
 
@@ -14,15 +16,11 @@ using DenseConfig = pooled_sm90::Config<typename Config::Element, Config::kHeadD
 
 // The same call without lists.
 inline PooledAttnParams dense_params(const BlockSparseAttnParams& p) {
-  PooledAttnParams d{};
-  d.q = p.q, d.k = p.k, d.v = p.v, d.o = p.o, d.lse = p.lse;
-  d.cu_q = p.cu_q, d.cu_k = p.cu_k, d.cu_rows = p.lists.cu_rows;
-  d.num_seqs = p.num_seqs, d.num_q_heads = p.num_q_heads, d.num_kv_heads = p.num_kv_heads;
-  d.num_map_heads = p.num_q_heads, d.head_dim = p.head_dim;
-  d.total_q = p.total_q, d.total_k = p.total_k;
+  PooledAttnParams d{p};
+  d.cu_rows = p.lists.cu_rows;
+  d.num_map_heads = p.num_q_heads;
   d.block_q = p.lists.block_q, d.block_k = p.lists.block_k;
   d.num_blocks = (p.total_k + p.lists.block_k - 1) / p.lists.block_k;
-  d.scale = p.scale, d.causal = p.causal, d.dtype = p.dtype;
   return d;
 }
 
@@ -30,21 +28,16 @@ inline PooledAttnParams dense_params(const BlockSparseAttnParams& p) {
 __device__ __forceinline__ bool is_full(const BlockSparseAttnParams& p, int64_t at, int row) {
   const int count = p.lists.count[at];
   const int64_t begin = p.lists.begin[at];
-  int b = 0, last = p.num_seqs - 1;  // the last sequence that begins at or before the row
-  while (b < last) {
-    const int middle = (b + last + 1) / 2;
-    p.lists.cu_rows[middle] <= row ? b = middle : last = middle - 1;
-  }
-  const int q_len = p.cu_q[b + 1] - p.cu_q[b], k_len = p.cu_k[b + 1] - p.cu_k[b];
-  const int end_query = min((row - p.lists.cu_rows[b] + 1) * p.lists.block_q, q_len);
-  const int keys = p.causal ? min(end_query + k_len - q_len, k_len) : k_len;  // that it sees
-  const int blocks = keys <= 0 ? 0 : (keys - 1) / p.lists.block_k + 1;
+  const int b = last_begun(p.lists.cu_rows, p.num_seqs, row);
+  const int first = (row - p.lists.cu_rows[b]) * p.lists.block_q;
+  const int last_key = QueryTile::of(p, 0, b, first, p.lists.block_q).last_key();
+  const int blocks = last_key < 0 ? 0 : last_key / p.lists.block_k + 1;
   // Ascending, so that the last entry tells.
   return count >= blocks && (count == 0 || p.lists.list[begin + count - 1] == count - 1);
 }
 
-// A look at some of the longest lists, by one warp: cheap, and mostly the end of the matter. Calls of
-// few rows are not worth it.
+// Samples some of the longest lists, by one warp: cheap, and usually decisive. Calls of few rows are
+// not worth it.
 template <class Config>
 __device__ __forceinline__ bool may_be_dense(const BlockSparseAttnParams& p) {
   const int64_t rows = p.lists.num_rows;
@@ -63,7 +56,7 @@ __device__ __forceinline__ bool may_be_dense(const BlockSparseAttnParams& p) {
   return __all_sync(kAllLanes, is_full(p, at, row));
 }
 
-// All lists, by a whole thread block; each comes to the same answer.
+// All lists, by a whole thread block; all come to the same answer.
 __device__ __forceinline__ bool is_dense(const BlockSparseAttnParams& p) {
   const int64_t lists = p.lists.num_heads * p.lists.num_rows;
   bool all = true;
@@ -88,25 +81,16 @@ __device__ __forceinline__ void attend_densely(const Maps& maps, const PooledAtt
   if (warpgroup == 0) {
     ptx::give_registers<Config::kDenseLoaderRegisters>();
     if (threadIdx.x > 0) return;
-    const auto places = static_cast<unsigned long long>(order.places * order.heads);
-    unsigned long long next = blockIdx.x;
+    attention::Dealer<false> dealer(counter, blockIdx.x, gridDim.x, num_places(order));
     pooled_sm90::produce<Dense>(p, maps, order, kept_steps, smem, [&] {
-      const unsigned long long now = next;
-      if (now >= places) return now;
-      if (!counter || places <= gridDim.x) {
-        next += gridDim.x;
-      } else {
-        const unsigned taken = atomicAdd(counter, 1);
-        // Everyone asks once in vain: the last to ask leaves a zero for the next launch.
-        if (taken == places - 1) *counter = 0;
-        next = gridDim.x + taken;
-      }
-      return now;
+      const unsigned place = dealer.unit();
+      if (!dealer.is_over()) dealer.next();
+      return place;
     });
   } else if (warpgroup <= pooled_sm90::kConsumers) {
     ptx::take_registers<Config::kDenseRegisters>();
     pooled_sm90::attend_tiles<Dense>(p, kept_steps, smem, warpgroup - 1, nullptr,
-                                     [](const pooled_sm90::Walk<Dense>& walk, uint32_t&, int, int) {
+                                     [](const auto& walk, uint32_t&, const PooledTile&) {
                                        if (walk.num_steps == 0) walk.release_queries();
                                      });
   } else {

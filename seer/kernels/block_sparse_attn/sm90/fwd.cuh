@@ -2,20 +2,19 @@
 // Block-sparse attention forward for sm_90a, with wgmma and bulk tensor copies.
 //
 // A thread block stays on its multiprocessor. It has two to four consumer warpgroups, each of which
-// computes one row at a time (64 queries of one head), and for each of them a loader warp and a ring
+// computes one tile at a time (64 queries of one head), and for each of them a loader warp and a ring
 // of tiles in shared memory. Consumers know nothing of each other and hide each other's waits.
 //
-//   loader w     next row, its list ──► q, k[list[0]], v[list[0]], k[list[1]], ... ──► ring w
+//   loader w     next tile, its list ──► q, k[list[0]], v[list[0]], k[list[1]], ... ──► ring w
 //   consumer w   ring w ──► S = q k^T ─► mask ─► P ─► O = keep * O + P v
 //
-// The loader runs ahead across the end of a row: queries and first tiles of the next row travel
-// while this one ends. Where lists name all blocks, everyone does something else (dense.cuh).
+// The loader runs ahead across the end of a tile: queries and first keys of the next one travel while
+// this one ends. Where lists name all blocks, all warps compute dense attention (dense.cuh).
 
 #include <algorithm>
 
 #include "seer/kernels/block_sparse_attn/sm90/consumer.cuh"
 #include "seer/kernels/block_sparse_attn/sm90/dense.cuh"
-#include "seer/kernels/block_sparse_attn/sm90/dispatch.h"
 #include "seer/kernels/block_sparse_attn/sm90/loader.cuh"
 #include "seer/kernels/cuda_check.h"
 
@@ -45,7 +44,7 @@ __global__ void __launch_bounds__(Config::kThreads, 1)
   if constexpr (Config::kCanBeDense) {
     __shared__ bool may_be;
     if (warp == 0) may_be = may_be_dense<Config>(p);
-    __syncthreads();  // the first look is done
+    __syncthreads();  // the lists are sampled
     if (may_be && is_dense(p)) {
       return attend_densely<Config>(maps, dense, order, p.counter, smem_bytes);
     }
@@ -54,10 +53,10 @@ __global__ void __launch_bounds__(Config::kThreads, 1)
   __syncthreads();  // barriers are ready
   if (warp < kWarpgroup / 32) {
     ptx::give_registers<Config::kLoaderRegisters>();
-    if (warp < Config::kConsumers) load_rows<Config>(maps, p, smem, warp);
+    if (warp < Config::kConsumers) load_tiles<Config>(maps, p, smem, warp);
   } else {
     ptx::take_registers<Config::kConsumerRegisters>();
-    compute_rows<Config>(p, smem, warp / (kWarpgroup / 32) - 1);
+    compute_tiles<Config>(p, smem, warp / (kWarpgroup / 32) - 1);
   }
 }
 
@@ -65,14 +64,14 @@ template <class Element, int kHeadDim>
 void run_block_sparse_fwd(const BlockSparseAttnParams& p, void* stream) {
   using Config = ForwardConfig<Element, kHeadDim>;
   const PooledAttnParams dense = dense_params(p);
-  const unsigned rows = num_parts(p) * p.num_q_heads * rows_per_head(p);
-  const unsigned grid = std::min(rows, static_cast<unsigned>(num_multiprocessors()));
+  const unsigned tiles = num_parts(p) * p.num_q_heads * tiles_per_head(p);
+  const unsigned grid = std::min(tiles, static_cast<unsigned>(num_multiprocessors()));
   size_t smem = sizeof(typename Config::Smem);
   if constexpr (Config::kCanBeDense) {
     smem = std::max(smem, sizeof(typename DenseConfig<Config>::Smem));
   }
-  launch(block_sparse_fwd<Config>, grid, Config::kThreads, smem, stream, tensor_maps(p), p, dense,
-         tile_order(dense, pooled_sm90::kQueries));
+  launch(block_sparse_fwd<Config>, grid, Config::kThreads, smem, stream, attention::tensor_maps(p),
+         p, dense, tile_order(dense, pooled_sm90::kQueries));
 }
 
 }  // namespace seer::kernels::sm90

@@ -1,8 +1,8 @@
 #pragma once
-// A loader warp: rows and tiles for one consumer warpgroup.
+// A loader warp: tiles of queries, keys and values for one consumer warpgroup.
 
 #include "seer/kernels/block_sparse_attn/sm90/ring.cuh"
-#include "seer/kernels/block_sparse_attn/sm90/rows.cuh"
+#include "seer/kernels/block_sparse_attn/sm90/tile_finder.cuh"
 
 namespace seer::kernels::sm90 {
 
@@ -44,37 +44,37 @@ __device__ __forceinline__ int log2_tiles(const BlockSparseAttnParams& p) {
 }
 
 template <class Config>
-__device__ __forceinline__ void load_rows(const Maps& maps, const BlockSparseAttnParams& p,
-                                          typename Config::Smem& smem, int w) {
+__device__ __forceinline__ void load_tiles(const Maps& maps, const BlockSparseAttnParams& p,
+                                           typename Config::Smem& smem, int w) {
   auto& signals = smem.signals[w];
   Ring<Config> ring(smem, w);
-  RowFinder finder(p, blockIdx.x + gridDim.x * w, gridDim.x * Config::kConsumers);
+  TileFinder finder(p, blockIdx.x + gridDim.x * w, gridDim.x * Config::kConsumers);
   ListReader reader(log2_tiles(p));
   uint32_t query_parity = 1;
-  finder.find<Config>(&signals.row[0]);
-  reader.prefetch(signals.row[0].list, signals.row[0].num_steps);
+  finder.find<Config>(&signals.tile[0]);
+  reader.prefetch(signals.tile[0].list, signals.tile[0].num_steps);
 
-  for (int r = 0;; r = (r + 1) % Config::kRows) {
-    const Row& row = signals.row[r];
-    Row* const next = &signals.row[(r + 1) % Config::kRows];
-    const int num_steps = row.num_steps;
+  for (int t = 0;; t = (t + 1) % Config::kTiles) {
+    const ListedTile& tile = signals.tile[t];
+    ListedTile* const next = &signals.tile[(t + 1) % Config::kTiles];
+    const int num_steps = tile.num_steps;
     if constexpr (Config::kQueriesInRegisters) {
-      if (num_steps == kNoRow) return push_nothing(ring);  // the consumer sees the row
-      push(ring, &maps.q, row.head, row.q_token, 0, ptx::CacheHint::kEvictFirst);
+      if (num_steps == kNoTile) return push_nothing(ring);  // the consumer sees the tile
+      push(ring, &maps.q, tile.head, tile.q_begin, 0, ptx::CacheHint::kEvictFirst);
     } else {
       ptx::mbarrier_wait(ptx::smem_address(&signals.query_empty), query_parity);
       query_parity ^= 1;
-      if (num_steps == kNoRow) {
+      if (num_steps == kNoTile) {
         if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(ptx::smem_address(&signals.query_full));
         return;
       }
       if (threadIdx.x % 32 == 0) {
-        load_tile<Config>(smem.channel[w].query, &maps.q, &signals.query_full, row.head,
-                          row.q_token, ptx::CacheHint::kEvictFirst);
+        load_tile<Config>(smem.channel[w].query, &maps.q, &signals.query_full, tile.head,
+                          tile.q_begin, ptx::CacheHint::kEvictFirst);
       }
     }
-    const int32_t* const list = row.list;
-    const int kv_head = row.kv_head, k_begin = row.k_begin;
+    const int32_t* const list = tile.list;
+    const int kv_head = tile.kv_head, k_begin = tile.key_token(0);
     reader.begin(list, num_steps);
 #pragma unroll 1
     for (int i = 0; i < num_steps; ++i) {

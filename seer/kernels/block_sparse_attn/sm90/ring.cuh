@@ -2,8 +2,6 @@
 // The ring of tiles between a loader warp and its consumer warpgroup.
 
 #include "seer/kernels/block_sparse_attn/sm90/config.h"
-#include "seer/kernels/device/ptx_sm90.cuh"
-#include "seer/kernels/tensor_map.h"
 
 namespace seer::kernels::sm90 {
 
@@ -25,10 +23,9 @@ class Ring {
   __device__ __forceinline__ void wait_empty() const {
     ptx::mbarrier_wait(ptx::smem_address(empty()), parity_ ^ 1);
   }
-  // For each warp of the consumer: this one has read the tile, and needs it no more. `when`: a zero
-  // that has to be known first.
+  // For each warp of the consumer: it has read the tile. `when`: a zero that has to be known first.
   __device__ __forceinline__ void release(uint32_t when = 0) const {
-    __syncwarp();  // one lane speaks for all
+    __syncwarp();  // all lanes have read it
     if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(ptx::smem_address(empty()) + when);
   }
   __device__ __forceinline__ void next() {
@@ -41,19 +38,15 @@ class Ring {
   uint32_t slot_ = 0, parity_ = 0;
 };
 
-// Starts the copy of a tile. One thread.
+// Starts the copy of a tile that alone completes `full`. One thread.
 template <class Config>
 __device__ __forceinline__ void load_tile(uint8_t* tile, const CUtensorMap* map, uint64_t* full,
                                           int head, int token, ptx::CacheHint hint) {
-  const uint32_t bar = ptx::smem_address(full), dst = ptx::smem_address(tile);
-  ptx::mbarrier_expect_tx(bar, Config::kTileBytes);
-#pragma unroll
-  for (int c = 0; c < Config::kColumns / 64; ++c) {
-    ptx::tma_load_3d(dst + c * Config::kChunkBytes, map, bar, 64 * c, head, token, hint);
-  }
+  ptx::mbarrier_expect_tx(ptx::smem_address(full), Config::kTileBytes);
+  attention::load_tile<kTile, Config::kColumns>(tile, map, full, head, token, hint);
 }
 
-// The next tile of a ring, when there is room. For a whole warp. key0: what the consumer is told of it.
+// The next tile of a ring, when there is room. For a whole warp. key0: its first key, for the consumer.
 template <class Config>
 __device__ __forceinline__ void push(Ring<Config>& ring, const CUtensorMap* map, int head,
                                      int token, int key0, ptx::CacheHint hint) {
@@ -65,7 +58,7 @@ __device__ __forceinline__ void push(Ring<Config>& ring, const CUtensorMap* map,
   ring.next();
 }
 
-// A turn without a tile.
+// A slot without a tile.
 template <class Config>
 __device__ __forceinline__ void push_nothing(Ring<Config>& ring) {
   ring.wait_empty();

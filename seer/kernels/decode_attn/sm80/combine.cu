@@ -1,4 +1,4 @@
-// Results of pieces of a sequence's keys, put together: o = sum_i exp(lse_i - lse) o_i.
+// Combines the results of pieces of a sequence's keys: o = sum_i exp(lse_i - lse) o_i.
 
 #include <cmath>
 
@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(kThreads) combine(const __grid_constant__ Deco
   const int seq = static_cast<int>(token / p.num_queries);
   const int query = static_cast<int>(token % p.num_queries), pairs = p.head_dim / 2;
   ptx::wait_for_previous_kernel();  // the pieces are complete
-  const int pieces = static_cast<int>(num_pieces_of(p, num_keys_of(p, seq)));
+  const int pieces = static_cast<int>(num_pieces_of(p, p.len_k(seq)));
   const int64_t step = int64_t{p.num_queries} * p.num_q_heads;  // from a piece to the next
   const int64_t first = first_slot_of(p, seq) * step + query * p.num_q_heads + head;
   const float* lse = p.partials + num_slots(p) * step * p.head_dim + first;
@@ -70,6 +70,7 @@ __global__ void __launch_bounds__(kThreads) combine(const __grid_constant__ Deco
   auto* gO = static_cast<Element*>(p.o.data) + token * p.o.token_stride + head * p.o.head_stride;
   *reinterpret_cast<uint32_t*>(gO + 2 * threadIdx.x) =
       ptx::pack<Element>(all.x * inverse, all.y * inverse);
+  // With p.total_q itself ptxas 13.0.88 spills.
   const int64_t total_q = int64_t{p.num_seqs} * p.num_queries;
   if (threadIdx.x == 0) p.lse[head * total_q + token] = top + logf(total);
 }

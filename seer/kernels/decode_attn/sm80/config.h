@@ -1,19 +1,14 @@
 #pragma once
 // Sizes of the sm80 decode kernel and its shared memory, for one element type and head size.
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <algorithm>
 #include <type_traits>
 
+#include "seer/kernels/attention/instance.h"
 #include "seer/kernels/decode_attn/params.h"
 #include "seer/kernels/device/tile_sm80.cuh"
 
 namespace seer::kernels::decode_sm80 {
-
-using bf16 = __nv_bfloat16;
-using f16 = __half;
 
 constexpr int kRows = 16;  // (query, head of the group) pairs of a thread block: one mma.sync
 constexpr int kKeys = 16;  // of a warp's step
@@ -56,7 +51,7 @@ struct DecodeConfig {
 template <class Element, int kHeadDim>
 void run_pieces(const DecodeAttnParams& p, void* stream);
 
-// Puts the pieces of every query together.
+// Combines the pieces of every query.
 void combine_pieces(const DecodeAttnParams& p, void* stream);
 
 }  // namespace seer::kernels::decode_sm80

@@ -4,7 +4,7 @@
 //
 // A thread block computes up to 16 (query, head) pairs that share a key head against a piece of its
 // keys. Each warp walks every kWarps-th group of 16 keys by itself, with a ring of stages of its own:
-// no warp waits for another before the end, where what they found is put together.
+// no warp waits for another before the end, where their results are combined.
 //
 //   iteration i   wait for stage i, start the copy of stage i + kStages - 1,
 //                 S = q k^T, online softmax, O += P v
@@ -21,16 +21,17 @@ struct Work {
   Piece piece;
   int kv_head, group, first_row;  // rows are (query, head of the group) pairs, queries first
   int num_rows;                   // of this thread block
-  int64_t len_k, first_key;       // of the sequence; first_key among those of all sequences
+  int64_t len_k;                  // of the sequence
+  int64_t first_key;              // of the piece, among the tokens of k and v
 
   __device__ __forceinline__ explicit Work(const DecodeAttnParams& p)
-      : piece(piece_of(p, blockIdx.x)), group(p.num_q_heads / p.num_kv_heads) {
+      : piece(piece_of(p, blockIdx.x)), group(p.group()) {
     const int rows = p.num_queries * group, tiles = (rows + kRows - 1) / kRows;
     kv_head = blockIdx.y / tiles;
     first_row = blockIdx.y % tiles * kRows;
     num_rows = min(kRows, rows - first_row);
-    len_k = num_keys_of(p, piece.seq);
-    first_key = first_key_of(p, piece.seq);
+    len_k = p.len_k(piece.seq);
+    first_key = p.key_token(piece.seq, piece.begin);
   }
   __device__ __forceinline__ int query(int row) const { return (first_row + row) / group; }
   __device__ __forceinline__ int head(int row) const {
@@ -118,7 +119,7 @@ __device__ __forceinline__ void leave(Found& found, const float (&rO)[kTiles][4]
   }
 }
 
-// The warps' results of every row, put together and normalised; 0 and -inf where no key was seen.
+// Combines the warps' results of every row and normalises them; 0 and -inf where no key was seen.
 template <class Config>
 __device__ __forceinline__ void store(const DecodeAttnParams& p, const Work& work,
                                       const typename Config::Found& found) {
@@ -164,10 +165,9 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
 
   // 1. The first keys travel, and the queries.
   const int num_keys = static_cast<int>(work.piece.end - work.piece.begin);
-  const int64_t first = work.first_key + work.piece.begin;
-  const auto* gK = static_cast<const Element*>(p.k.data) + first * p.k.token_stride +
+  const auto* gK = static_cast<const Element*>(p.k.data) + work.first_key * p.k.token_stride +
                    work.kv_head * p.k.head_stride;
-  const auto* gV = static_cast<const Element*>(p.v.data) + first * p.v.token_stride +
+  const auto* gV = static_cast<const Element*>(p.v.data) + work.first_key * p.v.token_stride +
                    work.kv_head * p.v.head_stride;
   const auto start_copy = [&](int at, int stage) {  // keys of the piece from `at` on
     if (at < num_keys) {
@@ -179,7 +179,7 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
   };
   uint32_t rQ[Config::kIsWide ? 1 : kD / 16][4];
   if constexpr (Config::kIsWide) {
-    // A group of its own before all others: it is there with the first stage, for this warp's part.
+    // A commit group before all others: it arrives with the first stage, for this warp's part.
     for (int at = threadIdx.x; at < kRows * decltype(smem.tile)::kChunks; at += Config::kThreads) {
       const int row = at / decltype(smem.tile)::kChunks, c = at % decltype(smem.tile)::kChunks;
       const bool exists = row < work.num_rows;
@@ -239,7 +239,7 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
 template <class Element, int kHeadDim>
 void run_pieces(const DecodeAttnParams& p, void* stream) {
   using Config = DecodeConfig<Element, kHeadDim>;
-  const int rows = p.num_queries * (p.num_q_heads / p.num_kv_heads);
+  const int rows = p.num_queries * p.group();
   const dim3 grid(static_cast<unsigned>(num_slots(p)),
                   static_cast<unsigned>(p.num_kv_heads * ((rows + kRows - 1) / kRows)));
   launch(pieces<Config>, grid, Config::kThreads, Config::kSmemBytes, stream, p);

@@ -25,7 +25,7 @@ __device__ __forceinline__ int first_counted(const GateLossParams& p, int rows) 
 }
 
 // Scores and targets of one row, n of them.
-struct Row {
+struct LossRow {
   const float *scores, *target;
   float* grad;
   int n;
@@ -42,7 +42,7 @@ struct Softmax {
   double exp_sum, target_sum;  // target_sum: NaN where it cannot be learned
   bool empty;                  // nothing is to be learned: all masked, or no target
 
-  __device__ __forceinline__ Softmax(const Row& row) {
+  __device__ __forceinline__ Softmax(const LossRow& row) {
     top = -INFINITY;
     target_sum = exp_sum = 0;
     bool any = false;
@@ -71,7 +71,7 @@ __device__ __forceinline__ double nan_or_zero(const Softmax& softmax) {
 }
 
 // Sum of target * (log target - log_softmax(scores)); the gradient is written times `weight`.
-__device__ __forceinline__ double kl_row(const Row& row, double weight) {
+__device__ __forceinline__ double kl_row(const LossRow& row, double weight) {
   const Softmax softmax(row);
   const float log_sum = static_cast<float>(log(softmax.exp_sum));
   const float mass = static_cast<float>(softmax.target_sum / softmax.exp_sum);
@@ -90,7 +90,7 @@ __device__ __forceinline__ double kl_row(const Row& row, double weight) {
 }
 
 // Sum of (softmax(scores) - target)^2; the gradient is written times `weight`.
-__device__ __forceinline__ double mse_row(const Row& row, double weight) {
+__device__ __forceinline__ double mse_row(const LossRow& row, double weight) {
   const Softmax softmax(row);
   const float normalise = static_cast<float>(1 / softmax.exp_sum);
   const float scale = static_cast<float>(2 * weight);
@@ -136,7 +136,7 @@ __global__ void __launch_bounds__(kThreads) row_loss(const __grid_constant__ Gat
   float* const grad = p.dscores + at * p.num_blocks;
   double loss = 0;
   if (n > 0) {
-    const Row row{p.scores + at * p.num_blocks, p.target + at * p.num_blocks, grad, n};
+    const LossRow row{p.scores + at * p.num_blocks, p.target + at * p.num_blocks, grad, n};
     const double weight = weight_of(p, b);
     loss = weight * (p.kind == GateLoss::kl ? kl_row(row, weight) : mse_row(row, weight));
   }

@@ -23,7 +23,6 @@
 #include "seer/kernels/pooled_attn/map_rows.h"
 #include "seer/kernels/pooled_attn/sm90/producer.cuh"
 #include "seer/kernels/pooled_attn/sm90/walk.cuh"
-#include "seer/kernels/tensor_map.h"
 
 namespace seer::kernels::pooled_sm90 {
 
@@ -34,48 +33,49 @@ __device__ __forceinline__ void consume(const PooledAttnParams& p, int kept_step
                         (int64_t{blockIdx.x} * kConsumers + w) * kept_steps * kStepMaxima;
   attend_tiles<Config>(
       p, kept_steps, smem, w, maxima,
-      [&](const Walk<Config>& walk, uint32_t& keys, int head, int first_row) {
-        const int64_t map_head = head / (p.num_q_heads / p.num_map_heads);
-        const int64_t row = map_head * p.num_rows + first_row + (p.block_q == kRow ? w : 0);
+      [&](const Walk<Config>& walk, uint32_t& keys, const PooledTile& tile) {
+        const int64_t map_head = tile.head / (p.num_q_heads / p.num_map_heads);
+        const int64_t row = map_head * p.num_rows + tile.map_row + (p.block_q == kRow ? w : 0);
         float* const map = p.map + row * p.num_blocks;
         if (walk.first_kept > 0) walk.pool_again(p, map, keys);
         keys += walk.first_kept;
         if (walk.first_kept > 0 || walk.num_steps == 0) walk.release_queries();
 
-        ptx::named_barrier_sync(kWarpgroup + w, 128);  // all maxima and log-sum-exps are there
+        ptx::named_barrier_sync(barrier_of(w), kWarpgroup);  // all maxima, lse are written
         if (walk.num_queries > 0) {
           const int64_t first_block = int64_t{walk.first_kept} * kKeys / p.block_k;
-          const BlockMaxima m{maxima,
-                              smem.lse[w],
-                              (walk.num_steps - walk.first_kept) * (kKeys / kRow),
-                              p.block_k / kRow,
-                              walk.x.scale_log2,
-                              walk.first_limit - walk.first_kept * kKeys,
-                              p.causal ? 1 : 0,
-                              kRow};
+          const int skipped = walk.first_kept * kKeys;
+          const BlockMaxima m{.maxima = maxima,
+                              .lse = smem.lse[w],
+                              .num_steps = (walk.num_steps - walk.first_kept) * (kKeys / kRow),
+                              .steps_per_block = p.block_k / kRow,
+                              .scale_log2 = walk.x.scale_log2,
+                              .limit = walk.first_limit - skipped,
+                              .k_len = walk.k_len - skipped,
+                              .step_keys = kRow};
           write_row(m, map + first_block, p.num_blocks - first_block, map_rows_are_shared(p, kRow));
         }
-        ptx::named_barrier_sync(kWarpgroup + w, 128);  // nobody reads the maxima of this tile
+        ptx::named_barrier_sync(barrier_of(w), kWarpgroup);  // no thread still reads the maxima
       });
 }
 
 template <class Config>
 __global__ void __launch_bounds__(kThreads, 1)
-    attention(const __grid_constant__ Maps maps, const __grid_constant__ PooledAttnParams p,
-              const __grid_constant__ TileOrder order, int kept_steps) {
+    pooled_attention(const __grid_constant__ Maps maps, const __grid_constant__ PooledAttnParams p,
+                     const __grid_constant__ TileOrder order, int kept_steps) {
   extern __shared__ __align__(1024) uint8_t smem_bytes[];
   auto& smem = *reinterpret_cast<typename Config::Smem*>(smem_bytes);
   if (threadIdx.x == 0) init_barriers<Config>(smem);
   __syncthreads();  // barriers are ready
-  if (threadIdx.x / 128 == kConsumers) {
+  if (threadIdx.x / kWarpgroup == kConsumers) {
     ptx::give_registers<Config::kProducerRegisters>();
-    if (threadIdx.x % 128 == 0) {
+    if (threadIdx.x % kWarpgroup == 0) {
       auto* const counter = static_cast<unsigned long long*>(p.workspace);
       produce<Config>(p, maps, order, kept_steps, smem, [&] { return atomicAdd(counter, 1ull); });
     }
   } else {
     ptx::take_registers<Config::kConsumerRegisters>();
-    consume<Config>(p, kept_steps, smem, static_cast<int>(threadIdx.x / 128));
+    consume<Config>(p, kept_steps, smem, static_cast<int>(threadIdx.x / kWarpgroup));
   }
 }
 
@@ -93,8 +93,9 @@ void run_attention(const PooledAttnParams& p, void* stream) {
   const int64_t blocks = std::min({num_places(order), room / kept, int64_t{1} << 16});
   SEER_CUDA_CHECK(cudaMemsetAsync(p.workspace, 0, sizeof(unsigned long long),
                                   static_cast<cudaStream_t>(stream)));
-  launch(attention<C>, dim3(static_cast<unsigned>(blocks)), kThreads, sizeof(typename C::Smem),
-         stream, tensor_maps(p), p, order, static_cast<int>(kept));
+  launch(pooled_attention<C>, dim3(static_cast<unsigned>(blocks)), kThreads,
+         sizeof(typename C::Smem), stream, attention::tensor_maps(p), p, order,
+         static_cast<int>(kept));
 }
 
 }  // namespace seer::kernels::pooled_sm90

@@ -1,18 +1,9 @@
 #pragma once
-// 64 queries in the registers of a warpgroup: scores, running softmax (online, as in
-// FlashAttention-2, arXiv 2307.08691), output.
-//
-// Layout of the accumulators (m64nNk16): warp w, lane l hold rows 16 w + l / 4 and 8 below; of every
-// group of eight columns the two at l % 4 * 2. r = 0, 1 counts a thread's two rows.
+// 64 queries in the registers of a warpgroup: scores, running softmax, output (attention/sm90/tile.cuh).
 
-#include <cmath>
-
-#include "seer/kernels/device/wgmma_sm90.cuh"
 #include "seer/kernels/pooled_attn/sm90/config.h"
 
 namespace seer::kernels::pooled_sm90 {
-
-constexpr uint32_t kAllLanes = 0xffffffff;
 
 template <class Config>
 struct Consumer {
@@ -89,30 +80,12 @@ struct Consumer {
     ptx::fence_registers(rO);
   }
 
-  // Hides the keys of a step past `last` (counted from the step's first) from row r.
-  __device__ __forceinline__ void mask(int last0, int last1) {
-    last0 -= (lane & 3) * 2;
-    last1 -= (lane & 3) * 2;
-#pragma unroll
-    for (int i = 0; i < kKeys / 2; ++i) {
-      const int column = i / 4 * 8 + (i & 1);
-      rS[i] = column > (i & 2 ? last1 : last0) ? -INFINITY : rS[i];
-    }
-  }
-
   // The largest score of block b (64 keys) in row r; the quad agrees.
   __device__ __forceinline__ void block_maxima(float (&top)[2][2]) const {
 #pragma unroll
     for (int b = 0; b < 2; ++b) {
 #pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const float* s = rS + 32 * b + 2 * r;
-        float t = fmaxf(s[0], s[1]);
-#pragma unroll
-        for (int i = 4; i < 32; i += 4) t = fmaxf(t, fmaxf(s[i], s[i + 1]));
-        t = fmaxf(t, __shfl_xor_sync(kAllLanes, t, 1));
-        top[b][r] = fmaxf(t, __shfl_xor_sync(kAllLanes, t, 2));
-      }
+      for (int r = 0; r < 2; ++r) top[b][r] = attention::row_max<64>(rS, 32 * b, r);
     }
   }
 
@@ -126,22 +99,10 @@ struct Consumer {
     if (Config::kPools && n >= 0) maxima[n * kStepMaxima] = lane & 2 ? of_row1 : of_row0;
 
     const float t[2] = {fmaxf(top[0][0], top[1][0]), fmaxf(top[0][1], top[1][1])};
-    // Weights may grow up to 2^8 before the output is brought along: it is rarely needed.
-    grew = __any_sync(kAllLanes,
-                      (t[0] - max[0]) * scale_log2 > 8.f || (t[1] - max[1]) * scale_log2 > 8.f);
-    if (grew) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const float m = fmaxf(t[r], max[r]);
-        keep[r] = m == -INFINITY ? 1.f : ptx::exp2_approx((max[r] - m) * scale_log2);
-        max[r] = m;
-        sum[r] *= keep[r];
-      }
-    }
+    grew = attention::raise_max(t, scale_log2, max, sum, keep);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      // a row that has seen no key: avoid inf - inf
-      const float base = max[r] == -INFINITY ? 0.f : max[r] * scale_log2;
+      const float base = attention::base_of(max[r], scale_log2);
       float part[2] = {0.f, 0.f};
 #pragma unroll
       for (int i = 0; i < kKeys / 2; i += 4) {
@@ -176,33 +137,16 @@ struct Consumer {
   // latter for the map.
   __device__ __forceinline__ void store(const PooledAttnParams& p, int head, int64_t q_begin,
                                         int num_queries, float* smem_lse) {
-    const int quad = lane & 3;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      float s = sum[r];
-      s += __shfl_xor_sync(kAllLanes, s, 1);
-      s += __shfl_xor_sync(kAllLanes, s, 2);
-      const float inverse = s == 0.f ? 0.f : 1.f / s;  // NaN stays NaN
+      const float s = attention::quad_sum(sum[r]);
       const int query = warp * 16 + (lane >> 2) + 8 * r;
       const bool is_inside = query < num_queries;
       const int64_t token = q_begin + query;
-      Element* gO = static_cast<Element*>(p.o.data) + token * p.o.token_stride +
-                    head * p.o.head_stride + quad * 8;
-#pragma unroll
-      for (int c = 0; c < kD / 32; ++c) {
-        uint32_t x[4];  // x[i]: this lane's pair of the i-th group of eight columns
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const float* o = &rO[(4 * c + i) * 4 + 2 * r];
-          x[i] = ptx::pack<Element>(o[0] * inverse, o[1] * inverse);
-        }
-        ptx::transpose_quad(x, quad);
-        if (is_inside) {
-          __stcs(reinterpret_cast<uint4*>(gO + 32 * c), make_uint4(x[0], x[1], x[2], x[3]));
-        }
-      }
+      attention::store_row<Element, kD>(p, head, token, is_inside, r, attention::inverse_of(s),
+                                        [&](int i) { return &rO[i]; });
       lse[r] = is_inside && s != 0.f ? max[r] * scale_log2 + log2f(s) : INFINITY;
-      if (quad == 0) {
+      if ((lane & 3) == 0) {
         if constexpr (Config::kPools) smem_lse[query] = lse[r];
         if (is_inside) {
           p.lse[head * p.total_q + token] = s == 0.f ? -INFINITY : lse[r] * 0.69314718f;

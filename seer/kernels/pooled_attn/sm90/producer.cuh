@@ -2,24 +2,9 @@
 // The thread that loads: queries, keys and values of one tile after another, as their places in shared
 // memory become free.
 
-#include "seer/kernels/device/ptx_sm90.cuh"
 #include "seer/kernels/pooled_attn/sm90/config.h"
-#include "seer/kernels/tensor_map.h"
 
 namespace seer::kernels::pooled_sm90 {
-
-template <int kChunks, int kRows>
-__device__ __forceinline__ void load_tile(uint8_t* tile, const CUtensorMap* map, uint64_t* full,
-                                          int head, int token, ptx::CacheHint hint) {
-  const uint32_t bar = ptx::smem_address(full), to = ptx::smem_address(tile);
-#pragma unroll
-  for (int c = 0; c < kChunks; ++c) {
-#pragma unroll
-    for (int row = 0; row < kRows; row += kRow) {
-      ptx::tma_load_3d(to + (c * kRows + row) * 128, map, bar, 64 * c, head, token + row, hint);
-    }
-  }
-}
 
 // One thread. `take` gives the next place of the order; it is asked until one is past the end.
 template <class Config, class Take>
@@ -37,16 +22,16 @@ __device__ __forceinline__ void produce(const PooledAttnParams& p, const Maps& m
     // Its last readers are done.
     if (n >= kStages) ptx::mbarrier_wait(ptx::smem_address(&empty[slot]), (n / kStages & 1) ^ 1);
     ptx::mbarrier_expect_tx(ptx::smem_address(&full[slot]), kTileBytes);
-    load_tile<Config::kChunks, kKeys>(ring[slot], map, &full[slot], head, token,
-                                      ptx::CacheHint::kNormal);
+    attention::load_tile<kKeys, Config::kHeadDim>(ring[slot], map, &full[slot], head, token,
+                                                  ptx::CacheHint::kNormal);
   };
 
   unsigned long long at = take();
   for (uint32_t n = 0;; ++n) {
-    QueryTile tile;
+    PooledTile tile;
     tile.num_queries = 0;
     while (at < end && tile.num_queries <= 0) {
-      tile = QueryTile::find<kQueries, kKeys>(p, order, static_cast<int64_t>(at));
+      tile = PooledTile::find<kQueries, kKeys>(p, order, static_cast<int64_t>(at));
       at = take();  // arrives while this tile is loaded
     }
     const uint32_t query_full = ptx::smem_address(&smem.query_full);
@@ -58,11 +43,12 @@ __device__ __forceinline__ void produce(const PooledAttnParams& p, const Maps& m
     }
     ptx::mbarrier_expect_tx(query_full, sizeof(smem.query));
     for (int w = 0; w < kConsumers; ++w) {
-      load_tile<Config::kChunks, kRow>(smem.query[w], &maps.q, &smem.query_full, tile.head,
-                                       tile.q_begin + w * kRow, ptx::CacheHint::kEvictFirst);
+      attention::load_tile<kRow, Config::kHeadDim>(smem.query[w], &maps.q, &smem.query_full,
+                                                   tile.head, tile.q_begin + w * kRow,
+                                                   ptx::CacheHint::kEvictFirst);
     }
     for (int i = 0; i <= tile.num_steps; ++i) {
-      const int token = tile.k_begin + (tile.num_steps - 1 - i) * kKeys;
+      const int token = tile.key_token((tile.num_steps - 1 - i) * kKeys);
       if (i < tile.num_steps) {
         load(smem.key, smem.key_full, smem.key_empty, keys++, &maps.k, tile.kv_head, token);
       }
@@ -73,7 +59,7 @@ __device__ __forceinline__ void produce(const PooledAttnParams& p, const Maps& m
     }
     for (int step = tile.num_steps - 1 - kept_steps; step >= 0; --step) {
       load(smem.key, smem.key_full, smem.key_empty, keys++, &maps.k, tile.kv_head,
-           tile.k_begin + step * kKeys);
+           tile.key_token(step * kKeys));
     }
   }
 }

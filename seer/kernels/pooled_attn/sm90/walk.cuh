@@ -6,35 +6,21 @@
 
 namespace seer::kernels::pooled_sm90 {
 
-// Hardware barriers of the consumers; 0 is __syncthreads().
-constexpr int kWarpgroup = 1;
+// Hardware barrier of consumer w; 0 is __syncthreads().
+constexpr int barrier_of(int w) {
+  return 1 + w;
+}
 
 // The n-th use of a ring.
 template <int kStages>
 struct Place {
   uint32_t slot, parity;
   __device__ __forceinline__ explicit Place(uint32_t n)
-      // The same in all lanes, and so the compiler sees it.
+      // The same in all lanes; the shuffle tells the compiler.
       : slot(__shfl_sync(kAllLanes, n % kStages, 0)), parity(n / kStages & 1) {}
 };
 
-// Values of tokens behind a sequence's end become zero, so that nothing of them (NaN, say) gets
-// through a weight of zero. `first`: the first such row of the tile. Each consumer does it for
-// itself: both write the same.
-template <class Config>
-__device__ __forceinline__ void clear_rows(uint8_t* tile, int first, int w) {
-  constexpr int kPieces = Config::kHeadDim / 8;  // of 16 bytes
-#pragma unroll 1
-  for (int i = threadIdx.x % 128; i < (kKeys - first) * kPieces; i += 128) {
-    const int row = first + i / kPieces, c = i % kPieces;
-    *reinterpret_cast<uint4*>(tile + c / 8 * Config::kKeyChunk + row * 128 + c % 8 * 16) =
-        make_uint4(0, 0, 0, 0);
-  }
-  ptx::fence_proxy_async();
-  ptx::named_barrier_sync(kWarpgroup + w, 128);  // the zeros are in place for all four warps
-}
-
-// What a consumer of a tile needs to know, beside the scores.
+// A consumer's tile, beside the scores.
 template <class Config>
 struct Walk {
   using P = Place<Config::kStages>;
@@ -48,16 +34,16 @@ struct Walk {
   const int first_kept;      // step
 
   __device__ __forceinline__ Walk(Consumer<Config>& consumer, typename Config::Smem& s, int number,
-                                  const QueryTile& tile, int kept_steps)
+                                  const PooledTile& tile, int kept_steps)
       : x(consumer),
         smem(s),
         w(number),
         num_queries(tile.num_queries - number * kRow),
         num_steps(tile.num_steps),
         k_len(tile.k_len),
-        first_limit(min(tile.limit + tile.slope * w * kRow, k_len - 1)),
-        limit0(min(tile.limit + tile.slope * (w * kRow + row()), k_len - 1)),
-        limit1(min(tile.limit + tile.slope * (w * kRow + row() + 8), k_len - 1)),
+        first_limit(min(tile.limit + w * kRow, k_len - 1)),
+        limit0(min(tile.limit + w * kRow + row(), k_len - 1)),
+        limit1(min(tile.limit + w * kRow + row() + 8, k_len - 1)),
         first_kept(max(tile.num_steps - kept_steps, 0)) {}
 
   __device__ __forceinline__ int row() const { return x.warp * 16 + (x.lane >> 2); }
@@ -66,7 +52,7 @@ struct Walk {
     ptx::mbarrier_wait(ptx::smem_address(&full[at.slot]), at.parity);
   }
   __device__ __forceinline__ void release(uint64_t (&empty)[Config::kStages], const P& at) const {
-    __syncwarp();  // one lane speaks for all
+    __syncwarp();  // all lanes have read it
     if (x.lane == 0) ptx::mbarrier_arrive(ptx::smem_address(&empty[at.slot]));
   }
   // The producer may load the next queries, and write over the tile before this one.
@@ -76,7 +62,7 @@ struct Walk {
   }
   __device__ __forceinline__ void mask(int step) const {
     const int key0 = step * kKeys;
-    if (key0 + kKeys - 1 > first_limit) x.mask(limit0 - key0, limit1 - key0);
+    if (key0 + kKeys - 1 > first_limit) attention::mask(x.rS, limit0 - key0, limit1 - key0);
   }
   __device__ __forceinline__ void weigh(int step) const {
     mask(step);
@@ -96,7 +82,9 @@ struct Walk {
       x.pack_weights();
       if (k_len < num_steps * kKeys) {
         await(smem.value_full, v);
-        clear_rows<Config>(smem.value[v.slot], k_len - (num_steps - 1) * kKeys, w);
+        // Each consumer clears for itself: both write the same.
+        attention::clear_rows<kKeys, Config::kHeadDim>(
+            smem.value[v.slot], k_len - (num_steps - 1) * kKeys, barrier_of(w));
       }
     }
     // 2. Scores of the next keys together with the output of these.
@@ -110,7 +98,7 @@ struct Walk {
       x.template await_scores<1>();
       release(smem.key_empty, k);
       weigh(num_steps - 1 - i);
-      x.await_output_after_weights(&smem.sums[w * 128 + threadIdx.x % 128]);
+      x.await_output_after_weights(&smem.sums[w * kWarpgroup + threadIdx.x % kWarpgroup]);
       release(smem.value_empty, v);
       x.pack_weights();
     }
@@ -159,16 +147,15 @@ struct Walk {
   }
 };
 
-// The tile that the producer announces. Lane 0 reads it for its warp, as it is lane 0 that tells the
-// producer that the place is free.
-__device__ __forceinline__ QueryTile read_tile(const QueryTile& announced, int lane) {
+// The tile that the producer announces, for a warp; lane 0, which releases the place, reads it.
+__device__ __forceinline__ PooledTile read_tile(const PooledTile& announced, int lane) {
   struct Words {
-    int at[sizeof(QueryTile) / sizeof(int)];
+    int at[sizeof(PooledTile) / sizeof(int)];
   } words{};
   if (lane == 0) words = __builtin_bit_cast(Words, announced);
 #pragma unroll
   for (int& word : words.at) word = __shfl_sync(kAllLanes, word, 0);
-  return __builtin_bit_cast(QueryTile, words);
+  return __builtin_bit_cast(PooledTile, words);
 }
 
 // All tiles, as the producer announces them: o and lse, and `after(walk, keys, tile)` of each; it adds
@@ -181,7 +168,7 @@ __device__ __forceinline__ void attend_tiles(const PooledAttnParams& p, int kept
   uint32_t keys = 0, values = 0;  // tiles read
   for (uint32_t n = 0;; ++n) {
     ptx::mbarrier_wait(ptx::smem_address(&smem.query_full), n & 1);
-    const QueryTile tile = read_tile(smem.tile[n & 1], x.lane);
+    const PooledTile tile = read_tile(smem.tile[n & 1], x.lane);
     if (tile.num_queries <= 0) return;
     const Walk<Config> walk(x, smem, w, tile, kept_steps);
     x.begin();
@@ -189,7 +176,7 @@ __device__ __forceinline__ void attend_tiles(const PooledAttnParams& p, int kept
     keys += walk.num_steps;
     values += walk.num_steps;
     x.store(p, tile.head, tile.q_begin + w * kRow, walk.num_queries, smem.lse[w]);
-    after(walk, keys, tile.head, tile.map_row);
+    after(walk, keys, tile);
   }
 }
 
