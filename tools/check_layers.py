@@ -20,11 +20,6 @@ MAY = {
     "seer/bench": ["seer/base", "seer/kernels", "seer/io", "seer/torch", "seer/models", "seer/report"],
     "seer/cli": ["seer"],
 }
-# (Op, another one): what it may include of it.
-OP_MAY = {
-    # Lists that name everything are dense attention, which sm90 of pooled_attn computes without its map.
-    ("block_sparse_attn", "pooled_attn"): re.compile(r"seer/kernels/pooled_attn/(sm90/[^/]+|[^/]+\.(h|cuh))"),
-}
 # Folders of seer/kernels that are no op.
 SHARED = {"attention", "device", "simd", "testing"}
 TORCH = {"seer/torch", "seer/models", "seer/train", "seer/eval", "seer/bench", "seer/cli"}
@@ -42,11 +37,6 @@ def op_of(path):
     if path.startswith("seer/kernels/") and len(parts) > 3 and parts[2] not in SHARED:
         return parts[2]
     return None
-
-
-def may_include_op(op, other, inc):
-    exception = OP_MAY.get((op, other))
-    return op == other or not (op and other) or bool(exception and exception.fullmatch(inc))
 
 
 def problems(file):
@@ -72,7 +62,7 @@ def problems(file):
         allowed = MAY[layer] + (["seer/io"] if is_test else [])
         if to != layer and not any(to.startswith(may) for may in allowed):
             yield f"{path}:{number}: {layer} must not include {to}"
-        if not is_test and not may_include_op(op_of(path), op_of(inc), inc):
+        if not is_test and op_of(path) and op_of(inc) not in (None, op_of(path)):
             yield f"{path}:{number}: op {op_of(path)} must not include op {op_of(inc)}"
 
 

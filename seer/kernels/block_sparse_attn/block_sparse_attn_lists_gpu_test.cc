@@ -1,4 +1,4 @@
-// What the GPU kernels make of lists: many rows of unlike lengths, few rows of long lists that are cut
+// Lists on GPU kernels: many rows of unlike lengths, few rows of long lists that are cut
 // into pieces, lists that name everything. Against the reference in double.
 
 #include <gtest/gtest.h>

@@ -46,7 +46,7 @@ TEST_P(BlockSparseAttnCases, EveryEngineMatchesTheReference) {
 INSTANTIATE_TEST_SUITE_P(All, BlockSparseAttnCases, testing::ValuesIn(kBlockSparseAttnCases),
                          [](const auto& info) { return std::string(info.param.name); });
 
-// One call on each engine that takes the dtype, after `change` has had its way with it.
+// One call on each engine that takes the dtype, after `change`.
 void on_every_engine(const Case& shape, const std::function<void(Call&)>& change,
                      const std::function<void(Call&, const TileEngine&)>& then) {
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {

@@ -8,6 +8,7 @@
 
 #include <cmath>
 
+#include "seer/kernels/attention/tile_order.h"
 #include "seer/kernels/device/ptx_sm80.cuh"
 #include "seer/kernels/pooled_attn/params.h"
 
@@ -27,6 +28,14 @@ struct BlockMaxima {
     return min(limit + query + 1, k_len);
   }
 };
+
+// The map row of query i of a tile.
+__device__ __forceinline__ float* map_row_of(const PooledAttnParams& p, const DenseTile& tile,
+                                             int i) {
+  const int64_t map_head = tile.head / (p.num_q_heads / p.num_map_heads);
+  const int64_t row = p.cu_rows[tile.seq] + (tile.q_begin - p.cu_q[tile.seq] + i) / p.block_q;
+  return p.map + (map_head * p.num_rows + row) * p.num_blocks;
+}
 
 // The largest int: it stays where several threads put their weights.
 __device__ __forceinline__ float nan_weight() {

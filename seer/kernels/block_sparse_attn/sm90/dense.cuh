@@ -1,28 +1,18 @@
 #pragma once
 // Lists that name every block that their rows see: then this is dense attention, and the kernel that
-// shares tiles of 128 keys between 128 queries (pooled_attn/sm90, without its map) is faster than one
+// shares tiles of 128 keys between 128 queries (attention/sm90/dense) is faster than one
 // that looks at lists.
 
 #include "seer/kernels/attention/sm90/dealer.cuh"
+#include "seer/kernels/attention/sm90/dense/producer.cuh"
+#include "seer/kernels/attention/sm90/dense/walk.cuh"
 #include "seer/kernels/block_sparse_attn/sm90/config.h"
-#include "seer/kernels/pooled_attn/sm90/producer.cuh"
-#include "seer/kernels/pooled_attn/sm90/walk.cuh"
 #include "seer/kernels/row_blocks.h"
 
 namespace seer::kernels::sm90 {
 
 template <class Config>
-using DenseConfig = pooled_sm90::Config<typename Config::Element, Config::kHeadDim, false>;
-
-// The same call without lists.
-inline PooledAttnParams dense_params(const BlockSparseAttnParams& p) {
-  PooledAttnParams d{p};
-  d.cu_rows = p.lists.cu_rows;
-  d.num_map_heads = p.num_q_heads;
-  d.block_q = p.lists.block_q, d.block_k = p.lists.block_k;
-  d.num_blocks = (p.total_k + p.lists.block_k - 1) / p.lists.block_k;
-  return d;
-}
+using DenseConfig = attention::dense::Config<typename Config::Element, Config::kHeadDim, false>;
 
 // Whether list `at` (of row `row`) names all blocks that the row sees.
 __device__ __forceinline__ bool is_full(const BlockSparseAttnParams& p, int64_t at, int row) {
@@ -69,30 +59,30 @@ __device__ __forceinline__ bool is_dense(const BlockSparseAttnParams& p) {
 
 // For all warps of the thread block; `smem_bytes` is free.
 template <class Config>
-__device__ __forceinline__ void attend_densely(const Maps& maps, const PooledAttnParams& p,
-                                               const TileOrder& order, int32_t* counter,
-                                               uint8_t* smem_bytes) {
+__device__ __forceinline__ void attend_densely(const Maps& maps, const BlockSparseAttnParams& p,
+                                               const TileOrder& order, uint8_t* smem_bytes) {
+  namespace dense = attention::dense;
   using Dense = DenseConfig<Config>;
   auto& smem = *reinterpret_cast<typename Dense::Smem*>(smem_bytes);
-  if (threadIdx.x == 0) pooled_sm90::init_barriers<Dense>(smem);
+  if (threadIdx.x == 0) dense::init_barriers<Dense>(smem);
   __syncthreads();  // barriers are ready
   const int warpgroup = static_cast<int>(threadIdx.x / kWarpgroup);
   const int kept_steps = INT32_MAX;  // no map: nothing to keep, nothing to compute again
   if (warpgroup == 0) {
     ptx::give_registers<Config::kDenseLoaderRegisters>();
     if (threadIdx.x > 0) return;
-    attention::Dealer<false> dealer(counter, blockIdx.x, gridDim.x, num_places(order));
-    pooled_sm90::produce<Dense>(p, maps, order, kept_steps, smem, [&] {
+    attention::Dealer<false> dealer(p.counter, blockIdx.x, gridDim.x, num_places(order));
+    dense::produce<Dense>(p, maps, order, kept_steps, smem, [&] {
       const unsigned place = dealer.unit();
       if (!dealer.is_over()) dealer.next();
       return place;
     });
-  } else if (warpgroup <= pooled_sm90::kConsumers) {
+  } else if (warpgroup <= dense::kConsumers) {
     ptx::take_registers<Config::kDenseRegisters>();
-    pooled_sm90::attend_tiles<Dense>(p, kept_steps, smem, warpgroup - 1, nullptr,
-                                     [](const auto& walk, uint32_t&, const PooledTile&) {
-                                       if (walk.num_steps == 0) walk.release_queries();
-                                     });
+    dense::attend_tiles<Dense>(p, kept_steps, smem, warpgroup - 1, nullptr,
+                               [](const auto& walk, uint32_t&, const DenseTile&) {
+                                 if (walk.num_steps == 0) walk.release_queries();
+                               });
   } else {
     ptx::give_registers<Config::kIdleRegisters>();
   }

@@ -36,7 +36,6 @@ template <class Config>
 __global__ void __launch_bounds__(Config::kThreads, 1)
     block_sparse_fwd(const __grid_constant__ Maps maps,
                      const __grid_constant__ BlockSparseAttnParams p,
-                     const __grid_constant__ PooledAttnParams dense,
                      const __grid_constant__ TileOrder order) {
   extern __shared__ __align__(1024) uint8_t smem_bytes[];
   auto& smem = *reinterpret_cast<typename Config::Smem*>(smem_bytes);
@@ -46,7 +45,7 @@ __global__ void __launch_bounds__(Config::kThreads, 1)
     if (warp == 0) may_be = may_be_dense<Config>(p);
     __syncthreads();  // the lists are sampled
     if (may_be && is_dense(p)) {
-      return attend_densely<Config>(maps, dense, order, p.counter, smem_bytes);
+      return attend_densely<Config>(maps, p, order, smem_bytes);
     }
   }
   if (threadIdx.x < Config::kConsumers) init_barriers<Config>(smem.signals[threadIdx.x]);
@@ -63,7 +62,6 @@ __global__ void __launch_bounds__(Config::kThreads, 1)
 template <class Element, int kHeadDim>
 void run_block_sparse_fwd(const BlockSparseAttnParams& p, void* stream) {
   using Config = ForwardConfig<Element, kHeadDim>;
-  const PooledAttnParams dense = dense_params(p);
   const unsigned tiles = num_parts(p) * p.num_q_heads * tiles_per_head(p);
   const unsigned grid = std::min(tiles, static_cast<unsigned>(num_multiprocessors()));
   size_t smem = sizeof(typename Config::Smem);
@@ -71,7 +69,7 @@ void run_block_sparse_fwd(const BlockSparseAttnParams& p, void* stream) {
     smem = std::max(smem, sizeof(typename DenseConfig<Config>::Smem));
   }
   launch(block_sparse_fwd<Config>, grid, Config::kThreads, smem, stream, attention::tensor_maps(p),
-         p, dense, tile_order(dense, pooled_sm90::kQueries));
+         p, tile_order(p, attention::dense::kQueries, p.total_k));
 }
 
 }  // namespace seer::kernels::sm90

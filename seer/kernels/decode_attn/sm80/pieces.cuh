@@ -33,6 +33,8 @@ struct Work {
     len_k = p.len_k(piece.seq);
     first_key = p.key_token(piece.seq, piece.begin);
   }
+  // Where key j of the piece lies among the tokens of k and v.
+  __device__ __forceinline__ int64_t key_token(int j) const { return first_key + j; }
   __device__ __forceinline__ int query(int row) const { return (first_row + row) / group; }
   __device__ __forceinline__ int head(int row) const {
     return kv_head * group + (first_row + row) % group;
@@ -165,15 +167,15 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
 
   // 1. The first keys travel, and the queries.
   const int num_keys = static_cast<int>(work.piece.end - work.piece.begin);
-  const auto* gK = static_cast<const Element*>(p.k.data) + work.first_key * p.k.token_stride +
-                   work.kv_head * p.k.head_stride;
-  const auto* gV = static_cast<const Element*>(p.v.data) + work.first_key * p.v.token_stride +
-                   work.kv_head * p.v.head_stride;
+  const auto start_tile = [&](const auto& to, const StridedIn& x, int at) {
+    const Element* g = static_cast<const Element*>(x.data) + work.key_token(at) * x.token_stride +
+                       work.kv_head * x.head_stride;
+    load_warp_async(to, g, x.token_stride, num_keys - at);
+  };
   const auto start_copy = [&](int at, int stage) {  // keys of the piece from `at` on
     if (at < num_keys) {
-      auto& to = smem.stages[warp][stage];
-      load_warp_async(to.k, gK + at * p.k.token_stride, p.k.token_stride, num_keys - at);
-      load_warp_async(to.v, gV + at * p.v.token_stride, p.v.token_stride, num_keys - at);
+      start_tile(smem.stages[warp][stage].k, p.k, at);
+      start_tile(smem.stages[warp][stage].v, p.v, at);
     }
     ptx::cp_async_commit();
   };

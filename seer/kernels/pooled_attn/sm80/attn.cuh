@@ -12,7 +12,6 @@
 #include "seer/kernels/cuda_check.h"
 #include "seer/kernels/pooled_attn/map_rows.h"
 #include "seer/kernels/pooled_attn/map_tile.cuh"
-#include "seer/kernels/pooled_attn/pooled_tile.cuh"
 #include "seer/kernels/pooled_attn/sm80/config.h"
 
 namespace seer::kernels::pooled_sm80 {
@@ -22,7 +21,7 @@ using attention::kThreads;
 
 // One tile: o and lse are written, the maxima and smem.lse are complete.
 template <class Config>
-__device__ __forceinline__ void attend(const PooledAttnParams& p, const PooledTile& tile,
+__device__ __forceinline__ void attend(const PooledAttnParams& p, const DenseTile& tile,
                                        typename Config::Smem& smem, float* maxima) {
   const int row0 = attention::thread_row0();
   const float scale_log2 = p.scale * 1.44269504f;
@@ -61,7 +60,7 @@ __global__ void __launch_bounds__(kThreads, Config::kBlocksPerSm)
 
   const int64_t end = order.places * order.heads;
   for (int64_t at = blockIdx.x; at < end; at += gridDim.x) {
-    const auto tile = PooledTile::find<kQueries, Config::kKeys>(p, order, at);
+    const auto tile = DenseTile::find<kQueries, Config::kKeys>(p, order, at);
     if (tile.num_queries <= 0) continue;
     attend<Config>(p, tile, smem, maxima);
     __syncthreads();  // all maxima and log-sum-exps are written
@@ -74,8 +73,7 @@ __global__ void __launch_bounds__(kThreads, Config::kBlocksPerSm)
                         .limit = tile.limit,
                         .k_len = tile.k_len,
                         .step_keys = Config::kKeys};
-    const int64_t map_head = tile.head / (p.num_q_heads / p.num_map_heads);
-    float* row = p.map + (map_head * p.num_rows + tile.map_row) * p.num_blocks;
+    float* row = map_row_of(p, tile, 0);
     const bool is_shared = map_rows_are_shared(p, kQueries);
     if (p.block_q == 1) {
       write_rows_of_tokens(x, row, p.num_blocks, tile.num_queries, is_shared);
@@ -89,7 +87,7 @@ __global__ void __launch_bounds__(kThreads, Config::kBlocksPerSm)
 template <class Element, int kHeadDim>
 void run_attention(const PooledAttnParams& p, void* stream) {
   using C = Config<Element, kHeadDim>;
-  const TileOrder order = tile_order(p, kQueries);
+  const TileOrder order = tile_order(p, kQueries, p.num_blocks * p.block_k);
   const int64_t slot = slot_bytes(p), slots = slot ? p.workspace_bytes / slot : num_places(order);
   SEER_CHECK(slots > 0, "pooled_attn: the workspace has ", p.workspace_bytes,
              " bytes, want those of pooled_attn_workspace()");

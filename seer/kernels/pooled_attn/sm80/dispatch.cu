@@ -1,10 +1,10 @@
 #include <algorithm>
 
 #include "seer/kernels/attention/checks.h"
+#include "seer/kernels/attention/tile_order.h"
 #include "seer/kernels/pooled_attn/map_rows.h"
 #include "seer/kernels/pooled_attn/sm80/attn.h"
 #include "seer/kernels/pooled_attn/sm80/config.h"
-#include "seer/kernels/pooled_attn/tile_order.h"
 
 namespace seer::kernels {
 
@@ -13,7 +13,7 @@ std::string pooled_attn_sm80_why_not(const PooledAttnParams& p) {
 }
 
 int64_t pooled_attn_sm80_workspace(const PooledAttnParams& p, int num_sms) {
-  const int64_t tiles = num_places(tile_order(p, attention::kQueries));
+  const int64_t tiles = num_places(tile_order(p, attention::kQueries, 0));
   const int64_t blocks = int64_t{num_sms} * pooled_sm80::blocks_per_sm(p.head_dim);
   return std::min(tiles, blocks) * pooled_sm80::slot_bytes(p);
 }

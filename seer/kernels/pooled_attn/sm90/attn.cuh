@@ -19,29 +19,60 @@
 
 #include <algorithm>
 
+#include "seer/kernels/attention/sm90/dense/producer.cuh"
+#include "seer/kernels/attention/sm90/dense/walk.cuh"
 #include "seer/kernels/cuda_check.h"
 #include "seer/kernels/pooled_attn/map_rows.h"
-#include "seer/kernels/pooled_attn/sm90/producer.cuh"
-#include "seer/kernels/pooled_attn/sm90/walk.cuh"
+#include "seer/kernels/pooled_attn/map_tile.cuh"
+#include "seer/kernels/pooled_attn/sm90/config.h"
 
 namespace seer::kernels::pooled_sm90 {
+
+// The map of the steps that were not kept, from scores anew.
+template <class Config>
+__device__ __forceinline__ void pool_again(const dense::Walk<Config>& walk,
+                                           const PooledAttnParams& p, float* map_row,
+                                           uint32_t keys) {
+  auto& x = walk.x;
+  int nan_end = 0;  // blocks that begin before this key are NaN (map_tile.cuh)
+  if (__any_sync(kAllLanes, isnan(x.lse[0] + x.lse[1]))) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      if (!isnan(x.lse[r])) continue;
+      nan_end = max(nan_end, (r == 0 ? walk.limit0 : walk.limit1) + 1);
+      x.lse[r] = INFINITY;
+    }
+    nan_end = __reduce_max_sync(kAllLanes, nan_end);
+  }
+  const bool is_one_block = p.block_k == kKeys;
+  for (int i = 0; i < walk.first_kept; ++i) {
+    const int step = walk.first_kept - 1 - i;
+    walk.compute_scores(step, keys + i);
+    float weight[2];
+    x.largest_weights(weight);
+    const int64_t block = int64_t{step} * (is_one_block ? 1 : 2) + x.lane;
+    const float largest =
+        is_one_block ? fmaxf(weight[0], weight[1]) : (x.lane == 0 ? weight[0] : weight[1]);
+    if (walk.num_queries > 0 && x.lane < (is_one_block ? 1 : 2) && block < p.num_blocks) {
+      const bool is_nan = block * p.block_k < nan_end;
+      put_weight(map_row + block, is_nan ? nan_weight() : ptx::exp2_approx(largest), true);
+    }
+  }
+}
 
 template <class Config>
 __device__ __forceinline__ void consume(const PooledAttnParams& p, int kept_steps,
                                         typename Config::Smem& smem, int w) {
   float* const maxima = reinterpret_cast<float*>(static_cast<char*>(p.workspace) + kCounterBytes) +
-                        (int64_t{blockIdx.x} * kConsumers + w) * kept_steps * kStepMaxima;
-  attend_tiles<Config>(
-      p, kept_steps, smem, w, maxima,
-      [&](const Walk<Config>& walk, uint32_t& keys, const PooledTile& tile) {
-        const int64_t map_head = tile.head / (p.num_q_heads / p.num_map_heads);
-        const int64_t row = map_head * p.num_rows + tile.map_row + (p.block_q == kRow ? w : 0);
-        float* const map = p.map + row * p.num_blocks;
-        if (walk.first_kept > 0) walk.pool_again(p, map, keys);
+                        (int64_t{blockIdx.x} * kConsumers + w) * kept_steps * dense::kStepMaxima;
+  dense::attend_tiles<Config>(
+      p, kept_steps, smem, w, maxima, [&](const auto& walk, uint32_t& keys, const DenseTile& tile) {
+        float* const map = map_row_of(p, tile, w * kRow);
+        if (walk.first_kept > 0) pool_again(walk, p, map, keys);
         keys += walk.first_kept;
         if (walk.first_kept > 0 || walk.num_steps == 0) walk.release_queries();
 
-        ptx::named_barrier_sync(barrier_of(w), kWarpgroup);  // all maxima, lse are written
+        ptx::named_barrier_sync(dense::barrier_of(w), kWarpgroup);  // all maxima, lse are written
         if (walk.num_queries > 0) {
           const int64_t first_block = int64_t{walk.first_kept} * kKeys / p.block_k;
           const int skipped = walk.first_kept * kKeys;
@@ -55,23 +86,26 @@ __device__ __forceinline__ void consume(const PooledAttnParams& p, int kept_step
                               .step_keys = kRow};
           write_row(m, map + first_block, p.num_blocks - first_block, map_rows_are_shared(p, kRow));
         }
-        ptx::named_barrier_sync(barrier_of(w), kWarpgroup);  // no thread still reads the maxima
+        ptx::named_barrier_sync(dense::barrier_of(w),
+                                kWarpgroup);  // no thread still reads the maxima
       });
 }
 
 template <class Config>
-__global__ void __launch_bounds__(kThreads, 1)
-    pooled_attention(const __grid_constant__ Maps maps, const __grid_constant__ PooledAttnParams p,
+__global__ void __launch_bounds__(dense::kThreads, 1)
+    pooled_attention(const __grid_constant__ attention::Maps maps,
+                     const __grid_constant__ PooledAttnParams p,
                      const __grid_constant__ TileOrder order, int kept_steps) {
   extern __shared__ __align__(1024) uint8_t smem_bytes[];
   auto& smem = *reinterpret_cast<typename Config::Smem*>(smem_bytes);
-  if (threadIdx.x == 0) init_barriers<Config>(smem);
+  if (threadIdx.x == 0) dense::init_barriers<Config>(smem);
   __syncthreads();  // barriers are ready
   if (threadIdx.x / kWarpgroup == kConsumers) {
     ptx::give_registers<Config::kProducerRegisters>();
     if (threadIdx.x % kWarpgroup == 0) {
       auto* const counter = static_cast<unsigned long long*>(p.workspace);
-      produce<Config>(p, maps, order, kept_steps, smem, [&] { return atomicAdd(counter, 1ull); });
+      dense::produce<Config>(p, maps, order, kept_steps, smem,
+                             [&] { return atomicAdd(counter, 1ull); });
     }
   } else {
     ptx::take_registers<Config::kConsumerRegisters>();
@@ -81,8 +115,8 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 template <class Element, int kHeadDim>
 void run_attention(const PooledAttnParams& p, void* stream) {
-  using C = Config<Element, kHeadDim>;
-  const TileOrder order = tile_order(p, kQueries);
+  using C = dense::Config<Element, kHeadDim, /*kPools=*/true>;
+  const TileOrder order = tile_order(p, dense::kQueries, p.num_blocks * p.block_k);
   // Steps that a thread block keeps: those of the longest row, or what the workspace has room for.
   const int64_t room = (p.workspace_bytes - kCounterBytes) / kStepBytes;
   SEER_CHECK(room > 0, "pooled_attn: the workspace has ", p.workspace_bytes,
@@ -93,7 +127,7 @@ void run_attention(const PooledAttnParams& p, void* stream) {
   const int64_t blocks = std::min({num_places(order), room / kept, int64_t{1} << 16});
   SEER_CUDA_CHECK(cudaMemsetAsync(p.workspace, 0, sizeof(unsigned long long),
                                   static_cast<cudaStream_t>(stream)));
-  launch(pooled_attention<C>, dim3(static_cast<unsigned>(blocks)), kThreads,
+  launch(pooled_attention<C>, dim3(static_cast<unsigned>(blocks)), dense::kThreads,
          sizeof(typename C::Smem), stream, attention::tensor_maps(p), p, order,
          static_cast<int>(kept));
 }

@@ -1,46 +1,28 @@
 #pragma once
-// Shared memory of the sm90 kernel, for one element type and head size.
+// The sm90 kernel's instances, and its workspace.
 
-#include "seer/kernels/attention/instance.h"
-#include "seer/kernels/attention/sm90/maps.h"
-#include "seer/kernels/attention/sm90/tile.cuh"
-#include "seer/kernels/pooled_attn/pooled_tile.cuh"
-#include "seer/kernels/pooled_attn/sm90/sizes.h"
+#include "seer/kernels/attention/sm90/dense/config.h"
+#include "seer/kernels/pooled_attn/params.h"
 
 namespace seer::kernels::pooled_sm90 {
 
+namespace dense = attention::dense;
 using attention::kAllLanes;
 using attention::kWarpgroup;
-using attention::Maps;
+using dense::kConsumers;
+using dense::kKeys;
+using dense::kRow;
 
-// kPools: with the map; without it this is dense attention alone (block_sparse_attn, lists that name
-// every block).
-template <class Element_, int kHeadDim_, bool kPools_ = true>
-struct Config {
-  using Element = Element_;
-  static constexpr bool kPools = kPools_;
-  static constexpr int kHeadDim = kHeadDim_;
-  static constexpr int kChunks = kHeadDim / 64;
-  static constexpr int kQueryChunk = kRow * 128;  // bytes
-  static constexpr int kKeyChunk = kKeys * 128;
-  static constexpr int kStages = kHeadDim == 64 ? 4 : 2;  // key tiles and value tiles on their way
+constexpr int64_t kCounterBytes = 256;  // at the workspace's start: places taken so far
 
-  // 65536 registers: what the launch gives each of three warpgroups, redistributed.
-  static constexpr int kProducerRegisters = 40, kConsumerRegisters = 232;
+// Steps whose maxima are kept until the tile ends, at most: 704 KiB a thread block, 95 MB for an H100.
+// The scores of a longer row's first steps (beyond 90112 keys) are computed a second time.
+constexpr int kMostKeptSteps = 704;
+constexpr int64_t kStepBytes = kConsumers * dense::kStepMaxima * int64_t{sizeof(float)};
 
-  struct Smem {
-    alignas(1024) uint8_t query[kConsumers][kChunks * kQueryChunk];
-    alignas(1024) uint8_t key[kStages][kChunks * kKeyChunk];
-    alignas(1024) uint8_t value[kStages][kChunks * kKeyChunk];
-    alignas(16) float lse[kConsumers][kRow];
-    PooledTile tile[2];
-    float sums[kConsumers * 128];
-    uint64_t query_full, query_empty;
-    uint64_t key_full[kStages], key_empty[kStages];
-    uint64_t value_full[kStages], value_empty[kStages];
-  };
-  static_assert(sizeof(Smem) + 1024 <= 228 * 1024, "a multiprocessor has 228 KiB");
-};
+constexpr int64_t longest_row_steps(const PooledAttnParams& p) {
+  return (p.num_blocks * p.block_k + kKeys - 1) / kKeys;
+}
 
 // Starts the kernel. Instances: seer_instances() in CMakeLists.txt.
 template <class Element, int kHeadDim>

@@ -1,10 +1,10 @@
 #include <algorithm>
 
 #include "seer/kernels/attention/checks.h"
+#include "seer/kernels/attention/tile_order.h"
 #include "seer/kernels/pooled_attn/map_rows.h"
 #include "seer/kernels/pooled_attn/sm90/attn.h"
 #include "seer/kernels/pooled_attn/sm90/config.h"
-#include "seer/kernels/pooled_attn/tile_order.h"
 
 namespace seer::kernels {
 
@@ -17,7 +17,7 @@ std::string pooled_attn_sm90_why_not(const PooledAttnParams& p) {
 }
 
 int64_t pooled_attn_sm90_workspace(const PooledAttnParams& p, int num_sms) {
-  const int64_t tiles = num_places(tile_order(p, pooled_sm90::kQueries));
+  const int64_t tiles = num_places(tile_order(p, attention::dense::kQueries, 0));
   const int64_t steps =
       std::min<int64_t>(pooled_sm90::longest_row_steps(p), pooled_sm90::kMostKeptSteps);
   return pooled_sm90::kCounterBytes +

@@ -1,9 +1,9 @@
 #pragma once
 // 64 queries in the registers of a warpgroup: scores, running softmax, output (attention/sm90/tile.cuh).
 
-#include "seer/kernels/pooled_attn/sm90/config.h"
+#include "seer/kernels/attention/sm90/dense/config.h"
 
-namespace seer::kernels::pooled_sm90 {
+namespace seer::kernels::attention::dense {
 
 template <class Config>
 struct Consumer {
@@ -85,7 +85,7 @@ struct Consumer {
 #pragma unroll
     for (int b = 0; b < 2; ++b) {
 #pragma unroll
-      for (int r = 0; r < 2; ++r) top[b][r] = attention::row_max<64>(rS, 32 * b, r);
+      for (int r = 0; r < 2; ++r) top[b][r] = row_max<64>(rS, 32 * b, r);
     }
   }
 
@@ -99,10 +99,10 @@ struct Consumer {
     if (Config::kPools && n >= 0) maxima[n * kStepMaxima] = lane & 2 ? of_row1 : of_row0;
 
     const float t[2] = {fmaxf(top[0][0], top[1][0]), fmaxf(top[0][1], top[1][1])};
-    grew = attention::raise_max(t, scale_log2, max, sum, keep);
+    grew = raise_max(t, scale_log2, max, sum, keep);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const float base = attention::base_of(max[r], scale_log2);
+      const float base = base_of(max[r], scale_log2);
       float part[2] = {0.f, 0.f};
 #pragma unroll
       for (int i = 0; i < kKeys / 2; i += 4) {
@@ -135,16 +135,16 @@ struct Consumer {
 
   // Normalised output and log-sum-exp of the first num_queries queries; smem_lse [64] gets the
   // latter for the map.
-  __device__ __forceinline__ void store(const PooledAttnParams& p, int head, int64_t q_begin,
+  __device__ __forceinline__ void store(const PackedAttentionParams& p, int head, int64_t q_begin,
                                         int num_queries, float* smem_lse) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const float s = attention::quad_sum(sum[r]);
+      const float s = quad_sum(sum[r]);
       const int query = warp * 16 + (lane >> 2) + 8 * r;
       const bool is_inside = query < num_queries;
       const int64_t token = q_begin + query;
-      attention::store_row<Element, kD>(p, head, token, is_inside, r, attention::inverse_of(s),
-                                        [&](int i) { return &rO[i]; });
+      store_row<Element, kD>(p, head, token, is_inside, r, inverse_of(s),
+                             [&](int i) { return &rO[i]; });
       lse[r] = is_inside && s != 0.f ? max[r] * scale_log2 + log2f(s) : INFINITY;
       if ((lane & 3) == 0) {
         if constexpr (Config::kPools) smem_lse[query] = lse[r];
@@ -171,4 +171,4 @@ struct Consumer {
   }
 };
 
-}  // namespace seer::kernels::pooled_sm90
+}  // namespace seer::kernels::attention::dense

@@ -2,13 +2,13 @@
 // The thread that loads: queries, keys and values of one tile after another, as their places in shared
 // memory become free.
 
-#include "seer/kernels/pooled_attn/sm90/config.h"
+#include "seer/kernels/attention/sm90/dense/config.h"
 
-namespace seer::kernels::pooled_sm90 {
+namespace seer::kernels::attention::dense {
 
 // One thread. `take` gives the next place of the order; it is asked until one is past the end.
 template <class Config, class Take>
-__device__ __forceinline__ void produce(const PooledAttnParams& p, const Maps& maps,
+__device__ __forceinline__ void produce(const PackedAttentionParams& p, const Maps& maps,
                                         const TileOrder& order, int kept_steps,
                                         typename Config::Smem& smem, Take take) {
   constexpr int kStages = Config::kStages, kTileBytes = Config::kChunks * Config::kKeyChunk;
@@ -22,16 +22,16 @@ __device__ __forceinline__ void produce(const PooledAttnParams& p, const Maps& m
     // Its last readers are done.
     if (n >= kStages) ptx::mbarrier_wait(ptx::smem_address(&empty[slot]), (n / kStages & 1) ^ 1);
     ptx::mbarrier_expect_tx(ptx::smem_address(&full[slot]), kTileBytes);
-    attention::load_tile<kKeys, Config::kHeadDim>(ring[slot], map, &full[slot], head, token,
-                                                  ptx::CacheHint::kNormal);
+    load_tile<kKeys, Config::kHeadDim>(ring[slot], map, &full[slot], head, token,
+                                       ptx::CacheHint::kNormal);
   };
 
   unsigned long long at = take();
   for (uint32_t n = 0;; ++n) {
-    PooledTile tile;
+    DenseTile tile;
     tile.num_queries = 0;
     while (at < end && tile.num_queries <= 0) {
-      tile = PooledTile::find<kQueries, kKeys>(p, order, static_cast<int64_t>(at));
+      tile = DenseTile::find<kQueries, kKeys>(p, order, static_cast<int64_t>(at));
       at = take();  // arrives while this tile is loaded
     }
     const uint32_t query_full = ptx::smem_address(&smem.query_full);
@@ -43,9 +43,8 @@ __device__ __forceinline__ void produce(const PooledAttnParams& p, const Maps& m
     }
     ptx::mbarrier_expect_tx(query_full, sizeof(smem.query));
     for (int w = 0; w < kConsumers; ++w) {
-      attention::load_tile<kRow, Config::kHeadDim>(smem.query[w], &maps.q, &smem.query_full,
-                                                   tile.head, tile.q_begin + w * kRow,
-                                                   ptx::CacheHint::kEvictFirst);
+      load_tile<kRow, Config::kHeadDim>(smem.query[w], &maps.q, &smem.query_full, tile.head,
+                                        tile.q_begin + w * kRow, ptx::CacheHint::kEvictFirst);
     }
     for (int i = 0; i <= tile.num_steps; ++i) {
       const int token = tile.key_token((tile.num_steps - 1 - i) * kKeys);
@@ -64,4 +63,4 @@ __device__ __forceinline__ void produce(const PooledAttnParams& p, const Maps& m
   }
 }
 
-}  // namespace seer::kernels::pooled_sm90
+}  // namespace seer::kernels::attention::dense

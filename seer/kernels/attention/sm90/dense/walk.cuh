@@ -1,10 +1,9 @@
 #pragma once
 // What a consumer warpgroup does with a tile: the walk over its keys.
 
-#include "seer/kernels/pooled_attn/map_tile.cuh"
-#include "seer/kernels/pooled_attn/sm90/consumer.cuh"
+#include "seer/kernels/attention/sm90/dense/consumer.cuh"
 
-namespace seer::kernels::pooled_sm90 {
+namespace seer::kernels::attention::dense {
 
 // Hardware barrier of consumer w; 0 is __syncthreads().
 constexpr int barrier_of(int w) {
@@ -34,7 +33,7 @@ struct Walk {
   const int first_kept;      // step
 
   __device__ __forceinline__ Walk(Consumer<Config>& consumer, typename Config::Smem& s, int number,
-                                  const PooledTile& tile, int kept_steps)
+                                  const DenseTile& tile, int kept_steps)
       : x(consumer),
         smem(s),
         w(number),
@@ -64,27 +63,29 @@ struct Walk {
     const int key0 = step * kKeys;
     if (key0 + kKeys - 1 > first_limit) attention::mask(x.rS, limit0 - key0, limit1 - key0);
   }
-  __device__ __forceinline__ void weigh(int step) const {
+  // Masked scores of a step; `key`: how many key tiles were read before its own.
+  __device__ __forceinline__ void compute_scores(int step, uint32_t key) const {
+    const P k(key);
+    await(smem.key_full, k);
+    x.start_scores(ptx::smem_address(smem.key[k.slot]));
+    x.template await_scores<0>();
+    release(smem.key_empty, k);
     mask(step);
-    x.softmax(step - first_kept);
   }
 
   // All steps; `keys`, `values`: tiles read before.
   __device__ __forceinline__ void attend(uint32_t keys, uint32_t values) const {
     // 1. The last keys. Only their tile can reach past the sequence's end.
     {
-      const P k(keys), v(values);
-      await(smem.key_full, k);
-      x.start_scores(ptx::smem_address(smem.key[k.slot]));
-      x.template await_scores<0>();
-      release(smem.key_empty, k);
-      weigh(num_steps - 1);
+      const P v(values);
+      compute_scores(num_steps - 1, keys);
+      x.softmax(num_steps - 1 - first_kept);
       x.pack_weights();
       if (k_len < num_steps * kKeys) {
         await(smem.value_full, v);
         // Each consumer clears for itself: both write the same.
-        attention::clear_rows<kKeys, Config::kHeadDim>(
-            smem.value[v.slot], k_len - (num_steps - 1) * kKeys, barrier_of(w));
+        clear_rows<kKeys, Config::kHeadDim>(smem.value[v.slot], k_len - (num_steps - 1) * kKeys,
+                                            barrier_of(w));
       }
     }
     // 2. Scores of the next keys together with the output of these.
@@ -97,7 +98,8 @@ struct Walk {
       x.start_output(ptx::smem_address(smem.value[v.slot]));
       x.template await_scores<1>();
       release(smem.key_empty, k);
-      weigh(num_steps - 1 - i);
+      mask(num_steps - 1 - i);
+      x.softmax(num_steps - 1 - i - first_kept);
       x.await_output_after_weights(&smem.sums[w * kWarpgroup + threadIdx.x % kWarpgroup]);
       release(smem.value_empty, v);
       x.pack_weights();
@@ -111,64 +113,30 @@ struct Walk {
     x.await_output();
     release(smem.value_empty, v);
   }
-
-  // The map of the steps that were not kept, from scores anew.
-  __device__ __forceinline__ void pool_again(const PooledAttnParams& p, float* map_row,
-                                             uint32_t keys) const {
-    int nan_end = 0;  // blocks that begin before this key are NaN (map_tile.cuh)
-    if (__any_sync(kAllLanes, isnan(x.lse[0] + x.lse[1]))) {
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        if (!isnan(x.lse[r])) continue;
-        nan_end = max(nan_end, (r == 0 ? limit0 : limit1) + 1);
-        x.lse[r] = INFINITY;
-      }
-      nan_end = __reduce_max_sync(kAllLanes, nan_end);
-    }
-    for (int i = 0; i < first_kept; ++i) {
-      const int step = first_kept - 1 - i;
-      const P k(keys + i);
-      await(smem.key_full, k);
-      x.start_scores(ptx::smem_address(smem.key[k.slot]));
-      x.template await_scores<0>();
-      release(smem.key_empty, k);
-      mask(step);
-      float weight[2];
-      x.largest_weights(weight);
-      const bool is_one_block = p.block_k == kKeys;
-      const int64_t block = int64_t{step} * (is_one_block ? 1 : 2) + x.lane;
-      const float largest =
-          is_one_block ? fmaxf(weight[0], weight[1]) : (x.lane == 0 ? weight[0] : weight[1]);
-      if (num_queries > 0 && x.lane < (is_one_block ? 1 : 2) && block < p.num_blocks) {
-        const bool is_nan = block * p.block_k < nan_end;
-        put_weight(map_row + block, is_nan ? nan_weight() : ptx::exp2_approx(largest), true);
-      }
-    }
-  }
 };
 
 // The tile that the producer announces, for a warp; lane 0, which releases the place, reads it.
-__device__ __forceinline__ PooledTile read_tile(const PooledTile& announced, int lane) {
+__device__ __forceinline__ DenseTile read_tile(const DenseTile& announced, int lane) {
   struct Words {
-    int at[sizeof(PooledTile) / sizeof(int)];
+    int at[sizeof(DenseTile) / sizeof(int)];
   } words{};
   if (lane == 0) words = __builtin_bit_cast(Words, announced);
 #pragma unroll
   for (int& word : words.at) word = __shfl_sync(kAllLanes, word, 0);
-  return __builtin_bit_cast(PooledTile, words);
+  return __builtin_bit_cast(DenseTile, words);
 }
 
 // All tiles, as the producer announces them: o and lse, and `after(walk, keys, tile)` of each; it adds
 // the key tiles that it reads to `keys`.
 template <class Config, class AfterTile>
-__device__ __forceinline__ void attend_tiles(const PooledAttnParams& p, int kept_steps,
+__device__ __forceinline__ void attend_tiles(const PackedAttentionParams& p, int kept_steps,
                                              typename Config::Smem& smem, int w, float* maxima,
                                              AfterTile after) {
   Consumer<Config> x(p.scale, ptx::smem_address(smem.query[w]), maxima);
   uint32_t keys = 0, values = 0;  // tiles read
   for (uint32_t n = 0;; ++n) {
     ptx::mbarrier_wait(ptx::smem_address(&smem.query_full), n & 1);
-    const PooledTile tile = read_tile(smem.tile[n & 1], x.lane);
+    const DenseTile tile = read_tile(smem.tile[n & 1], x.lane);
     if (tile.num_queries <= 0) return;
     const Walk<Config> walk(x, smem, w, tile, kept_steps);
     x.begin();
@@ -196,4 +164,4 @@ __device__ __forceinline__ void init_barriers(typename Config::Smem& smem) {
   ptx::fence_mbarrier_init();
 }
 
-}  // namespace seer::kernels::pooled_sm90
+}  // namespace seer::kernels::attention::dense
