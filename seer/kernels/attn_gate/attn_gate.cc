@@ -3,8 +3,7 @@
 #include <type_traits>
 
 #include "seer/kernels/attn_gate/cpu.h"
-#include "seer/kernels/attn_gate/sm80/attn_gate.h"
-#include "seer/kernels/attn_gate/sm90/attn_gate.h"
+#include "seer/kernels/attn_gate/gpu.h"
 #include "seer/kernels/size_limits.h"
 
 namespace seer::kernels {

@@ -1,8 +1,8 @@
 #include "seer/kernels/block_select/block_select.h"
 
 #include "seer/kernels/block_select/cpu.h"
+#include "seer/kernels/block_select/gpu.h"
 #include "seer/kernels/block_select/row_rule.h"
-#include "seer/kernels/block_select/sm80/select.h"
 #include "seer/kernels/size_limits.h"
 
 namespace seer::kernels {

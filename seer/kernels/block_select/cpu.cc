@@ -183,7 +183,7 @@ void write_list(const BlockSelectParams& p, const SelectRow& row, const int32_t*
   }
   p.count[at] = count;
   const int64_t bound = row_bound(p, static_cast<int>(at / p.num_rows));
-  std::fill(list + count, list + place_size(p, row, bound), kNoBlock);
+  std::fill(list + count, list + place_size(row, bound), kNoBlock);
 }
 
 // Places in `list`, one row after another; each head's part ends where its capacity does.
@@ -197,7 +197,7 @@ void place_rows(const BlockSelectParams& p) {
       for (int64_t m = 0; m < p.cu_rows[b + 1] - p.cu_rows[b]; ++m) {
         const SelectRow row = select_row(p, b, m);
         p.begin[h * p.num_rows + p.cu_rows[b] + m] = next;
-        next += place_size(p, row, bound);
+        next += place_size(row, bound);
       }
     }
     SEER_CHECK(next <= end, "block_select: the rows of head ", h, " need ", next - end,

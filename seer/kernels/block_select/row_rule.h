@@ -43,7 +43,7 @@ struct SelectRow {
 };
 
 // Entries of a row's place; `bound` is row_bound() of its head.
-constexpr int64_t place_size(const BlockSelectParams& p, const SelectRow& row, int64_t bound) {
+constexpr int64_t place_size(const SelectRow& row, int64_t bound) {
   return row.dense ? row.blocks.end : std::min(row.blocks.end, bound);
 }
 

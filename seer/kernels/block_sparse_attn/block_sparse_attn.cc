@@ -2,8 +2,7 @@
 
 #include "seer/kernels/attention/checks.h"
 #include "seer/kernels/block_sparse_attn/cpu.h"
-#include "seer/kernels/block_sparse_attn/sm80/fwd.h"
-#include "seer/kernels/block_sparse_attn/sm90/fwd.h"
+#include "seer/kernels/block_sparse_attn/gpu.h"
 #include "seer/kernels/block_sparse_attn/sm90/parts.h"
 #include "seer/kernels/cpu_features.h"
 

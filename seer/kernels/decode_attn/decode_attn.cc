@@ -2,8 +2,8 @@
 
 #include "seer/kernels/attention/checks.h"
 #include "seer/kernels/decode_attn/cpu.h"
+#include "seer/kernels/decode_attn/gpu.h"
 #include "seer/kernels/decode_attn/pieces.h"
-#include "seer/kernels/decode_attn/sm80/decode.h"
 
 namespace seer::kernels {
 namespace {

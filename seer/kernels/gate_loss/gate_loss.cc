@@ -1,7 +1,7 @@
 #include "seer/kernels/gate_loss/gate_loss.h"
 
 #include "seer/kernels/gate_loss/cpu.h"
-#include "seer/kernels/gate_loss/sm80/gate_loss.h"
+#include "seer/kernels/gate_loss/gpu.h"
 #include "seer/kernels/size_limits.h"
 
 namespace seer::kernels {

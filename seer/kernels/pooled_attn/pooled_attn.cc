@@ -5,8 +5,7 @@
 #include "seer/kernels/attention/checks.h"
 #include "seer/kernels/cpu_features.h"
 #include "seer/kernels/pooled_attn/cpu.h"
-#include "seer/kernels/pooled_attn/sm80/attn.h"
-#include "seer/kernels/pooled_attn/sm90/attn.h"
+#include "seer/kernels/pooled_attn/gpu.h"
 
 namespace seer::kernels {
 namespace {

@@ -4,7 +4,7 @@
 
 #include "seer/kernels/alignment.h"
 #include "seer/kernels/attn_gate/attn_gate.h"
-#include "seer/kernels/attn_gate/sm80/attn_gate.h"
+#include "seer/kernels/attn_gate/gpu.h"
 #include "seer/kernels/attn_gate/sm80/units.cuh"
 #include "seer/kernels/cuda_check.h"
 #include "seer/kernels/device/ptx_sm80.cuh"

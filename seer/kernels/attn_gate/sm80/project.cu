@@ -2,7 +2,7 @@
 // thread block has 64 blocks (or features) and 64 columns of one head.
 
 #include "seer/kernels/alignment.h"
-#include "seer/kernels/attn_gate/sm80/attn_gate.h"
+#include "seer/kernels/attn_gate/gpu.h"
 #include "seer/kernels/cuda_check.h"
 #include "seer/kernels/device/gemm_f32.cuh"
 

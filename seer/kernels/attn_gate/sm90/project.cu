@@ -6,8 +6,7 @@
 #include <algorithm>
 
 #include "seer/kernels/alignment.h"
-#include "seer/kernels/attn_gate/sm80/attn_gate.h"
-#include "seer/kernels/attn_gate/sm90/attn_gate.h"
+#include "seer/kernels/attn_gate/gpu.h"
 #include "seer/kernels/cuda_check.h"
 #include "seer/kernels/device/gemm_f32_sm90.cuh"
 #include "seer/kernels/tensor_map.h"

@@ -1,8 +1,8 @@
 // The rule head_budget: the rows of a head and sequence share one budget. Softmax values as keys of
 // 30 bits; the cut is found by counting keys by their digits, three of ten bits, all rows at once.
 
+#include "seer/kernels/block_select/gpu.h"
 #include "seer/kernels/block_select/sm80/row.cuh"
-#include "seer/kernels/block_select/sm80/select.h"
 
 namespace seer::kernels::sm80 {
 

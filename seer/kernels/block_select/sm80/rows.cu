@@ -1,7 +1,7 @@
 // Places of the rows' lists, and the rules that look at one row alone.
 
+#include "seer/kernels/block_select/gpu.h"
 #include "seer/kernels/block_select/sm80/cut.cuh"
-#include "seer/kernels/block_select/sm80/select.h"
 
 namespace seer::kernels {
 namespace sm80 {
@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(kPlaceThreads)
     int64_t size = 0;
     const int b = r < p.num_rows ? sequence_of(p.cu_rows, p.num_seqs, r) : p.num_seqs;
     if (b < p.num_seqs) {
-      size = place_size(p, select_row(p, b, r - p.cu_rows[b]), rule.bound);
+      size = place_size(select_row(p, b, r - p.cu_rows[b]), rule.bound);
     }
     int64_t sum = size;  // of this warp's rows up to this one
 #pragma unroll

@@ -1,7 +1,7 @@
 // A warp for each row: the largest score, the sum of exponentials, then loss and gradient; what was
 // read once comes from the cache. Rows' losses are summed by one thread block in a fixed order.
 
-#include "seer/kernels/gate_loss/sm80/gate_loss.h"
+#include "seer/kernels/gate_loss/gpu.h"
 
 #include "seer/kernels/cuda_check.h"
 #include "seer/kernels/row_blocks.h"

@@ -2,8 +2,8 @@
 
 #include "seer/kernels/attention/checks.h"
 #include "seer/kernels/attention/tile_order.h"
+#include "seer/kernels/pooled_attn/gpu.h"
 #include "seer/kernels/pooled_attn/map_rows.h"
-#include "seer/kernels/pooled_attn/sm80/attn.h"
 #include "seer/kernels/pooled_attn/sm80/config.h"
 
 namespace seer::kernels {

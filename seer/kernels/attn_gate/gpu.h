@@ -1,6 +1,9 @@
 #pragma once
-// The gate's steps on sm_80 and later chips: plain CUDA, all arithmetic in f32. Each is asynchronous
-// on `stream` and gives the same bits in every run; no allocation, no synchronisation.
+// The gate's steps on GPUs, all arithmetic in f32; projection and scores of sm_90 have kernels of
+// their own (wgmma). Each is asynchronous on `stream` and gives the same bits in every run; no
+// allocation, no synchronisation.
+
+#include <string>
 
 #include "seer/kernels/attn_gate/params.h"
 
@@ -16,5 +19,12 @@ void attn_gate_project_sm80(const GateProjectParams& p, void* stream);
 void attn_gate_project_grad_sm80(const GateProjectGradParams& p, void* stream);
 void attn_gate_score_sm80(const GateScoreParams& p, void* stream);
 void attn_gate_score_grad_sm80(const GateScoreGradParams& p, void* stream);
+
+// Empty, or what a call is to have for these kernels.
+std::string why_not_attn_gate_project_sm90(const GateProjectParams& p);
+std::string why_not_attn_gate_score_sm90(const GateScoreParams& p);
+
+void attn_gate_project_sm90(const GateProjectParams& p, void* stream);
+void attn_gate_score_sm90(const GateScoreParams& p, void* stream);
 
 }  // namespace seer::kernels
