@@ -119,7 +119,7 @@ RopeFrequencies yarn(const RopeConfig& c) {
   check_positive(c, beta_slow, "beta_slow");
 
   const int dim = c.rotary_dim;
-  // The feature that turns `rotations` times over the trained context.
+  // The feature that rotates `rotations` times over the trained context.
   const auto feature = [&](double rotations) {
     return dim * std::log(context / (rotations * 2 * std::numbers::pi)) / (2 * std::log(c.theta));
   };

@@ -13,7 +13,7 @@ namespace seer {
 struct RopeConfig {
   std::string type = "default";  // default, linear, dynamic, llama3, yarn, longrope
   double theta = 10000;
-  int rotary_dim = 0;        // features that turn: head_dim * partial_rotary_factor
+  int rotary_dim = 0;        // features that rotate: head_dim * partial_rotary_factor
   int64_t max_position = 0;  // max_position_embeddings
   int64_t original_max_position = 0;
   double factor = 0;

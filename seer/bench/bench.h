@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "seer/models/sparse_attention.h"
+#include "seer/models/sparse_meter.h"
 
 namespace seer::bench {
 

@@ -14,7 +14,7 @@
 
 #include "seer/bench/bench.h"
 #include "seer/models/attention.h"
-#include "seer/models/kv_cache.h"
+#include "seer/models/cache/sequence_cache.h"
 #include "seer/torch/ops.h"
 #include "seer/torch/stopwatch.h"
 
@@ -134,7 +134,7 @@ void decode(const models::Decoder& model, int64_t length, int runs, double secon
   const at::NoGradGuard no_grad;
   const io::ModelConfig& config = model.config();
   const auto options = at::TensorOptions(model.device()).dtype(model.dtype());
-  models::KvCache cache(config.num_layers, length + 4096);
+  models::SequenceCache cache(config.num_layers, length + 4096);
   at::Tensor keys;
   for (int layer = 0; layer < config.num_layers; ++layer) {
     keys = at::randn({length, config.num_kv_heads, config.head_dim}, options);

@@ -55,35 +55,24 @@ models::Decoder random_model(const std::string& name, at::ScalarType dtype,
     const auto normal = [&](int64_t rows, int64_t columns) {
       return at::empty({rows, columns}, options).normal_(0, 0.02);
     };
-    const auto bias = [&](bool there, int64_t size) {
-      return there ? at::zeros({size}, options) : at::Tensor();
-    };
-    const auto norm = [&](bool there, int64_t size) {
-      return there ? at::ones({size}, options) : at::Tensor();
-    };
-    const int64_t hidden = config.hidden_size, inner = config.intermediate_size;
-    const int64_t q_out = int64_t{config.num_heads} * config.head_dim;
-    const int64_t kv_out = int64_t{config.num_kv_heads} * config.head_dim;
     models::ModelWeights weights;
-    weights.embedding = normal(config.vocab_size, hidden);
+    weights.embedding = normal(config.vocab_size, config.hidden_size);
     for (int i = 0; i < config.num_layers; ++i) {
-      models::LayerWeights w;
-      w.input_norm = norm(true, hidden), w.post_norm = norm(true, hidden);
-      w.q = normal(q_out, hidden), w.k = normal(kv_out, hidden), w.v = normal(kv_out, hidden);
-      w.o = normal(hidden, q_out);
-      w.q_bias = bias(config.qkv_bias, q_out), w.k_bias = bias(config.qkv_bias, kv_out);
-      w.v_bias = bias(config.qkv_bias, kv_out), w.o_bias = bias(config.out_bias, hidden);
-      w.q_norm = norm(config.qk_norm, config.head_dim);
-      w.k_norm = norm(config.qk_norm, config.head_dim);
-      w.gate = normal(inner, hidden), w.up = normal(inner, hidden), w.down = normal(hidden, inner);
-      weights.layers.push_back(w);
-      if (!streamed) continue;
-      for (const auto& [name, weight] : models::named_weights(weights)) {
-        if (name.starts_with("model.layers.")) *weight = weight->cpu();
+      models::LayerWeights layer;
+      for (const models::LayerWeight& w : models::layer_weights()) {
+        if (!w.is_of(config)) continue;
+        const auto sizes = w.shape(config);
+        at::Tensor& weight = layer.*w.field;
+        weight = w.is_norm()         ? at::ones(sizes, options)
+                 : sizes.size() == 1 ? at::zeros(sizes, options)
+                                     : normal(sizes[0], sizes[1]);
+        if (streamed) weight = weight.cpu();
       }
+      weights.layers.push_back(layer);
     }
-    weights.norm = norm(true, hidden);
-    weights.head = config.tied_embeddings ? weights.embedding : normal(config.vocab_size, hidden);
+    weights.norm = at::ones({config.hidden_size}, options);
+    weights.head =
+        config.tied_embeddings ? weights.embedding : normal(config.vocab_size, config.hidden_size);
     models::Decoder model(config, std::move(weights));
     if (streamed) model.stream_layers();
     return model;

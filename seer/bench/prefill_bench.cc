@@ -68,7 +68,7 @@ class Variant {
   Variant(const models::Decoder& model, const models::Gates& gates,
           const torch_ops::Selection& selection)
       : name("seer"), model_(model) {
-    const models::SparseSettings settings{.scorer = models::Scorer::gate,
+    const models::SparseSettings settings{.method = "seer",
                                           .selection = selection,
                                           .block = gates.config().block_size,
                                           .seed = 0,
@@ -83,7 +83,8 @@ class Variant {
     const at::Device device = model_.device();
     torch_ops::Stopwatch dense_time(device);
     OpStopwatch products_time("aten::linear", device);
-    if (sparse_) sparse_->reset_statistics();
+    models::SparseMeter meter(device);
+    const auto watch = meter.watch();
     const models::Attention attention = [&](const models::AttentionInput& input) {
       if (sparse_) return (*sparse_)(input);
       const auto span = dense_time.span();
@@ -99,7 +100,7 @@ class Variant {
     torch_ops::synchronize(device);
     Run run{.total = 1e3 * seconds_since(begin), .products = 1e3 * products_time.seconds()};
     if (sparse_) {
-      const models::SparseStatistics s = sparse_->statistics();
+      const models::SparseStatistics s = meter.statistics();
       run.gate = 1e3 * s.score_seconds;
       run.select = 1e3 * s.select_seconds;
       run.attention = 1e3 * s.attention_seconds;

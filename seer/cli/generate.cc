@@ -23,6 +23,7 @@
 #include "seer/io/text.h"
 #include "seer/io/tokenizer/token_ids.h"
 #include "seer/models/memory.h"
+#include "seer/models/sparse_meter.h"
 
 namespace seer::cli {
 namespace {
@@ -226,18 +227,19 @@ int generate(int argc, char** argv, int first) {
   }
   const auto gates = load_gates(found.folder, a.model, model);
   models::SparseAttention attention(model, gates.get(),
-                                    {.scorer = models::Scorer::gate,
+                                    {.method = "seer",
                                      .selection = selection,
                                      .block = block,
                                      .seed = a.settings.seed,
                                      .even = false,
                                      .form = {}});
-  write_text(
-      model, tokenizer, prompt,
-      [&](const models::AttentionInput& input) { return attention(input); }, a.settings);
+  models::SparseMeter meter(model.device());
+  {
+    const auto watch = meter.watch();
+    write_text(model, tokenizer, prompt, std::ref(attention), a.settings);
+  }
   std::fprintf(stderr, "seer generate: %s, density %.3f\n",
-               eval::to_text(eval::setting_of(selection)).c_str(),
-               attention.statistics().density());
+               eval::to_text(eval::setting_of(selection)).c_str(), meter.statistics().density());
   return 0;
 }
 

@@ -49,11 +49,11 @@ Needs needs_of(const std::vector<std::string>& names) {
   Needs needs;
   for (const std::string& name : names) {
     if (name == "dense") continue;
-    const models::Scorer scorer = models::scorer_from_name(name);
+    const models::MethodInfo& method = models::method_named(name);
     needs.sparse = true;
-    needs.trained |= models::traits(scorer).trained;
-    needs.gates |= models::traits(scorer).gates;
-    needs.map |= scorer == models::Scorer::oracle;
+    needs.trained |= method.trained;
+    needs.gates |= method.gates;
+    needs.map |= method.map;
   }
   return needs;
 }
@@ -63,7 +63,7 @@ void check_rules(const std::vector<std::string>& names, const SelectArgs& select
   for (const std::string& name : names) {
     if (name == "dense") continue;
     for (const auto& selection : selections) {
-      models::check_rule(models::scorer_from_name(name), selection.rule);
+      models::check_rule(name, selection.rule);
     }
   }
 }
@@ -136,7 +136,7 @@ std::vector<eval::Method> make_methods(const std::vector<std::string>& names,
       continue;
     }
     for (const auto& selection : select.selections()) {
-      models::SparseSettings sparse{.scorer = models::scorer_from_name(name),
+      models::SparseSettings sparse{.method = name,
                                     .selection = selection,
                                     .block = block,
                                     .seed = seed,

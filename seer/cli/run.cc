@@ -201,7 +201,7 @@ Compared compare(const Plan& plan, const models::Decoder& model, const models::G
 report::Image picture_of(const RunArgs& a, const Plan& plan, const models::Decoder& model,
                          const models::Gates& gates, const eval::Windows& windows) {
   const at::Tensor ids = eval::ids_of(windows.ids[0], model.device());
-  const models::SparseSettings settings{.scorer = models::Scorer::gate,
+  const models::SparseSettings settings{.method = "seer",
                                         .selection = a.select.selections().back(),
                                         .block = plan.block,
                                         .seed = a.seed,

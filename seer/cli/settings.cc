@@ -261,8 +261,8 @@ std::vector<torch_ops::Selection> SelectArgs::selections() const {
 }
 
 std::vector<std::string> method_names() {
-  std::vector<std::string> names = models::scorer_names();
-  names.insert(names.begin(), "dense");
+  std::vector<std::string> names{"dense"};
+  for (const auto& method : models::methods()) names.emplace_back(method.name);
   return names;
 }
 

@@ -12,7 +12,7 @@
 #include "seer/io/gate_file.h"
 #include "seer/io/tokenizer/tokenizer.h"
 #include "seer/models/decoder.h"
-#include "seer/models/gate.h"
+#include "seer/models/gates/gates.h"
 #include "seer/models/sparse_attention.h"
 
 namespace seer::cli {

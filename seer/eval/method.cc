@@ -19,7 +19,7 @@ double left_out(const Setting& setting) {
 }  // namespace
 
 std::string method_name(const Method& method) {
-  return method.dense ? "dense" : models::name(method.sparse.scorer);
+  return method.dense ? "dense" : method.sparse.method;
 }
 
 Setting setting_of(const Method& method) {

@@ -13,7 +13,7 @@ struct Method {
   models::SparseSettings sparse;  // where not dense
 };
 
-// "dense", "seer" (trained gates), or the scorer's name.
+// "dense", "seer" (trained gates), or another method's name.
 std::string method_name(const Method& method);
 
 // What a row was asked for: the rule of block_select with its strength; no rule for dense.

@@ -54,6 +54,8 @@ struct Runner {
 
     std::optional<models::SparseAttention> sparse;  // dense attention needs no gates and no blocks
     if (!method.dense) sparse.emplace(model, gates, method.sparse);
+    models::SparseMeter meter(model.device());
+    const auto watch = meter.watch();
     torch_ops::Stopwatch attention_time(model.device()), prefill_time(model.device());
     at::Tensor hidden;
     {
@@ -63,8 +65,7 @@ struct Runner {
     }
     const double nll = mean_nll(model, hidden, ids);
 
-    models::SparseStatistics s;
-    if (sparse) s = sparse->statistics();
+    const models::SparseStatistics s = meter.statistics();
     statistics.kept_blocks += s.kept_blocks;
     statistics.causal_blocks += s.causal_blocks;
     return {nll, 1e3 * attention_time.seconds(), 1e3 * s.score_seconds, 1e3 * s.select_seconds,

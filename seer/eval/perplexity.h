@@ -11,7 +11,7 @@
 #include "seer/eval/method.h"
 #include "seer/eval/windows.h"
 #include "seer/models/decoder.h"
-#include "seer/models/sparse_attention.h"
+#include "seer/models/sparse_meter.h"
 #include "seer/report/table.h"
 
 namespace seer::eval {

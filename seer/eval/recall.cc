@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "seer/base/error.h"
+#include "seer/models/sparse_meter.h"
 #include "seer/report/table.h"
 
 namespace seer::eval {
@@ -16,7 +17,7 @@ namespace {
 
 // Whether one set of scores serves both: they differ in the selection only.
 bool share_scores(const RecallMethod& a, const RecallMethod& b) {
-  return a.gates == b.gates && a.sparse.scorer == b.sparse.scorer &&
+  return a.gates == b.gates && a.sparse.method == b.sparse.method &&
          a.sparse.block == b.sparse.block && a.sparse.seed == b.sparse.seed;
 }
 
@@ -30,6 +31,7 @@ class Measurement {
       : model_(model), methods_(methods), densities_(methods.size()) {
     for (const RecallMethod& m : methods) {
       choosers_.push_back(std::make_unique<models::SparseAttention>(model, m.gates, m.sparse));
+      meters_.push_back(std::make_unique<models::SparseMeter>(model.device()));
     }
     const auto& config = model.config();
     sums_ = at::full({static_cast<int64_t>(methods.size()), config.num_layers, config.num_heads},
@@ -54,8 +56,8 @@ class Measurement {
     model_.hidden(ids_of(window, model_.device()), sequences, attention);
     ++windows_;
     complete_ = sums_.cpu();
-    for (size_t m = 0; m < choosers_.size(); ++m) {
-      densities_[m] = choosers_[m]->statistics().density();
+    for (size_t m = 0; m < meters_.size(); ++m) {
+      densities_[m] = meters_[m]->statistics().density();
     }
   }
 
@@ -95,6 +97,7 @@ class Measurement {
     at::Tensor scores;
     for (size_t m = 0; m < methods_.size(); ++m) {
       models::SparseAttention& chooser = *choosers_[m];
+      const auto watch = meters_[m]->watch();
       if (m == 0 || !share_scores(methods_[m - 1], methods_[m])) scores = chooser.scores(in);
       const at::Tensor kept = std::get<1>(chooser.attend(in, chooser.select(in, scores)));
       const at::Tensor mass = kept.sub(lse).exp().mean(1, /*keepdim=*/false, at::kDouble);
@@ -108,6 +111,7 @@ class Measurement {
   const models::Decoder& model_;
   const std::vector<RecallMethod>& methods_;
   std::vector<std::unique_ptr<models::SparseAttention>> choosers_;
+  std::vector<std::unique_ptr<models::SparseMeter>> meters_;
   at::Tensor sums_;            // [methods, layers, Hq] f64; NaN where nothing was added
   std::vector<bool> has_sum_;  // of each layer
   // Of the windows that were complete.

@@ -42,7 +42,7 @@ struct HeadRecall {
 };
 HeadRecall worst_head(const RecallRow& row);
 
-// The scorer `oracle` ranks blocks by their largest weight, as gates learn to; it is not the upper
+// The method `oracle` ranks blocks by their largest weight, as gates learn to; it is not the upper
 // limit of this number, which is about their sums.
 //
 // A row per method, all from one dense run of the model over each window. A token's mass in its chosen

@@ -9,19 +9,16 @@
 
 #include "seer/base/error.h"
 #include "seer/eval/recall_picture.h"
-#include "seer/models/test_model.h"
+#include "seer/models/testing/test_model.h"
 
 namespace seer::eval {
 namespace {
 
-using models::Scorer;
-
 constexpr int kRecallBlock = 16;
 
-RecallMethod method_of(Scorer scorer, double strength, const std::string& rule = "nz_ratio",
-                       const models::Gates* gates = nullptr) {
-  models::SparseSettings sparse{
-      .scorer = scorer, .selection = {}, .block = kRecallBlock, .seed = 5};
+RecallMethod method_of(const std::string& name, double strength,
+                       const std::string& rule = "nz_ratio", const models::Gates* gates = nullptr) {
+  models::SparseSettings sparse{.method = name, .selection = {}, .block = kRecallBlock, .seed = 5};
   sparse.selection.rule = rule;
   sparse.selection.strength = {strength};
   return {sparse, gates, gates ? "some" : ""};
@@ -65,8 +62,7 @@ TEST(Recall, IsTheMassOfAPlainSoftmax) {
   const models::Decoder model = models::test::small_model();
   const Windows windows = some_windows(100, 2);  // the last block is not full
   // Two blocks a row of streaming: the first and the row's own.
-  const auto rows =
-      measure_recall(model, {method_of(Scorer::streaming, 32, "row_budget")}, windows);
+  const auto rows = measure_recall(model, {method_of("streaming", 32, "row_budget")}, windows);
   ASSERT_EQ(rows.size(), 1u);
   const at::Tensor want = plain_recall(
       model, windows, [](int64_t row, int64_t block) { return block == 0 || block == row; });
@@ -86,9 +82,8 @@ TEST(Recall, OfEverythingIsOne) {
   const models::Decoder model = models::test::small_model();
   const models::Gates gates = models::Gates::create({.block_size = kRecallBlock}, model, 2);
   std::vector<RecallMethod> methods;
-  for (const Scorer scorer :
-       {Scorer::gate, Scorer::untrained, Scorer::random, Scorer::streaming, Scorer::oracle}) {
-    methods.push_back(method_of(scorer, 1, "nz_ratio", &gates));
+  for (const char* name : {"seer", "untrained", "random", "streaming", "oracle"}) {
+    methods.push_back(method_of(name, 1, "nz_ratio", &gates));
   }
   for (const RecallRow& row : measure_recall(model, methods, some_windows(90, 2))) {
     EXPECT_LE((row.recall - 1).abs().max().item<double>(), 1e-5) << row.method;
@@ -99,8 +94,8 @@ TEST(Recall, OfEverythingIsOne) {
 TEST(Recall, OracleFindsMoreThanRandomAndMoreBlocksMore) {
   const models::Decoder model = models::test::small_model();
   const auto rows = measure_recall(model,
-                                   {method_of(Scorer::oracle, 0.2), method_of(Scorer::oracle, 0.5),
-                                    method_of(Scorer::random, 0.2), method_of(Scorer::random, 0.5)},
+                                   {method_of("oracle", 0.2), method_of("oracle", 0.5),
+                                    method_of("random", 0.2), method_of("random", 0.5)},
                                    some_windows(320, 1));
   EXPECT_NEAR(rows[0].density, rows[2].density, 0.01);  // the diagonal is kept beside them
   EXPECT_TRUE((rows[0].recall >= rows[2].recall).all().item<bool>());
@@ -116,9 +111,9 @@ TEST(Recall, OfSeveralMethodsIsThatOfEach) {
   const models::Gates a = models::Gates::create({.block_size = kRecallBlock}, model, 2);
   const models::Gates b = models::Gates::create({.block_size = kRecallBlock}, model, 3);
   const std::vector<RecallMethod> methods = {
-      method_of(Scorer::gate, 0.3, "nz_ratio", &a), method_of(Scorer::gate, 0.6, "nz_ratio", &a),
-      method_of(Scorer::gate, 0.3, "nz_ratio", &b),
-      method_of(Scorer::untrained, 0.3, "nz_ratio", &b), method_of(Scorer::oracle, 0.3)};
+      method_of("seer", 0.3, "nz_ratio", &a), method_of("seer", 0.6, "nz_ratio", &a),
+      method_of("seer", 0.3, "nz_ratio", &b), method_of("untrained", 0.3, "nz_ratio", &b),
+      method_of("oracle", 0.3)};
   const Windows windows = some_windows(160, 1);
   const auto together = measure_recall(model, methods, windows);
   for (size_t m = 0; m < methods.size(); ++m) {
@@ -142,7 +137,7 @@ nlohmann::json windowed_config(std::vector<std::string> types) {
 TEST(Recall, LayersWithASlidingWindowAreNotMeasured) {
   const auto model =
       models::test::small_model(windowed_config({"sliding_attention", "full_attention"}));
-  const auto rows = measure_recall(model, {method_of(Scorer::random, 0.3)}, some_windows(160, 2));
+  const auto rows = measure_recall(model, {method_of("random", 0.3)}, some_windows(160, 2));
   EXPECT_TRUE(rows[0].recall[0].isnan().all().item<bool>());
   EXPECT_FALSE(rows[0].recall[1].isnan().any().item<bool>());
   EXPECT_EQ(worst_head(rows[0]).layer, 1);
@@ -153,8 +148,7 @@ TEST(Recall, LayersWithASlidingWindowAreNotMeasured) {
 
   const auto windowed =
       models::test::small_model(windowed_config({"sliding_attention", "sliding_attention"}));
-  EXPECT_THROW(measure_recall(windowed, {method_of(Scorer::random, 0.3)}, some_windows(160, 1)),
-               Error);
+  EXPECT_THROW(measure_recall(windowed, {method_of("random", 0.3)}, some_windows(160, 1)), Error);
 }
 
 RecallRow row_of(const std::string& method, const std::string& gates, double strength,

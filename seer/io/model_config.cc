@@ -184,6 +184,7 @@ ModelConfig ModelConfig::from_json(const nlohmann::json& json, const std::string
   config.mlp_bias = llama && fields.boolean_or("mlp_bias", false);
   config.qk_norm = qwen3;
   config.fused_weights = config.model_type == "phi3";
+  config.gates_rotate_whole = config.model_type == "qwen2";
   config.sliding_window = read_sliding_window(fields, family, config);
   config.rope = read_rope_config(fields, config.model_type, config.head_dim, config.max_position);
   config.dtype = read_dtype(fields);

@@ -33,7 +33,9 @@ struct ModelConfig {
   // Tokens a query sees back, itself included; 0: all. One per layer.
   std::vector<int64_t> sliding_window;
   RopeConfig rope;
-  std::string dtype;             // f32, bf16 or f16; "": as the weights are stored
+  bool gates_rotate_whole =
+      false;          // Qwen2: RoPE rotates all features of gates of another size than heads
+  std::string dtype;  // f32, bf16 or f16; "": as the weights are stored
   std::vector<int64_t> eos_ids;  // generation ends at any of them
   int64_t bos_id = -1;           // -1: none
   nlohmann::json raw;            // the whole file

@@ -90,7 +90,7 @@ RopeConfig read_rope_config(const JsonNode& fields, const std::string& model_typ
     part = scaling.number_or("partial_rotary_factor", 0, 1, part);
   }
   SEER_CHECK(part == 1 || model_type == "phi3", fields.where(), ": \"partial_rotary_factor\" is ",
-             part, ", expected 1: models of type ", model_type, " turn whole heads");
+             part, ", expected 1: models of type ", model_type, " rotate whole heads");
   read_original_length(fields, model_type, max_position, rope);
   rope.rotary_dim = static_cast<int>(head_dim * part);
   SEER_CHECK(rope.rotary_dim >= 2 && rope.rotary_dim % 2 == 0, fields.where(),

@@ -58,11 +58,16 @@ at::Tensor heads_first(const at::Tensor& x, int64_t begin, int64_t end) {
   return x.slice(0, begin, end).transpose(0, 1).unsqueeze(0);
 }
 
-// One sequence whose queries are its last tokens, a piece of queries at a time: torch's own causal
-// flag would align the first query with the first key.
-at::Tensor attend_in_pieces(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                            double scale, int64_t window) {
+// One sequence whose queries are its last tokens: where they are not all of them, or a window hides keys, a
+// piece of queries at a time, as torch's own causal flag aligns the first query with the first key.
+at::Tensor attend_one(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale,
+                      int64_t window) {
   const int64_t q_len = q.size(0), k_len = k.size(0), offset = k_len - q_len;
+  if (offset == 0 && (window == 0 || k_len <= window)) {
+    const at::Tensor o = attend(heads_first(q, 0, q_len), heads_first(k, 0, k_len),
+                                heads_first(v, 0, k_len), std::nullopt, true, scale);
+    return o.squeeze(0).transpose(0, 1);
+  }
   const int64_t widest = window > 0 ? std::min(k_len, window + kLongestPiece) : k_len;
   const int64_t piece = std::clamp(kMaskEntries / widest, kShortestPiece, kLongestPiece);
   std::vector<at::Tensor> parts;
@@ -136,15 +141,7 @@ at::Tensor dense_attention(const AttentionInput& input) {
                      v = input.v.narrow(0, k_begin, k_len);
     q_begin += q_len;
     k_begin += k_len;
-    if (q_len == 0) continue;
-    if (q_len == k_len && (window == 0 || k_len <= window)) {
-      parts.push_back(attend(heads_first(q, 0, q_len), heads_first(k, 0, k_len),
-                             heads_first(v, 0, k_len), std::nullopt, true, input.scale)
-                          .squeeze(0)
-                          .transpose(0, 1));
-    } else {
-      parts.push_back(attend_in_pieces(q, k, v, input.scale, window));
-    }
+    if (q_len > 0) parts.push_back(attend_one(q, k, v, input.scale, window));
   }
   return parts.size() == 1 ? parts[0] : at::cat(parts, 0);
 }

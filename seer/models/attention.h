@@ -20,6 +20,8 @@ struct Sequences {
   int64_t longest() const;     // tokens of the longest: the length that RoPE scalings go by
 };
 
+class SequenceCache;
+
 // What one layer's attention is computed from. Token and head strides are free; features
 // contiguous.
 struct AttentionInput {
@@ -32,6 +34,7 @@ struct AttentionInput {
   at::Tensor v;        // [S, Hk, D]
   double scale;        // 1 / sqrt(D)
   int64_t window;      // tokens a query sees back, itself included; 0: all
+  SequenceCache* cache = nullptr;  // of the sequence, where it has one; k and v are in it already
 };
 
 // -> o [T, Hq, D]

@@ -67,7 +67,8 @@ at::Tensor query_positions(const Sequences& sequences, const at::Device& device)
   return at::cat(parts, 0);
 }
 
-void check_sequences(const at::Tensor& ids, const Sequences& sequences, const KvCache* cache) {
+void check_sequences(const at::Tensor& ids, const Sequences& sequences,
+                     const SequenceCache* cache) {
   SEER_CHECK(!sequences.q_lens.empty() && sequences.q_lens.size() == sequences.k_lens.size(),
              "a forward pass needs sequences, with a q_len and a k_len each; got ",
              sequences.q_lens.size(), " and ", sequences.k_lens.size());
@@ -85,40 +86,6 @@ void check_sequences(const at::Tensor& ids, const Sequences& sequences, const Kv
 }
 
 }  // namespace
-
-std::vector<std::pair<std::string, at::Tensor*>> named_weights(ModelWeights& weights) {
-  std::vector<std::pair<std::string, at::Tensor*>> named;
-  const auto add = [&](const std::string& name, at::Tensor& tensor) {
-    if (tensor.defined()) named.emplace_back(name, &tensor);
-  };
-  add("model.embed_tokens.weight", weights.embedding);
-  for (size_t i = 0; i < weights.layers.size(); ++i) {
-    LayerWeights& w = weights.layers[i];
-    const std::string layer = "model.layers." + std::to_string(i) + ".";
-    const std::string attention = layer + "self_attn.", mlp = layer + "mlp.";
-    add(layer + "input_layernorm.weight", w.input_norm);
-    add(attention + "q_proj.weight", w.q);
-    add(attention + "q_proj.bias", w.q_bias);
-    add(attention + "k_proj.weight", w.k);
-    add(attention + "k_proj.bias", w.k_bias);
-    add(attention + "v_proj.weight", w.v);
-    add(attention + "v_proj.bias", w.v_bias);
-    add(attention + "q_norm.weight", w.q_norm);
-    add(attention + "k_norm.weight", w.k_norm);
-    add(attention + "o_proj.weight", w.o);
-    add(attention + "o_proj.bias", w.o_bias);
-    add(layer + "post_attention_layernorm.weight", w.post_norm);
-    add(mlp + "gate_proj.weight", w.gate);
-    add(mlp + "gate_proj.bias", w.gate_bias);
-    add(mlp + "up_proj.weight", w.up);
-    add(mlp + "up_proj.bias", w.up_bias);
-    add(mlp + "down_proj.weight", w.down);
-    add(mlp + "down_proj.bias", w.down_bias);
-  }
-  add("model.norm.weight", weights.norm);
-  if (!weights.head.is_same(weights.embedding)) add("lm_head.weight", weights.head);
-  return named;
-}
 
 Decoder::Decoder(io::ModelConfig config, ModelWeights weights)
     : config_(std::move(config)), weights_(std::make_unique<ModelWeights>(std::move(weights))) {
@@ -146,7 +113,7 @@ void Decoder::stream_layers() {
 }
 
 at::Tensor Decoder::hidden(const at::Tensor& ids, const Sequences& sequences,
-                           const Attention& attention, KvCache* cache) const {
+                           const Attention& attention, SequenceCache* cache) const {
   check_sequences(ids, sequences, cache);
   Pass pass = begin(ids, sequences);
   for (int layer = 0; layer < config_.num_layers; ++layer) {
@@ -161,7 +128,8 @@ Decoder::Pass Decoder::begin(const at::Tensor& ids, const Sequences& sequences) 
   return {sequences, at::embedding(weights_->embedding, ids), cos.to(dtype()), sin.to(dtype())};
 }
 
-void Decoder::run_layer(int layer, Pass& pass, const Attention& attention, KvCache* cache) const {
+void Decoder::run_layer(int layer, Pass& pass, const Attention& attention,
+                        SequenceCache* cache) const {
   const LayerWeights& w =
       stream_ ? stream_->layer(layer) : weights_->layers[static_cast<size_t>(layer)];
   const int64_t head_dim = config_.head_dim;
@@ -184,7 +152,10 @@ void Decoder::run_layer(int layer, Pass& pass, const Attention& attention, KvCac
                        v,
                        1 / std::sqrt(static_cast<double>(head_dim)),
                        config_.sliding_window[static_cast<size_t>(layer)]};
-  if (cache != nullptr) std::tie(input.k, input.v) = cache->append(layer, input.k, v);
+  if (cache != nullptr) {
+    std::tie(input.k, input.v) = cache->append(layer, input.k, v);
+    input.cache = cache;
+  }
   const at::Tensor o = attention(input).reshape({x.size(0), -1});
   x = x.add(linear(o, w.o, w.o_bias));
   x = x.add(mlp_in_pieces(norm(x, w.post_norm, eps), w));

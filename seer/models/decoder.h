@@ -15,29 +15,10 @@
 
 #include "seer/io/model_config.h"
 #include "seer/models/attention.h"
-#include "seer/models/kv_cache.h"
+#include "seer/models/cache/sequence_cache.h"
+#include "seer/models/weights.h"
 
 namespace seer::models {
-
-// Weights as the model file has them: y = x W^T + b. Undefined where the family has none.
-struct LayerWeights {
-  at::Tensor input_norm, post_norm;  // [hidden]
-  at::Tensor q, k, v, o;             // [Hq*D, hidden], [Hk*D, hidden] x2, [hidden, Hq*D]
-  at::Tensor q_bias, k_bias, v_bias, o_bias;
-  at::Tensor q_norm, k_norm;  // [D]
-  at::Tensor gate, up, down;  // [inter, hidden] x2, [hidden, inter]
-  at::Tensor gate_bias, up_bias, down_bias;
-};
-struct ModelWeights {
-  at::Tensor embedding;  // [vocab, hidden]
-  std::vector<LayerWeights> layers;
-  at::Tensor norm;  // [hidden]
-  at::Tensor head;  // [vocab, hidden]; the embedding itself where tied
-};
-
-// (name in the model file, tensor) of every weight, in the order of the file; tied heads once.
-// Fused families give their parts under the unfused names.
-std::vector<std::pair<std::string, at::Tensor*>> named_weights(ModelWeights& weights);
 
 class LayerStream;
 
@@ -75,17 +56,18 @@ class Decoder {
   // ids int64 [T] of all sequences -> hidden states after the last norm [T, hidden].
   // `cache`: null, or the cache of the (single) sequence: keys and values are appended to it.
   at::Tensor hidden(const at::Tensor& ids, const Sequences& sequences, const Attention& attention,
-                    KvCache* cache = nullptr) const;
+                    SequenceCache* cache = nullptr) const;
 
   // The same a layer at a time, begin(), run_layer() for each layer in order, end(): several passes
-  // may take turns at every layer, so that a streamed layer travels once for all of them.
+  // may go through a layer one after another, so that a streamed layer travels once for all of them.
   struct Pass {
     Sequences sequences;
     at::Tensor x;         // [T, hidden] before the layer; may wait in host memory between layers
     at::Tensor cos, sin;  // [T, rotary_dim / 2]
   };
   Pass begin(const at::Tensor& ids, const Sequences& sequences) const;
-  void run_layer(int layer, Pass& pass, const Attention& attention, KvCache* cache = nullptr) const;
+  void run_layer(int layer, Pass& pass, const Attention& attention,
+                 SequenceCache* cache = nullptr) const;
   at::Tensor end(const Pass& pass) const;
   bool is_streamed() const { return stream_ != nullptr; }
 
@@ -93,7 +75,7 @@ class Decoder {
   at::Tensor logits(const at::Tensor& hidden) const;
 
   // cos, sin [n, rotary_dim / 2] f32 at the given positions, for a model that runs at `length`
-  // tokens: what the layers and the gates turn by.
+  // tokens: what the layers and the gates rotate by.
   std::pair<at::Tensor, at::Tensor> rope(const at::Tensor& positions, int64_t length) const;
 
  private:

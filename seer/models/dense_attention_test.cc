@@ -6,7 +6,7 @@
 
 #include "seer/base/error.h"
 #include "seer/models/attention.h"
-#include "seer/models/test_model.h"
+#include "seer/models/testing/test_model.h"
 
 namespace seer::models {
 namespace {

@@ -50,7 +50,8 @@ bool frequencies_change(const RopeConfig& rope, int64_t before, int64_t after) {
 }  // namespace
 
 void prefill(const Decoder& model, const std::vector<int32_t>& ids, const Attention& attention,
-             int64_t chunk, KvCache& cache, const std::function<void(const at::Tensor&)>& take) {
+             int64_t chunk, SequenceCache& cache,
+             const std::function<void(const at::Tensor&)>& take) {
   check_ids(model, ids);
   SEER_CHECK(chunk >= 0, "chunk is ", chunk, ", expected 0 (the whole prompt) or more");
   SEER_CHECK(cache.length() == 0, "a prompt needs an empty KV cache, this one has ", cache.length(),
@@ -102,7 +103,7 @@ std::vector<int32_t> generate(const Decoder& model, const std::vector<int32_t>& 
   constexpr int64_t kMostAtOnce = 4096;
   const int64_t room = static_cast<int64_t>(prompt.size()) +
                        std::clamp<int64_t>(settings.max_new_tokens - 1, 0, kMostAtOnce);
-  KvCache cache(model.config().num_layers, room);
+  SequenceCache cache(model.config().num_layers, room);
   at::Tensor last;  // hidden state of the last token [1, hidden]
   const auto keep_last = [&](const at::Tensor& hidden) { last = hidden.slice(0, -1); };
   prefill(model, prompt, attention, settings.chunk, cache, keep_last);
@@ -117,7 +118,7 @@ std::vector<int32_t> generate(const Decoder& model, const std::vector<int32_t>& 
     if (step + 1 == settings.max_new_tokens) break;
     const int64_t length = cache.length() + 1;
     if (frequencies_change(model.config().rope, cache.length(), length)) {
-      cache = KvCache(model.config().num_layers, room);
+      cache = SequenceCache(model.config().num_layers, room);
       prefill(model, text, dense_attention, settings.chunk, cache, keep_last);
     } else {
       last = model.hidden(id_tensor({id}, model.device()), {{1}, {length}, 0}, dense_attention,

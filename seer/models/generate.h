@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "seer/models/attention.h"
+#include "seer/models/cache/sequence_cache.h"
 #include "seer/models/decoder.h"
-#include "seer/models/kv_cache.h"
 
 namespace seer::models {
 
@@ -17,7 +17,8 @@ namespace seer::models {
 // `take`.
 // Error: no ids, an id outside of the vocabulary, a negative chunk.
 void prefill(const Decoder& model, const std::vector<int32_t>& ids, const Attention& attention,
-             int64_t chunk, KvCache& cache, const std::function<void(const at::Tensor&)>& take);
+             int64_t chunk, SequenceCache& cache,
+             const std::function<void(const at::Tensor&)>& take);
 
 struct GenerateSettings {
   int64_t max_new_tokens = 128;

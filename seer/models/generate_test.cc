@@ -8,14 +8,14 @@
 #include <set>
 
 #include "seer/base/error.h"
-#include "seer/models/test_model.h"
+#include "seer/models/testing/test_model.h"
 
 namespace seer::models {
 namespace {
 
 at::Tensor prompt_hidden(const Decoder& model, const std::vector<int32_t>& ids, int64_t chunk) {
   const at::NoGradGuard no_grad;
-  KvCache cache(model.config().num_layers);
+  SequenceCache cache(model.config().num_layers);
   std::vector<at::Tensor> parts;
   prefill(model, ids, dense_attention, chunk, cache,
           [&](const at::Tensor& hidden) { parts.push_back(hidden); });
@@ -47,7 +47,7 @@ TEST(Prefill, PackedSequencesEqualSingleOnes) {
 
 TEST(Prefill, RejectsWrongPrompts) {
   const Decoder model = test::small_model();
-  KvCache cache(2);
+  SequenceCache cache(2);
   const auto take = [](const at::Tensor&) {};
   EXPECT_THROW(prefill(model, {}, dense_attention, 0, cache, take), Error);
   EXPECT_THROW(prefill(model, {1, 120}, dense_attention, 0, cache, take), Error);

@@ -21,14 +21,6 @@ namespace {
 
 constexpr int64_t kPiece = 64 << 20;  // bytes of a piece on its way
 
-constexpr at::Tensor LayerWeights::* kWeights[] = {
-    &LayerWeights::input_norm, &LayerWeights::post_norm, &LayerWeights::q,
-    &LayerWeights::k,          &LayerWeights::v,         &LayerWeights::o,
-    &LayerWeights::q_bias,     &LayerWeights::k_bias,    &LayerWeights::v_bias,
-    &LayerWeights::o_bias,     &LayerWeights::q_norm,    &LayerWeights::k_norm,
-    &LayerWeights::gate,       &LayerWeights::up,        &LayerWeights::down,
-    &LayerWeights::gate_bias,  &LayerWeights::up_bias,   &LayerWeights::down_bias};
-
 }  // namespace
 
 // A thread of its own copies: pages of a file -> pinned memory -> device, on a stream of its own.
@@ -38,10 +30,10 @@ class LayerStream::Copier {
       : layers_(layers), device_(device) {
     SEER_CHECK(!layers.empty(), "a model without layers cannot be streamed");
     for (Slot& slot : slots_) {
-      for (const auto weight : kWeights) {
-        const at::Tensor& host = layers[0].*weight;
-        if (host.defined())
-          slot.weights.*weight = at::empty_like(host, host.options().device(device));
+      for (const LayerWeight& w : layer_weights()) {
+        const at::Tensor& host = layers[0].*w.field;
+        if (!host.defined()) continue;
+        slot.weights.*w.field = at::empty_like(host, host.options().device(device));
       }
     }
     if (on_gpu()) {
@@ -153,8 +145,8 @@ class LayerStream::Copier {
       guard.emplace(*copies_);
       slot.free->block(*copies_);
     }
-    for (const auto weight : kWeights) {
-      const at::Tensor &host = from.*weight, &to = slot.weights.*weight;
+    for (const LayerWeight& w : layer_weights()) {
+      const at::Tensor &host = from.*w.field, &to = slot.weights.*w.field;
       SEER_CHECK(host.defined() == to.defined() && (!host.defined() || host.sizes() == to.sizes()),
                  "layer ", slot.layer, " has other weights than the first: it cannot be streamed");
       if (!host.defined()) continue;

@@ -2,6 +2,7 @@
 
 #include <ATen/ops/cat.h>
 
+#include <map>
 #include <utility>
 
 #include "seer/base/error.h"
@@ -32,57 +33,34 @@ struct Loading {
   at::Tensor operator()(const std::string& name, at::IntArrayRef shape) const {
     return take(name, stored(name, shape));
   }
-  at::Tensor if_any(bool there, const std::string& name, at::IntArrayRef shape) const {
-    return there ? (*this)(name, shape) : at::Tensor();
-  }
 };
 
-void load_attention(const Loading& load, const io::ModelConfig& config, const std::string& prefix,
-                    LayerWeights& w) {
-  const int64_t hidden = config.hidden_size, q_out = int64_t{config.num_heads} * config.head_dim,
-                kv_out = int64_t{config.num_kv_heads} * config.head_dim;
-  if (config.fused_weights) {
-    const at::Tensor qkv = load(prefix + "qkv_proj.weight", {q_out + 2 * kv_out, hidden});
-    w.q = qkv.narrow(0, 0, q_out);
-    w.k = qkv.narrow(0, q_out, kv_out);
-    w.v = qkv.narrow(0, q_out + kv_out, kv_out);
-  } else {
-    w.q = load(prefix + "q_proj.weight", {q_out, hidden});
-    w.k = load(prefix + "k_proj.weight", {kv_out, hidden});
-    w.v = load(prefix + "v_proj.weight", {kv_out, hidden});
+void load_layer(const Loading& load, const io::ModelConfig& config, const std::string& prefix,
+                LayerWeights& weights) {
+  struct Whole {
+    at::Tensor tensor;
+    int64_t taken = 0;  // rows
+  };
+  std::map<std::string_view, Whole> fused;
+  for (const LayerWeight& w : layer_weights()) {
+    if (!w.is_of(config)) continue;
+    std::vector<int64_t> shape = w.shape(config);
+    if (!config.fused_weights || w.fused.empty()) {
+      weights.*w.field = load(prefix + w.name, shape);
+      continue;
+    }
+    Whole& whole = fused[w.fused];
+    const int64_t rows = shape[0];
+    if (!whole.tensor.defined()) {
+      shape[0] = 0;
+      for (const LayerWeight& part : layer_weights()) {
+        if (part.fused == w.fused) shape[0] += part.shape(config)[0];
+      }
+      whole.tensor = load(prefix + std::string(w.fused), shape);
+    }
+    weights.*w.field = whole.tensor.narrow(0, whole.taken, rows);
+    whole.taken += rows;
   }
-  w.o = load(prefix + "o_proj.weight", {hidden, q_out});
-  w.q_bias = load.if_any(config.qkv_bias, prefix + "q_proj.bias", {q_out});
-  w.k_bias = load.if_any(config.qkv_bias, prefix + "k_proj.bias", {kv_out});
-  w.v_bias = load.if_any(config.qkv_bias, prefix + "v_proj.bias", {kv_out});
-  w.o_bias = load.if_any(config.out_bias, prefix + "o_proj.bias", {hidden});
-  w.q_norm = load.if_any(config.qk_norm, prefix + "q_norm.weight", {config.head_dim});
-  w.k_norm = load.if_any(config.qk_norm, prefix + "k_norm.weight", {config.head_dim});
-}
-
-void load_mlp(const Loading& load, const io::ModelConfig& config, const std::string& prefix,
-              LayerWeights& w) {
-  const int64_t hidden = config.hidden_size, inner = config.intermediate_size;
-  if (config.fused_weights) {
-    const at::Tensor both = load(prefix + "gate_up_proj.weight", {2 * inner, hidden});
-    w.gate = both.narrow(0, 0, inner);
-    w.up = both.narrow(0, inner, inner);
-  } else {
-    w.gate = load(prefix + "gate_proj.weight", {inner, hidden});
-    w.up = load(prefix + "up_proj.weight", {inner, hidden});
-  }
-  w.down = load(prefix + "down_proj.weight", {hidden, inner});
-  w.gate_bias = load.if_any(config.mlp_bias, prefix + "gate_proj.bias", {inner});
-  w.up_bias = load.if_any(config.mlp_bias, prefix + "up_proj.bias", {inner});
-  w.down_bias = load.if_any(config.mlp_bias, prefix + "down_proj.bias", {hidden});
-}
-
-// Fused families: q, k, v and gate, up as one tensor each.
-void fuse(LayerWeights& w, const std::string& layer,
-          std::vector<std::pair<std::string, at::Tensor>>& out) {
-  out.emplace_back(layer + "self_attn.qkv_proj.weight", at::cat({w.q, w.k, w.v}, 0));
-  out.emplace_back(layer + "mlp.gate_up_proj.weight", at::cat({w.gate, w.up}, 0));
-  w.q = w.k = w.v = w.gate = w.up = at::Tensor();
 }
 
 // As people call a model: models--org--name/snapshots/... of a Hub cache is org/name, any other folder
@@ -101,30 +79,27 @@ std::string name_of(const std::filesystem::path& folder) {
   return given == "." || given.empty() ? path.string() : given;
 }
 
-constexpr const char* kEmbedding = "model.embed_tokens.weight";
-constexpr const char* kHead = "lm_head.weight";
-
 // The embedding and the head. Where config.json ties them and both are stored, they are one if they are
 // equal; else each stays what it is, as in transformers from version 5 on.
 void load_ends(const Loading& load, const io::ModelConfig& config, ModelWeights& weights) {
   const int64_t shape[] = {config.vocab_size, config.hidden_size};
   if (!config.tied_embeddings) {
-    weights.embedding = load(kEmbedding, shape);
-    weights.head = load(kHead, shape);
+    weights.embedding = load(kEmbeddingName, shape);
+    weights.head = load(kHeadName, shape);
     return;
   }
-  const WeightFiles::Place head = load.files.find(kHead);
-  if (head.file && !load.files.find(kEmbedding).file) {
-    weights.embedding = weights.head = load.take(kEmbedding, load.stored(kHead, shape));
+  const WeightFiles::Place head = load.files.find(kHeadName);
+  if (head.file && !load.files.find(kEmbeddingName).file) {
+    weights.embedding = weights.head = load.take(kEmbeddingName, load.stored(kHeadName, shape));
     return;
   }
-  weights.embedding = weights.head = load(kEmbedding, shape);
+  weights.embedding = weights.head = load(kEmbeddingName, shape);
   if (!head.file) return;
-  const at::Tensor own = load.stored(kHead, shape);
+  const at::Tensor own = load.stored(kHeadName, shape);
   if (own.to(load.device, load.dtype).equal(weights.embedding)) return;
-  weights.head = load.take(kHead, own);
+  weights.head = load.take(kHeadName, own);
   print_line(message("warning: ", head.file->path().string(),
-                     ": config.json ties the head to the embedding, but ", kHead,
+                     ": config.json ties the head to the embedding, but ", kHeadName,
                      " is stored and differs; the stored one is used. Set tie_word_embeddings to "
                      "false in config.json"));
 }
@@ -136,20 +111,14 @@ ModelWeights load_weights(const std::filesystem::path& folder, const io::ModelCo
                           const at::Device& layer_device, Fingerprint& fingerprint) {
   WeightFiles files(folder);
   const Loading load{files, dtype, device, fingerprint},
-      load_layer{files, dtype, layer_device, fingerprint};
-  const int64_t hidden = config.hidden_size;
+      of_layers{files, dtype, layer_device, fingerprint};
   ModelWeights weights;
   load_ends(load, config, weights);
   weights.layers.resize(static_cast<size_t>(config.num_layers));
   for (size_t i = 0; i < weights.layers.size(); ++i) {
-    const std::string layer = "model.layers." + std::to_string(i) + ".";
-    LayerWeights& w = weights.layers[i];
-    w.input_norm = load_layer(layer + "input_layernorm.weight", {hidden});
-    load_attention(load_layer, config, layer + "self_attn.", w);
-    w.post_norm = load_layer(layer + "post_attention_layernorm.weight", {hidden});
-    load_mlp(load_layer, config, layer + "mlp.", w);
+    load_layer(of_layers, config, layer_prefix(i), weights.layers[i]);
   }
-  weights.norm = load("model.norm.weight", {hidden});
+  weights.norm = load(kNormName, {config.hidden_size});
   files.check_rest(config.num_layers);
   return weights;
 }
@@ -161,10 +130,14 @@ void save_model(const std::filesystem::path& folder, const nlohmann::json& confi
   ModelWeights to_write = weights;  // tensors are shared, not copied
   if (parsed.tied_embeddings) to_write.head = to_write.embedding;
   std::vector<std::pair<std::string, at::Tensor>> tensors;
-  if (parsed.fused_weights) {
-    for (size_t i = 0; i < to_write.layers.size(); ++i) {
-      fuse(to_write.layers[i], "model.layers." + std::to_string(i) + ".", tensors);
+  for (size_t i = 0; parsed.fused_weights && i < to_write.layers.size(); ++i) {
+    std::map<std::string, std::vector<at::Tensor>> fused;
+    for (const LayerWeight& w : layer_weights()) {
+      if (w.fused.empty()) continue;
+      auto& part = to_write.layers[i].*w.field;
+      fused[layer_prefix(i) + std::string(w.fused)].push_back(std::exchange(part, {}));
     }
+    for (const auto& [name, parts] : fused) tensors.emplace_back(name, at::cat(parts, 0));
   }
   for (const auto& [name, tensor] : named_weights(to_write)) tensors.emplace_back(name, *tensor);
   std::vector<io::NamedTensor> records;

@@ -11,7 +11,7 @@
 
 #include "seer/base/error.h"
 #include "seer/base/file.h"
-#include "seer/models/test_model.h"
+#include "seer/models/testing/test_model.h"
 
 namespace seer::models {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "seer/models/test_model.h"
+#include "seer/models/testing/test_model.h"
 
 namespace seer::models {
 namespace {

@@ -20,10 +20,10 @@ at::Tensor apply_rope(const at::Tensor& x, const at::Tensor& cos, const at::Tens
   const int64_t half = cos.size(1);
   const at::Tensor c = cos.unsqueeze(1), s = sin.unsqueeze(1);
   const at::Tensor first = x.slice(2, 0, half), second = x.slice(2, half, 2 * half);
-  const at::Tensor turned_first = first.mul(c).sub(second.mul(s));
-  const at::Tensor turned_second = second.mul(c).add(first.mul(s));
-  if (2 * half == x.size(2)) return at::cat({turned_first, turned_second}, 2);
-  return at::cat({turned_first, turned_second, x.slice(2, 2 * half)}, 2);
+  const at::Tensor rotated_first = first.mul(c).sub(second.mul(s));
+  const at::Tensor rotated_second = second.mul(c).add(first.mul(s));
+  if (2 * half == x.size(2)) return at::cat({rotated_first, rotated_second}, 2);
+  return at::cat({rotated_first, rotated_second, x.slice(2, 2 * half)}, 2);
 }
 
 }  // namespace seer::models

@@ -1,6 +1,6 @@
 #pragma once
-// Rotary position embedding on tensors: tables at given positions, and how q and k are turned by
-// them (rotate-half).
+// Rotary position embedding on tensors: tables at given positions, and q and k rotated by them
+// (rotate-half).
 
 #include <ATen/core/Tensor.h>
 
@@ -17,8 +17,8 @@ namespace seer::models {
 std::pair<at::Tensor, at::Tensor> rope_tables(const RopeConfig& config, const at::Tensor& positions,
                                               int64_t length);
 
-// x [T, H, D]; cos, sin [T, w / 2] in the type of x. Feature i turns with feature i + w / 2; those
-// from w on pass. Differentiable in x.
+// x [T, H, D]; cos, sin [T, w / 2] in the type of x. Features i and i + w / 2 are a pair that
+// rotates; those from w on pass. Differentiable in x.
 at::Tensor apply_rope(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin);
 
 }  // namespace seer::models

@@ -2,22 +2,22 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/zeros.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 
 #include "seer/base/error.h"
-#include "seer/models/block_scores.h"
 #include "seer/models/generate.h"
-#include "seer/models/test_model.h"
+#include "seer/models/methods/row_scores.h"
+#include "seer/models/testing/test_model.h"
+#include "seer/models/testing/watched_attention.h"
 
 namespace seer::models {
 namespace {
 
 constexpr int kBlock = 16;
-constexpr Scorer kScorers[] = {Scorer::gate, Scorer::untrained, Scorer::random, Scorer::streaming,
-                               Scorer::oracle};
 
 Gates strong_gates(const Decoder& model) {
   io::GateConfig config;
@@ -27,9 +27,10 @@ Gates strong_gates(const Decoder& model) {
   return gates;
 }
 
-SparseSettings settings_of(Scorer scorer, double strength, const std::string& rule = "nz_ratio") {
+SparseSettings settings_of(const std::string& method, double strength,
+                           const std::string& rule = "nz_ratio") {
   SparseSettings settings;
-  settings.scorer = scorer;
+  settings.method = method;
   settings.block = kBlock;
   settings.selection.rule = rule;
   settings.selection.strength = {strength};
@@ -56,14 +57,17 @@ SparseInputs sparse_inputs(const std::vector<int64_t>& lens) {
           test::normal({t, 2, 16}, 5)};
 }
 
-class EveryScorer : public testing::TestWithParam<Scorer> {};
-INSTANTIATE_TEST_SUITE_P(Scorers, EveryScorer, testing::ValuesIn(kScorers),
-                         [](const auto& info) { return std::string(name(info.param)); });
+class EveryMethod : public testing::TestWithParam<MethodInfo> {
+ protected:
+  std::string name() const { return GetParam().name; }
+};
+INSTANTIATE_TEST_SUITE_P(Methods, EveryMethod, testing::ValuesIn(methods()),
+                         [](const auto& info) { return std::string(info.param.name); });
 
-TEST_P(EveryScorer, DensityOneEqualsDense) {
+TEST_P(EveryMethod, DensityOneEqualsDense) {
   const Decoder model = test::small_model();
   const Gates gates = strong_gates(model);
-  SparseAttention sparse(model, &gates, settings_of(GetParam(), 1));
+  test::Watched sparse(model, &gates, settings_of(name(), 1));
   for (const std::vector<int64_t>& lens :
        {std::vector<int64_t>{1}, {16}, {100}, {64, 64}, {33, 5, 80}}) {
     const SparseInputs inputs = sparse_inputs(lens);
@@ -72,15 +76,15 @@ TEST_P(EveryScorer, DensityOneEqualsDense) {
   EXPECT_EQ(sparse.statistics().density(), 1);
 }
 
-TEST_P(EveryScorer, PromptInChunksEqualsWhole) {
+TEST_P(EveryMethod, PromptInChunksEqualsWhole) {
   const at::NoGradGuard no_grad;
   const Decoder model = test::small_model();
   const Gates gates = strong_gates(model);
-  SparseAttention sparse(model, &gates, settings_of(GetParam(), 0.4));
+  test::Watched sparse(model, &gates, settings_of(name(), 0.4));
   const auto ids = test::some_ids(150);
   const auto run = [&](int64_t chunk) {
-    sparse.reset_statistics();
-    KvCache cache(2);
+    sparse.meter.reset();
+    SequenceCache cache(2);
     std::vector<at::Tensor> parts;
     prefill(model, ids, std::ref(sparse), chunk, cache,
             [&](const at::Tensor& hidden) { parts.push_back(hidden); });
@@ -98,7 +102,7 @@ TEST_P(EveryScorer, PromptInChunksEqualsWhole) {
 }
 
 // With `even` the number of blocks a row follows from the rule and the sizes alone.
-TEST_P(EveryScorer, EvenRowsHaveAsManyBlocksUnderEveryScorer) {
+TEST_P(EveryMethod, EvenRowsHaveAsManyBlocksUnderEveryMethod) {
   const at::NoGradGuard no_grad;
   const Decoder model = test::small_model();
   const Gates gates = strong_gates(model);
@@ -112,15 +116,15 @@ TEST_P(EveryScorer, EvenRowsHaveAsManyBlocksUnderEveryScorer) {
                         {0.6, 1, 1, 4},
                         {1, 0, 0, 10},
                         {3.5 * kBlock, 0, 0, 3, "row_budget"}}) {
-    SparseSettings settings = settings_of(GetParam(), c.strength, c.rule);
+    SparseSettings settings = settings_of(name(), c.strength, c.rule);
     settings.even = true;
     settings.selection.sink_blocks = c.sink;
     settings.selection.local_blocks = c.local;
     EXPECT_EQ(even_blocks(settings.selection, kBlock, 10), c.kept);
-    SparseAttention sparse(model, &gates, settings);
+    test::Watched sparse(model, &gates, settings);
     for (const int64_t chunk : {0, 48}) {
-      sparse.reset_statistics();
-      KvCache cache(2);
+      sparse.meter.reset();
+      SequenceCache cache(2);
       prefill(model, test::some_ids(10 * kBlock - 5), std::ref(sparse), chunk, cache,
               [](const at::Tensor&) {});
       double want = 0;
@@ -130,27 +134,10 @@ TEST_P(EveryScorer, EvenRowsHaveAsManyBlocksUnderEveryScorer) {
   }
 }
 
-TEST(ForcedFirst, RaisesWhatIsForcedAndVisible) {
-  const Sequences chunk{{32}, {80}, 96};  // rows 3 and 4 of six
-  torch_ops::Selection selection;
-  selection.sink_blocks = 1;
-  selection.local_blocks = 1;
-  const at::Tensor scores = streaming_scores(chunk, kBlock, 2);
-  const at::Tensor raised = torch_ops::forced_first(scores, selection).gt(1e29);
-  for (int64_t row = 0; row < 2; ++row) {
-    for (int64_t block = 0; block < 5; ++block) {
-      const int64_t own = 3 + row;
-      const bool wanted = block == 0 || block == own || block == own - 1;
-      EXPECT_EQ(raised[1][row][block].item().toBool(), wanted) << row << " " << block;
-    }
-  }
-  EXPECT_TRUE(scores.lt(1e29).all().item().toBool()) << "the scores themselves are left alone";
-}
-
-TEST_P(EveryScorer, SparseDiffersFromDense) {
+TEST_P(EveryMethod, SparseDiffersFromDense) {
   const Decoder model = test::small_model();
   const Gates gates = strong_gates(model);
-  SparseAttention sparse(model, &gates, settings_of(GetParam(), 0.3));
+  test::Watched sparse(model, &gates, settings_of(name(), 0.3));
   const SparseInputs inputs = sparse_inputs({200});
   EXPECT_GT(test::largest_difference(sparse(inputs.get()), dense_attention(inputs.get())), 0.01);
 }
@@ -159,16 +146,16 @@ TEST(SparseAttention, OracleIsCloserToDenseThanRandom) {
   const Decoder model = test::small_model();
   SparseInputs inputs = sparse_inputs({400});
   inputs.q = inputs.q.mul(3);  // attention that is on few keys
-  const auto error = [&](Scorer scorer) {
-    SparseAttention sparse(model, nullptr, settings_of(scorer, 0.3));
+  const auto error = [&](const char* method) {
+    test::Watched sparse(model, nullptr, settings_of(method, 0.3));
     return sparse(inputs.get()).sub(dense_attention(inputs.get())).pow(2).mean().item().toDouble();
   };
-  EXPECT_LT(error(Scorer::oracle), 0.6 * error(Scorer::random));
+  EXPECT_LT(error("oracle"), 0.6 * error("random"));
 }
 
 TEST(SparseAttention, BudgetDecidesDensity) {
   const Decoder model = test::small_model();
-  SparseAttention sparse(model, nullptr, settings_of(Scorer::streaming, 3 * kBlock, "row_budget"));
+  test::Watched sparse(model, nullptr, settings_of("streaming", 3 * kBlock, "row_budget"));
   const SparseInputs inputs = sparse_inputs({10 * kBlock});
   sparse(inputs.get());
   EXPECT_EQ(sparse.statistics().causal_blocks, 4 * 55);
@@ -178,7 +165,7 @@ TEST(SparseAttention, BudgetDecidesDensity) {
 
 TEST(SparseAttention, StreamingSeesTheFirstAndTheRecentBlocks) {
   const Decoder model = test::small_model();
-  SparseAttention sparse(model, nullptr, settings_of(Scorer::streaming, 3 * kBlock, "row_budget"));
+  test::Watched sparse(model, nullptr, settings_of("streaming", 3 * kBlock, "row_budget"));
   const SparseInputs inputs = sparse_inputs({10 * kBlock});
   const at::Tensor o = sparse(inputs.get());
   // Block row 7 sees block 0 and, with itself, 6 and 7.
@@ -193,7 +180,7 @@ TEST(SparseAttention, StreamingSeesTheFirstAndTheRecentBlocks) {
 
 TEST(SparseAttention, WindowedLayersStayDenseAndAreNotCounted) {
   const Decoder model = test::small_model();
-  SparseAttention sparse(model, nullptr, settings_of(Scorer::random, 0.3));
+  test::Watched sparse(model, nullptr, settings_of("random", 0.3));
   SparseInputs inputs = sparse_inputs({100});
   inputs.window = 50;
   EXPECT_TRUE(sparse(inputs.get()).equal(dense_attention(inputs.get())));
@@ -206,7 +193,7 @@ TEST(SparseAttention, WindowedLayersStayDenseAndAreNotCounted) {
 
 TEST(SparseAttention, GradientThroughItIsAnError) {
   const Decoder model = test::small_model();
-  SparseAttention sparse(model, nullptr, settings_of(Scorer::random, 0.3));
+  test::Watched sparse(model, nullptr, settings_of("random", 0.3));
   SparseInputs inputs = sparse_inputs({100});
   inputs.q.requires_grad_(true);
   EXPECT_ANY_THROW(sparse(inputs.get()).sum().backward());
@@ -214,34 +201,33 @@ TEST(SparseAttention, GradientThroughItIsAnError) {
 
 TEST(SparseAttention, WrongSettings) {
   const Decoder model = test::small_model();
-  EXPECT_THROW(SparseAttention(model, nullptr, settings_of(Scorer::gate, 0.5)), Error);
-  EXPECT_THROW(SparseAttention(model, nullptr, settings_of(Scorer::random, 0.5, "threshold")),
+  EXPECT_THROW(SparseAttention(model, nullptr, settings_of("seer", 0.5)), Error);
+  EXPECT_THROW(SparseAttention(model, nullptr, settings_of("random", 0.5, "threshold")),
                UsageError);
-  EXPECT_THROW(SparseAttention(model, nullptr, settings_of(Scorer::streaming, 0.5, "top_p")),
-               UsageError);
+  EXPECT_THROW(SparseAttention(model, nullptr, settings_of("streaming", 0.5, "top_p")), UsageError);
   const Gates gates = strong_gates(model);
-  SparseSettings other = settings_of(Scorer::gate, 0.5);
+  SparseSettings other = settings_of("seer", 0.5);
   other.block = 32;
   EXPECT_THROW(SparseAttention(model, &gates, other), Error);
 }
 
-TEST(Scorer, RulesThatNeedLogits) {
-  for (const Scorer scorer : kScorers) {
-    EXPECT_NO_THROW(check_rule(scorer, "row_budget"));
+TEST(Methods, RulesThatNeedLogits) {
+  for (const MethodInfo& method : methods()) {
+    EXPECT_NO_THROW(check_rule(method.name, "row_budget"));
     for (const char* rule : {"threshold", "top_p", "head_budget"}) {
-      if (traits(scorer).logits) {
-        EXPECT_NO_THROW(check_rule(scorer, rule));
+      if (method.logits) {
+        EXPECT_NO_THROW(check_rule(method.name, rule));
       } else {
-        EXPECT_THROW(check_rule(scorer, rule), UsageError) << name(scorer);
+        EXPECT_THROW(check_rule(method.name, rule), UsageError) << method.name;
       }
     }
   }
 }
 
-TEST(Scorer, Names) {
-  for (const Scorer scorer : kScorers) EXPECT_EQ(scorer_from_name(name(scorer)), scorer);
+TEST(Methods, Names) {
+  for (const MethodInfo& method : methods()) EXPECT_EQ(&method_named(method.name), &method);
   try {
-    scorer_from_name("magic");
+    method_named("magic");
     FAIL() << "no error";
   } catch (const UsageError& error) {
     EXPECT_THAT(error.what(),
@@ -249,17 +235,45 @@ TEST(Scorer, Names) {
   }
 }
 
-TEST(RandomScores, UniformAndIndependentOfChunks) {
+// Scores of a method for 3 heads.
+at::Tensor scores_of(const std::string& method, const Sequences& sequences, int layer = 0,
+                     uint64_t seed = 9) {
+  const Decoder model = test::small_model();
+  SparseSettings settings = settings_of(method, 0.5);
+  settings.seed = seed;
+  const at::Tensor q = at::zeros({sequences.num_tokens(), 3, 16});
+  return SparseAttention(model, nullptr, settings)
+      .scores({layer, sequences, {}, {}, q, {}, {}, 1, 0});
+}
+
+TEST(Methods, RandomIsUniformAndIndependentOfChunks) {
   const Sequences whole{{800}, {800}, 0}, chunk{{320}, {800}, 800};
-  const at::Tensor all = random_scores(whole, kBlock, 3, 5, 9);
-  EXPECT_TRUE(random_scores(chunk, kBlock, 3, 5, 9).equal(all.slice(1, 30)));
+  const at::Tensor all = scores_of("random", whole, 5);
+  EXPECT_TRUE(scores_of("random", chunk, 5).equal(all.slice(1, 30)));
   const at::Tensor visible = all.masked_select(all.ge(0));
   EXPECT_EQ(visible.numel(), 3 * num_visible_blocks(whole, kBlock));
   EXPECT_EQ(num_visible_blocks(whole, kBlock), 50 * 51 / 2);
   EXPECT_NEAR(visible.mean().item().toDouble(), 0.5, 0.02);
   EXPECT_NEAR(visible.var().item().toDouble(), 1.0 / 12, 0.005);
-  EXPECT_FALSE(all.equal(random_scores(whole, kBlock, 3, 6, 9)));
-  EXPECT_FALSE(all.equal(random_scores(whole, kBlock, 3, 5, 10)));
+  EXPECT_FALSE(all.equal(scores_of("random", whole, 6)));
+  EXPECT_FALSE(all.equal(scores_of("random", whole, 5, 10)));
+}
+
+TEST(Methods, ForcedFirstRaisesWhatIsForcedAndVisible) {
+  const Sequences chunk{{32}, {80}, 96};  // rows 3 and 4 of six
+  torch_ops::Selection selection;
+  selection.sink_blocks = 1;
+  selection.local_blocks = 1;
+  const at::Tensor scores = scores_of("streaming", chunk);
+  const at::Tensor raised = torch_ops::forced_first(scores, selection).gt(1e29);
+  for (int64_t row = 0; row < 2; ++row) {
+    for (int64_t block = 0; block < 5; ++block) {
+      const int64_t own = 3 + row;
+      const bool wanted = block == 0 || block == own || block == own - 1;
+      EXPECT_EQ(raised[1][row][block].item().toBool(), wanted) << row << " " << block;
+    }
+  }
+  EXPECT_TRUE(scores.lt(1e29).all().item().toBool()) << "the scores themselves are left alone";
 }
 
 }  // namespace

@@ -15,7 +15,7 @@ struct GateProjectGrad {
   static constexpr char kName[] = "seer::attn_gate_project_grad";
   static constexpr char kSchema[] =
       "(Tensor dy, Tensor x, Tensor? cos, Tensor? sin) -> Tensor dweight";
-  using Signature = at::Tensor(TensorArg, TensorArg, OptionalArg, OptionalArg);
+  using Signature = at::Tensor(TensorIn, TensorIn, OptionalIn, OptionalIn);
 
   const at::Tensor &dy, &x;
   const OptionalTensor &cos, &sin;

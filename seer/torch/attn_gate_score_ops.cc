@@ -8,6 +8,7 @@
 #include "seer/kernels/size_limits.h"
 #include "seer/torch/op.h"
 #include "seer/torch/ops.h"
+#include "seer/torch/steps.h"
 
 namespace seer::torch_ops {
 namespace {
@@ -70,8 +71,8 @@ struct GateScoreGrad {
       "(Tensor dscores, Tensor q_gate, Tensor k_gate, Tensor cu_q, Tensor cu_k, Tensor cu_rows, "
       "Tensor cu_blocks, int block, bool want_q) -> (Tensor dq_gate, Tensor dk_gate)";
   using Result = std::tuple<at::Tensor, at::Tensor>;
-  using Signature = Result(TensorArg, TensorArg, TensorArg, TensorArg, TensorArg, TensorArg,
-                           TensorArg, int64_t, bool);
+  using Signature = Result(TensorIn, TensorIn, TensorIn, TensorIn, TensorIn, TensorIn, TensorIn,
+                           int64_t, bool);
 
   const at::Tensor& dscores;
   GateScoreInputs in;
@@ -115,8 +116,8 @@ struct GateScore {
   static constexpr char kSchema[] =
       "(Tensor q_gate, Tensor k_gate, Tensor cu_q, Tensor cu_k, Tensor cu_rows, Tensor cu_blocks, "
       "SymInt num_blocks, int block) -> Tensor";
-  using Signature = at::Tensor(TensorArg, TensorArg, TensorArg, TensorArg, TensorArg, TensorArg,
-                               SymInt, int64_t);
+  using Signature = at::Tensor(TensorIn, TensorIn, TensorIn, TensorIn, TensorIn, TensorIn, SymInt,
+                               int64_t);
 
   GateScoreInputs in;
   SymInt num_blocks;
@@ -157,6 +158,7 @@ struct GateScore {
 
 at::Tensor attn_gate_score(const at::Tensor& q_gate, const at::Tensor& k_gate,
                            const Ragged& ragged) {
+  enter_step(Step::score);
   return call<GateScore>(q_gate, k_gate, ragged.cu_q, ragged.cu_k, ragged.cu_rows, ragged.cu_blocks,
                          ragged.num_blocks, ragged.one_block(GateScore::kName));
 }

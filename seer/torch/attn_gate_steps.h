@@ -20,8 +20,8 @@ struct GatePool {
   static constexpr char kSchema[] =
       "(Tensor x, Tensor cu, Tensor cu_blocks, SymInt num_blocks, int block, int pools, "
       "Tensor? cos=None, Tensor? sin=None) -> Tensor";
-  using Signature = at::Tensor(TensorArg, TensorArg, TensorArg, SymInt, int64_t, int64_t,
-                               OptionalArg, OptionalArg);
+  using Signature = at::Tensor(TensorIn, TensorIn, TensorIn, SymInt, int64_t, int64_t, OptionalIn,
+                               OptionalIn);
 
   const at::Tensor &x, &cu, &cu_blocks;
   SymInt num_blocks;
@@ -49,7 +49,7 @@ struct GateProject {
   static constexpr char kName[] = "seer::attn_gate_project";
   static constexpr char kSchema[] =
       "(Tensor x, Tensor? weight, Tensor? cos, Tensor? sin) -> Tensor";
-  using Signature = at::Tensor(TensorArg, OptionalArg, OptionalArg, OptionalArg);
+  using Signature = at::Tensor(TensorIn, OptionalIn, OptionalIn, OptionalIn);
 
   const at::Tensor& x;
   const OptionalTensor &weight, &cos, &sin;

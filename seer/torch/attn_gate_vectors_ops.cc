@@ -15,8 +15,8 @@ struct GateVectors {
       "int q_pools, int k_pools, Tensor? q_weight, Tensor? k_weight, Tensor? cos, Tensor? sin) "
       "-> (Tensor q_gate, Tensor k_gate)";
   using Result = std::tuple<at::Tensor, at::Tensor>;
-  using Signature = Result(TensorArg, TensorArg, TensorArg, TensorArg, SymInt, int64_t, int64_t,
-                           int64_t, OptionalArg, OptionalArg, OptionalArg, OptionalArg);
+  using Signature = Result(TensorIn, TensorIn, TensorIn, TensorIn, SymInt, int64_t, int64_t,
+                           int64_t, OptionalIn, OptionalIn, OptionalIn, OptionalIn);
 
   const at::Tensor &q, &k, &cu, &cu_blocks;
   SymInt num_blocks;
@@ -47,12 +47,12 @@ struct GateVectors {
       return projects() ? project(pooled).form() : pooled;
     }
   };
-  Half of_q(OptionalArg c, OptionalArg s) const {
+  Half of_q(OptionalIn c, OptionalIn s) const {
     return {
         *this, q, q_pools, q_weight, c, s, {kName, "q", "q_pools"}, {kName, "pooled q", "q_weight"},
         {}};
   }
-  Half of_k(OptionalArg c, OptionalArg s) const {
+  Half of_k(OptionalIn c, OptionalIn s) const {
     return {
         *this, k, k_pools, k_weight, c, s, {kName, "k", "k_pools"}, {kName, "pooled k", "k_weight"},
         {}};
@@ -88,7 +88,7 @@ struct GateVectors {
   Result run() const {
     check_tokens();
     // Copied here where they have to be, not once for each step.
-    const auto contiguous = [](OptionalArg x) {
+    const auto contiguous = [](OptionalIn x) {
       return given(x).defined() ? OptionalTensor(x->contiguous()) : std::nullopt;
     };
     const OptionalTensor own_cos = contiguous(cos), own_sin = contiguous(sin);

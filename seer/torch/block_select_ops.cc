@@ -23,7 +23,7 @@ struct BlockSelect {
       "float[] strength, int sink_blocks=0, int local_blocks=0, int last_dense_rows=0, "
       "int prompt_blocks=0) -> (Tensor begin, Tensor count, Tensor list)";
   using Result = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
-  using Signature = Result(TensorArg, TensorArg, TensorArg, TensorArg, int64_t, c10::string_view,
+  using Signature = Result(TensorIn, TensorIn, TensorIn, TensorIn, int64_t, c10::string_view,
                            at::ArrayRef<double>, int64_t, int64_t, int64_t, int64_t);
 
   const at::Tensor &scores, &cu_q, &cu_k, &cu_rows;

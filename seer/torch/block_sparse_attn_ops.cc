@@ -1,14 +1,34 @@
 // seer::block_sparse_attn.
 
+#include <ATen/ops/zeros.h>
+
+#include <map>
+#include <mutex>
+#include <utility>
+
 #include "seer/kernels/block_sparse_attn/block_sparse_attn.h"
 #include "seer/kernels/size_limits.h"
 #include "seer/torch/op.h"
 #include "seer/torch/ops.h"
 #include "seer/torch/packed.h"
-#include "seer/torch/scratch.h"
+#include "seer/torch/steps.h"
 
 namespace seer::torch_ops {
 namespace {
+
+// int32 [1], on x's device: zero, and to be zero again after each use. Calls on one stream share it;
+// while a graph is captured each call gets one of its own, which the graph sets to zero.
+at::Tensor zero_counter(const at::Tensor& x, const Queue& queue) {
+  const auto make = [&] { return at::zeros({1}, x.options().dtype(at::kInt)); };
+  if (kernels::is_capturing(queue.stream)) return make();
+  // Never destroyed: at the end of the process the driver may be gone before it.
+  static auto* const counters = new std::map<std::pair<int, void*>, at::Tensor>;
+  static std::mutex mutex;
+  const std::scoped_lock lock(mutex);
+  at::Tensor& counter = (*counters)[{x.get_device(), queue.stream}];
+  if (!counter.defined()) counter = make();
+  return counter;
+}
 
 struct BlockSparseAttn {
   static constexpr char kName[] = "seer::block_sparse_attn";
@@ -17,8 +37,8 @@ struct BlockSparseAttn {
       "Tensor list_count, Tensor list, int block, float scale, bool causal) "
       "-> (Tensor o, Tensor lse)";
   using Result = std::tuple<at::Tensor, at::Tensor>;
-  using Signature = Result(TensorArg, TensorArg, TensorArg, TensorArg, TensorArg, TensorArg,
-                           TensorArg, TensorArg, TensorArg, int64_t, double, bool);
+  using Signature = Result(TensorIn, TensorIn, TensorIn, TensorIn, TensorIn, TensorIn, TensorIn,
+                           TensorIn, TensorIn, int64_t, double, bool);
 
   PackedQkv in;
   BlockLists lists;
@@ -33,7 +53,7 @@ struct BlockSparseAttn {
                               {"list_count", lists.count},
                               {"list", lists.list}});
     check_list_forms();
-    return in.results();
+    return attention_results(in.q);
   }
 
   // On a GPU the contents of lists are not looked at: that would wait for the device.
@@ -42,9 +62,8 @@ struct BlockSparseAttn {
     in.check_contents(kName, block, -1);
     const bool on_cpu = in.q.is_cpu();
     kernels::BlockSparseAttnParams p{};
-    in.put_into(p, o, lse, scale);
+    in.put_into(p, o, lse, scale, causal);
     p.lists = block_list(on_cpu ? int_data(in.cu_rows)[p.num_seqs] : lists.begin.size(1));
-    p.causal = causal;
     if (on_cpu) check_lists(p);
     const Queue queue(in.q);
     at::Tensor counter, partials;
@@ -128,9 +147,12 @@ std::tuple<at::Tensor, at::Tensor> block_sparse_attn(const at::Tensor& q, const 
                                                      const at::Tensor& v, const Ragged& ragged,
                                                      const BlockLists& lists, double scale,
                                                      bool causal) {
-  return call<BlockSparseAttn>(q, k, v, ragged.cu_q, ragged.cu_k, ragged.cu_rows, lists.begin,
-                               lists.count, lists.list, ragged.one_block(BlockSparseAttn::kName),
-                               scale, causal);
+  enter_step(Step::attend);
+  auto out = call<BlockSparseAttn>(q, k, v, ragged.cu_q, ragged.cu_k, ragged.cu_rows, lists.begin,
+                                   lists.count, lists.list,
+                                   ragged.one_block(BlockSparseAttn::kName), scale, causal);
+  enter_step(Step::none);
+  return out;
 }
 
 }  // namespace seer::torch_ops

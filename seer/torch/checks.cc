@@ -31,7 +31,8 @@ void check_axes(const char* op, const Named& x, int64_t dim, const char* axes) {
               axes);
 }
 
-void check_f32(const char* op, const Named& x) {
+void check_f32(const char* op, const Named& x, int64_t dim, const char* axes) {
+  check_axes(op, x, dim, axes);
   TORCH_CHECK(x.tensor.scalar_type() == at::kFloat, op, ": ", x.name, " is ",
               x.tensor.scalar_type(), ", want float32");
 }
@@ -94,23 +95,20 @@ void check_qkv(const char* op, const at::Tensor& q, const at::Tensor& k, const a
 }
 
 void check_scores(const char* op, const Named& x) {
-  check_axes(op, x, 3, "[heads, rows, blocks]");
-  check_f32(op, x);
+  check_f32(op, x, 3, "[heads, rows, blocks]");
   check_size(op, x, "heads", x.tensor.sym_size(0), 1, kMostHeads);
   check_size(op, x, "rows", x.tensor.sym_size(1), 0, kMostTokens);
   check_size(op, x, "blocks", x.tensor.sym_size(2), 0, kernels::kMostBlocks);
 }
 
 void check_vectors(const char* op, const Named& x, int64_t poolings) {
-  check_axes(op, x, 3, "[blocks, heads, features]");
-  check_f32(op, x);
+  check_f32(op, x, 3, "[blocks, heads, features]");
   check_vector_sizes(op, x, poolings);
 }
 
 void check_weight(const char* op, const Named& weight, const Named& x) {
   const at::Tensor& w = weight.tensor;
-  check_axes(op, weight, 3, "[heads, features in, features out]");
-  check_f32(op, weight);
+  check_f32(op, weight, 3, "[heads, features in, features out]");
   check_size(op, weight, "heads", w.sym_size(0), 1, kMostHeads);
   check_size(op, weight, "features out", w.sym_size(2), 1, kMostFeatures);
   check_size(op, weight, "features out in all heads", w.sym_size(0) * w.sym_size(2), 1,
@@ -151,8 +149,7 @@ void check_rope_form(const char* op, const at::Tensor& cos, const at::Tensor& si
   TORCH_CHECK(cos.defined() == sin.defined(), op, ": give cos and sin together");
   if (!cos.defined()) return;
   for (const Named& x : {Named{"cos", cos}, {"sin", sin}}) {
-    check_axes(op, x, 2, "[blocks, half of the features that rotate]");
-    check_f32(op, x);
+    check_f32(op, x, 2, "[blocks, half of the features that rotate]");
   }
   TORCH_CHECK(cos.sym_sizes() == sin.sym_sizes(), op, ": cos is ", cos.sym_sizes(), " and sin ",
               sin.sym_sizes(), ", want the same");

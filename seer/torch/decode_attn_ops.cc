@@ -8,6 +8,7 @@
 #include "seer/kernels/decode_attn/decode_attn.h"
 #include "seer/torch/op.h"
 #include "seer/torch/ops.h"
+#include "seer/torch/packed.h"
 
 namespace seer::torch_ops {
 namespace {
@@ -16,17 +17,9 @@ namespace {
 kernels::DecodeAttnParams decode_params(const at::Tensor& q, const at::Tensor& k,
                                         const at::Tensor& v, int64_t seqs) {
   kernels::DecodeAttnParams p{};
-  p.q = strided_in(q);
-  p.k = strided_in(k);
-  p.v = strided_in(v);
+  put_qkv(p, q, k, v);
   p.num_seqs = static_cast<int>(seqs);
   p.num_queries = seqs == 0 ? 1 : static_cast<int>(q.size(0) / seqs);
-  p.num_q_heads = static_cast<int>(q.size(1));
-  p.num_kv_heads = static_cast<int>(k.size(1));
-  p.head_dim = static_cast<int>(q.size(2));
-  p.total_q = q.size(0);
-  p.total_k = k.size(0);
-  p.dtype = dtype_of(q);
   return p;
 }
 
@@ -36,7 +29,7 @@ struct DecodeAttn {
       "(Tensor q, Tensor k, Tensor v, Tensor? cu_k, int window, float scale) "
       "-> (Tensor o, Tensor lse)";
   using Result = std::tuple<at::Tensor, at::Tensor>;
-  using Signature = Result(TensorArg, TensorArg, TensorArg, OptionalArg, int64_t, double);
+  using Signature = Result(TensorIn, TensorIn, TensorIn, OptionalIn, int64_t, double);
 
   const at::Tensor &q, &k, &v;
   const OptionalTensor& cu_k;
@@ -55,8 +48,7 @@ struct DecodeAttn {
       TORCH_CHECK(seqs == 0 ? tokens == 0 : tokens % seqs == 0, kName, ": ", tokens,
                   " query tokens of ", seqs, " sequences, want as many of each");
     }
-    return {at::empty_symint(q.sym_sizes(), q.options()),
-            at::empty_symint({q.sym_size(1), q.sym_size(0)}, q.options().dtype(at::kFloat))};
+    return attention_results(q);
   }
 
   Result run() const {

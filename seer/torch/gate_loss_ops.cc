@@ -42,7 +42,7 @@ struct LossWithGrad {
       "(Tensor scores, Tensor target, Tensor cu_rows, Tensor cu_blocks, float skip, str kind) "
       "-> (Tensor loss, Tensor dscores)";
   using Result = std::tuple<at::Tensor, at::Tensor>;
-  using Signature = Result(TensorArg, TensorArg, TensorArg, TensorArg, double, c10::string_view);
+  using Signature = Result(TensorIn, TensorIn, TensorIn, TensorIn, double, c10::string_view);
 
   const at::Tensor &scores, &target, &cu_rows, &cu_blocks;
   double skip;
@@ -103,8 +103,7 @@ struct Loss {
   static constexpr char kSchema[] =
       "(Tensor scores, Tensor target, Tensor cu_rows, Tensor cu_blocks, float skip, str kind) "
       "-> Tensor";
-  using Signature = at::Tensor(TensorArg, TensorArg, TensorArg, TensorArg, double,
-                               c10::string_view);
+  using Signature = at::Tensor(TensorIn, TensorIn, TensorIn, TensorIn, double, c10::string_view);
 
   LossWithGrad both;
 

@@ -4,7 +4,7 @@
 // An op is an aggregate whose fields are its arguments in the schema's order, with
 //
 //   static constexpr char kName[] = "seer::...", kSchema[] = "(Tensor x, ...) -> ...";
-//   using Signature = Result(TensorArg x, ...);  // of the schema; a SymInt is a number in run()
+//   using Signature = Result(TensorIn x, ...);  // of the schema; a SymInt is a number in run()
 //   Result form() const;    // Meta: checks the form of the arguments, makes results without contents
 //   Result run() const;     // CPU, CUDA: begins with form()
 //   void refuse() const;    // Autograd: an error for each derivative that does not exist
@@ -32,8 +32,8 @@
 
 namespace seer::torch_ops {
 
-using TensorArg = const at::Tensor&;
-using OptionalArg = const OptionalTensor&;
+using TensorIn = const at::Tensor&;
+using OptionalIn = const OptionalTensor&;
 using Context = torch::autograd::AutogradContext;
 using Tensors = torch::autograd::variable_list;
 template <class Result>

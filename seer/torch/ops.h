@@ -56,7 +56,7 @@ std::tuple<at::Tensor, at::Tensor> block_sparse_attn(const at::Tensor& q, const 
 // A decode step: dense attention of the last M tokens of each sequence to all keys, or to the last
 // `window` (0: all). q [B * M, Hq, D], k, v [S, Hk, D], cu_k int32 [B + 1], undefined for one sequence
 // -> o [B * M, Hq, D], lse [Hq, B * M] f32. Token and head strides are free; it is fastest where the
-// keys of a head lie together, as KvCache has them. Not differentiable.
+// keys of a head lie together, as SequenceCache has them. Not differentiable.
 std::tuple<at::Tensor, at::Tensor> decode_attn(const at::Tensor& q, const at::Tensor& k,
                                                const at::Tensor& v, const at::Tensor& cu_k,
                                                int64_t window, double scale);
@@ -120,12 +120,12 @@ BlockLists block_select(const at::Tensor& scores, const Ragged& ragged, const Se
 // A copy of `scores` in which the blocks that `selection` forces (the diagonal, sink and local blocks) are
 // above all others, so that rules that take the k best count them.
 at::Tensor forced_first(const at::Tensor& scores, const Selection& selection);
-// block_select as a step that is watched (steps.h), with forced_first() where the selection asks for it.
+// block_select, after forced_first() where the selection asks for it.
 BlockLists choose_blocks(const at::Tensor& scores, const Ragged& ragged,
                          const Selection& selection);
 
 // attn_gate_score, choose_blocks and block_sparse_attn in one call. Differentiable where the last one is; the
-// choice has no gradient. Each of the three is a step that is watched.
+// choice has no gradient.
 struct SparseOutput {
   at::Tensor o, lse;  // as of block_sparse_attn
   BlockLists lists;

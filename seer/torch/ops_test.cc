@@ -132,10 +132,9 @@ TEST(Gate, SelectionFeedsAttention) {
 
 // Writes down what it is told.
 struct Recorder : StepWatcher {
-  void begin(Step step) override { steps.push_back(static_cast<int>(step)); }
-  void end(Step step) override { steps.push_back(-static_cast<int>(step)); }
+  void enter(Step step) override { steps.push_back(step); }
   void chose(const BlockLists&, double) override {}
-  std::vector<int> steps;
+  std::vector<Step> steps;
 };
 
 TEST(Gate, StepsOfTheWholeAreWatched) {
@@ -153,7 +152,8 @@ TEST(Gate, StepsOfTheWholeAreWatched) {
   const auto lists = block_select(attn_gate_score(q_gate, k_gate, ragged), ragged, selection);
   EXPECT_TRUE(at::equal(out.lists.list, lists.list));
   EXPECT_TRUE(at::equal(out.o, std::get<0>(block_sparse_attn(q, k, k, ragged, lists, 0.2, true))));
-  EXPECT_EQ(recorder.steps, (std::vector<int>{0, 0, 1, -1, 2, -2}));
+  EXPECT_THAT(recorder.steps, testing::ElementsAre(Step::score, Step::none, Step::select,
+                                                   Step::attend, Step::none, Step::none));
   EXPECT_EQ(StepWatcher::current(), nullptr);
 }
 

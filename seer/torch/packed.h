@@ -6,9 +6,30 @@
 
 #include <tuple>
 
+#include "seer/kernels/attention/params.h"
 #include "seer/torch/checks.h"
 
 namespace seer::torch_ops {
+
+// o [T, Hq, D] and lse [Hq, T] f32 for q, without contents.
+inline std::tuple<at::Tensor, at::Tensor> attention_results(const at::Tensor& q) {
+  return {at::empty_symint(q.sym_sizes(), q.options()),
+          at::empty_symint({q.sym_size(1), q.sym_size(0)}, q.options().dtype(at::kFloat))};
+}
+
+// q, k, v and their sizes.
+inline void put_qkv(kernels::PackedAttentionParams& p, const at::Tensor& q, const at::Tensor& k,
+                    const at::Tensor& v) {
+  p.q = strided_in(q);
+  p.k = strided_in(k);
+  p.v = strided_in(v);
+  p.num_q_heads = static_cast<int>(q.size(1));
+  p.num_kv_heads = static_cast<int>(k.size(1));
+  p.head_dim = static_cast<int>(q.size(2));
+  p.total_q = q.size(0);
+  p.total_k = k.size(0);
+  p.dtype = dtype_of(q);
+}
 
 // q [T, Hq, D], k, v [S, Hk, D], and where sequences start in them: `Tensor q, Tensor k, Tensor v,
 // Tensor cu_q, Tensor cu_k, Tensor cu_rows`.
@@ -30,35 +51,17 @@ struct PackedQkv {
     check_prefix(op, {"cu_k", cu_k}, k.size(0));
     check_block_prefix(op, {"cu_rows", cu_rows}, cu_q, block_q, num_rows);
   }
-  // o [T, Hq, D] and lse [Hq, T] f32, without contents.
-  std::tuple<at::Tensor, at::Tensor> results() const {
-    return {at::empty_symint(q.sym_sizes(), q.options()),
-            at::empty_symint({q.sym_size(1), q.sym_size(0)}, q.options().dtype(at::kFloat))};
-  }
-  // What the parameters of all attention kernels have.
-  template <class Params>
-  void put_into(Params& p, const at::Tensor& o, const at::Tensor& lse, double scale) const {
-    p.q = strided_in(q);
-    p.k = strided_in(k);
-    p.v = strided_in(v);
+  void put_into(kernels::PackedAttentionParams& p, const at::Tensor& o, const at::Tensor& lse,
+                double scale, bool causal) const {
+    put_qkv(p, q, k, v);
     p.o = strided_out(o);
     p.lse = lse.mutable_data_ptr<float>();
     p.cu_q = int_data(cu_q);
     p.cu_k = int_data(cu_k);
     p.num_seqs = num_sequences(cu_q);
-    p.num_q_heads = static_cast<int>(q.size(1));
-    p.num_kv_heads = static_cast<int>(k.size(1));
-    p.head_dim = static_cast<int>(q.size(2));
-    p.total_q = q.size(0);
-    p.total_k = k.size(0);
     p.scale = static_cast<float>(scale);
-    p.dtype = dtype_of(q);
+    p.causal = causal;
   }
-};
-
-// Prefix sums alone: `Tensor cu_q, Tensor cu_k, Tensor cu_rows, Tensor cu_blocks`.
-struct Prefixes {
-  const at::Tensor &cu_q, &cu_k, &cu_rows, &cu_blocks;
 };
 
 }  // namespace seer::torch_ops

@@ -16,7 +16,7 @@ struct PooledAttn {
       "SymInt num_blocks, int block_q, int block_k, float scale, bool causal, bool group_max, "
       "bool normalise) -> (Tensor o, Tensor lse, Tensor map)";
   using Result = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
-  using Signature = Result(TensorArg, TensorArg, TensorArg, TensorArg, TensorArg, TensorArg, SymInt,
+  using Signature = Result(TensorIn, TensorIn, TensorIn, TensorIn, TensorIn, TensorIn, SymInt,
                            SymInt, int64_t, int64_t, double, bool, bool, bool);
 
   PackedQkv in;
@@ -30,7 +30,7 @@ struct PooledAttn {
     check_block_q(kName, block_q);
     check_count(kName, "num_rows", num_rows, kernels::kMostTokens);
     check_count(kName, "num_blocks", num_blocks, kernels::kMostBlocks);
-    auto [o, lse] = in.results();
+    auto [o, lse] = attention_results(in.q);
     const SymInt heads = group_max ? in.k.sym_size(1) : in.q.sym_size(1);
     return {o, lse, at::empty_symint({heads, num_rows, num_blocks}, lse.options())};
   }
@@ -40,7 +40,7 @@ struct PooledAttn {
     in.check_contents(kName, block_q, map.size(1));
     check_longest(kName, in.cu_k, block_k, "the map", map.size(2));
     kernels::PooledAttnParams p{};
-    in.put_into(p, o, lse, scale);
+    in.put_into(p, o, lse, scale, causal);
     p.map = map.mutable_data_ptr<float>();
     p.cu_rows = int_data(in.cu_rows);
     p.num_map_heads = static_cast<int>(map.size(0));
@@ -48,7 +48,6 @@ struct PooledAttn {
     p.num_blocks = map.size(2);
     p.block_q = static_cast<int>(block_q);
     p.block_k = static_cast<int>(block_k);
-    p.causal = causal;
     p.normalise = normalise;
     const Queue queue(in.q);
     at::Tensor workspace;

@@ -25,10 +25,9 @@ struct SparseAttention {
       "int prompt_blocks=0, bool forced_within=False) "
       "-> (Tensor o, Tensor lse, Tensor begin, Tensor count, Tensor list)";
   using Result = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
-  using Signature = Result(TensorArg, TensorArg, TensorArg, TensorArg, TensorArg, TensorArg,
-                           TensorArg, TensorArg, TensorArg, SymInt, int64_t, double, bool,
-                           c10::string_view, at::ArrayRef<double>, int64_t, int64_t, int64_t,
-                           int64_t, bool);
+  using Signature = Result(TensorIn, TensorIn, TensorIn, TensorIn, TensorIn, TensorIn, TensorIn,
+                           TensorIn, TensorIn, SymInt, int64_t, double, bool, c10::string_view,
+                           at::ArrayRef<double>, int64_t, int64_t, int64_t, int64_t, bool);
 
   const at::Tensor &q, &k, &v, &q_gate, &k_gate, &cu_q, &cu_k, &cu_rows, &cu_blocks;
   SymInt num_blocks;
@@ -45,19 +44,13 @@ struct SparseAttention {
     ragged.num_blocks = num_blocks.guard_int(__FILE__, __LINE__);
     ragged.block = ragged.block_q = static_cast<int>(block);
     const BlockLists lists = choose(ragged);
-    const StepSpan span(Step::attend);
     const auto [o, lse] = block_sparse_attn(q, k, v, ragged, lists, scale, causal);
     return {o, lse, lists.begin, lists.count, lists.list};
   }
 
   BlockLists choose(const Ragged& ragged) const {
     const at::NoGradGuard no_grad;
-    at::Tensor scores;
-    {
-      const StepSpan span(Step::score);
-      scores = attn_gate_score(q_gate, k_gate, ragged);
-    }
-    return choose_blocks(scores, ragged,
+    return choose_blocks(attn_gate_score(q_gate, k_gate, ragged), ragged,
                          {std::string(rule), strength.vec(), sink_blocks, local_blocks,
                           last_dense_rows, prompt_blocks, forced_within});
   }
@@ -72,7 +65,11 @@ StepWatch::StepWatch(StepWatcher& watcher) : before_(current_watcher) {
   current_watcher = &watcher;
 }
 StepWatch::~StepWatch() {
+  enter_step(Step::none);
   current_watcher = before_;
+}
+void enter_step(Step step) {
+  if (current_watcher != nullptr) current_watcher->enter(step);
 }
 
 at::Tensor forced_first(const at::Tensor& scores, const Selection& selection) {
@@ -97,8 +94,9 @@ BlockLists choose_blocks(const at::Tensor& scores, const Ragged& ragged,
                          const Selection& selection) {
   TORCH_CHECK(!selection.forced_within || ragged.cu_q.sym_size(0) == 2,
               "choose_blocks: forced blocks count within the rule's number in one sequence only");
+  enter_step(Step::none);
   const at::Tensor ranked = selection.forced_within ? forced_first(scores, selection) : scores;
-  const StepSpan span(Step::select);
+  enter_step(Step::select);
   return block_select(ranked, ragged, selection);
 }
 

@@ -1,18 +1,18 @@
 #pragma once
-// The steps of sparse attention, for whoever measures them: those within a composite op, too.
+// The steps of sparse attention, for whoever measures them, also within the composite op:
+// attn_gate_score(), choose_blocks() and block_sparse_attn() of ops.h tell when theirs begins.
 
 #include "seer/torch/ops.h"
 
 namespace seer::torch_ops {
 
-enum class Step { score, select, attend };
+enum class Step { none, score, select, attend };
 
 // Told of the steps of one thread while a StepWatch of that thread lives.
 class StepWatcher {
  public:
   virtual ~StepWatcher() = default;
-  virtual void begin(Step step) = 0;
-  virtual void end(Step step) = 0;
+  virtual void enter(Step step) = 0;  // which lasts until the next one
   // The lists that a layer's attention is computed by, `visible` blocks of which dense attention computes:
   // pairs (head, row, key block) of which some query sees some key.
   virtual void chose(const BlockLists& lists, double visible) = 0;
@@ -31,21 +31,7 @@ class StepWatch {
   StepWatcher* before_;
 };
 
-// A step from here to the end of its life.
-class StepSpan {
- public:
-  explicit StepSpan(Step step) : step_(step), watcher_(StepWatcher::current()) {
-    if (watcher_ != nullptr) watcher_->begin(step_);
-  }
-  ~StepSpan() {
-    if (watcher_ != nullptr) watcher_->end(step_);
-  }
-  StepSpan(const StepSpan&) = delete;
-  StepSpan& operator=(const StepSpan&) = delete;
-
- private:
-  Step step_;
-  StepWatcher* watcher_;
-};
+// Tells this thread's watcher, if there is one.
+void enter_step(Step step);
 
 }  // namespace seer::torch_ops

@@ -41,7 +41,7 @@ std::vector<int32_t> read_ids(const std::string& path) {
 
 void logits(const Decoder& model, Flags& flags) {
   const auto ids = read_ids(flags["--ids"]);
-  seer::models::KvCache cache(model.config().num_layers);
+  seer::models::SequenceCache cache(model.config().num_layers);
   std::vector<at::Tensor> parts;
   seer::models::prefill(
       model, ids, seer::models::dense_attention, std::stoll(flags["--chunk"]), cache,

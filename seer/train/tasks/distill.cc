@@ -13,7 +13,7 @@
 #include "seer/base/error.h"
 #include "seer/io/context.h"
 #include "seer/models/attention.h"
-#include "seer/models/gate.h"
+#include "seer/models/gates/gates.h"
 #include "seer/torch/ops.h"
 #include "seer/torch/stopwatch.h"
 #include "seer/train/data/batch.h"
@@ -249,7 +249,7 @@ class Distillation : public Task {
     span.reset();
     if (settings_.profile) span.emplace(gate_time_);
     const at::AutoGradMode grad(trains);
-    const at::Tensor scores = gates_.scores(input, ragged, model_);
+    const at::Tensor scores = gates_.scores(input, ragged);
     const at::Tensor loss = torch_ops::gate_loss(scores, target, ragged, skip_, settings_.loss);
     if (trains) (loss * (settings_.loss_scale * share)).backward();
     if (complete) {

@@ -7,8 +7,8 @@
 
 #include "seer/base/error.h"
 #include "seer/base/file.h"
-#include "seer/models/gate.h"
-#include "seer/models/test_model.h"
+#include "seer/models/gates/gates.h"
+#include "seer/models/testing/test_model.h"
 #include "seer/train/testing/run_fixture.h"
 #include "seer/train/testing/text_fixture.h"
 

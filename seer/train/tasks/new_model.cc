@@ -74,42 +74,24 @@ json new_model_config(const PretrainSettings& settings, const io::Tokenizer& tok
 
 models::ModelWeights new_weights(const io::ModelConfig& config, uint64_t seed) {
   Initialiser draw(seed);
-  const int64_t hidden = config.hidden_size, inner = config.intermediate_size,
-                q_out = int64_t{config.num_heads} * config.head_dim,
-                kv_out = int64_t{config.num_kv_heads} * config.head_dim;
-  const auto bias = [](bool there, int64_t size) {
-    return there ? at::zeros({size}, at::kFloat) : at::Tensor();
-  };
-  const auto norm = [](bool there, int64_t size) {
-    return there ? at::ones({size}, at::kFloat) : at::Tensor();
-  };
   models::ModelWeights weights;
-  weights.embedding = draw.normal(config.vocab_size, hidden);
-  for (int i = 0; i < config.num_layers; ++i) {
-    models::LayerWeights w;
-    w.input_norm = norm(true, hidden);
-    w.post_norm = norm(true, hidden);
-    w.q = draw.normal(q_out, hidden);
-    w.k = draw.normal(kv_out, hidden);
-    w.v = draw.normal(kv_out, hidden);
-    w.o = at::zeros({hidden, q_out}, at::kFloat);
-    w.q_bias = bias(config.qkv_bias, q_out);
-    w.k_bias = bias(config.qkv_bias, kv_out);
-    w.v_bias = bias(config.qkv_bias, kv_out);
-    w.o_bias = bias(config.out_bias, hidden);
-    w.q_norm = norm(config.qk_norm, config.head_dim);
-    w.k_norm = norm(config.qk_norm, config.head_dim);
-    w.gate = draw.normal(inner, hidden);
-    w.up = draw.normal(inner, hidden);
-    w.down = at::zeros({hidden, inner}, at::kFloat);
-    w.gate_bias = bias(config.mlp_bias, inner);
-    w.up_bias = bias(config.mlp_bias, inner);
-    w.down_bias = bias(config.mlp_bias, hidden);
-    weights.layers.push_back(w);
+  weights.embedding = draw.normal(config.vocab_size, config.hidden_size);
+  weights.layers.resize(static_cast<size_t>(config.num_layers));
+  for (models::LayerWeights& layer : weights.layers) {
+    for (const models::LayerWeight& w : models::layer_weights()) {
+      if (!w.is_of(config)) continue;
+      const auto shape = w.shape(config);
+      // What adds to the residual stream starts at zero.
+      const bool adds =
+          w.field == &models::LayerWeights::o || w.field == &models::LayerWeights::down;
+      layer.*w.field = w.is_norm()                 ? at::ones(shape, at::kFloat)
+                       : shape.size() == 1 || adds ? at::zeros(shape, at::kFloat)
+                                                   : draw.normal(shape[0], shape[1]);
+    }
   }
-  weights.norm = norm(true, hidden);
-  weights.head =
-      config.tied_embeddings ? weights.embedding : draw.normal(config.vocab_size, hidden);
+  weights.norm = at::ones({config.hidden_size}, at::kFloat);
+  weights.head = config.tied_embeddings ? weights.embedding
+                                        : draw.normal(config.vocab_size, config.hidden_size);
   return weights;
 }
 

@@ -5,19 +5,13 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <vector>
 
-#include "seer/io/gate_file.h"
-#include "seer/models/attention.h"
 #include "seer/models/decoder.h"
-#include "seer/torch/ops.h"
+#include "seer/models/gates/gate_form.h"
 
 namespace seer::models {
-
-struct GateWeights {
-  at::Tensor q;  // [Hq, D * pools_q, d] f32; undefined in the single form
-  at::Tensor k;  // [Hq or Hk, D * pools_k, d] f32
-};
 
 class Gates {
  public:
@@ -35,25 +29,20 @@ class Gates {
   std::vector<GateWeights>& layers() { return layers_; }
   const std::vector<GateWeights>& layers() const { return layers_; }
 
-  // Scores [Hq, R, N] of a layer, before the softmax, -inf where masked. Differentiable in the
-  // weights, nowhere else. `key_cache` (null, or one tensor per layer) holds the gate keys [blocks,
-  // Hg, d] of the chunks before; this chunk's are appended, or replace them where it starts at
-  // token 0. Chunks must start at a multiple of the block size. Error: a chunk that does not follow
-  // the cached ones.
-  at::Tensor scores(const AttentionInput& input, const torch_ops::Ragged& ragged,
-                    const Decoder& model, std::vector<at::Tensor>* key_cache = nullptr) const;
+  // The layer's vectors: of the rows given now, and of all key blocks. With a cache of the sequence the keys
+  // given now are appended to it; chunks must start at a multiple of the block size. Error: a chunk
+  // without a cache, or one that does not follow the cached ones.
+  GateVectors vectors(const AttentionInput& input, const torch_ops::Ragged& ragged) const;
+  // Scores [Hq, R, N] by them, before the softmax, -inf where masked. Differentiable in the weights,
+  // nowhere else.
+  at::Tensor scores(const AttentionInput& input, const torch_ops::Ragged& ragged) const;
 
  private:
-  // cos, sin [blocks, rotary_dim / 2] for the blocks of these sequences: those of all layers.
-  struct Turns {
-    Sequences sequences;
-    at::Tensor cos, sin;
-  };
-  const Turns& turns_of(const AttentionInput& input, const Decoder& model) const;
+  Gates(const io::GateConfig& config, const Decoder& model);
 
   io::GateConfig config_;
+  std::shared_ptr<GateForm> form_;
   std::vector<GateWeights> layers_;
-  mutable Turns turns_;  // the last ones
 };
 
 }  // namespace seer::models

@@ -11,9 +11,10 @@
 
 #include "seer/base/error.h"
 #include "seer/base/file.h"
-#include "seer/models/gate.h"
+#include "seer/models/cache/sequence_cache.h"
+#include "seer/models/gates/gates.h"
 #include "seer/models/loader.h"
-#include "seer/models/test_model.h"
+#include "seer/models/testing/test_model.h"
 
 namespace seer::models {
 namespace {
@@ -33,7 +34,9 @@ io::GateConfig small_gates() {
 struct Layer {
   Sequences sequences;
   at::Tensor q, k;
-  AttentionInput input(int layer = 0) const { return {layer, sequences, q, k, {}, {}, {}, 0, 0}; }
+  AttentionInput input(int layer = 0, SequenceCache* cache = nullptr) const {
+    return {layer, sequences, q, k, {}, {}, {}, 0, 0, cache};
+  }
   torch_ops::Ragged ragged(int block = 16) const {
     return torch_ops::make_ragged(sequences.q_lens, sequences.k_lens, block, at::kCPU);
   }
@@ -69,7 +72,7 @@ TEST(Gates, CreateIsNormalAndFollowsTheSeed) {
 TEST(Gates, RotaryWidthOfOtherGateSizes) {
   io::GateConfig config = small_gates();
   config.gate_dim = 8;
-  EXPECT_THROW(Gates::create(config, test::small_model(), 1), Error) << "llama turns 16 features";
+  EXPECT_THROW(Gates::create(config, test::small_model(), 1), Error) << "llama rotates 16 features";
   auto qwen = test::small_config();
   qwen["model_type"] = "qwen2";
   qwen["architectures"] = {"Qwen2ForCausalLM"};
@@ -84,13 +87,13 @@ TEST(Gates, ChunksGiveTheRowsOfTheWhole) {
   const Decoder model = test::small_model();
   const Gates gates = Gates::create(small_gates(), model, 1);
   const Layer whole = layer_of({110});
-  const at::Tensor wanted = gates.scores(whole.input(), whole.ragged(), model);
-  std::vector<at::Tensor> cache;
+  const at::Tensor wanted = gates.scores(whole.input(), whole.ragged());
+  SequenceCache cache(2);
   for (int repeat = 0; repeat < 2; ++repeat) {  // a new prompt needs no clearing of the cache
     for (const auto& [begin, end] : {std::pair(0, 32), std::pair(32, 80), std::pair(80, 110)}) {
       Layer chunk{
           {{end - begin}, {end}, 110}, whole.q.slice(0, begin, end), whole.k.slice(0, begin, end)};
-      const at::Tensor found = gates.scores(chunk.input(), chunk.ragged(), model, &cache);
+      const at::Tensor found = gates.scores(chunk.input(0, &cache), chunk.ragged());
       expect_near(found, wanted.slice(1, begin / 16, (end + 15) / 16).slice(2, 0, (end + 15) / 16),
                   1e-6);
     }
@@ -100,12 +103,12 @@ TEST(Gates, ChunksGiveTheRowsOfTheWhole) {
 TEST(Gates, ChunksThatDoNotFollowAreErrors) {
   const Decoder model = test::small_model();
   const Gates gates = Gates::create(small_gates(), model, 1);
-  const auto run = [&](int64_t begin, int64_t end, std::vector<at::Tensor>* cache) {
+  const auto run = [&](int64_t begin, int64_t end, SequenceCache* cache) {
     Layer chunk = layer_of({end - begin});
     chunk.sequences.k_lens = {end};
-    gates.scores(chunk.input(), chunk.ragged(), model, cache);
+    gates.scores(chunk.input(0, cache), chunk.ragged());
   };
-  std::vector<at::Tensor> cache;
+  SequenceCache cache(2);
   EXPECT_THROW(run(16, 32, nullptr), Error) << "no cache";
   EXPECT_THROW(run(16, 32, &cache), Error) << "the first chunk is not there";
   run(0, 40, &cache);
@@ -117,13 +120,13 @@ TEST(Gates, PackedSequencesEqualSingleOnes) {
   const Decoder model = test::small_model();
   const Gates gates = Gates::create(small_gates(), model, 1);
   const Layer packed = layer_of({40, 7, 64});
-  const at::Tensor scores = gates.scores(packed.input(), packed.ragged(), model);
+  const at::Tensor scores = gates.scores(packed.input(), packed.ragged());
   int64_t token = 0, row = 0;
   for (const int64_t length : packed.sequences.q_lens) {
     const Layer one{{{length}, {length}, 0},
                     packed.q.narrow(0, token, length),
                     packed.k.narrow(0, token, length)};
-    const at::Tensor wanted = gates.scores(one.input(), one.ragged(), model);
+    const at::Tensor wanted = gates.scores(one.input(), one.ragged());
     const int64_t blocks = wanted.size(1);
     expect_near(scores.narrow(1, row, blocks).narrow(2, 0, blocks), wanted, 1e-6);
     token += length;
@@ -141,7 +144,7 @@ TEST(Gates, GradientReachesTheWeightsAlone) {
   weights.k.requires_grad_(true);
   Layer layer = layer_of({50});
   layer.q.requires_grad_(true);
-  const at::Tensor scores = gates.scores(layer.input(1), layer.ragged(), model);
+  const at::Tensor scores = gates.scores(layer.input(1), layer.ragged());
   scores.masked_fill(scores.eq(kMasked), 0).pow(2).sum().backward();
   EXPECT_GT(weights.q.grad().abs().max().item().toDouble(), 0);
   EXPECT_GT(weights.k.grad().abs().max().item().toDouble(), 0);
@@ -152,7 +155,7 @@ TEST(Gates, OtherBlockSizeIsAnError) {
   const Decoder model = test::small_model();
   const Gates gates = Gates::create(small_gates(), model, 1);
   const Layer layer = layer_of({50});
-  EXPECT_THROW(gates.scores(layer.input(), layer.ragged(32), model), Error);
+  EXPECT_THROW(gates.scores(layer.input(), layer.ragged(32)), Error);
 }
 
 std::string load_error(const std::filesystem::path& folder, const Decoder& model) {
@@ -310,7 +313,7 @@ TEST(Gates, EqualThePublishedImplementation) {
     const at::Tensor q = get("q"), k = get("k"), wanted = get("scores");
     for (int64_t b = 0; b < q.size(0); ++b) {
       const Layer layer{{{q.size(1)}, {q.size(1)}, 0}, q[b], k[b]};
-      const at::Tensor found = gates.scores(layer.input(), layer.ragged(g.block), model);
+      const at::Tensor found = gates.scores(layer.input(), layer.ragged(g.block));
       ASSERT_EQ(found.sizes(), wanted[b].sizes());
       const auto lower = [](const at::Tensor& x) { return x.masked_fill(x.lt(-1e30), 0); };
       EXPECT_LE(test::largest_difference(lower(found), lower(wanted[b])), 2e-5);

@@ -1,16 +1,16 @@
-#include "seer/models/kv_cache.h"
+#include "seer/models/cache/sequence_cache.h"
 
 #include <ATen/ops/cat.h>
 #include <gtest/gtest.h>
 
 #include "seer/base/error.h"
-#include "seer/models/test_model.h"
+#include "seer/models/testing/test_model.h"
 
 namespace seer::models {
 namespace {
 
-TEST(KvCache, GivesBackWhatWasAppended) {
-  KvCache cache(2);
+TEST(SequenceCache, GivesBackWhatWasAppended) {
+  SequenceCache cache(2);
   std::vector<at::Tensor> keys[2], values[2];
   for (const int64_t t : {5, 1, 1, 300, 1, 7}) {
     for (int layer = 0; layer < 2; ++layer) {
@@ -26,8 +26,8 @@ TEST(KvCache, GivesBackWhatWasAppended) {
   EXPECT_EQ(cache.length(), 315);
 }
 
-TEST(KvCache, AppendsInPlaceWhereRoomIsExpected) {
-  KvCache cache(1, /*expected=*/100);
+TEST(SequenceCache, AppendsInPlaceWhereRoomIsExpected) {
+  SequenceCache cache(1, /*expected=*/100);
   const at::Tensor k = test::normal({70, 3, 8}, 1), v = test::normal({70, 3, 8}, 2);
   const auto [first_k, first_v] = cache.append(0, k, v);
   cache.advance(70);
@@ -39,20 +39,20 @@ TEST(KvCache, AppendsInPlaceWhereRoomIsExpected) {
   EXPECT_TRUE(first_k.equal(k));
 }
 
-TEST(KvCache, KeysOfAHeadLieTogether) {
-  KvCache cache(1);
+TEST(SequenceCache, KeysOfAHeadLieTogether) {
+  SequenceCache cache(1);
   const at::Tensor k = test::normal({9, 3, 8}, 1);
   EXPECT_EQ(cache.append(0, k, k).first.stride(0), 8);
 }
 
-TEST(KvCache, KeepsNoGradient) {
-  KvCache cache(1);
+TEST(SequenceCache, KeepsNoGradient) {
+  SequenceCache cache(1);
   const at::Tensor k = test::normal({2, 1, 4}, 1).requires_grad_(true);
   EXPECT_FALSE(cache.append(0, k, k).first.requires_grad());
 }
 
-TEST(KvCache, RejectsWrongUse) {
-  KvCache cache(1);
+TEST(SequenceCache, RejectsWrongUse) {
+  SequenceCache cache(1);
   const at::Tensor k = test::normal({2, 1, 4}, 1);
   EXPECT_THROW(cache.append(1, k, k), Error);
   EXPECT_THROW(cache.append(0, k, k.narrow(0, 0, 1)), Error);

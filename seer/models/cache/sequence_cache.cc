@@ -1,5 +1,6 @@
-#include "seer/models/kv_cache.h"
+#include "seer/models/cache/sequence_cache.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
@@ -29,19 +30,33 @@ at::Tensor tokens_of(const at::Tensor& store, int64_t begin, int64_t end) {
 
 }  // namespace
 
-std::pair<at::Tensor, at::Tensor> KvCache::append(int layer, const at::Tensor& k,
-                                                  const at::Tensor& v) {
-  SEER_CHECK(layer >= 0 && layer < static_cast<int>(layers_.size()), "KV cache: layer ", layer,
-             " of ", layers_.size());
-  SEER_CHECK(k.dim() == 3 && v.dim() == 3 && k.size(0) == v.size(0), "KV cache: k is ", k.sizes(),
+SequenceCache::Layer& SequenceCache::at(int layer) {
+  SEER_CHECK(layer >= 0 && layer < static_cast<int>(layers_.size()), "cache: layer ", layer, " of ",
+             layers_.size());
+  return layers_[static_cast<size_t>(layer)];
+}
+
+std::pair<at::Tensor, at::Tensor> SequenceCache::append(int layer, const at::Tensor& k,
+                                                        const at::Tensor& v) {
+  Layer& to = at(layer);
+  SEER_CHECK(k.dim() == 3 && v.dim() == 3 && k.size(0) == v.size(0), "cache: k is ", k.sizes(),
              " and v is ", v.sizes(), ", expected [tokens, heads, features] of the same tokens");
-  Layer& to = layers_[static_cast<size_t>(layer)];
   const int64_t total = length_ + k.size(0);
   reserve(to.k, k, length_, total, expected_);
   reserve(to.v, v, length_, total, expected_);
   tokens_of(to.k, length_, total).copy_(k.detach());
   tokens_of(to.v, length_, total).copy_(v.detach());
   return {tokens_of(to.k, 0, total), tokens_of(to.v, 0, total)};
+}
+
+at::Tensor SequenceCache::append_gate_keys(int layer, int64_t first, const at::Tensor& keys) {
+  at::Tensor& cached = at(layer).gate_keys;
+  if (first == 0) cached = at::Tensor();  // a new prompt
+  const int64_t before = cached.defined() ? cached.size(0) : 0;
+  SEER_CHECK(before == first, "layer ", layer, " has gate keys of ", before, " blocks, expected ",
+             first);
+  cached = before == 0 ? keys.detach() : at::cat({cached, keys.detach()}, 0);
+  return cached;
 }
 
 }  // namespace seer::models

@@ -1,0 +1,66 @@
+#include "seer/models/methods/method.h"
+
+#include <ATen/core/grad_mode.h>
+
+#include "seer/base/error.h"
+#include "seer/torch/steps.h"
+
+namespace seer::models {
+
+// Each in a file of its own.
+MethodFactory make_seer, make_untrained, make_random, make_streaming, make_oracle;
+
+namespace {
+
+constexpr MethodInfo kMethods[] = {
+    {.name = "seer", .make = make_seer, .trained = true, .gates = true, .logits = true},
+    {.name = "untrained", .make = make_untrained, .gates = true, .logits = true},
+    {.name = "random", .make = make_random},
+    {.name = "streaming", .make = make_streaming},
+    {.name = "oracle", .make = make_oracle, .map = true, .logits = true},
+};
+
+}  // namespace
+
+std::span<const MethodInfo> methods() {
+  return kMethods;
+}
+
+const MethodInfo& method_named(const std::string& name) {
+  std::string list;
+  for (const MethodInfo& method : kMethods) {
+    if (name == method.name) return method;
+    list += std::string(", ") + method.name;
+  }
+  throw UsageError(message("no method \"", name, "\"; known: dense", list));
+}
+
+void check_rule(const std::string& method, const std::string& rule) {
+  if (method_named(method).logits || !kernels::select_rule(rule).needs_logits) return;
+  throw UsageError(message("the rule ", rule, " needs scores that are logits, which ", method,
+                           " has not: leave out one of the two, or choose nz_ratio or row_budget"));
+}
+
+at::Tensor Method::scores(const AttentionInput&, const torch_ops::Ragged&) {
+  return {};
+}
+
+torch_ops::BlockLists Method::choose(const AttentionInput&, const torch_ops::Ragged& ragged,
+                                     const at::Tensor& scores,
+                                     const torch_ops::Selection& selection) {
+  return torch_ops::choose_blocks(scores, ragged, selection);
+}
+
+torch_ops::SparseOutput Method::attend(const AttentionInput& input, const torch_ops::Ragged& ragged,
+                                       const torch_ops::Selection& selection) {
+  const torch_ops::BlockLists lists = [&] {
+    const at::NoGradGuard no_grad;  // the choice of blocks has no gradient
+    torch_ops::enter_step(torch_ops::Step::score);
+    return choose(input, ragged, scores(input, ragged), selection);
+  }();
+  const auto [o, lse] = torch_ops::block_sparse_attn(input.q, input.k, input.v, ragged, lists,
+                                                     input.scale, /*causal=*/true);
+  return {o, lse, lists};
+}
+
+}  // namespace seer::models
