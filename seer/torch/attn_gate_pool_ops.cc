@@ -47,9 +47,7 @@ PreparedPool GatePool::prepare() const {
   p.num_blocks = out.pooled.size(0);
   p.pools = static_cast<int>(pools);
   p.dtype = dtype_of(x);
-  p.cos = out.rope.cos_data();
-  p.sin = out.rope.sin_data();
-  p.rope_half = out.rope.half;
+  out.rope.put_into(p);
   return out;
 }
 
@@ -74,8 +72,6 @@ at::Tensor attn_gate_pool(const at::Tensor& x, const at::Tensor& cu, const at::T
   return call<GatePool>(x, cu, cu_blocks, num_blocks, block, pools, optional(cos), optional(sin));
 }
 
-}  // namespace seer::torch_ops
+static const RegisteredOp<GatePool> kGatePool;
 
-TORCH_LIBRARY_FRAGMENT(seer, m) {
-  seer::torch_ops::register_op<seer::torch_ops::GatePool>(m);
-}
+}  // namespace seer::torch_ops

@@ -36,8 +36,7 @@ struct GateProjectGrad {
     const Rope rope(given(cos), given(sin));
     kernels::GateProjectGradParams p{};
     p.x = own_x.const_data_ptr<float>();
-    p.cos = rope.cos_data();
-    p.sin = rope.sin_data();
+    rope.put_into(p);
     p.dy = own_dy.const_data_ptr<float>();
     p.dweight = dweight.mutable_data_ptr<float>();
     p.num_blocks = x.size(0);
@@ -45,7 +44,6 @@ struct GateProjectGrad {
     p.num_out_heads = static_cast<int>(dy.size(1));
     p.in_dim = static_cast<int>(x.size(2));
     p.out_dim = static_cast<int>(dy.size(2));
-    p.rope_half = rope.half;
     const Queue queue(x);
     kernels::attn_gate_project_grad(p, queue.device, queue.stream);
     return dweight;
@@ -84,15 +82,13 @@ PreparedProjection GateProject::prepare() const {
   kernels::GateProjectParams& p = out.p;
   p.x = out.x.const_data_ptr<float>();
   p.weight = out.weight.defined() ? out.weight.const_data_ptr<float>() : nullptr;
-  p.cos = out.rope.cos_data();
-  p.sin = out.rope.sin_data();
+  out.rope.put_into(p);
   p.y = out.y.mutable_data_ptr<float>();
   p.num_blocks = x.size(0);
   p.num_in_heads = static_cast<int>(x.size(1));
   p.num_out_heads = static_cast<int>(out.y.size(1));
   p.in_dim = static_cast<int>(x.size(2));
   p.out_dim = static_cast<int>(out.y.size(2));
-  p.rope_half = out.rope.half;
   return out;
 }
 
@@ -127,9 +123,7 @@ at::Tensor attn_gate_project(const at::Tensor& x, const at::Tensor& weight, cons
   return call<GateProject>(x, optional(weight), optional(cos), optional(sin));
 }
 
-}  // namespace seer::torch_ops
+static const RegisteredOp<GateProject> kGateProject;
+static const RegisteredOp<GateProjectGrad> kGateProjectGrad;
 
-TORCH_LIBRARY_FRAGMENT(seer, m) {
-  seer::torch_ops::register_op<seer::torch_ops::GateProject>(m);
-  seer::torch_ops::register_op<seer::torch_ops::GateProjectGrad>(m);
-}
+}  // namespace seer::torch_ops

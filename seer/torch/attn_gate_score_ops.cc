@@ -154,6 +154,9 @@ struct GateScore {
   }
 };
 
+const RegisteredOp<GateScore> kGateScore;
+const RegisteredOp<GateScoreGrad> kGateScoreGrad;
+
 }  // namespace
 
 at::Tensor attn_gate_score(const at::Tensor& q_gate, const at::Tensor& k_gate,
@@ -164,8 +167,3 @@ at::Tensor attn_gate_score(const at::Tensor& q_gate, const at::Tensor& k_gate,
 }
 
 }  // namespace seer::torch_ops
-
-TORCH_LIBRARY_FRAGMENT(seer, m) {
-  seer::torch_ops::register_op<seer::torch_ops::GateScore>(m);
-  seer::torch_ops::register_op<seer::torch_ops::GateScoreGrad>(m);
-}

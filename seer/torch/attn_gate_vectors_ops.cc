@@ -110,6 +110,8 @@ struct GateVectors {
   }
 };
 
+const RegisteredOp<GateVectors> kGateVectors;
+
 }  // namespace
 
 std::tuple<at::Tensor, at::Tensor> attn_gate_vectors(
@@ -121,7 +123,3 @@ std::tuple<at::Tensor, at::Tensor> attn_gate_vectors(
 }
 
 }  // namespace seer::torch_ops
-
-TORCH_LIBRARY_FRAGMENT(seer, m) {
-  seer::torch_ops::register_op<seer::torch_ops::GateVectors>(m);
-}

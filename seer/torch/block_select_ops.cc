@@ -111,6 +111,8 @@ struct BlockSelect {
   void refuse() const { refuse_tangent(kName, {{"scores", scores}}); }
 };
 
+const RegisteredOp<BlockSelect> kBlockSelect;
+
 }  // namespace
 
 BlockLists block_select(const at::Tensor& scores, const Ragged& ragged, const Selection& s) {
@@ -121,7 +123,3 @@ BlockLists block_select(const at::Tensor& scores, const Ragged& ragged, const Se
 }
 
 }  // namespace seer::torch_ops
-
-TORCH_LIBRARY_FRAGMENT(seer, m) {
-  seer::torch_ops::register_op<seer::torch_ops::BlockSelect>(m);
-}

@@ -141,6 +141,8 @@ struct BlockSparseAttn {
   }
 };
 
+const RegisteredOp<BlockSparseAttn> kBlockSparseAttn;
+
 }  // namespace
 
 std::tuple<at::Tensor, at::Tensor> block_sparse_attn(const at::Tensor& q, const at::Tensor& k,
@@ -156,7 +158,3 @@ std::tuple<at::Tensor, at::Tensor> block_sparse_attn(const at::Tensor& q, const 
 }
 
 }  // namespace seer::torch_ops
-
-TORCH_LIBRARY_FRAGMENT(seer, m) {
-  seer::torch_ops::register_op<seer::torch_ops::BlockSparseAttn>(m);
-}

@@ -117,8 +117,12 @@ struct Rope {
   Rope(const at::Tensor& cos, const at::Tensor& sin);
   at::Tensor cos, sin;
   int half = 0;
-  const float* cos_data() const { return cos.defined() ? cos.const_data_ptr<float>() : nullptr; }
-  const float* sin_data() const { return sin.defined() ? sin.const_data_ptr<float>() : nullptr; }
+  template <class Params>
+  void put_into(Params& p) const {
+    p.cos = cos.defined() ? cos.const_data_ptr<float>() : nullptr;
+    p.sin = sin.defined() ? sin.const_data_ptr<float>() : nullptr;
+    p.rope_half = half;
+  }
 };
 
 }  // namespace seer::torch_ops

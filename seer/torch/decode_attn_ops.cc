@@ -75,6 +75,8 @@ struct DecodeAttn {
   }
 };
 
+const RegisteredOp<DecodeAttn> kDecodeAttn;
+
 }  // namespace
 
 std::tuple<at::Tensor, at::Tensor> decode_attn(const at::Tensor& q, const at::Tensor& k,
@@ -93,7 +95,3 @@ bool decode_attn_takes(const at::Tensor& q, const at::Tensor& k, const at::Tenso
 }
 
 }  // namespace seer::torch_ops
-
-TORCH_LIBRARY_FRAGMENT(seer, m) {
-  seer::torch_ops::register_op<seer::torch_ops::DecodeAttn>(m);
-}

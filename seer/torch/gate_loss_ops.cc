@@ -128,6 +128,9 @@ struct Loss {
   }
 };
 
+const RegisteredOp<Loss> kLoss;
+const RegisteredOp<LossWithGrad> kLossWithGrad;
+
 }  // namespace
 
 at::Tensor gate_loss(const at::Tensor& scores, const at::Tensor& target, const Ragged& ragged,
@@ -136,8 +139,3 @@ at::Tensor gate_loss(const at::Tensor& scores, const at::Tensor& target, const R
 }
 
 }  // namespace seer::torch_ops
-
-TORCH_LIBRARY_FRAGMENT(seer, m) {
-  seer::torch_ops::register_op<seer::torch_ops::Loss>(m);
-  seer::torch_ops::register_op<seer::torch_ops::LossWithGrad>(m);
-}

@@ -14,7 +14,8 @@
 //   Result forward(Context&, const Below<Result>&) const;  // saves for backward(); below() is the op itself
 //   static Tensors backward(Context&, const Tensors& grads);  // of the first arguments; undefined: none
 //
-// register_op<Op>() in the op's file makes it torch.ops.seer.<name>; call<Op>(arguments...) is that from C++.
+// One made of other ops has run() alone. RegisteredOp makes it torch.ops.seer.<name>; call<Op>(arguments...) is
+// that from C++.
 
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -111,26 +112,26 @@ auto call(Args&&... args) {
   return OpOf<Op>::call(std::forward<Args>(args)...);
 }
 
+// Registers an op while it lives: `const RegisteredOp<Op> kOp;` in the op's file.
 template <class Op>
-std::string schema_of() {
-  return std::string(Op::kName) + Op::kSchema;
-}
+class RegisteredOp {
+ public:
+  RegisteredOp() {
+    const std::string schema = std::string(Op::kName) + Op::kSchema;
+    if constexpr (requires { &Op::form; }) {
+      library_.def(schema.c_str());
+      library_.impl(Op::kName, torch::dispatch(c10::DispatchKey::CPU, OpOf<Op>::run));
+      library_.impl(Op::kName, torch::dispatch(c10::DispatchKey::CUDA, OpOf<Op>::run));
+      library_.impl(Op::kName, torch::dispatch(c10::DispatchKey::Meta, OpOf<Op>::form));
+      library_.impl(Op::kName, torch::dispatch(c10::DispatchKey::Autograd, OpOf<Op>::autograd));
+    } else {
+      constexpr auto kKey = c10::DispatchKey::CompositeImplicitAutograd;
+      library_.def(schema.c_str(), torch::dispatch(kKey, OpOf<Op>::run));
+    }
+  }
 
-// In TORCH_LIBRARY_FRAGMENT(seer, m) of the op's file.
-template <class Op>
-void register_op(torch::Library& m) {
-  m.def(schema_of<Op>().c_str());
-  m.impl(Op::kName, torch::dispatch(c10::DispatchKey::CPU, OpOf<Op>::run));
-  m.impl(Op::kName, torch::dispatch(c10::DispatchKey::CUDA, OpOf<Op>::run));
-  m.impl(Op::kName, torch::dispatch(c10::DispatchKey::Meta, OpOf<Op>::form));
-  m.impl(Op::kName, torch::dispatch(c10::DispatchKey::Autograd, OpOf<Op>::autograd));
-}
-
-// One that only calls other ops: run() alone.
-template <class Op>
-void register_composite(torch::Library& m) {
-  m.def(schema_of<Op>().c_str(),
-        torch::dispatch(c10::DispatchKey::CompositeImplicitAutograd, OpOf<Op>::run));
-}
+ private:
+  torch::Library library_{torch::Library::FRAGMENT, "seer", std::nullopt, __FILE__, __LINE__};
+};
 
 }  // namespace seer::torch_ops

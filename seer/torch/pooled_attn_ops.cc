@@ -66,6 +66,8 @@ struct PooledAttn {
   }
 };
 
+const RegisteredOp<PooledAttn> kPooledAttn;
+
 }  // namespace
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> pooled_attn(const at::Tensor& q, const at::Tensor& k,
@@ -79,7 +81,3 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> pooled_attn(const at::Tensor& q, 
 }
 
 }  // namespace seer::torch_ops
-
-TORCH_LIBRARY_FRAGMENT(seer, m) {
-  seer::torch_ops::register_op<seer::torch_ops::PooledAttn>(m);
-}

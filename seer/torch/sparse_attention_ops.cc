@@ -56,6 +56,8 @@ struct SparseAttention {
   }
 };
 
+const RegisteredOp<SparseAttention> kSparseAttention;
+
 }  // namespace
 
 StepWatcher* StepWatcher::current() {
@@ -112,7 +114,3 @@ SparseOutput sparse_attention(const at::Tensor& q, const at::Tensor& k, const at
 }
 
 }  // namespace seer::torch_ops
-
-TORCH_LIBRARY_FRAGMENT(seer, m) {
-  seer::torch_ops::register_composite<seer::torch_ops::SparseAttention>(m);
-}
