@@ -1,6 +1,6 @@
 #pragma once
-// The one place where a decoder layer meets an attention method. A method is a value: dense, pooled
-// for distillation, sparse by a gate, an oracle, a baseline.
+// The one place where a decoder layer meets its attention, which is a value: dense, pooled for
+// distillation, or sparse (sparse_attention.h) by any of methods/.
 
 #include <ATen/core/Tensor.h>
 

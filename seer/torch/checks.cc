@@ -56,14 +56,6 @@ void check_same_device(const char* op, std::initializer_list<Named> tensors) {
   }
 }
 
-void check_same_dtype(const char* op, std::initializer_list<Named> tensors) {
-  const Named& first = *tensors.begin();
-  for (const Named& x : tensors) {
-    TORCH_CHECK(x.tensor.scalar_type() == first.tensor.scalar_type(), op, ": ", x.name, " is ",
-                x.tensor.scalar_type(), ", want ", first.tensor.scalar_type(), " as ", first.name);
-  }
-}
-
 void check_count(const char* op, const char* what, const SymInt& count, int64_t most) {
   TORCH_SYM_CHECK(count.sym_ge(0), op, ": ", what, " is ", count, ", want 0 to ", most);
   TORCH_SYM_CHECK(count.sym_le(most), op, ": ", what, " is ", count, ", want 0 to ", most);
@@ -87,7 +79,10 @@ void check_shared_heads(const char* op, const char* heads_name, const SymInt& he
 
 void check_qkv(const char* op, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
   for (const Named& x : {Named{"q", q}, {"k", k}, {"v", v}}) check_heads(op, x);
-  check_same_dtype(op, {{"q", q}, {"k", k}, {"v", v}});
+  for (const Named& x : {Named{"k", k}, {"v", v}}) {
+    TORCH_CHECK(x.tensor.scalar_type() == q.scalar_type(), op, ": ", x.name, " is ",
+                x.tensor.scalar_type(), ", want ", q.scalar_type(), " as q");
+  }
   TORCH_CHECK(k.sym_sizes() == v.sym_sizes() && k.sym_size(2) == q.sym_size(2), op, ": q is ",
               q.sym_sizes(), ", k ", k.sym_sizes(), ", v ", v.sym_sizes(),
               ", want one head size, k and v alike");

@@ -41,8 +41,6 @@ struct Named {
 
 // The same device for all that are given.
 void check_same_device(const char* op, std::initializer_list<Named> tensors);
-// The same dtype for all of them.
-void check_same_dtype(const char* op, std::initializer_list<Named> tensors);
 // From 0 to `most`: what an op's parameters hold as 32-bit numbers.
 void check_count(const char* op, const char* what, const SymInt& count, int64_t most);
 // [tokens, heads, features], features contiguous, f32, f16 or bf16.
