@@ -2,7 +2,6 @@
 // Attention over chosen blocks: a method chooses, one kernel computes.
 
 #include <cstdint>
-#include <memory>
 #include <tuple>
 
 #include "seer/models/attention.h"
@@ -39,7 +38,7 @@ class SparseAttention {
   void tell(const AttentionInput& input, const torch_ops::BlockLists& lists) const;
 
   const SparseSettings settings_;
-  std::unique_ptr<Method> method_;
+  Method method_;
   // Of the last call: all layers of a forward pass have the same.
   Sequences sequences_;
   torch_ops::Ragged ragged_;
