@@ -120,6 +120,12 @@ __device__ __forceinline__ void store_if(bool stores, int32_t* to, uint32_t inde
       : "memory");
 }
 
+// x, which the compiler keeps in a register: it cannot compute it anew where it is used.
+__device__ __forceinline__ int opaque(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
 template <class Element>
 __device__ __forceinline__ uint32_t pack(float lo, float hi) {
   if constexpr (std::is_same_v<Element, __nv_bfloat16>) {

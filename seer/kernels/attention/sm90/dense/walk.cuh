@@ -40,9 +40,9 @@ struct Walk {
         num_queries(tile.num_queries - number * kRow),
         num_steps(tile.num_steps),
         k_len(tile.k_len),
-        first_limit(min(tile.limit + w * kRow, k_len - 1)),
-        limit0(min(tile.limit + w * kRow + row(), k_len - 1)),
-        limit1(min(tile.limit + w * kRow + row() + 8, k_len - 1)),
+        first_limit(ptx::opaque(min(tile.limit + w * kRow, k_len - 1))),
+        limit0(ptx::opaque(min(tile.limit + w * kRow + row(), k_len - 1))),
+        limit1(ptx::opaque(min(tile.limit + w * kRow + row() + 8, k_len - 1))),
         first_kept(max(tile.num_steps - kept_steps, 0)) {}
 
   __device__ __forceinline__ int row() const { return x.warp * 16 + (x.lane >> 2); }
