@@ -5,6 +5,7 @@
 
 #include "seer/kernels/attn_gate/attn_gate.h"
 #include "seer/kernels/block_select/block_select.h"
+#include "seer/kernels/block_sparse_attn/backward/block_sparse_attn_backward.h"
 #include "seer/kernels/block_sparse_attn/block_sparse_attn.h"
 #include "seer/kernels/decode_attn/decode_attn.h"
 #include "seer/kernels/gate_loss/gate_loss.h"
@@ -35,6 +36,9 @@ std::vector<KernelStatus> kernel_list(const Device& device, DType dtype, int hea
   sparse.lists.block_q = sparse.lists.block_k = block;
   sparse.dtype = dtype;
   add(list, "block_sparse_attn", block_sparse_attn_impls(), sparse, device);
+  BlockSparseAttnBackwardParams backward{sparse};
+  backward.lists = sparse.lists;
+  add(list, "block_sparse_attn_backward", block_sparse_attn_backward_impls(), backward, device);
   DecodeAttnParams decode{};
   decode.num_q_heads = decode.num_kv_heads = decode.num_queries = 1;
   decode.head_dim = head_dim;

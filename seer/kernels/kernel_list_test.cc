@@ -19,8 +19,9 @@ std::string reason(const Device& device, DType dtype, int head_dim, const std::s
 }
 
 TEST(KernelList, EveryOperationRunsOnTheCpu) {
-  for (const char* op : {"block_sparse_attn", "decode_attn", "pooled_attn", "attn_gate_pool",
-                         "attn_gate_project", "attn_gate_score", "gate_loss", "block_select"}) {
+  for (const char* op :
+       {"block_sparse_attn", "block_sparse_attn_backward", "decode_attn", "pooled_attn",
+        "attn_gate_pool", "attn_gate_project", "attn_gate_score", "gate_loss", "block_select"}) {
     EXPECT_EQ(reason({}, DType::bf16, 128, op, "cpu"), "") << op;
     EXPECT_THAT(reason({.sm = 90}, DType::bf16, 128, op, "cpu"), HasSubstr("GPU")) << op;
   }

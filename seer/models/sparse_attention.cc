@@ -66,18 +66,14 @@ void SparseAttention::tell(const AttentionInput& input, const torch_ops::BlockLi
 at::Tensor SparseAttention::scores(const AttentionInput& input) {
   const at::NoGradGuard no_grad;  // the choice of blocks has no gradient
   enter_step(Step::score);
-  at::Tensor scores = method_.scores ? method_.scores(input, ragged_of(input)) : at::Tensor();
+  at::Tensor scores = method_->scores(input, ragged_of(input));
   enter_step(Step::none);
   return scores;
 }
 
 torch_ops::BlockLists SparseAttention::select(const AttentionInput& input,
                                               const at::Tensor& scores) {
-  const auto selection = selection_for(input.sequences);
-  const torch_ops::Ragged& ragged = ragged_of(input);
-  if (method_.choose) enter_step(Step::select);
-  auto lists = method_.choose ? method_.choose(input, ragged, selection)
-                              : torch_ops::choose_blocks(scores, ragged, selection);
+  auto lists = method_->choose(input, ragged_of(input), scores, selection_for(input.sequences));
   enter_step(Step::none);
   tell(input, lists);
   return lists;
@@ -103,8 +99,7 @@ at::Tensor SparseAttention::operator()(const AttentionInput& input) {
                ", not a multiple of the block size ", settings_.block,
                "; choose a chunk length that is");
   }
-  if (!method_.attend) return std::get<0>(attend(input, select(input, scores(input))));
-  const auto out = method_.attend(input, ragged_of(input), selection_for(sequences));
+  const auto out = method_->attend(input, ragged_of(input), selection_for(sequences));
   tell(input, out.lists);
   return out.o;
 }

@@ -2,6 +2,7 @@
 // Attention over chosen blocks: a method chooses, one kernel computes.
 
 #include <cstdint>
+#include <memory>
 #include <tuple>
 
 #include "seer/models/attention.h"
@@ -38,7 +39,7 @@ class SparseAttention {
   void tell(const AttentionInput& input, const torch_ops::BlockLists& lists) const;
 
   const SparseSettings settings_;
-  Method method_;
+  std::unique_ptr<Method> method_;
   // Of the last call: all layers of a forward pass have the same.
   Sequences sequences_;
   torch_ops::Ragged ragged_;

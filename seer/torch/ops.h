@@ -47,7 +47,7 @@ struct BlockLists {
 };
 
 // q [T, Hq, D], k, v [S, Hk, D] -> o [T, Hq, D], lse [Hq, T] f32. Token and head strides are free.
-// Not differentiable: autograd through it raises an error.
+// Differentiable, o with respect to q, k and v, once.
 std::tuple<at::Tensor, at::Tensor> block_sparse_attn(const at::Tensor& q, const at::Tensor& k,
                                                      const at::Tensor& v, const Ragged& ragged,
                                                      const BlockLists& lists, double scale,

@@ -10,6 +10,7 @@ import re
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 
@@ -180,8 +181,8 @@ def loss_inputs(pack, heads=3):
     return scores, target / target.sum(-1, keepdim=True)
 
 
-def grad(values, *inputs):
-    return torch.autograd.grad(values, inputs)
+def grad(values, *inputs, **options):
+    return torch.autograd.grad(values, inputs, **options)
 
 
 def close(got, want, limit=1e-5):
@@ -371,6 +372,42 @@ def test_block_sparse_attn(pack, list_heads, dtype, limit):
     assert o.dtype == dtype and lse.dtype == torch.float32
     close(o, want_o, limit)
     close(lse, want_lse, limit)
+
+
+@pytest.mark.parametrize("list_heads", [4, 2])
+@pytest.mark.parametrize("dtype,limit", [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
+def test_block_sparse_attn_gradients(pack, list_heads, dtype, limit):
+    inputs = [x.requires_grad_() for x in attention_inputs(pack, dtype)]
+    mask = random_mask(pack, list_heads)
+    o, lse = ops.block_sparse_attn(*inputs, *pack.cu()[:3], *lists_of(mask), pack.block, 0.2, True)
+    assert o.requires_grad and not lse.requires_grad
+    weights = torch.randn(o.shape, dtype=dtype)
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    want = grad(masked_attention(*exact, pack, mask, 0.2)[0], *exact, grad_outputs=weights.double())
+    for x, y in zip(grad(o, *inputs, grad_outputs=weights), want, strict=True):
+        assert x.dtype == dtype
+        close(x, y, limit)
+
+
+def listed_attention(pack, heads=4):
+    """A call of block_sparse_attn as a function of q, k and v."""
+    lists = lists_of(random_mask(pack, heads))
+    return lambda q, k, v: ops.block_sparse_attn(q, k, v, *pack.cu()[:3], *lists, pack.block, 0.2, True)[0]
+
+
+def test_gradients_through_views_and_checkpoints():
+    """A gradient without memory of its own, projections as they come, activations computed again."""
+    pack, inputs = PACKS["packed"], [x.requires_grad_() for x in attention_inputs(PACKS["packed"])]
+    attend = listed_attention(pack)
+    want = grad(attend(*inputs).sum(), *inputs)
+    wide = torch.cat([x.flatten(1) for x in inputs], 1).detach().requires_grad_()
+    q, k, v = (x.unflatten(1, (-1, inputs[0].shape[2])) for x in wide.split([x[0].numel() for x in inputs], 1))
+    close(grad(attend(q, k, v).sum(), wide)[0], torch.cat([x.flatten(1) for x in want], 1), 0)
+    again = torch.utils.checkpoint.checkpoint(attend, *inputs, use_reentrant=False)
+    for x, y in zip(grad(again.sum(), *inputs), want, strict=True):
+        close(x, y, 0)
+    with pytest.raises(RuntimeError, match="it can be differentiated once only"):
+        grad(attend(*inputs).sum(), *inputs, create_graph=True)
 
 
 @pytest.mark.parametrize("group_max,normalise", [(False, False), (True, False), (True, True)])
@@ -578,7 +615,10 @@ def calls(pack):
         "gate_loss": ((scores, target, pack.cu_rows, pack.cu_blocks, 0.25, "kl"), (0,)),
         "gate_loss_with_grad": ((scores, target, pack.cu_rows, pack.cu_blocks, 0.0, "mse"), ()),
         "block_select": ((scores, *three, block, "nz_ratio", [0.3], 1, 1, 2), ()),
-        "block_sparse_attn": ((q, k, v, *three, *lists, block, 0.2, True), ()),
+        "block_sparse_attn": ((q, k, v, *three, *lists, block, 0.2, True), (0, 1, 2)),
+        "block_sparse_attn_backward": (
+            (torch.randn(q.shape), *ops.block_sparse_attn(q, k, v, *three, *lists, block, 0.2, True), q, k, v, *three,
+             *lists, block, 0.2, True), ()),
         "decode_attn": ((newest_tokens(pack), k, v, pack.cu_k, 0, 0.2), ()),
         "sparse_attention": ((*sparse_inputs(pack), "nz_ratio", [0.3], 1, 1, 2), ()),
         "pooled_attn": (
@@ -638,7 +678,7 @@ def test_every_op_has_a_cuda_implementation(name):
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-OF_HALF_PRECISION = {"block_sparse_attn", "decode_attn", "pooled_attn", "sparse_attention"}  # on a GPU
+OF_HALF_PRECISION = {"block_sparse_attn", "block_sparse_attn_backward", "decode_attn", "pooled_attn", "sparse_attention"}  # on a GPU
 ON_GPU_IN_F32 = sorted(set(OPS) - OF_HALF_PRECISION)
 
 
@@ -665,6 +705,20 @@ def test_cuda_equals_cpu(name, which):
     for x, y in zip(got, want, strict=True):
         assert x.is_cuda and x.dtype == y.dtype
         torch.testing.assert_close(x.cpu(), y, rtol=1e-4, atol=1e-5)
+
+
+@needs_gpu
+@pytest.mark.parametrize("dim", [64, 96, 128, 256])
+def test_cuda_gradients_equal_cpu(dim):
+    pack = Pack([65, 1, 200], [150, 200, 200], block=64)
+    inputs = [x.requires_grad_() for x in attention_inputs(pack, torch.bfloat16, dim=dim)]
+    copies = [x.detach().cuda().requires_grad_() for x in inputs]
+    lists = lists_of(random_mask(pack, 4))
+    o = ops.block_sparse_attn(*inputs, *pack.cu()[:3], *lists, 64, 0.1, True)[0]
+    on_device = ops.block_sparse_attn(*copies, *on_gpu(pack.cu()[:3]), *on_gpu(lists), 64, 0.1, True)[0]
+    weights = torch.randn(o.shape, dtype=o.dtype)
+    for x, y in zip(grad(on_device, *copies, grad_outputs=weights.cuda()), grad(o, *inputs, grad_outputs=weights), strict=True):
+        close(x.cpu(), y, 3e-2)
 
 
 @needs_gpu
@@ -733,7 +787,7 @@ def test_cuda_graph_of_gate_and_selection(rule, strength):
     assert rows_of(*out) == want
 
 
-@pytest.mark.parametrize("name,which", [("block_sparse_attn", 0), ("pooled_attn", 2),
+@pytest.mark.parametrize("name,which", [("pooled_attn", 2),
                                         ("attn_gate_pool", 0), ("attn_gate_project", 0), ("attn_gate_vectors", 1),
                                         ("attn_gate_vectors", 9)])
 def test_gradients_that_do_not_exist(name, which):
@@ -748,14 +802,14 @@ def test_gradients_that_do_not_exist(name, which):
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_compile(backend):
     pack = PACKS["packed"]
-    q, k, v = attention_inputs(pack)
+    q, k, v = (x.requires_grad_() for x in attention_inputs(pack))
     x = torch.randn(sum(pack.k_lens), 2, 32)
     weight = (0.2 * torch.randn(4, 96, 32)).requires_grad_()
     q_gate, _ = gate_inputs(pack, dim=32)
     _, target = loss_inputs(pack, heads=4)
     cos, sin = torch.randn(pack.total_blocks, 16), torch.randn(pack.total_blocks, 16)
 
-    def run(x, weight):
+    def run(x, weight, q, k, v):
         pooled = ops.attn_gate_pool(x, pack.cu_k, pack.cu_blocks, pack.total_blocks, 16, 7)
         k_gate = ops.attn_gate_project(pooled, weight, cos, sin)
         scores = ops.attn_gate_score(q_gate, k_gate, *pack.cu(), pack.num_blocks, 16)
@@ -763,12 +817,13 @@ def test_compile(backend):
         o, _ = ops.block_sparse_attn(q, k, v, *pack.cu()[:3], *lists, 16, 0.2, True)
         return ops.gate_loss(scores, target, pack.cu_rows, pack.cu_blocks, 0.25, "kl"), o
 
-    want_loss, want_o = run(x, weight)
-    (want_grad,) = grad(want_loss, weight)
-    loss, o = torch.compile(run, fullgraph=True, backend=backend)(x, weight)
+    want_loss, want_o = run(x, weight, q, k, v)
+    want = grad(want_loss + want_o.square().sum(), weight, q, k, v)
+    loss, o = torch.compile(run, fullgraph=True, backend=backend)(x, weight, q, k, v)
     close(loss.detach(), want_loss.detach(), 0)
-    close(o, want_o, 0)
-    close(grad(loss, weight)[0], want_grad, 0)
+    close(o.detach(), want_o.detach(), 0)
+    for got, expected in zip(grad(loss + o.square().sum(), weight, q, k, v), want, strict=True):
+        close(got, expected, 0)
 
 
 # ---- Wrong arguments -----------------------------------------------------------------------------
@@ -796,6 +851,11 @@ WRONG = [
     ("block_sparse_attn", 10, math.nan, "scale is nan"),
     ("block_sparse_attn", 9, 17, "block is 17, want a multiple of 16"),
     ("block_sparse_attn", 9, 256, "block is 256"),
+    ("block_sparse_attn_backward", 0, lambda g: g[:-1], "grad_o is .*as q"),
+    ("block_sparse_attn_backward", 0, lambda g: g.half(), "grad_o is .*as q"),
+    ("block_sparse_attn_backward", 1, lambda o: o[:, :2], "o is .*as q"),
+    ("block_sparse_attn_backward", 2, lambda lse: lse.T, "lse must be float32"),
+    ("block_sparse_attn_backward", 2, lambda lse: lse.double(), "lse must be float32"),
     ("pooled_attn", 6, -1, "num_rows is -1"),
     ("pooled_attn", 7, 2**40, "num_blocks is 1099511627776"),
     ("pooled_attn", 10, 0.0, "scale is 0"),

@@ -3,6 +3,7 @@
 #include "seer/kernels/attention/checks.h"
 #include "seer/kernels/block_sparse_attn/cpu.h"
 #include "seer/kernels/block_sparse_attn/gpu.h"
+#include "seer/kernels/block_sparse_attn/lists.h"
 #include "seer/kernels/block_sparse_attn/sm90/parts.h"
 #include "seer/kernels/cpu_features.h"
 
@@ -51,13 +52,7 @@ int64_t block_sparse_attn_partials(const Params& p) {
 void block_sparse_attn(const Params& p, const Device& device, void* stream) {
   constexpr const char* kOp = "block_sparse_attn";
   check_attention(kOp, p);
-  check_most(kOp, "rows", p.lists.num_rows, kMostTokens);
-  SEER_CHECK(p.lists.num_heads == p.num_q_heads || p.lists.num_heads == p.num_kv_heads, kOp, ": ",
-             p.lists.num_heads, " list heads, want ", p.num_q_heads, " (one per query head) or ",
-             p.num_kv_heads, " (one per key head)");
-  SEER_CHECK(p.lists.num_rows >= 0 && p.lists.block_q > 0 && p.lists.block_k > 0, kOp, ": ",
-             p.lists.num_rows, " rows, block_q ", p.lists.block_q, ", block_k ", p.lists.block_k,
-             ", want rows not below 0 and blocks above");
+  check_lists(kOp, p, p.lists);
   SEER_CHECK(p.num_parts <= 1 || p.partials, kOp, ": ", p.num_parts,
              " pieces of a list, and no memory for them");
   if (p.total_q == 0) return;

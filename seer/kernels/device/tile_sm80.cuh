@@ -97,14 +97,17 @@ __device__ __forceinline__ void multiply_transposed(float (&rC)[kN / 8][4], cons
 }
 
 // rC[16 x N] += rP[16 x K] sB, with rP the f32 result of an earlier product, rounded to Element, and
-// sB stored [K, N].
-template <class Element, int kN, int kK>
-__device__ __forceinline__ void multiply_add(float (&rC)[kN / 8][4], const float (&rP)[kK / 8][4],
-                                             const SmemTile<Element, kK, kN>& sB) {
-  using Tile = SmemTile<Element, kK, kN>;
+// sB stored [K, columns]; N of its columns from `column` on, a multiple of 64.
+template <class Element, int kTilesN, int kK, int kColumns>
+__device__ __forceinline__ void multiply_add(float (&rC)[kTilesN][4], const float (&rP)[kK / 8][4],
+                                             const SmemTile<Element, kK, kColumns>& sB,
+                                             int column = 0) {
+  using Tile = SmemTile<Element, kK, kColumns>;
+  constexpr int kN = kTilesN * 8;
   const int lane = threadIdx.x % 32;
   // rB below: columns 0 to 7 in rows 0 to 7 and 8 to 15, then columns 8 to 15.
-  const uint32_t first = sB.chunk(lane % 16, lane / 16);
+  const uint32_t first =
+      sB.chunk(lane % 16, lane / 16) + column * static_cast<int>(sizeof(Element));
 #pragma unroll
   for (int k = 0; k < kK / 16; ++k) {
     // Two result tiles side by side have the layout of one left operand.

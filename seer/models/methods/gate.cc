@@ -9,38 +9,43 @@
 namespace seer::models {
 namespace {
 
-// The method keeps `gates`, which share their tensors with those that they are copied from.
-Method by_gates(const Gates& gates, int block) {
-  SEER_CHECK(gates.config().block_size == block, "the gates were made for blocks of ",
-             gates.config().block_size, " tokens, but blocks of ", block, " are asked for");
-  Method method;
-  method.scores = [gates](Method::Input input, Method::Ragged ragged) {
-    return gates.scores(input, ragged);
-  };
-  method.attend = [gates](Method::Input input, Method::Ragged ragged, Method::Selection selection) {
+class GateMethod : public Method {
+ public:
+  GateMethod(const Gates& gates, int block) : gates_(gates) {
+    SEER_CHECK(gates.config().block_size == block, "the gates were made for blocks of ",
+               gates.config().block_size, " tokens, but blocks of ", block, " are asked for");
+  }
+  at::Tensor scores(const AttentionInput& input, const torch_ops::Ragged& ragged) override {
+    return gates_.scores(input, ragged);
+  }
+  torch_ops::SparseOutput attend(const AttentionInput& input, const torch_ops::Ragged& ragged,
+                                 const torch_ops::Selection& selection) override {
     torch_ops::enter_step(torch_ops::Step::score);
     const GateVectors v = [&] {
       const at::NoGradGuard no_grad;
-      return gates.vectors(input, ragged);
+      return gates_.vectors(input, ragged);
     }();
     return torch_ops::sparse_attention(input.q, input.k, input.v, v.q, v.k, ragged, selection,
                                        input.scale, /*causal=*/true);
-  };
-  return method;
-}
+  }
+
+ private:
+  const Gates gates_;  // shares its tensors with those it was made from
+};
 
 }  // namespace
 
-Method make_seer(const MethodInputs& in) {
+std::unique_ptr<Method> make_seer(const MethodInputs& in) {
   SEER_CHECK(in.gates != nullptr, "the method seer needs a folder of gates");
-  return by_gates(*in.gates, in.settings.block);
+  return std::make_unique<GateMethod>(*in.gates, in.settings.block);
 }
 
 // Gates as they are created: of the form of those given, or of the one asked for.
-Method make_untrained(const MethodInputs& in) {
+std::unique_ptr<Method> make_untrained(const MethodInputs& in) {
   io::GateConfig config = in.gates != nullptr ? in.gates->config() : in.settings.form;
   config.block_size = in.settings.block;
-  return by_gates(Gates::create(config, in.model, in.settings.seed), config.block_size);
+  return std::make_unique<GateMethod>(Gates::create(config, in.model, in.settings.seed),
+                                      in.settings.block);
 }
 
 }  // namespace seer::models

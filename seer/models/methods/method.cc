@@ -1,6 +1,9 @@
 #include "seer/models/methods/method.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include "seer/base/error.h"
+#include "seer/torch/steps.h"
 
 namespace seer::models {
 
@@ -36,6 +39,28 @@ void check_rule(const std::string& method, const std::string& rule) {
   if (method_named(method).logits || !kernels::select_rule(rule).needs_logits) return;
   throw UsageError(message("the rule ", rule, " needs scores that are logits, which ", method,
                            " has not: leave out one of the two, or choose nz_ratio or row_budget"));
+}
+
+at::Tensor Method::scores(const AttentionInput&, const torch_ops::Ragged&) {
+  return {};
+}
+
+torch_ops::BlockLists Method::choose(const AttentionInput&, const torch_ops::Ragged& ragged,
+                                     const at::Tensor& scores,
+                                     const torch_ops::Selection& selection) {
+  return torch_ops::choose_blocks(scores, ragged, selection);
+}
+
+torch_ops::SparseOutput Method::attend(const AttentionInput& input, const torch_ops::Ragged& ragged,
+                                       const torch_ops::Selection& selection) {
+  const torch_ops::BlockLists lists = [&] {
+    const at::NoGradGuard no_grad;  // the choice of blocks has no gradient
+    torch_ops::enter_step(torch_ops::Step::score);
+    return choose(input, ragged, scores(input, ragged), selection);
+  }();
+  const auto [o, lse] = torch_ops::block_sparse_attn(input.q, input.k, input.v, ragged, lists,
+                                                     input.scale, /*causal=*/true);
+  return {o, lse, lists};
 }
 
 }  // namespace seer::models

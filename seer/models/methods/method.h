@@ -3,7 +3,7 @@
 // and an entry of the table in method.cc.
 
 #include <cstdint>
-#include <functional>
+#include <memory>
 #include <span>
 #include <string>
 
@@ -25,17 +25,20 @@ struct SparseSettings {
   io::GateConfig form;  // of untrained gates, where no others are given; its block size is `block`
 };
 
-// What a method does: scores, or choose, and attend where it does all in one call.
-struct Method {
-  using Input = const AttentionInput&;
-  using Ragged = const torch_ops::Ragged&;
-  using Selection = const torch_ops::Selection&;
-  // [Hq, R, N] f32, -inf where no key of the block is visible: block_select makes lists of them.
-  std::function<at::Tensor(Input, Ragged)> scores;
-  // Lists without scores.
-  std::function<torch_ops::BlockLists(Input, Ragged, Selection)> choose;
-  // The choice and attention over the chosen blocks, with the steps of torch/steps.h told.
-  std::function<torch_ops::SparseOutput(Input, Ragged, Selection)> attend;
+class Method {
+ public:
+  virtual ~Method() = default;
+  // What it chooses by: [Hq, R, N] f32, -inf where no key of the block is visible. Undefined for a method that
+  // gives lists without scores.
+  virtual at::Tensor scores(const AttentionInput& input, const torch_ops::Ragged& ragged);
+  // Lists of the chosen blocks; `scores` as above, or those of the same method with another selection.
+  virtual torch_ops::BlockLists choose(const AttentionInput& input, const torch_ops::Ragged& ragged,
+                                       const at::Tensor& scores,
+                                       const torch_ops::Selection& selection);
+  // Both, and attention over the chosen blocks; the three as steps that are watched (torch/steps.h).
+  virtual torch_ops::SparseOutput attend(const AttentionInput& input,
+                                         const torch_ops::Ragged& ragged,
+                                         const torch_ops::Selection& selection);
 };
 
 // What a method is made from; outlives it.
@@ -44,7 +47,7 @@ struct MethodInputs {
   const Gates* gates;  // null: none
   const SparseSettings& settings;
 };
-using MethodFactory = Method(const MethodInputs& inputs);
+using MethodFactory = std::unique_ptr<Method>(const MethodInputs& inputs);
 
 struct MethodInfo {
   const char* name;

@@ -7,20 +7,28 @@
 #include "seer/models/methods/row_scores.h"
 
 namespace seer::models {
+namespace {
 
-// The logarithm of the map: its softmax is the map with rows that sum to 1.
-Method make_oracle(const MethodInputs&) {
-  const auto scores = [](Method::Input input, Method::Ragged ragged) {
+class OracleMethod : public Method {
+ public:
+  // The logarithm of the map: its softmax is the map with rows that sum to 1.
+  at::Tensor scores(const AttentionInput& input, const torch_ops::Ragged& ragged) override {
     const auto map = std::get<2>(torch_ops::pooled_attn(input.q, input.k, input.v, ragged,
                                                         input.scale, /*causal=*/true,
                                                         /*group_max=*/false, /*normalise=*/false));
     // A visible block may have a probability that rounds to 0: the smallest normal number keeps it
     // apart from a masked one, which must be -inf.
-    const at::Tensor logarithm = map.clamp_min(std::numeric_limits<float>::min()).log();
     const auto visible = [](int64_t, const QueryRow&, int64_t) { return 0.0f; };
-    return logarithm.add(row_scores(input.sequences, ragged, 1, visible).to(map.device()));
-  };
-  return {.scores = scores, .choose = {}, .attend = {}};
+    return map.clamp_min(std::numeric_limits<float>::min())
+        .log()
+        .add(row_scores(input.sequences, ragged, 1, visible).to(map.device()));
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Method> make_oracle(const MethodInputs&) {
+  return std::make_unique<OracleMethod>();
 }
 
 }  // namespace seer::models

@@ -102,26 +102,26 @@ __device__ __forceinline__ float inverse_of(float sum) {
   return sum == 0.f ? 0.f : 1.f / sum;  // NaN stays NaN
 }
 
-// Row r of an output of kD columns, times `inverse`, past the caches: it is not read again here.
+// Row r of an output of kD columns, times `factor`, past the caches: it is not read again here.
 // output(i): two registers of the accumulator, i and on. All lanes call it.
 template <class Element, int kD, class Output>
-__device__ __forceinline__ void store_row(const PackedAttentionParams& p, int head, int64_t token,
-                                          bool is_inside, int r, float inverse,
+__device__ __forceinline__ void store_row(const StridedOut& to, int head, int64_t token,
+                                          bool is_inside, int r, float factor,
                                           const Output& output) {
   const int quad = threadIdx.x & 3;
-  Element* gO = static_cast<Element*>(p.o.data) + token * p.o.token_stride +
-                head * p.o.head_stride + quad * 8;
+  Element* g =
+      static_cast<Element*>(to.data) + token * to.token_stride + head * to.head_stride + quad * 8;
 #pragma unroll
   for (int c = 0; c < kD / 32; ++c) {
     uint32_t x[4];  // x[i]: this lane's pair of the i-th group of eight columns
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const float* o = output((4 * c + i) * 4 + 2 * r);
-      x[i] = ptx::pack<Element>(o[0] * inverse, o[1] * inverse);
+      x[i] = ptx::pack<Element>(o[0] * factor, o[1] * factor);
     }
     ptx::transpose_quad(x, quad);
     if (is_inside) {
-      __stcs(reinterpret_cast<uint4*>(gO + 32 * c), make_uint4(x[0], x[1], x[2], x[3]));
+      __stcs(reinterpret_cast<uint4*>(g + 32 * c), make_uint4(x[0], x[1], x[2], x[3]));
     }
   }
 }

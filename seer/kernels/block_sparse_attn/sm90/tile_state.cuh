@@ -138,8 +138,8 @@ struct TileState {
                  make_float2(o[0] * inverse, o[1] * inverse));
         }
       } else {
-        attention::store_row<Element, kD>(p, tile.head, int64_t{tile.q_begin} + query, is_inside, r,
-                                          inverse, output);
+        attention::store_row<Element, kD>(p.o, tile.head, int64_t{tile.q_begin} + query, is_inside,
+                                          r, inverse, output);
       }
       if ((lane & 3) == 0 && (is_part || is_inside)) {
         float* const lse = is_part ? partial_lse(p) + int64_t{tile.out} * kTile

@@ -143,7 +143,7 @@ struct Consumer {
       const int query = warp * 16 + (lane >> 2) + 8 * r;
       const bool is_inside = query < num_queries;
       const int64_t token = q_begin + query;
-      store_row<Element, kD>(p, head, token, is_inside, r, inverse_of(s),
+      store_row<Element, kD>(p.o, head, token, is_inside, r, inverse_of(s),
                              [&](int i) { return &rO[i]; });
       lse[r] = is_inside && s != 0.f ? max[r] * scale_log2 + log2f(s) : INFINITY;
       if ((lane & 3) == 0) {
