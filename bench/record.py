@@ -7,8 +7,9 @@ import pathlib
 import re
 import subprocess
 
+FORM = json.loads((pathlib.Path(__file__).resolve().parent.parent / "seer" / "report" / "results.json").read_text())
 # Rows with the same values of these were measured together, in one process and on the same inputs.
-GROUP = ("len_q", "len_k", "heads_q", "heads_kv", "head_dim", "dtype")
+GROUP = (*FORM["shape"], "dtype")
 
 
 def slug(name):
@@ -51,7 +52,7 @@ def group_of(row):
 
 def merge(old, new):
     """`new` with the groups of `old` that it does not have. A group stays whole: ratios are taken inside it."""
-    if old["chip"] != new["chip"] or old["versions"] != new["versions"]:
+    if any(old.get(key) != new.get(key) for key in FORM["same"]):
         raise ValueError(f"results of {old['chip']}, {old['versions']} cannot be joined with those of {new['chip']}, "
                          f"{new['versions']}: write to another --out, or leave --append away")
     measured = {group_of(row) for row in new["rows"]}
@@ -68,6 +69,8 @@ def read(path):
 
 def write(path, record):
     """Atomic: a killed run leaves the old file or the new one."""
+    if unknown := record.keys() - FORM["fields"].keys():
+        raise ValueError(f"seer/report/results.json has no field {', '.join(sorted(unknown))}")
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")

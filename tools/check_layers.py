@@ -17,7 +17,8 @@ MAY = {
     "seer/models": ["seer/base", "seer/io", "seer/torch"],
     "seer/train": ["seer/base", "seer/io", "seer/torch", "seer/models", "seer/report"],
     "seer/eval": ["seer/base", "seer/io", "seer/torch", "seer/models", "seer/report"],
-    "seer/bench": ["seer/base", "seer/kernels", "seer/io", "seer/torch", "seer/models", "seer/report"],
+    "seer/bench": ["seer/base", "seer/kernels", "seer/io", "seer/torch", "seer/models", "seer/train",
+                   "seer/report"],
     "seer/cli": ["seer"],
 }
 # Folders of seer/kernels that are no op.

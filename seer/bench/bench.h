@@ -1,74 +1,86 @@
 #pragma once
-// Benchmarks of single operations beside their rivals, in one process on the same inputs, and the record
-// that is kept of them: results/<chip>/<operation>.json.
+// Benchmarks beside their rivals, in one process on the same inputs. Each is a file with two functions
+// and a line in benchmarks() (bench.cc).
+
+#include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <filesystem>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
-#include "seer/models/sparse_attention.h"
-#include "seer/models/sparse_meter.h"
+#include "seer/models/gates/gates.h"
 
 namespace seer::bench {
 
-// One shape to be timed.
-struct Shape {
-  int64_t heads_q = 4, heads_kv = 4, head_dim = 128;
-  int64_t len_q = 8192, len_k = 8192;
-  double density = 0.1;          // of the causal block map
-  std::string lists = "random";  // "random", or "gate": sink, local, vertical and scattered blocks
-  std::string dtype = "bf16";    // f32, bf16
+// A model, its gates (null where none are asked for) and its name.
+using UseModel =
+    std::function<void(const models::Decoder&, const models::Gates*, const std::string&)>;
+
+// What is asked for. Each benchmark looks at what it needs.
+struct Request {
+  std::vector<int64_t> lengths{8192, 32768}, head_dims{64, 128};
+  std::vector<double> densities{0.1};        // of the causal block map
+  std::vector<std::string> lists{"random"};  // "random", or "gate" (attention.h)
+  std::vector<std::string> dtypes{"bf16"};   // f32, bf16
+  int64_t heads_q = 4, heads_kv = 4;
   int block = 64;
+  int runs = 3;        // timed calls, at least
+  double seconds = 1;  // timed time, at least
+  at::Device device = at::kCPU;
+  // Models.
+  std::vector<std::string> shapes;  // with random weights (model_shapes.h)
+  at::ScalarType model_dtype = at::kFloat;
+  bool stream = false;    // in training: layers stay in host memory
+  int64_t sequences = 1;  // of a step of training
+  std::string model;      // a folder, with a tokenizer
+  std::function<void(bool needs_gates, const UseModel&)> with_model;  // loads that one
 };
+
+struct Benchmark {
+  const char* name;
+  bool on_device;                              // else on the CPU, whatever the request says
+  enum class Models { none, shapes, any } of;  // any: of the shapes, or else the folder
+  // Appends objects to `rows`, a JSON array: implementation, shape, median_ms, min_ms, max_ms and what
+  // the benchmark's file names. Of several processes the first one alone.
+  void (*run)(const Request&, nlohmann::json& rows);
+  std::string (*table)(const nlohmann::json& rows);
+};
+const std::vector<Benchmark>& benchmarks();
+
+// Those of attention are in attention.h, those of decoding in decode.h.
+// A prompt of random ids through a model up to its first token: dense (on a GPU by FlashAttention-2,
+// then cuDNN; one that torch refuses is left out, with a line that says so), and sparse with each
+// density, in rounds of one run each in an order drawn anew, until `runs` are done and `seconds` over
+// for each, after a round that warms up. Rows have the median time and its parts (gate, select,
+// attention; products: all matrix products; rest); `overheads`, for each dense run: how much longer
+// than the sparse attention and what that run takes beside its own, together; `overhead`: that of the
+// faster one; and `peak_mib`, the memory beyond what was in use before.
+void prefill(const Request& request, nlohmann::json& rows);
+std::string prefill_table(const nlohmann::json& rows);
+// Steps of `sequences` of random ids through models with random weights, shared by all processes of
+// torchrun; the first steps are not timed. Rows: tokens_per_s, hours (of the published recipe, 500
+// steps of 16 x 64k tokens); shares of the time (attention with the map, gates with their gradients,
+// the rest of the model); model_tflops (the frozen model's forward pass alone) and mfu, its share of
+// the chips' rate; peak_mib of one device.
+void distill(const Request& request, nlohmann::json& rows);
+std::string distill_table(const nlohmann::json& rows);
 
 struct Times {
   double median_ms, min_ms, max_ms;
   int runs;
 };
-// Times `call` until `min_runs` are done and `seconds` are over, after one warm-up call. It returns
-// when its work is done, on a GPU, too.
-Times time_calls(const std::function<void()>& call, int min_runs, double seconds);
+// Times `call` until `runs` are done and `seconds` are over, after one warm-up call. It returns when
+// its work is done, on a GPU, too.
+Times time_calls(const std::function<void()>& call, int runs, double seconds);
 
-// Each appends its rows to `rows` (a JSON array): implementation, the shape, the times, kept_tflops:
-// 4 * block^2 * head_dim per computed block over the median time.
-void block_sparse_attn(const Shape& shape, int runs, double seconds, nlohmann::json& rows);
-void pooled_attn(const Shape& shape, int runs, double seconds, nlohmann::json& rows);
-// Pooling, projection, scores and selection, beside block_sparse_attn on the blocks chosen.
-void attn_gate(const Shape& shape, int runs, double seconds, nlohmann::json& rows);
+// use() with each model of the shapes asked for, or else with the one named. Gates of models with
+// random weights are random, too.
+void for_each_model(const Request& request, bool needs_gates, const UseModel& use);
 
-// One query against keys and values that lie as in a cache, beside torch's attention and a plain read
-// of the same memory, in rounds of all three: gbytes_per_s, and memory_share, that of the read's rate.
-void decode_attn(const Shape& shape, const at::Device& device, int runs, double seconds,
-                 nlohmann::json& rows);
-// Tokens written one after another behind `length` cached ones: tokens_per_s, the time of attention in
-// it, and the same two rates for weights and cache together.
-void decode(const models::Decoder& model, int64_t length, int runs, double seconds,
-            const std::string& name, nlohmann::json& rows);
-
-// A prompt of random ids through a model up to its first token: dense (on a GPU by FlashAttention-2,
-// then cuDNN; one that torch refuses is left out, with a line that says so), and sparse with each
-// selection, in rounds of one run each in an order drawn anew, until `runs` are done and `seconds`
-// over for each, after a round that warms up. Rows have the median time and its parts (gate, select,
-// attention; products: all matrix products; rest); `overheads`, for each dense run: how much longer
-// than the sparse attention and what that run takes beside its own, together; `overhead`: that of the
-// faster one; and `peak_mib`, the memory beyond what was in use before.
-void prefill(const models::Decoder& model, const models::Gates& gates,
-             const std::vector<torch_ops::Selection>& selections, int64_t length, int runs,
-             double seconds, const std::string& name, nlohmann::json& rows);
-
-// A short name of the device, for a folder, as "amd-epyc-2-threads-avx512bf16", "nvidia-h200".
-std::string chip(const at::Device& device = at::kCPU);
-// Limits the operations and torch to AVX2, to measure a CPU without AVX-512 on one that has it. Call
-// it before anything runs.
-void limit_to_avx2();
-// Everything around the rows: chip, versions, command, date.
-nlohmann::json record(const std::string& operation, int argc, char** argv, nlohmann::json rows,
-                      const at::Device& device = at::kCPU);
-// `made` with the rows that the record at `path` has of other shapes and lengths before its own, and
-// both commands. Error where that record is of another chip, number of threads or version.
-nlohmann::json appended(const std::filesystem::path& path, nlohmann::json made);
+// For tables: "1.25 ms"; "12.5%", "" of null.
+std::string ms_text(const nlohmann::json& ms, int digits);
+std::string percent_text(const nlohmann::json& share, int digits = 1);
 
 }  // namespace seer::bench

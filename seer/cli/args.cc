@@ -155,13 +155,6 @@ Setting* Args::output_file(const std::string& name, std::string& value, const st
   return add(name, value, help);
 }
 
-Setting* Args::output_folder(const std::string& name, std::string& value, const std::string& help) {
-  when_read([&value] {
-    if (!value.empty()) check_output_folder(value);
-  });
-  return add(name, value, help);
-}
-
 void Args::json_output(std::string& value) {
   json_ = app_.add_option("--json")
               ->description("also write the results as JSON; without FILE to standard output")

@@ -7,6 +7,7 @@
 #include <CLI/CLI.hpp>
 #include <concepts>
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -15,8 +16,9 @@
 #include <utility>
 #include <vector>
 
+#include "seer/base/allowed.h"
 #include "seer/base/error.h"
-#include "seer/cli/allowed.h"
+#include "seer/base/output.h"
 
 namespace seer::cli {
 
@@ -78,11 +80,31 @@ class Args {
     setting->is_positional_ = true;
     return setting;
   }
+  // All settings that each_setting() describes.
+  template <class Settings>
+  void add_each(Settings& settings) {
+    each_setting(settings,
+                 [this](const char* name, auto& value, Allowed allowed, const std::string& help) {
+                   if constexpr (std::is_same_v<decltype(value), bool&>) {
+                     flag(name, value, help);
+                   } else {
+                     add(name, value, std::move(allowed), help);
+                   }
+                 });
+  }
   // --json [FILE]: results as JSON, to standard output where no file is named.
   void json_output(std::string& value);
   // --name FILE and --name FOLDER for what the verb writes: checked to be writable before it begins.
   Setting* output_file(const std::string& name, std::string& value, const std::string& help);
-  Setting* output_folder(const std::string& name, std::string& value, const std::string& help);
+  template <class Path>
+  Setting* output_folder(const std::string& name, Path& value, const std::string& help) {
+    when_read([&value] {
+      if (!value.empty()) check_output_folder(value);
+    });
+    return add(name, value, help);
+  }
+  // A setting that has been added must be given.
+  void require(const std::string& name) { find(name)->required(); }
 
   // Heading for the settings that follow, in --help.
   void group(const std::string& name) { group_ = name; }
@@ -130,11 +152,10 @@ template <class T>
 Setting::Target Args::target_of(T& value) {
   using Element = typename ElementOf<T>::Type;
   constexpr bool is_list = !std::is_same_v<Element, T>;
-  constexpr Kind kind = std::is_same_v<Element, bool>       ? Kind::yes_no
-                        : std::is_integral_v<Element>       ? Kind::whole
-                        : std::is_floating_point_v<Element> ? Kind::real
-                                                            : Kind::text;
-  static_assert(kind != Kind::text || std::is_same_v<Element, std::string>);
+  constexpr Kind kind = kKindOf<Element>;
+  constexpr bool is_path = std::is_same_v<Element, std::filesystem::path>;
+  using Json = std::conditional_t<is_path, std::string, Element>;
+  static_assert(kind != Kind::text || std::is_same_v<Json, std::string>);
   const auto store = [&value](const nlohmann::json& json) {
     if constexpr (kind == Kind::whole) {
       const bool fits = json.is_number_unsigned() ? std::in_range<Element>(json.get<uint64_t>())
@@ -142,16 +163,25 @@ Setting::Target Args::target_of(T& value) {
       if (!fits) return false;
     }
     if constexpr (is_list) {
-      value.push_back(json.get<Element>());
+      value.push_back(json.get<Json>());
     } else {
-      value = json.get<Element>();
+      value = json.get<Json>();
     }
     return true;
   };
   const auto clear = [&value] {
     if constexpr (is_list) value.clear();
   };
-  return {kind, is_list, store, clear, [&value] { return nlohmann::json(value); }};
+  const auto get = [&value] {
+    if constexpr (is_path && is_list) {
+      return nlohmann::json(std::vector<std::string>(value.begin(), value.end()));
+    } else if constexpr (is_path) {
+      return nlohmann::json(value.string());
+    } else {
+      return nlohmann::json(value);
+    }
+  };
+  return {kind, is_list, store, clear, get};
 }
 
 }  // namespace seer::cli

@@ -3,8 +3,6 @@
 
 #include <chrono>
 #include <memory>
-#include <string>
-#include <vector>
 
 #include "seer/cli/args.h"
 #include "seer/train/data/data.h"
@@ -13,21 +11,8 @@
 
 namespace seer::cli {
 
-struct DataArgs {
-  std::vector<std::string> data, valid;
-  std::vector<double> weights;
-  void add(Args& args, train::DataSettings& settings);
-  // Fills the files of `settings`.
-  void fill(train::DataSettings& settings) const;
-
- private:
-  std::string cache_ = ".cache/seer";
-};
-
-struct LoopArgs {
-  std::string out;
-  void add(Args& args, train::LoopSettings& settings);
-};
+void add_data(Args& args, train::DataSettings& settings);
+void add_loop(Args& args, train::LoopSettings& settings);
 
 // The processes that torchrun starts.
 struct RankArgs {
@@ -40,6 +25,7 @@ struct RankArgs {
 };
 
 // The last line of a training verb.
-void print_result(const char* verb, const train::RunResult& result, const std::string& out);
+void print_result(const char* verb, const train::RunResult& result,
+                  const std::filesystem::path& out);
 
 }  // namespace seer::cli

@@ -1,7 +1,5 @@
 #include "seer/cli/device.h"
 
-#include <ATen/Context.h>
-
 #include <cstdlib>
 
 #include "seer/base/error.h"
@@ -72,10 +70,6 @@ at::Device resolve_device(const std::string& name, int gpus,
         ": all processes of this machine would share it; with cuda each takes its own");
   }
   return gpu(index);
-}
-
-int torch_gpus() {
-  return at::hasCUDA() ? at::detail::getCUDAHooks().getNumGPUs() : 0;
 }
 
 }  // namespace seer::cli

@@ -6,7 +6,7 @@
 #include <functional>
 #include <string>
 
-#include "seer/cli/allowed.h"
+#include "seer/base/allowed.h"
 
 namespace seer::cli {
 
@@ -18,8 +18,5 @@ Allowed device_names();
 // UsageError: there is no such GPU, or processes of one machine would share one.
 at::Device resolve_device(const std::string& name, int gpus,
                           const std::function<bool()>& gpu_runs_all);
-
-// GPUs that torch can use.
-int torch_gpus();
 
 }  // namespace seer::cli

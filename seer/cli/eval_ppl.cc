@@ -3,14 +3,11 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "seer/base/interrupt.h"
 #include "seer/base/limits.h"
 #include "seer/base/progress.h"
-#include "seer/bench/bench.h"
 #include "seer/cli/eval_args.h"
 #include "seer/cli/measured.h"
 #include "seer/cli/verbs.h"
-#include "seer/eval/perplexity.h"
 #include "seer/eval/remarks.h"
 
 namespace seer::cli {
@@ -59,42 +56,22 @@ int eval_ppl(int argc, char** argv, int first) {
 
   const models::Decoder model = a.model.load();
   const auto gates = needs.trained ? load_gates(found.folder, a.model, model) : nullptr;
-  std::vector<eval::Row> rows;
-  eval::RowLines lines(methods, lengths);
   std::FILE* const out = a.table_out();
-  show(out, lines.head());
-  const InterruptGuard interrupt;
-  std::exception_ptr failed;
-  try {
-    for (size_t l = 0; l < lengths.size() && interrupt.signal() == 0; ++l) {
-      Progress progress(message("eval ppl, ", lengths[l], " tokens"),
-                        static_cast<int64_t>(windows[l].ids.size() * methods.size()));
-      eval::Watch watch;
-      watch.part = [&](double share) { progress.part(share, ""); };
-      watch.pass = [&] { progress.advance(); };
-      watch.stop = [&] { return interrupt.signal() != 0; };
-      watch.row = [&](const eval::Row& row) {
-        rows.push_back(row);
-        progress.clear();
-        show(out, lines.line(row));
-      };
-      eval::compare(model, gates.get(), methods, windows[l], watch);
-    }
-  } catch (...) {
-    failed = std::current_exception();
-  }
-  const bool complete = !failed && interrupt.signal() == 0;
+  const Compared compared =
+      compare_methods(model, gates.get(), methods, windows, out,
+                      [](int64_t length) { return message("eval ppl, ", length, " tokens"); });
+  const auto& rows = compared.rows;
   const Write remarks{"what follows the table", [&] {
                         for (const std::string& line : eval::remarks(rows)) show_line(out, line);
                       }};
   const Write results{"the results", [&] {
-                        nlohmann::json json = bench::record("eval ppl", argc, argv,
-                                                            eval::to_json(rows), model.device());
+                        nlohmann::json json =
+                            record_of("eval ppl", argc, argv, eval::to_json(rows), model.device());
                         json["settings"] = args.settings();
-                        json["complete"] = complete;
+                        json["complete"] = compared.complete();
                         write_json(a.json, json);
                       }};
-  conclude({remarks, results}, failed, interrupt.signal(), eval::trouble(rows));
+  conclude({remarks, results}, compared.failed, compared.signal, eval::trouble(rows));
   return 0;
 }
 

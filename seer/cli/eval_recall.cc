@@ -10,7 +10,6 @@
 #include "seer/base/interrupt.h"
 #include "seer/base/limits.h"
 #include "seer/base/progress.h"
-#include "seer/bench/bench.h"
 #include "seer/cli/eval_args.h"
 #include "seer/cli/measured.h"
 #include "seer/cli/verbs.h"
@@ -173,8 +172,8 @@ int eval_recall(int argc, char** argv, int first) {
                             .write_png(a.png);
                       }};
   const Write results{"the results", [&] {
-                        nlohmann::json json = bench::record("eval recall", argc, argv,
-                                                            eval::to_json(rows), model.device());
+                        nlohmann::json json = record_of("eval recall", argc, argv,
+                                                        eval::to_json(rows), model.device());
                         json["settings"] = args.settings();
                         json["complete"] = interrupt.signal() == 0;
                         write_json(a.json, json);

@@ -1,19 +1,23 @@
 // The program: a table of verbs.
 
+#include <CLI/CLI.hpp>
 #include <csignal>
 #include <cstdio>
+#include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "seer/base/allowed.h"
 #include "seer/base/error.h"
-#include "seer/cli/allowed.h"
 #include "seer/cli/report_error.h"
 #include "seer/cli/verbs.h"
 
 namespace {
 
-using seer::cli::did_you_mean;
-using seer::cli::typed;
+using seer::did_you_mean;
+using seer::typed;
+using Words = std::vector<std::string>;
 
 struct Verb {
   const char* name;  // one word, or two: a group and a verb of it
@@ -36,9 +40,11 @@ constexpr Verb kVerbs[] = {
     {"logits", seer::cli::logits, "logits of a text or of token ids"},
 };
 
-bool is_help(const std::string& word) {
-  return word == "--help" || word == "-h" || word == "help";
-}
+// Thrown where CLI11 has found the verb: it reads its own `left` words (args.h).
+struct Found {
+  const Verb* verb;
+  size_t left;
+};
 
 // Of all verbs, or of those of a group.
 void print_help(const std::string& group = "") {
@@ -57,66 +63,85 @@ void print_help(const std::string& group = "") {
               group.empty() ? " --version prints the version." : "");
 }
 
-std::vector<std::string> first_words() {
-  std::vector<std::string> words{"help", "--help", "--version"};
-  for (const Verb& verb : kVerbs) {
-    const std::string name = verb.name;
-    const std::string word = name.substr(0, name.find(' '));
-    if (words.back() != word) words.push_back(word);
+// Words that are neither a verb nor a flag of `app`, which is the program or a group.
+void refuse_unknown(const CLI::App& app) {
+  if (app.remaining().empty() || app.remaining()[0].empty()) return;
+  const std::string word = app.remaining()[0], group = app.get_name();
+  Words verbs, commands;
+  for (const CLI::App* verb : app.get_subcommands({})) {
+    verbs.push_back(verb->get_name());
+    commands.push_back("`seer " + group + " " + verb->get_name() + "`");
   }
-  return words;
+  if (app.get_parent() != nullptr) {
+    throw seer::UsageError(group + ": want " + seer::listed(commands) + ", got " + typed(word) +
+                           did_you_mean(word, verbs));
+  }
+  verbs.insert(verbs.begin(), {"help", "--help", "--version"});
+  throw seer::UsageError("unknown verb " + typed(word) + did_you_mean(word, verbs) +
+                         "; `seer --help` lists them");
 }
 
-// The words behind the name of a group.
-std::vector<std::string> verbs_of(const std::string& group) {
-  std::vector<std::string> words;
+// The tree of verbs and groups.
+void add_verbs(CLI::App& program) {
+  std::map<std::string, CLI::App*> groups;
   for (const Verb& verb : kVerbs) {
     const std::string name = verb.name;
-    if (name.starts_with(group + " ")) words.push_back(name.substr(group.size() + 1));
+    const size_t space = name.find(' ');
+    CLI::App* app = &program;
+    if (space != name.npos) {
+      CLI::App*& group = groups[name.substr(0, space)];
+      if (group == nullptr) group = program.add_subcommand(name.substr(0, space));
+      app = group;
+    }
+    app->add_subcommand(name.substr(space + 1))->preparse_callback([&verb](size_t left) {
+      throw Found{&verb, left};
+    });
   }
-  return words;
 }
 
 int dispatch(int argc, char** argv) {
-  const std::string word = argc > 1 ? argv[1] : "", next = argc > 2 ? argv[2] : "";
-  if (word.empty()) {
-    print_help();
-    return 2;
-  }
-  if (is_help(word)) {
-    if (next.empty()) {
-      print_help();
-      return 0;
-    }
-    // `seer help VERB` is `seer VERB --help`.
-    std::vector<std::string> words{argv[0]};
-    words.insert(words.end(), argv + 2, argv + argc);
-    words.emplace_back("--help");
-    std::vector<char*> pointers;
-    for (std::string& each : words) pointers.push_back(each.data());
-    if (is_help(next)) pointers.resize(2);
-    return dispatch(static_cast<int>(pointers.size()), pointers.data());
-  }
-  if (word == "--version") {
+  Words words(argv + 1, argv + argc);
+  const auto is_help = [&](size_t i) {
+    return i < words.size() && (words[i] == "help" || words[i] == "--help" || words[i] == "-h");
+  };
+  // `seer help VERB` is `seer VERB --help`.
+  if (is_help(0)) words.emplace_back("--help");
+  while (is_help(0) && words.size() > 1) words.erase(words.begin());
+  if (!words.empty() && words[0] == "--version") {
     std::puts("seer " SEER_VERSION);
     return 0;
   }
-  for (const Verb& verb : kVerbs) {
-    if (word == verb.name) return verb.run(argc, argv, 2);
-    if (word + " " + next == verb.name) return verb.run(argc, argv, 3);
+  CLI::App program("", "seer");
+  program.allow_extras();
+  program.require_subcommand(0, 1);
+  add_verbs(program);
+  std::optional<Found> found;
+  bool asks_for_help = false;
+  try {
+    program.parse(Words(words.rbegin(), words.rend()));  // CLI11 takes them from the back
+  } catch (const Found& verb) {
+    found = verb;
+  } catch (const CLI::CallForHelp&) {
+    asks_for_help = true;
   }
-  if (const auto verbs = verbs_of(word); !verbs.empty()) {
-    if (next.empty() || is_help(next)) {
-      print_help(word);
-      return next.empty() ? 2 : 0;
-    }
-    std::vector<std::string> commands;
-    for (const std::string& verb : verbs) commands.push_back("`seer " + word + " " + verb + "`");
-    throw seer::UsageError(word + ": want " + seer::cli::listed(commands) + ", got " + typed(next) +
-                           did_you_mean(next, verbs));
+  refuse_unknown(program);
+  const auto parsed = program.get_subcommands();
+  const CLI::App* const group = parsed.empty() ? nullptr : parsed[0];
+  const bool is_group = group != nullptr && !group->get_subcommands({}).empty();
+  if (is_group && is_help(1)) {  // whatever follows
+    found.reset();
+    asks_for_help = true;
+  } else if (is_group) {
+    refuse_unknown(*group);
   }
-  throw seer::UsageError("unknown verb " + typed(word) + did_you_mean(word, first_words()) +
-                         "; `seer --help` lists them");
+  if (!found) {
+    print_help(is_group ? group->get_name() : "");
+    return asks_for_help ? 0 : 2;
+  }
+  std::vector<char*> pointers{argv[0]};
+  for (std::string& word : words) pointers.push_back(word.data());
+  const int count = static_cast<int>(pointers.size());
+  return found->verb->run(count, pointers.data(), count - static_cast<int>(found->left));
 }
 
 }  // namespace

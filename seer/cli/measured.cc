@@ -1,13 +1,65 @@
 #include "seer/cli/measured.h"
 
+#include <ATen/Parallel.h>
+#include <torch/version.h>
+
+#include <cstdlib>
+#include <fstream>
+
 #include "seer/base/interrupt.h"
 #include "seer/base/limits.h"
 #include "seer/base/progress.h"
 #include "seer/base/shown.h"
 #include "seer/io/context.h"
+#include "seer/kernels/cpu_features.h"
+#include "seer/kernels/impl.h"
 #include "seer/models/memory.h"
+#include "seer/report/results.h"
 
 namespace seer::cli {
+namespace {
+
+bool limited = false;
+
+std::string chip_name(const at::Device& device) {
+  if (device.is_cuda()) return kernels::cuda_device_name(device.has_index() ? device.index() : 0);
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);) {
+    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+  }
+  return "unknown CPU";
+}
+
+}  // namespace
+
+void limit_to_avx2() {
+  kernels::limit_cpu_to_avx2();
+  limited = true;
+  // What torch, oneDNN and MKL read when they first run.
+  setenv("ATEN_CPU_CAPABILITY", "avx2", 1);
+  setenv("ONEDNN_MAX_CPU_ISA", "AVX2", 1);
+  setenv("MKL_ENABLE_INSTRUCTIONS", "AVX2", 1);
+}
+
+std::string chip_folder(const at::Device& device) {
+  const std::string chip = report::slug(chip_name(device));
+  if (device.is_cuda()) return chip;
+  return chip + "-" + std::to_string(at::get_num_threads()) + "-threads" +
+         (kernels::cpu_has_bf16_dot() ? "-avx512bf16"
+          : limited                   ? "-avx2"
+                                      : "");
+}
+
+nlohmann::json record_of(const std::string& operation, int argc, char** argv, nlohmann::json rows,
+                         const at::Device& device) {
+  return report::record(operation, {argv, argv + argc},
+                        {{"chip", chip_name(device)},
+                         {"threads", at::get_num_threads()},
+                         {"avx2_at_most", limited},
+                         {"bf16_dot_product", kernels::cpu_has_bf16_dot()},
+                         {"versions", {{"torch", TORCH_VERSION}, {"compiler", __VERSION__}}}},
+                        std::move(rows));
+}
 
 std::string memory_text(const ModelArgs& model, const io::ModelConfig& config, int64_t tokens,
                         int64_t block) {
@@ -37,6 +89,38 @@ void show(std::FILE* out, const std::string& text) {
 
 void show_line(std::FILE* out, const std::string& line) {
   show(out, one_line(line, limits::kMessageLength) + "\n");
+}
+
+Compared compare_methods(const models::Decoder& model, const models::Gates* gates,
+                         const std::vector<eval::Method>& methods,
+                         const std::vector<eval::Windows>& windows, std::FILE* out,
+                         const std::function<std::string(int64_t length)>& title) {
+  Compared compared;
+  std::vector<int64_t> lengths;
+  for (const eval::Windows& of : windows) lengths.push_back(of.length);
+  eval::RowLines lines(methods, lengths);
+  const InterruptGuard interrupt;
+  try {
+    show(out, lines.head());
+    for (const eval::Windows& of : windows) {
+      if (interrupt.signal() != 0) break;
+      Progress progress(title(of.length), static_cast<int64_t>(methods.size() * of.ids.size()));
+      eval::Watch watch;
+      watch.part = [&](double share) { progress.part(share, ""); };
+      watch.pass = [&] { progress.advance(); };
+      watch.stop = [&] { return interrupt.signal() != 0; };
+      watch.row = [&](const eval::Row& row) {
+        compared.rows.push_back(row);
+        progress.clear();
+        show(out, lines.line(row));
+      };
+      eval::compare(model, gates, methods, of, watch);
+    }
+  } catch (...) {
+    compared.failed = std::current_exception();
+  }
+  compared.signal = interrupt.signal();
+  return compared;
 }
 
 void conclude(const std::vector<Write>& writes, const std::exception_ptr& failed, int signal,

@@ -1,6 +1,6 @@
 #pragma once
-// Long measurements: what is said before them, results that are shown as they come and written whatever
-// happens meanwhile.
+// Measurements: the machine, what is said before long ones, results that are shown as they come and
+// written whatever happens meanwhile.
 
 #include <cstdio>
 #include <exception>
@@ -9,8 +9,20 @@
 #include <vector>
 
 #include "seer/cli/settings.h"
+#include "seer/eval/perplexity.h"
 
 namespace seer::cli {
+
+// Limits the operations and torch to AVX2, to measure a CPU without AVX-512 on one that has it. Call
+// it before anything runs.
+void limit_to_avx2();
+
+// A folder's name for results: "amd-epyc-2-threads-avx512bf16", "nvidia-h200".
+std::string chip_folder(const at::Device& device);
+
+// The record of rows that this command line has made on `device` (report/results.h).
+nlohmann::json record_of(const std::string& operation, int argc, char** argv, nlohmann::json rows,
+                         const at::Device& device);
 
 // "memory: about 1.2 GiB of the 20 GiB that are free": weights and a pass over `tokens` tokens.
 std::string memory_text(const ModelArgs& model, const io::ModelConfig& config, int64_t tokens,
@@ -25,9 +37,23 @@ void show(std::FILE* out, const std::string& text);
 // The same of a line that may hold strings from outside, fit for a terminal.
 void show_line(std::FILE* out, const std::string& line);
 
-// Ends a measurement. Everything in `writes` is tried, the next though one fails: each is named in a
-// warning then, and the verb fails at the end. Before that, in this order: `failed` is thrown on, a signal
-// ends with Interrupted, `trouble` is an error.
+// Rows of a comparison, and what ended them early.
+struct Compared {
+  std::vector<eval::Row> rows;
+  std::exception_ptr failed;
+  int signal = 0;
+  bool complete() const { return !failed && signal == 0; }
+};
+// All methods on windows of each length, with rows shown on `out` as they come. A signal ends it.
+// `title`: of the progress at a length.
+Compared compare_methods(const models::Decoder& model, const models::Gates* gates,
+                         const std::vector<eval::Method>& methods,
+                         const std::vector<eval::Windows>& windows, std::FILE* out,
+                         const std::function<std::string(int64_t length)>& title);
+
+// Ends a measurement. Tries every write, even after one has failed; a warning names each failure, and
+// the verb fails at the end. First of these applies: `failed` is rethrown, a signal ends with
+// Interrupted, `trouble` is an error, a failed write is one.
 struct Write {
   std::string what;  // "the picture"
   std::function<void()> write;

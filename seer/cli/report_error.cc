@@ -34,7 +34,7 @@ bool is_debug() {
   return level != nullptr && std::strcmp(level, "debug") == 0;
 }
 
-// An error that the program should have seen coming: whose words it is in, and how to find it.
+// An unforeseen error: where its message comes from, and how to see more.
 std::string internal(const std::string& source, const std::string& text) {
   return "internal error" + source + ": " + shown(text, 300) +
          (is_debug() ? "" : "; SEER_LOG=debug shows more");

@@ -8,16 +8,13 @@
 #include <optional>
 
 #include "seer/base/file.h"
-#include "seer/base/interrupt.h"
 #include "seer/base/limits.h"
 #include "seer/base/progress.h"
 #include "seer/base/shell.h"
-#include "seer/bench/bench.h"
 #include "seer/cli/measured.h"
 #include "seer/cli/methods.h"
 #include "seer/cli/verbs.h"
 #include "seer/eval/head_picture.h"
-#include "seer/eval/perplexity.h"
 #include "seer/eval/remarks.h"
 #include "seer/io/text.h"
 #include "seer/io/tokenizer/token_ids.h"
@@ -166,38 +163,6 @@ void announce_run(const RunArgs& a, const Plan& plan, const Split& split) {
                memory_text(a.model, plan.config, length, plan.block).c_str());
 }
 
-// Rows as they come, and what ended them early.
-struct Compared {
-  std::vector<eval::Row> rows;
-  std::exception_ptr failed;
-  int signal = 0;
-};
-
-Compared compare(const Plan& plan, const models::Decoder& model, const models::Gates* gates,
-                 const eval::Windows& windows) {
-  Compared compared;
-  eval::RowLines lines(plan.methods, {windows.length});
-  const InterruptGuard interrupt;
-  try {
-    show(stdout, lines.head());
-    Progress progress("comparing", static_cast<int64_t>(plan.methods.size() * windows.ids.size()));
-    eval::Watch watch;
-    watch.part = [&](double share) { progress.part(share, ""); };
-    watch.pass = [&] { progress.advance(); };
-    watch.stop = [&] { return interrupt.signal() != 0; };
-    watch.row = [&](const eval::Row& row) {
-      compared.rows.push_back(row);
-      progress.clear();
-      show(stdout, lines.line(row));
-    };
-    eval::compare(model, gates, plan.methods, windows, watch);
-  } catch (...) {
-    compared.failed = std::current_exception();
-  }
-  compared.signal = interrupt.signal();
-  return compared;
-}
-
 report::Image picture_of(const RunArgs& a, const Plan& plan, const models::Decoder& model,
                          const models::Gates& gates, const eval::Windows& windows) {
   const at::Tensor ids = eval::ids_of(windows.ids[0], model.device());
@@ -282,10 +247,10 @@ int run(int argc, char** argv, int first) {
     gates = std::move(*load_gates(a.gates, a.model, model));
   }
   const models::Gates* const used = gates ? &*gates : nullptr;
-  const Compared compared = compare(plan, model, used, split.held_out);
+  const Compared compared = compare_methods(model, used, plan.methods, {split.held_out}, stdout,
+                                            [](int64_t) { return "comparing"; });
 
   const fs::path out = a.out;
-  const bool complete = !compared.failed && compared.signal == 0;
   std::string trouble = eval::trouble(compared.rows);
   std::vector<Write> writes;
   if (plan.distills && !train::is_run_there(out / "gates")) {
@@ -304,16 +269,16 @@ int run(int argc, char** argv, int first) {
                       show(stdout, "\n");
                     }});
   writes.push_back({"run.json", [&] {
-                      nlohmann::json json = bench::record(
-                          "run", argc, argv, eval::to_json(compared.rows), model.device());
+                      nlohmann::json json = record_of("run", argc, argv,
+                                                      eval::to_json(compared.rows), model.device());
                       json["model"] = a.model.model;
                       json["text"] = a.text;
                       json["settings"] = args.settings();
-                      json["complete"] = complete;
+                      json["complete"] = compared.complete();
                       write_json(out / "run.json", json);
                       show_line(stdout, "results  " + (out / "run.json").string());
                     }});
-  if (complete && used != nullptr) {
+  if (compared.complete() && used != nullptr) {
     writes.push_back(
         {"heads.png", [&] {
            picture_of(a, plan, model, *used, split.held_out).write_png(out / "heads.png");

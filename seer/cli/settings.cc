@@ -111,8 +111,10 @@ bool runs_on_gpu(const std::string& model, DType dtype, int block) {
 }  // namespace
 
 at::Device ModelArgs::resolved_device() const {
-  return resolve_device(device, at::hasCUDA() ? kernels::num_cuda_devices() : 0, [&] {
-    return runs_on_gpu(model, dtype == "f32" ? DType::f32 : DType::bf16, block);
+  int gpus = at::hasCUDA() ? kernels::num_cuda_devices() : 0;
+  if (any_gpu && at::hasCUDA()) gpus = at::detail::getCUDAHooks().getNumGPUs();
+  return resolve_device(device, gpus, [&] {
+    return any_gpu || runs_on_gpu(model, dtype == "f32" ? DType::f32 : DType::bf16, block);
   });
 }
 

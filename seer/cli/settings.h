@@ -31,9 +31,10 @@ struct ModelArgs {
   std::string device = "auto", dtype = "auto";
   int threads = 0;
   bool stream = false;
-  int block = 64;  // of the gates, as far as it is known when the model is loaded
+  bool any_gpu = false;  // for verbs that need torch's kernels alone
+  int block = 64;        // of the gates, as far as it is known when the model is loaded
   void add(Args& args);
-  // Parts of that, for verbs that do not need all. Whoever adds the model calls check_model_folder().
+  // Parts of add(). A verb that adds --model itself calls check_model_folder().
   void add_device(Args& args, const std::string& help);
   void add_threads(Args& args);
   // For verbs that load gates, beside --gates.

@@ -6,6 +6,7 @@
 
 #include "seer/base/file.h"
 #include "seer/report/image.h"
+#include "seer/report/results.h"
 #include "seer/report/table.h"
 
 namespace seer::report {
@@ -16,8 +17,6 @@ TEST(Table, AlignsNumbersRight) {
   table.add({"dense", "9.5"});
   table.add({"random", "10.25"});
   EXPECT_EQ(table.text(), "method    ppl\ndense     9.5\nrandom  10.25\n");
-  EXPECT_EQ(table.markdown(),
-            "| method | ppl |\n|---|---:|\n| dense | 9.5 |\n| random | 10.25 |\n");
 }
 
 TEST(Columns, LinesComeOneByOne) {
@@ -57,6 +56,16 @@ TEST(Heat, GrowsLighter) {
     before = c[0] + c[1] + c[2];
   }
   EXPECT_EQ(heat(std::nan("")), (Color{128, 128, 128}));
+}
+
+TEST(Results, FieldsAreThoseOfTheForm) {
+  const auto made = record("x", {"build/seer", "bench", "x", "--out", "here", "--runs=1"},
+                           {{"chip", "c"}, {"threads", 1}}, {});
+  EXPECT_EQ(made["command"], "seer bench x --runs=1");
+  for (const auto& [key, value] : made.items()) {
+    EXPECT_TRUE(record_form()["fields"].contains(key)) << key;
+  }
+  EXPECT_EQ(slug("Intel(R) Xeon(R) CPU @ 2.0 GHz "), "intel-r-xeon-r-cpu-2-0-ghz");
 }
 
 }  // namespace

@@ -78,20 +78,4 @@ std::string Table::text() const {
   return out;
 }
 
-std::string Table::markdown() const {
-  std::string out;
-  for (size_t r = 0; r < rows_.size(); ++r) {
-    out += "|";
-    for (const std::string& cell : rows_[r]) out += " " + cell + " |";
-    out += "\n";
-    if (r > 0) continue;
-    out += "|";
-    for (size_t c = 0; c < rows_[0].size(); ++c) {
-      out += rows_.size() > 1 && is_numeric(rows_[1][c]) ? "---:|" : "---|";
-    }
-    out += "\n";
-  }
-  return out;
-}
-
 }  // namespace seer::report

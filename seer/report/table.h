@@ -1,5 +1,5 @@
 #pragma once
-// Tables for a terminal and for Markdown.
+// Tables for a terminal.
 
 #include <cstddef>
 #include <string>
@@ -35,7 +35,6 @@ class Table {
   void add(std::vector<std::string> row);
   // Columns padded; numbers to the right. Ends with a newline.
   std::string text() const;
-  std::string markdown() const;
 
  private:
   std::vector<std::vector<std::string>> rows_;

@@ -65,6 +65,15 @@ void report_skipped(const std::filesystem::path& text, const TokenFile& file) {
 
 }  // namespace
 
+void check(const DataSettings& settings) {
+  DataSettings copy = settings;
+  each_setting(copy, CheckSetting());
+  if (!settings.weights.empty() && settings.weights.size() != settings.train.size()) {
+    throw UsageError(message("--weights: ", settings.weights.size(), " for ", settings.train.size(),
+                             " texts in --data"));
+  }
+}
+
 TokenStream::TokenStream(std::shared_ptr<const TokenFile> file, const io::Tokenizer& tokenizer)
     : file_(std::move(file)), bos_(tokenizer.bos_id().value_or(-1)) {
   const auto eos = tokenizer.eos_id();
@@ -147,14 +156,17 @@ Mixture single_mixture(std::shared_ptr<const TokenFile> file, const io::Tokenize
   return mixture;
 }
 
-Mixture open_mixture(const std::vector<DataFile>& files, const DataSettings& settings,
+Mixture open_mixture(const std::vector<std::filesystem::path>& files,
+                     const std::vector<double>& weights, const DataSettings& settings,
                      const io::Tokenizer& tokenizer, const std::filesystem::path& tokenizer_folder,
                      int64_t vocab_size) {
   SEER_CHECK(!files.empty(), "no training text is given: name at least one file");
   SEER_CHECK(files.size() <= 255, files.size(), " training files, at most 255: join some");
   Mixture mixture;
   double sum = 0;
-  for (const auto& [path, weight] : files) {
+  for (size_t i = 0; i < files.size(); ++i) {
+    const std::filesystem::path& path = files[i];
+    const double weight = weights.empty() ? 1 : weights.at(i);
     SEER_CHECK(weight >= 0, "weight ", weight, " of ", path.string(), ", want 0 or more");
     sum += weight;
     if (weight == 0) continue;

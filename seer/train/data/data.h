@@ -8,19 +8,18 @@
 #include <utility>
 #include <vector>
 
+#include "seer/base/allowed.h"
+#include "seer/io/text.h"
 #include "seer/io/tokenizer/tokenizer.h"
 #include "seer/train/data/token_file.h"
 
 namespace seer::train {
 
-struct DataFile {
-  std::filesystem::path path;  // as io::TextReader reads
-  double weight = 1;           // share of the windows, in proportion to the others' weights
-};
-
 struct DataSettings {
-  std::vector<DataFile> train;
-  std::vector<DataFile> valid;                  // held out; weights are not used
+  std::vector<std::filesystem::path> train;  // as io::TextReader reads
+  // Shares of the windows from each text, in proportion to each other; empty: equal.
+  std::vector<double> weights;
+  std::vector<std::filesystem::path> valid;     // held out
   std::filesystem::path cache = ".cache/seer";  // folder of token files
   // Share of training windows that get synthetic facts and copies, 0 ... 1 (synthetic.h).
   double synthetic_share = 0;
@@ -29,7 +28,18 @@ struct DataSettings {
   bool show_progress = true;
 };
 
-// UsageError where a value is outside of its range.
+template <class Visit>
+void each_setting(DataSettings& s, const Visit& visit) {
+  visit("data", s.train, {},
+        message("texts to train on: ", io::kTextFiles, "; broken ones are skipped and reported"));
+  visit("weights", s.weights, above(0, 1e12),
+        "share of the windows from each text; default: equal");
+  visit("valid", s.valid, {}, "held-out texts");
+  visit("synthetic", s.synthetic_share, range(0, 1),
+        "share of windows with inserted facts and copies");
+  visit("cache", s.cache, {}, "folder of token files");
+}
+// UsageError where a value is not allowed.
 void check(const DataSettings& settings);
 
 // A file's documents as one stream of tokens, [BOS] text EOS for each, in the order of the file or
@@ -66,9 +76,10 @@ struct Mixture {
 };
 // One stream.
 Mixture single_mixture(std::shared_ptr<const TokenFile> file, const io::Tokenizer& tokenizer);
-// Tokenises what is not in the cache. Error: no file, a negative weight, no weight above 0; a file
+// Tokenises what is not in the cache. `weights`: as of DataSettings. Error: no file, a negative weight, no weight above 0; a file
 // that open_tokens() refuses; a token outside of the model's vocabulary of `vocab_size`.
-Mixture open_mixture(const std::vector<DataFile>& files, const DataSettings& settings,
+Mixture open_mixture(const std::vector<std::filesystem::path>& files,
+                     const std::vector<double>& weights, const DataSettings& settings,
                      const io::Tokenizer& tokenizer, const std::filesystem::path& tokenizer_folder,
                      int64_t vocab_size);
 

@@ -135,7 +135,7 @@ TEST_F(Data, PackedWindowsKeepTheWeights) {
   std::ofstream(folder / "b.txt") << std::string(20000, '7');
   DataSettings settings;
   settings.cache = folder / "cache";
-  const Mixture mixture = open_mixture({{folder / "a.jsonl", 3}, {folder / "b.txt", 1}}, settings,
+  const Mixture mixture = open_mixture({folder / "a.jsonl", folder / "b.txt"}, {3, 1}, settings,
                                        tokenizer, reference_tokenizer(), tokenizer.vocab_size());
   PackedWindows windows(mixture, 7, 33);
   const int32_t seven = tokenizer.encode("777", false)[0];
@@ -153,9 +153,8 @@ TEST_F(Data, RandomWindowsKeepTheWeightsAndBeginWithBos) {
   std::ofstream(folder / "b.txt") << std::string(20000, '7');
   DataSettings settings;
   settings.cache = folder / "cache";
-  const Mixture mixture =
-      open_mixture({{folder / "a.jsonl", 0.6}, {folder / "b.txt", 0.4}}, settings, tokenizer,
-                   reference_tokenizer(), tokenizer.vocab_size());
+  const Mixture mixture = open_mixture({folder / "a.jsonl", folder / "b.txt"}, {0.6, 0.4}, settings,
+                                       tokenizer, reference_tokenizer(), tokenizer.vocab_size());
   const RandomWindows windows(mixture, 7);
   const int32_t seven = tokenizer.encode("777", false)[0];
   int sevens = 0;
@@ -180,7 +179,7 @@ TEST_F(Data, ATokenOutsideOfTheVocabularyIsNamedWithItsDocument) {
     settings.cache = folder / "cache";
     settings.show_progress = false;
     return error_of([&] {
-      open_mixture({{folder / "a.jsonl", 1}}, settings, tokenizer, reference_tokenizer(),
+      open_mixture({folder / "a.jsonl"}, {}, settings, tokenizer, reference_tokenizer(),
                    vocab_size);
     });
   };
@@ -208,7 +207,7 @@ TEST_F(Data, TooLittleTextIsAnError) {
   std::vector<int32_t> window(60);
   EXPECT_THAT(error_of([&] { RandomWindows(mixture, 1).window(0, 60, window.data()); }),
               HasSubstr("fewer than one window"));
-  EXPECT_THAT(error_of([&] { open_mixture({}, {}, tokenizer, reference_tokenizer(), 1); }),
+  EXPECT_THAT(error_of([&] { open_mixture({}, {}, {}, tokenizer, reference_tokenizer(), 1); }),
               HasSubstr("no training text"));
 }
 

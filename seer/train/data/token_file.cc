@@ -288,7 +288,7 @@ std::shared_ptr<const TokenFile> open_tokens(const std::filesystem::path& text,
     lock.lock();
   }
   lock.beat();
-  // Whoever waits for it finds the tokens then, or an error to repeat.
+  // A process that waits for the lock then finds the tokens, or repeats the error.
   struct Removal {
     const std::filesystem::path& path;
     ~Removal() {

@@ -58,12 +58,12 @@ class TokenFileTest : public RunTest {
     return paths;
   }
   // What is printed on standard error when `files` are opened for training.
-  std::string report_of(const std::vector<DataFile>& files, bool show_progress) {
+  std::string report_of(const std::filesystem::path& file, bool show_progress) {
     DataSettings settings;
     settings.cache = folder / "cache";
     settings.show_progress = show_progress;
     ::testing::internal::CaptureStderr();
-    open_mixture(files, settings, tokenizer, reference_tokenizer(), tokenizer.vocab_size());
+    open_mixture({file}, {}, settings, tokenizer, reference_tokenizer(), tokenizer.vocab_size());
     return ::testing::internal::GetCapturedStderr();
   }
 
@@ -97,14 +97,14 @@ TEST_F(TokenFileTest, TheCacheKeepsTheCountAndItIsReportedAgain) {
   write_file_atomic(folder / "a.jsonl", good("a") + kBadUtf8 + good("b"));
   const std::string line = (folder / "a.jsonl").string() +
                            ": 1 of 3 documents are skipped: line 2 is not UTF-8 (byte 23)\n";
-  EXPECT_THAT(report_of({{folder / "a.jsonl", 1}}, true), EndsWith(line));
+  EXPECT_THAT(report_of(folder / "a.jsonl", true), EndsWith(line));
   // Now from the cache: that line alone.
-  EXPECT_EQ(report_of({{folder / "a.jsonl", 1}}, true), line);
-  EXPECT_EQ(report_of({{folder / "a.jsonl", 1}}, false), "");
+  EXPECT_EQ(report_of(folder / "a.jsonl", true), line);
+  EXPECT_EQ(report_of(folder / "a.jsonl", false), "");
   EXPECT_EQ(cached().size(), 1u);
   write_file_atomic(folder / "clean.jsonl", good("a"));
-  report_of({{folder / "clean.jsonl", 1}}, true);
-  EXPECT_EQ(report_of({{folder / "clean.jsonl", 1}}, true), "");
+  report_of(folder / "clean.jsonl", true);
+  EXPECT_EQ(report_of(folder / "clean.jsonl", true), "");
 }
 
 TEST_F(TokenFileTest, FollowsTheContentNotSizeTimeOrPlace) {

@@ -73,12 +73,12 @@ class Loop {
     progress_ = std::make_unique<Progress>(task_.name(), settings_.steps, 0, shows());
     resume();
     check_same_step();
-    progress_ = std::make_unique<Progress>(task_.name(), settings_.steps, step_, shows());
+    progress_ = std::make_unique<Progress>(task_.name(), settings_.steps, state_.step, shows());
     say_plan();
     int signal = 0;
-    while ((step_ < settings_.steps || validation_due_) && signal == 0) {
-      if (!validation_due_) one_step();
-      const bool is_last = step_ == settings_.steps;
+    while ((state_.step < settings_.steps || state_.validation_due) && signal == 0) {
+      if (!state_.validation_due) one_step();
+      const bool is_last = state_.step == settings_.steps;
       const bool validates = is_last || is_multiple(settings_.valid_every);
       const bool saves = is_last || is_multiple(settings_.save_every);
       const std::chrono::duration<double> unread = Clock::now() - read_at_;
@@ -87,19 +87,25 @@ class Loop {
       const bool asks = validates || saves || signal != 0 || is_multiple(kMostSkipped);
       if (asks || waiting_ == kMostRows || unread.count() > kReadSeconds) read_metrics();
       if (asks) check_skipped();
-      validation_due_ = validates && signal != 0;
+      state_.validation_due = validates && signal != 0;
       if (validates && signal == 0) validate();
       if ((saves || signal != 0) && ranks_.is_first()) save();
     }
     ranks_.meet();  // the last checkpoint is there
     if (signal != 0) stop(signal);
-    SEER_CHECK(result_.skipped_steps < settings_.steps,
+    SEER_CHECK(state_.skipped_steps < settings_.steps,
                "the loss or the gradient was not finite in ",
                settings_.steps == 1 ? "the only step" : "all steps", " of ", settings_.out.string(),
                ", nothing is trained: lower the learning rate, or look for broken data");
-    result_.steps = step_;
-    result_.seconds = seconds();
-    return result_;
+    RunResult result;
+    result.steps = state_.step;
+    result.resumed_from = resumed_from_;
+    result.tokens = state_.tokens;
+    result.skipped_steps = state_.skipped_steps;
+    result.seconds = seconds();
+    result.loss = state_.loss;
+    result.valid = state_.valid;
+    return result;
   }
 
  private:
@@ -124,29 +130,22 @@ class Loop {
     const auto state = folder_->resume(tensors_, settings_.steps, [&](const std::string& line) {
       progress_->note(task_.name() + ": " + line);
     });
-    if (!state) return;
-    step_ = state->step;
-    skipped_in_row_ = state->skipped_in_row;
-    validation_due_ = state->validation_due;
-    seconds_before_ = state->seconds;
-    result_.tokens = state->tokens;
-    result_.skipped_steps = state->skipped_steps;
-    result_.loss = state->loss;
-    result_.valid = state->valid;
-    result_.resumed_from = step_;
+    if (state) state_ = *state;
+    resumed_from_ = state_.step;
+    seconds_before_ = state_.seconds;
   }
   void say_plan() {
-    if (step_ > 0) progress_->note("going on from step " + std::to_string(step_));
-    if (step_ == settings_.steps || !shows()) return;
+    if (state_.step > 0) progress_->note("going on from step " + std::to_string(state_.step));
+    if (state_.step == settings_.steps || !shows()) return;
     for (const std::string& line :
-         plan_lines(task_.name(), task_.plan(), settings_.steps, task_.tokens(step_))) {
+         plan_lines(task_.name(), task_.plan(), settings_.steps, task_.tokens(state_.step))) {
       progress_->note(line);
     }
     if (!gradients_[0].is_cpu()) {  // it works behind the host: only a whole step can be timed
       progress_->note(task_.name() + ": the time is estimated after the first step");
     }
   }
-  bool is_multiple(int64_t every) const { return every > 0 && step_ % every == 0; }
+  bool is_multiple(int64_t every) const { return every > 0 && state_.step % every == 0; }
   double seconds() const {
     return seconds_before_ + std::chrono::duration<double>(Clock::now() - begin_).count();
   }
@@ -154,8 +153,8 @@ class Loop {
   // The gradient of all micro-batches, of all processes; returns the metrics. Process r computes
   // micro-batches r, r + size, ...
   at::Tensor backward() {
-    const int64_t count = task_.micro_batches(step_), size = ranks_.size();
-    SEER_CHECK(count >= size, task_.name(), ": step ", step_ + 1, " has ", count,
+    const int64_t count = task_.micro_batches(state_.step), size = ranks_.size();
+    SEER_CHECK(count >= size, task_.name(), ": step ", state_.step + 1, " has ", count,
                " micro-batches, too few for ", size,
                " processes: choose more sequences, a smaller micro-batch, or fewer processes");
     std::vector<int64_t> own;
@@ -186,7 +185,7 @@ class Loop {
       };
       task_.watch(watch);
       const at::Tensor share =
-          task_.backward(step_, some, is_last && size > 1 ? complete : Task::Complete());
+          task_.backward(state_.step, some, is_last && size > 1 ? complete : Task::Complete());
       metrics = metrics.defined() ? metrics.add_(share) : share.to(at::kDouble);
       watch(1, 1);
     }
@@ -215,8 +214,8 @@ class Loop {
   }
   [[noreturn]] void stop(int signal) {
     progress_.reset();
-    const std::string what = task_.name() + ": stopped, step " + std::to_string(step_) + " of " +
-                             std::to_string(settings_.steps) + " is saved in " +
+    const std::string what = task_.name() + ": stopped, step " + std::to_string(state_.step) +
+                             " of " + std::to_string(settings_.steps) + " is saved in " +
                              settings_.out.string() + "; " + settings_.go_on +
                              " goes on from there";
     throw Interrupted(signal, shows() ? what : "");
@@ -228,7 +227,7 @@ class Loop {
     const bool is_measured = gradients_[0].is_cpu();
     progress_->part(is_measured ? share : 0, what);
     const std::chrono::duration<double> spent = Clock::now() - begin_;
-    if (is_measured && step_ == result_.resumed_from && spent.count() > kProbeSeconds) {
+    if (is_measured && state_.step == resumed_from_ && spent.count() > kProbeSeconds) {
       say_time(spent.count() / share);
     }
   }
@@ -236,14 +235,13 @@ class Loop {
   void say_time(double seconds_per_step) {
     if (time_is_said_) return;
     time_is_said_ = true;
-    progress_->note(
-        time_line(task_.name(), seconds_per_step, settings_.steps - result_.resumed_from));
+    progress_->note(time_line(task_.name(), seconds_per_step, settings_.steps - resumed_from_));
   }
 
   // Everything on the device: nothing here waits for a result.
   void one_step() {
     at::_foreach_zero_(gradients_);
-    task_.begin_step(step_);
+    task_.begin_step(state_.step);
     const at::Tensor metrics = backward();
     const at::Tensor norm = at::linalg_vector_norm(at::stack(at::_foreach_norm(gradients_)), 2);
     const at::Tensor finite = at::isfinite(metrics[0]).logical_and_(at::isfinite(norm));
@@ -253,11 +251,11 @@ class Loop {
       at::_foreach_mul_(gradients_, shrink);
     }
     for (size_t i = 0; i < groups_.size(); ++i) {
-      optimizers_[i]->step(learning_rate(groups_[i], step_), skip);
+      optimizers_[i]->step(learning_rate(groups_[i], state_.step), skip);
     }
     rows_[waiting_++].copy_(
         at::cat({metrics, norm.to(at::kDouble).view(1), skip.to(at::kDouble).view(1)}));
-    ++step_;
+    ++state_.step;
   }
 
   double learning_rate(const ParameterGroup& group, int64_t step) const {
@@ -270,8 +268,8 @@ class Loop {
     const std::chrono::duration<double> spent = Clock::now() - read_at_;
     read_at_ = Clock::now();
     if (waiting_ == 0) return;
-    if (step_ < settings_.steps) say_time(spent.count() / static_cast<double>(waiting_));
-    const int64_t first = step_ - waiting_;
+    if (state_.step < settings_.steps) say_time(spent.count() / static_cast<double>(waiting_));
+    const int64_t first = state_.step - waiting_;
     double tokens = 0;
     for (int64_t i = 0; i < waiting_; ++i) tokens += static_cast<double>(task_.tokens(first + i));
     const double rate = tokens / std::max(spent.count(), 1e-9);
@@ -279,9 +277,9 @@ class Loop {
       write_line(first + i, rows[i].const_data_ptr<double>(), rate);
     waiting_ = 0;
     char status[96];
-    std::snprintf(status, sizeof(status), "loss %.4g, lr %.2e, %s tokens/s", result_.loss,
-                  learning_rate(groups_[0], step_ - 1), count_text(rate).c_str());
-    progress_->update(step_, status);
+    std::snprintf(status, sizeof(status), "loss %.4g, lr %.2e, %s tokens/s", state_.loss,
+                  learning_rate(groups_[0], state_.step - 1), count_text(rate).c_str());
+    progress_->update(state_.step, status);
   }
 
   void check_skipped() const {
@@ -292,14 +290,14 @@ class Loop {
 
   // What has just been loaded: folders on a network may show processes different files.
   void check_same_step() {
-    const auto step = static_cast<double>(step_), count = static_cast<double>(ranks_.size());
+    const auto step = static_cast<double>(state_.step), count = static_cast<double>(ranks_.size());
     const at::Tensor sums = at::tensor({step, step * step}, at::kDouble).to(gradients_[0].device());
     ranks_.start_sum(sums);
     ranks_.finish_sums();
     const at::Tensor found = sums.to(at::kCPU);
     const double* sum = found.const_data_ptr<double>();
-    SEER_CHECK(count * sum[1] == sum[0] * sum[0], "this process would go on from step ", step_,
-               ", others from another: wait until all see the same files in ",
+    SEER_CHECK(count * sum[1] == sum[0] * sum[0], "this process would go on from step ",
+               state_.step, ", others from another: wait until all see the same files in ",
                (settings_.out / "checkpoints").string(), ", then start all of them again");
   }
 
@@ -310,18 +308,17 @@ class Loop {
     for (const ParameterGroup& group : groups_) {
       line[groups_.size() == 1 ? "lr" : "lr_" + group.name] = learning_rate(group, step);
     }
-    result_.tokens += task_.tokens(step);
-    result_.loss = row[0];
-    line["tokens"] = result_.tokens;
+    state_.tokens += task_.tokens(step);
+    state_.loss = row[0];
+    line["tokens"] = state_.tokens;
     const bool was_skipped = row[names_.size() + 1] != 0;
-    skipped_in_row_ = was_skipped ? skipped_in_row_ + 1 : 0;
-    if (skipped_in_row_ == kMostSkipped) broken_at_ = step + 1;
+    state_.skipped_in_row = was_skipped ? state_.skipped_in_row + 1 : 0;
+    if (state_.skipped_in_row == kMostSkipped) broken_at_ = step + 1;
     if (was_skipped) {
-      ++result_.skipped_steps;
+      ++state_.skipped_steps;
       line["skipped"] = true;
       progress_->note(message("step ", step + 1, " is left out: loss ", row[0], ", gradient norm ",
-                              row[names_.size()], " (", result_.skipped_steps,
-                              " left out so far)"));
+                              row[names_.size()], " (", state_.skipped_steps, " left out so far)"));
     }
     line["tokens_per_s"] = std::llround(rate);
     line["seconds"] = seconds();
@@ -332,12 +329,12 @@ class Loop {
     task_.watch([this](int64_t layer, int64_t layers) {
       progress_->part(0, message("validating, layer ", layer, "/", layers));
     });
-    result_.valid = task_.validate(step_, ranks_);
+    state_.valid = task_.validate(state_.step, ranks_);
     read_at_ = Clock::now();  // its time is not the steps'
-    if (result_.valid.empty()) return;
-    nlohmann::ordered_json line{{"step", step_}};
-    std::string text = "step " + std::to_string(step_) + ":";
-    for (const auto& [name, value] : result_.valid) {
+    if (state_.valid.empty()) return;
+    nlohmann::ordered_json line{{"step", state_.step}};
+    std::string text = "step " + std::to_string(state_.step) + ":";
+    for (const auto& [name, value] : state_.valid) {
       line["valid_" + name] = value;
       text += message(" valid ", name, " ", value);
     }
@@ -346,14 +343,8 @@ class Loop {
   }
 
   void save() {
-    folder_->save(tensors_, {.step = step_,
-                             .tokens = result_.tokens,
-                             .skipped_steps = result_.skipped_steps,
-                             .skipped_in_row = skipped_in_row_,
-                             .loss = result_.loss,
-                             .seconds = seconds(),
-                             .valid = result_.valid,
-                             .validation_due = validation_due_});
+    state_.seconds = seconds();
+    folder_->save(tensors_, state_);
     read_at_ = Clock::now();
   }
 
@@ -370,17 +361,25 @@ class Loop {
   NamedTensors tensors_;
   at::Tensor
       rows_;  // [kMostRows, metrics + 2]: metrics, gradient norm, 1 where the step was left out
-  int64_t waiting_ = 0, step_ = 0, skipped_in_row_ = 0;
+  RunState state_;  // after the steps so far; metrics of the last ones may wait in rows_
+  int64_t waiting_ = 0, resumed_from_ = 0;
   at::Tensor signals_;  // [1] those of all processes, after a step; undefined: this one alone
-  bool validation_due_ = false, time_is_said_ = false;
+  bool time_is_said_ = false;
   int64_t broken_at_ = 0;  // the last of too many steps that were left out
   double seconds_before_ = 0;
   Clock::time_point begin_, read_at_;
   std::unique_ptr<Progress> progress_;
-  RunResult result_;
 };
 
 }  // namespace
+
+void check(const LoopSettings& settings) {
+  if (settings.out.empty()) {
+    throw UsageError("no folder is given for the run: name one to write to");
+  }
+  LoopSettings copy = settings;
+  each_setting(copy, CheckSetting());
+}
 
 RunResult run(Task& task, const LoopSettings& settings) {
   check(settings);

@@ -7,6 +7,8 @@
 #include <map>
 #include <string>
 
+#include "seer/base/allowed.h"
+#include "seer/base/limits.h"
 #include "seer/train/loop/task.h"
 #include "seer/train/ranks/ranks.h"
 
@@ -30,7 +32,16 @@ struct LoopSettings {
   bool is_first() const { return !ranks || ranks->is_first(); }
 };
 
-// UsageError where a value is outside of its range.
+template <class Visit>
+void each_setting(LoopSettings& s, const Visit& visit) {
+  visit("steps", s.steps, range(1, limits::kSteps), "optimizer steps");
+  visit("clip", s.clip, range(0, 1e9), "largest norm of the gradient; 0: no clipping");
+  visit("save-every", s.save_every, range(1, limits::kSteps), "steps between checkpoints");
+  visit("valid-every", s.valid_every, range(0, limits::kSteps),
+        "steps between validations; 0: at the end");
+  visit("restart", s.restart, {}, "discard the run that lies in --out");
+}
+// UsageError where a value is not allowed.
 void check(const LoopSettings& settings);
 
 struct RunResult {

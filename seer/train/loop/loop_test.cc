@@ -272,7 +272,7 @@ TEST_F(Loop, SettingsOutsideOfTheirRangesAreRefused) {
   LoopSettings wrong = settings("a");
   wrong.clip = std::nan("");
   EXPECT_THROW(run(task, wrong), UsageError);
-  EXPECT_THAT(error_of(task, wrong), HasSubstr("clip is nan, want 0 to"));
+  EXPECT_THAT(error_of(task, wrong), HasSubstr("clip is nan, want a number, 0 ... 1000000000"));
   EXPECT_THAT(error_of(task, settings("a", 0)), HasSubstr("steps is 0"));
   EXPECT_FALSE(fs::exists(folder / "a"));
 }

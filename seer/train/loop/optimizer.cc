@@ -17,6 +17,7 @@
 #include <cmath>
 #include <map>
 
+#include "seer/base/allowed.h"
 #include "seer/base/error.h"
 
 namespace seer::train {
@@ -131,6 +132,21 @@ class MuonOptimizer : public Optimizer {
 };
 
 }  // namespace
+
+void check(const AdamW& rule) {
+  const CheckSetting check;
+  check("beta1 of AdamW", rule.beta1, below(0, 1));
+  check("beta2 of AdamW", rule.beta2, below(0, 1));
+  check("eps of AdamW", rule.eps, above(0, 1));
+  check("weight_decay", rule.weight_decay, range(0, 100));
+}
+
+void check(const Muon& rule) {
+  const CheckSetting check;
+  check("momentum of Muon", rule.momentum, below(0, 1));
+  check("iterations of Muon", rule.iterations, range(1, 100));
+  check("weight_decay of Muon", rule.weight_decay, range(0, 100));
+}
 
 at::Tensor orthogonalise(const at::Tensor& x, int iterations) {
   // Coefficients that push small singular values up as fast as possible (Jordan et al., 2024).

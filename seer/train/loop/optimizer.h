@@ -26,7 +26,7 @@ struct Muon {
   double weight_decay = 0.01;
 };
 
-// UsageError where a value is outside of its range.
+// UsageError where a value is not allowed.
 void check(const AdamW& rule);
 void check(const Muon& rule);
 

@@ -269,7 +269,7 @@ void RunFolder::cut_metrics(int64_t last_step) const {
 void RunFolder::open_metrics() {
   if (!writes_) return;
   const fs::path path = out_ / kMetrics;
-  // Not through a link, and without waiting for whoever reads a FIFO.
+  // Does not follow a link, nor wait for the reader of a FIFO.
   metrics_ = Descriptor(::open(
       path.c_str(), O_CREAT | O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666));
   if (!metrics_.is_open()) fail("cannot write ", path.string(), ": ", reason());

@@ -5,7 +5,9 @@
 #include <cmath>
 #include <cstdint>
 #include <numbers>
-#include <optional>
+
+#include "seer/base/allowed.h"
+#include "seer/base/limits.h"
 
 namespace seer::train {
 
@@ -15,16 +17,17 @@ namespace seer::train {
 struct Schedule {
   enum class Form { cosine, linear };
   Form form = Form::cosine;
-  std::optional<int64_t> warmup;  // steps; not given: warmup_steps() chooses
-  double constant_share = 0;      // of all steps; linear only
-  double floor = 0;               // factor that the last step comes close to
-  int64_t usual_warmup = 20;      // steps, where none are given and the run is long enough
+  int64_t warmup = -1;        // steps; -1: warmup_steps() chooses
+  double constant_share = 0;  // of all steps; linear only
+  double floor = 0;           // factor that the last step comes close to
+  int64_t usual_warmup = 20;  // steps, where none are given and the run is long enough
 };
 
 // The steps of warm-up among `steps`. Where none are given: the usual ones, but at most a sixth of
 // the run, or a short one would end at the peak.
 inline int64_t warmup_steps(const Schedule& schedule, int64_t steps) {
-  return schedule.warmup.value_or(std::min(schedule.usual_warmup, (steps + 5) / 6));
+  if (schedule.warmup >= 0) return schedule.warmup;
+  return std::min(schedule.usual_warmup, (steps + 5) / 6);
 }
 
 // The factor of step 0 <= `step` < `steps`.
@@ -40,7 +43,15 @@ inline double factor(const Schedule& schedule, int64_t step, int64_t steps) {
   return schedule.floor + (1 - schedule.floor) * fall;
 }
 
-// UsageError where a value is outside of its range, as NaN always is.
-void check(const Schedule& schedule);
+inline Allowed warmup_range() {
+  return or_automatic(range(0, limits::kSteps), -1);
+}
+// UsageError where a value is not allowed.
+inline void check(const Schedule& schedule) {
+  const CheckSetting check;
+  check("warmup", schedule.warmup, warmup_range());
+  check("constant_share", schedule.constant_share, range(0, 1));
+  check("final share of the learning rate", schedule.floor, range(0, 1));
+}
 
 }  // namespace seer::train

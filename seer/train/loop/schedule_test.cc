@@ -41,7 +41,7 @@ TEST(Schedule, WarmUpLongerThanTheRunOnlyRises) {
 }
 
 TEST(Schedule, AWarmUpThatIsNotGivenIsAtMostASixthOfTheRun) {
-  const Schedule usual{Schedule::Form::cosine, std::nullopt, 0, 0, 20};
+  const Schedule usual{Schedule::Form::cosine, -1, 0, 0, 20};
   const struct {
     int64_t steps, want;
   } rows[] = {{1, 1}, {6, 1}, {7, 2}, {20, 4}, {119, 20}, {120, 20}, {500, 20}};

@@ -33,13 +33,13 @@ Heartbeat::Heartbeat(c10::intrusive_ptr<c10d::Store> store, Place place, Rhythm 
 Heartbeat::~Heartbeat() {
   beat_.request_stop();
   beat_.join();
-  if (std::uncaught_exceptions() > 0) return;  // who leaves with an error is missed by the others
+  if (std::uncaught_exceptions() > 0) return;  // the others shall find it missing
   try {
-    // In peace. Not add(), which waits for an answer: whoever holds the store may read this and
-    // leave before it answers, of which c10d complains.
+    // An orderly end. Not add(), which waits for an answer: the holder of the store may read this and
+    // leave before it answers, and c10d complains.
     store_->set(key("left", place_.rank), "1");
     if (place_.rank == 0) wait_for_others();  // it may hold the store
-  } catch (const std::exception&) {           // whoever held the store has died
+  } catch (const std::exception&) {           // the holder of the store has died
   }
 }
 

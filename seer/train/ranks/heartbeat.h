@@ -36,11 +36,10 @@ struct Place {
   std::string lost(const std::string& gone) const;
 };
 
-// Says that this process lives, and which others do not any more. On a connection of its own.
-// Where another process dies, this one ends with an error: a sum waits for ever for the dead one
-// (NCCL's always, Gloo's where a machine is gone without a word), and so does whoever waits for the GPU.
-// Where the store itself does not answer, as its process stands still or its machine is gone, no call
-// on it returns: the watchdog, which does not use it, ends this process.
+// Signals that this process is alive, and finds those that are not, on a connection of its own.
+// When another process dies, this one ends with an error: a sum would wait for it forever (NCCL's
+// always, Gloo's if a machine vanishes), and so would a wait for the GPU. When the store itself does
+// not answer, no call on it returns: the watchdog, which does not use it, ends this process.
 class Heartbeat {
  public:
   // From now on the store has to answer.
@@ -52,8 +51,8 @@ class Heartbeat {
   // "rank 1", "ranks 1, 3"; empty where all answer. Who died first: those that then left with an error
   // are silent, too.
   std::string gone();
-  // To be called before this process leaves with an error that says so: whoever holds the store
-  // stays until the others have read it. Of several threads that find it one speaks.
+  // To be called before this process leaves with that error: the holder of the store stays until the
+  // others have read who is gone. Of several threads only the first reports it.
   void linger();
 
  private:

@@ -28,7 +28,7 @@
 namespace seer::train {
 namespace {
 
-// For a sum: one process may have more to do than another, and the heartbeat finds who has died.
+// Limit of a sum: processes differ in their work, and the heartbeat finds those that have died.
 constexpr std::chrono::hours kWork{24 * 7};
 
 std::string variable(const char* name) {
@@ -57,8 +57,8 @@ void set_log_level() {
   }
 }
 
-// Sockets whose other end is gone give an error that says so, rather than a silent end. Where nobody
-// reads this process's own output any more, it still ends quietly.
+// A broken socket becomes an error that says so. If it is this process's own output that nobody reads
+// any more, the signal still ends the process quietly.
 void on_broken_pipe(int) {
   const int error = errno;
   pollfd outputs[] = {{STDOUT_FILENO, POLLOUT, 0}, {STDERR_FILENO, POLLOUT, 0}};
@@ -182,7 +182,7 @@ class ManyRanks : public Ranks {
       return agree_on_round(store, place_.rank, place_.size, patience);
     } catch (const Error&) {
       throw;
-    } catch (const std::exception&) {  // whoever holds the store has ended meanwhile
+    } catch (const std::exception&) {  // the holder of the store has ended meanwhile
       fail(place_.lost(place_.store_holder));
     }
   }

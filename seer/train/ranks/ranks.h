@@ -16,7 +16,7 @@ class Ranks {
   // A process that gives no sign of life for `limit` counts as gone, which ends the others: with an
   // error from the sum that they wait for, or with no more than the line that says so.
   // Error: a variable is missing, no number or out of range; the others do not come within `patience`,
-  // or whoever holds their store does not answer by then, as one that stands still.
+  // or the holder of their store does not answer by then.
   static std::unique_ptr<Ranks> from_environment(const at::Device& device,
                                                  std::chrono::milliseconds limit = kSilence,
                                                  std::chrono::milliseconds patience = kPatience);

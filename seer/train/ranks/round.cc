@@ -30,8 +30,8 @@ std::string wait_for(c10d::Store& store, const std::string& key, Clock::time_poi
   return store.get_to_str(key);
 }
 
-// Answers each process's latest greeting until all have taken an answer: what an earlier process of
-// that rank has left is answered, too, and nobody takes it.
+// Answers each rank's latest greeting until all ranks have taken an answer. A greeting that an earlier
+// process left is answered, too, but nobody takes that answer.
 std::string lead(c10d::Store& store, int size, Clock::time_point end) {
   const std::string round = fresh_name();
   std::vector<std::string> answered(static_cast<size_t>(size));

@@ -46,7 +46,7 @@ void Watchdog::work(const std::stop_token& stop) {
 }
 
 void Watchdog::end_process(const std::string& error) {
-  // Whoever reads the line may stand still, too.
+  // The reader of stderr may hang, too.
   alarm(kLastWordsSeconds);
   std::fprintf(stderr, "seer: error: %s\n", error.c_str());
   std::fflush(nullptr);

@@ -1,5 +1,5 @@
 #pragma once
-// Ends this process where a wait does not end. Waits for nobody itself.
+// Ends this process when a wait takes too long. Never blocks itself.
 
 #include <atomic>
 #include <chrono>
@@ -21,8 +21,7 @@ class Watchdog {
   // What is waited for has shown that it lives.
   void sign() { steps_ = 0; }
 
-  // "seer: error: ..." and the end, without destructors: those may wait. Also where nobody takes the
-  // line.
+  // "seer: error: ...", then the end without destructors, which may block. Also if stderr is stuck.
   [[noreturn]] static void end_process(const std::string& error);
 
  private:

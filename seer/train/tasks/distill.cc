@@ -16,7 +16,7 @@
 #include "seer/models/gates/gates.h"
 #include "seer/torch/ops.h"
 #include "seer/torch/stopwatch.h"
-#include "seer/train/data/batch.h"
+#include "seer/train/data/synthetic.h"
 #include "seer/train/loop/run_folder.h"
 #include "seer/train/loop/validation.h"
 
@@ -303,7 +303,7 @@ DistillResult distill_on(const models::Decoder& model, const io::Tokenizer& toke
                          Mixture train, const DistillSettings& settings) {
   Mixture valid;
   if (!settings.data.valid.empty()) {
-    valid = open_mixture(settings.data.valid, settings.data, tokenizer, settings.tokenizer,
+    valid = open_mixture(settings.data.valid, {}, settings.data, tokenizer, settings.tokenizer,
                          model.config().vocab_size);
   }
   const int64_t skipped_documents = train.skipped_documents() + valid.skipped_documents();
@@ -322,12 +322,29 @@ DistillResult distill_on(const models::Decoder& model, const io::Tokenizer& toke
 
 }  // namespace
 
+void check(const DistillSettings& settings) {
+  check(settings.loop);
+  check(settings.data);
+  check(settings.adamw);
+  check(settings.schedule);
+  settings.gate.check(/*head_dim=*/0);
+  DistillSettings copy = settings;
+  each_setting(copy, CheckSetting());
+  CheckSetting()("sequences x length", settings.sequences * settings.length,
+                 range(2, limits::kStepTokens));
+  if (settings.length <= settings.gate.block_size) {
+    throw UsageError(message("length is ", settings.length, ", which is one block of ",
+                             settings.gate.block_size,
+                             " tokens: a gate learns to choose among blocks, want more than one"));
+  }
+}
+
 DistillResult distill(const models::Decoder& model, const io::Tokenizer& tokenizer,
                       const DistillSettings& settings) {
   check_before(model, settings);
   return distill_on(model, tokenizer,
-                    open_mixture(settings.data.train, settings.data, tokenizer, settings.tokenizer,
-                                 model.config().vocab_size),
+                    open_mixture(settings.data.train, settings.data.weights, settings.data,
+                                 tokenizer, settings.tokenizer, model.config().vocab_size),
                     settings);
 }
 

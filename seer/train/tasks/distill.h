@@ -41,7 +41,27 @@ struct DistillSettings {
   bool warns_of_context = true;  // where sequences are longer than it; false: the caller has
 };
 
-// UsageError where a value is outside of its range, or nothing would be trained.
+template <class Visit>
+void each_setting(DistillSettings& s, const Visit& visit) {
+  visit("length", s.length, range(2, limits::kTokens), "tokens of a sequence");
+  visit("sequences", s.sequences, range(1, limits::kSequences), "sequences of a step");
+  visit("micro-batch", s.micro_batch, range(1, limits::kSequences),
+        "sequences that are run at once");
+  visit("states-on-host", s.states_on_host, {},
+        "with --stream: hidden states wait in host memory between layers");
+  visit("valid-sequences", s.valid_sequences, range(1, limits::kSequences),
+        "sequences of each held-out text");
+  visit("loss", s.loss, one_of({"kl", "mse"}), "mse: that of the paper's first version");
+  visit("skip", s.skip, or_automatic(below(0, 1), -1),
+        "share of the first block rows without loss; -1: 1/4 for kl, 0 for mse");
+  visit("loss-scale", s.loss_scale, above(0, 1e9), "factor of the loss summed over layers");
+  visit("learning-rate", s.learning_rate, above(0, 100), "largest learning rate of AdamW");
+  visit("warmup", s.schedule.warmup, warmup_range(),
+        "steps of warm-up, then cosine to 0; -1: 20, at most a sixth of all");
+  visit("weight-decay", s.adamw.weight_decay, range(0, 100), "of AdamW, decoupled");
+  visit("seed", s.seed, at_least(0), "of the gates' first weights and the order of the data");
+}
+// UsageError where a value is not allowed, or nothing would be trained.
 void check(const DistillSettings& settings);
 
 struct DistillResult : RunResult {

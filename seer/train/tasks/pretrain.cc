@@ -4,7 +4,7 @@
 
 #include "seer/base/error.h"
 #include "seer/io/context.h"
-#include "seer/train/data/batch.h"
+#include "seer/train/data/synthetic.h"
 #include "seer/train/loop/run_folder.h"
 #include "seer/train/loop/validation.h"
 #include "seer/train/tasks/language_model.h"
@@ -26,15 +26,16 @@ class Pretraining : public Task {
  public:
   Pretraining(const PretrainSettings& settings, const io::Tokenizer& tokenizer)
       : settings_(settings),
-        config_json_(new_model_config(settings, tokenizer, settings.stages.back().length)),
+        stages_(stages_of(settings)),
+        config_json_(new_model_config(settings, tokenizer, stages_.back().length)),
         config_(io::ModelConfig::from_json(config_json_, "the new model's config.json")),
-        train_(open_mixture(settings.data.train, settings.data, tokenizer, settings.tokenizer,
-                            config_.vocab_size)),
+        train_(open_mixture(settings.data.train, settings.data.weights, settings.data, tokenizer,
+                            settings.tokenizer, config_.vocab_size)),
         windows_(train_, settings.seed),
         synthetic_(settings.data.synthetic_share, settings.seed, tokenizer, config_.vocab_size),
         model_(config_, new_weights(config_, settings.seed), dtype(), settings.device) {
     if (!settings.data.valid.empty()) {
-      valid_ = open_mixture(settings.data.valid, settings.data, tokenizer, settings.tokenizer,
+      valid_ = open_mixture(settings.data.valid, {}, settings.data, tokenizer, settings.tokenizer,
                             config_.vocab_size);
     }
     check_lengths();
@@ -55,7 +56,7 @@ class Pretraining : public Task {
 
   json settings() const override {
     auto stages = json::array();
-    for (const auto& stage : settings_.stages) stages.push_back({stage.until, stage.length});
+    for (const auto& stage : stages_) stages.push_back({stage.until, stage.length});
     const auto& [momentum, iterations, muon_decay] = settings_.muon;
     return {{"model", config_json_},
             {"data", train_.identity()},
@@ -88,7 +89,7 @@ class Pretraining : public Task {
   Plan plan() const override {
     Plan plan;
     const char* separator = "windows of ";
-    for (const auto& stage : settings_.stages) {
+    for (const auto& stage : stages_) {
       plan.step += message(separator, stage.length);
       separator = ", then ";
     }
@@ -99,11 +100,11 @@ class Pretraining : public Task {
       plan.trained += (is_matrix(name, weight) ? 3 : 4) * static_cast<double>(weight.nbytes());
     }
     int64_t tokens = 0;
-    for (const auto& [until, length] : settings_.stages) {
+    for (const auto& [until, length] : stages_) {
       tokens = std::max(tokens, std::max(length, tokens_at_once() / length * length));
     }
     plan.activations = model_.activation_bytes(tokens);
-    for (const auto& stage : settings_.stages) {
+    for (const auto& stage : stages_) {
       if (plan.warning.empty()) plan.warning = io::context_warning(config_, stage.length);
     }
     return plan;
@@ -153,10 +154,10 @@ class Pretraining : public Task {
 
   int64_t length_of(int64_t step) const {
     const auto steps = static_cast<double>(settings_.loop.steps);
-    for (const auto& stage : settings_.stages) {
+    for (const auto& stage : stages_) {
       if (static_cast<double>(step) < stage.until * steps) return stage.length;
     }
-    return settings_.stages.back().length;
+    return stages_.back().length;
   }
   int64_t windows_of(int64_t step) const { return settings_.tokens_per_step / length_of(step); }
   int64_t micro_batch_tokens() const {
@@ -176,7 +177,7 @@ class Pretraining : public Task {
   }
 
   void check_lengths() const {
-    for (const auto& [until, length] : settings_.stages) {
+    for (const auto& [until, length] : stages_) {
       for (const auto& stream : train_.streams) {
         SEER_CHECK(stream.size() > length, stream.file().source(), " has ", stream.size(),
                    " tokens, fewer than one window of ", length + 1,
@@ -187,6 +188,7 @@ class Pretraining : public Task {
   }
 
   const PretrainSettings& settings_;
+  const std::vector<LengthStage> stages_;
   json config_json_;
   io::ModelConfig config_;
   Mixture train_, valid_;
@@ -196,6 +198,50 @@ class Pretraining : public Task {
 };
 
 }  // namespace
+
+std::vector<LengthStage> stages_of(const PretrainSettings& settings) {
+  const auto& lengths = settings.lengths;
+  // One length needs no end, whatever the default list says.
+  if (lengths.empty() || (lengths.size() > 1 && settings.stage_ends.size() + 1 != lengths.size())) {
+    throw UsageError("--stage-ends: want one less than --lengths");
+  }
+  std::vector<LengthStage> stages;
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    if (settings.tokens_per_step % lengths[i] != 0) {
+      throw UsageError(message("--tokens-per-step ", settings.tokens_per_step,
+                               ": want a multiple of every length, here ", lengths[i]));
+    }
+    const double end = i + 1 < lengths.size() ? settings.stage_ends[i] : 1.0;
+    if (!stages.empty() && end <= stages.back().until) {
+      throw UsageError("--stage-ends: want each above the one before");
+    }
+    stages.push_back({end, lengths[i]});
+  }
+  return stages;
+}
+
+void check(const PretrainSettings& settings) {
+  check(settings.loop);
+  check(settings.data);
+  check(settings.muon);
+  check(settings.adamw);
+  check(settings.schedule);
+  PretrainSettings copy = settings;
+  each_setting(copy, CheckSetting());
+  for (const auto& [until, length] : stages_of(settings)) {
+    if (!settings.data.valid.empty() && settings.valid_tokens < length) {
+      throw UsageError(message("valid_tokens is ", settings.valid_tokens,
+                               ", want at least one window of ", length));
+    }
+  }
+  if (!settings.model_config.empty()) return;
+  each_setting(copy.sizes, CheckSetting());
+  CheckSetting()("rms_norm_eps", settings.sizes.rms_norm_eps, range(0, 1));
+  if (settings.sizes.heads % settings.sizes.kv_heads != 0) {
+    throw UsageError(message("--heads ", settings.sizes.heads, ": want a multiple of --kv-heads ",
+                             settings.sizes.kv_heads));
+  }
+}
 
 RunResult pretrain(const PretrainSettings& settings) {
   check(settings);

@@ -27,12 +27,13 @@ PretrainSettings pretrain_settings(const std::filesystem::path& folder, const st
   settings.loop.save_every = 4;
   settings.loop.valid_every = 15;
   settings.loop.show_progress = false;
-  settings.data.train = {{folder / "train.jsonl", 1}};
-  settings.data.valid = {{folder / "valid.jsonl", 1}};
+  settings.data.train = {folder / "train.jsonl"};
+  settings.data.valid = {folder / "valid.jsonl"};
   settings.data.cache = folder / "cache";
   settings.tokenizer = reference_tokenizer();
   settings.sizes = {32, 2, 2, 1, 16, 48, 10000, 1e-5};
-  settings.stages = {{0.4, 64}, {1, 256}};
+  settings.lengths = {64, 256};
+  settings.stage_ends = {0.4};
   settings.tokens_per_step = 512;
   settings.micro_batch_tokens = 300;  // several windows at once, then one
   settings.valid_tokens = 1024;
@@ -141,14 +142,14 @@ TEST_F(Pretrain, WrongSettingsAreNamed) {
   };
   PretrainSettings wrong = pretrain_settings(folder, "a");
   wrong.tokens_per_step = 500;
-  EXPECT_THAT(error_of(wrong), HasSubstr("want a multiple of each stage's length"));
+  EXPECT_THAT(error_of(wrong), HasSubstr("want a multiple of every length"));
   wrong = pretrain_settings(folder, "a");
-  wrong.stages = {{1, 1 << 20}};
+  wrong.lengths = {1 << 20};
   wrong.tokens_per_step = 1 << 20;
   wrong.valid_tokens = int64_t{1} << 30;
   EXPECT_THAT(error_of(wrong), HasSubstr("fewer than one window"));
   wrong = pretrain_settings(folder, "a");
-  wrong.data.train = {{folder / "nothing.txt", 1}};
+  wrong.data.train = {folder / "nothing.txt"};
   EXPECT_THAT(error_of(wrong), HasSubstr("nothing.txt"));
 }
 
@@ -180,18 +181,7 @@ TEST_F(Pretrain, StoppedAheadOfAValidationEndsWithTheSameResults) {
 }
 
 TEST_F(Pretrain, KilledAndResumedEndsWithTheSameBits) {
-  ASSERT_TRUE(run_child("PretrainChild.DISABLED_Run", folder / "whole", -1));
-  Random random(5);
-  int kills = 0;
-  for (int64_t wait = 400'000; kills < 12; ++kills, wait = wait * 5 / 4) {
-    const auto microseconds = static_cast<int64_t>(random.below(static_cast<uint64_t>(2 * wait)));
-    if (run_child("PretrainChild.DISABLED_Run", folder / "killed", microseconds)) break;
-  }
-  ASSERT_TRUE(run_child("PretrainChild.DISABLED_Run", folder / "killed", -1));
-  EXPECT_GE(kills, 1);
-  EXPECT_EQ(read_file(folder / "killed" / "model.safetensors"),
-            read_file(folder / "whole" / "model.safetensors"));
-  EXPECT_EQ(metrics_of(folder / "killed"), metrics_of(folder / "whole"));
+  expect_kills_change_nothing("PretrainChild.DISABLED_Run", folder, "model.safetensors");
 }
 
 TEST(PretrainChild, DISABLED_Run) {

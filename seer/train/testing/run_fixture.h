@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "seer/base/file.h"
+#include "seer/base/random.h"
 
 namespace seer::train {
 
@@ -70,6 +71,24 @@ inline bool run_child(const std::string& test, const std::filesystem::path& out,
 inline std::filesystem::path child_out() {
   const char* out = std::getenv("SEER_TEST_OUT");
   return out == nullptr ? "" : out;
+}
+
+// A child that is killed again and again, and goes on, ends with the result and the metrics of one that
+// is not: `test` makes runs in `folder`, which write `result`.
+inline void expect_kills_change_nothing(const std::string& test,
+                                        const std::filesystem::path& folder,
+                                        const std::string& result) {
+  ASSERT_TRUE(run_child(test, folder / "whole", -1));
+  Random random(5);
+  int kills = 0;
+  for (int64_t wait = 400'000; kills < 12; ++kills, wait = wait * 5 / 4) {
+    const auto microseconds = static_cast<int64_t>(random.below(static_cast<uint64_t>(2 * wait)));
+    if (run_child(test, folder / "killed", microseconds)) break;
+  }
+  ASSERT_TRUE(run_child(test, folder / "killed", -1));
+  EXPECT_GE(kills, 1);
+  EXPECT_EQ(read_file(folder / "killed" / result), read_file(folder / "whole" / result));
+  EXPECT_EQ(metrics_of(folder / "killed"), metrics_of(folder / "whole"));
 }
 
 }  // namespace seer::train

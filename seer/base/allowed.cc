@@ -1,4 +1,4 @@
-#include "seer/cli/allowed.h"
+#include "seer/base/allowed.h"
 
 #include <algorithm>
 #include <cctype>
@@ -9,7 +9,7 @@
 #include "seer/base/error.h"
 #include "seer/base/shown.h"
 
-namespace seer::cli {
+namespace seer {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -183,4 +183,4 @@ std::string did_you_mean(const std::string& text, const std::vector<std::string>
   return nearest.empty() ? "" : "; did you mean " + nearest + "?";
 }
 
-}  // namespace seer::cli
+}  // namespace seer

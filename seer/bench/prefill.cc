@@ -23,6 +23,9 @@
 #include "seer/bench/bench.h"
 #include "seer/bench/op_stopwatch.h"
 #include "seer/bench/peak_memory.h"
+#include "seer/models/sparse_attention.h"
+#include "seer/models/sparse_meter.h"
+#include "seer/report/table.h"
 #include "seer/torch/stopwatch.h"
 
 namespace seer::bench {
@@ -164,11 +167,9 @@ class Variant {
   double density_ = 1, peak_mib_ = 0;
 };
 
-}  // namespace
-
-void prefill(const models::Decoder& model, const models::Gates& gates,
-             const std::vector<torch_ops::Selection>& selections, int64_t length, int runs,
-             double seconds, const std::string& name, nlohmann::json& rows) {
+void prefill_prompt(const models::Decoder& model, const models::Gates& gates,
+                    const std::string& name, int64_t length, const Request& request,
+                    nlohmann::json& rows) {
   const at::NoGradGuard no_grad;
   const at::Device device = model.device();
   const at::Tensor ids = at::randint(model.config().vocab_size, {length}, at::kLong).to(device);
@@ -181,7 +182,11 @@ void prefill(const models::Decoder& model, const models::Gates& gates,
   } else {
     variants.emplace_back(model, "");
   }
-  for (const auto& selection : selections) variants.emplace_back(model, gates, selection);
+  for (const double density : request.densities) {
+    torch_ops::Selection selection;
+    selection.strength = {density};
+    variants.emplace_back(model, gates, selection);
+  }
 
   // In turn, so that all of them meet the chip as warm, and in an order drawn for each round: at its
   // power limit a chip's clock still carries what ran before.
@@ -189,9 +194,9 @@ void prefill(const models::Decoder& model, const models::Gates& gates,
   std::vector<Variant*> order;
   for (Variant& variant : variants) order.push_back(&variant);
   Random random(/*seed=*/0);
-  const double most = seconds * static_cast<double>(variants.size());
+  const double most = request.seconds * static_cast<double>(variants.size());
   const auto begin = Clock::now();
-  for (int done = 0; done < runs || seconds_since(begin) < most; ++done) {
+  for (int done = 0; done < request.runs || seconds_since(begin) < most; ++done) {
     for (size_t left = order.size(); left > 1; --left) {
       std::swap(order[left - 1], order[random.below(left)]);
     }
@@ -221,6 +226,33 @@ void prefill(const models::Decoder& model, const models::Gates& gates,
     }
     rows.push_back(std::move(row));
   }
+}
+
+}  // namespace
+
+void prefill(const Request& request, nlohmann::json& rows) {
+  for_each_model(
+      request, /*needs_gates=*/true,
+      [&](const models::Decoder& model, const models::Gates* gates, const std::string& name) {
+        for (const int64_t length : request.lengths) {
+          prefill_prompt(model, *gates, name, length, request, rows);
+        }
+      });
+}
+
+// Where the time of a prompt goes.
+std::string prefill_table(const nlohmann::json& rows) {
+  report::Table table({"model", "length", "implementation", "density", "first token", "gate",
+                       "selection", "attention", "products", "rest", "overhead", "peak MiB"});
+  for (const auto& r : rows) {
+    table.add({r["model"], std::to_string(r["len_q"].get<int>()), r["implementation"],
+               report::fixed(r["density"], 3), ms_text(r["median_ms"], 1), ms_text(r["gate_ms"], 1),
+               ms_text(r["select_ms"], 1), ms_text(r["attention_ms"], 1),
+               ms_text(r["products_ms"], 1), ms_text(r["rest_ms"], 1),
+               r.contains("overhead") ? percent_text(r["overhead"]) : "",
+               report::fixed(r["peak_mib"], 0)});
+  }
+  return table.text();
 }
 
 }  // namespace seer::bench

@@ -1,18 +1,27 @@
 #pragma once
-// What a setting may be, and the one strict reader of its values: from the command line's words and
-// from JSON alike.
+// What a setting may be, and the one strict reader of its values: from the command line's words, from
+// JSON and from C++ alike.
 
+#include <filesystem>
 #include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
-namespace seer::cli {
+#include "seer/base/error.h"
+
+namespace seer {
 
 enum class Kind { whole, real, text, yes_no };
+template <class T>
+inline constexpr Kind kKindOf = std::is_same_v<T, bool>       ? Kind::yes_no
+                                : std::is_integral_v<T>       ? Kind::whole
+                                : std::is_floating_point_v<T> ? Kind::real
+                                                              : Kind::text;
 
 // By default: every finite number, every text that is not empty.
 struct Allowed {
@@ -57,4 +66,24 @@ std::string listed(const std::vector<std::string>& words);
 // "; did you mean X?" with the word that is nearest to `text`; "" where none is near.
 std::string did_you_mean(const std::string& text, const std::vector<std::string>& words);
 
-}  // namespace seer::cli
+// Settings are described once, by each_setting(settings, visit) beside their struct: a call of
+// visit(name, value, allowed, help) for each. Flags, JSON keys and --help come from that, and this:
+// UsageError where a value is not allowed, as NaN never is.
+struct CheckSetting {
+  template <class T>
+  void operator()(const char* name, const T& value, const Allowed& allowed,
+                  const std::string& = "") const {
+    if (allowed.takes(value, kKindOf<T>)) return;
+    throw UsageError(message(name, " is ", value, ", want ", allowed.expected(kKindOf<T>)));
+  }
+  // Paths are looked at where they are used.
+  void operator()(const char*, const std::filesystem::path&, const Allowed&,
+                  const std::string& = "") const {}
+  template <class T>
+  void operator()(const char* name, const std::vector<T>& values, const Allowed& allowed,
+                  const std::string& = "") const {
+    for (const T& value : values) (*this)(name, value, allowed);
+  }
+};
+
+}  // namespace seer

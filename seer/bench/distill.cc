@@ -1,4 +1,4 @@
-#include "seer/cli/bench_distill.h"
+#include "seer/bench/bench.h"
 
 #include <unistd.h>
 
@@ -13,7 +13,7 @@
 #include "seer/report/table.h"
 #include "seer/train/tasks/distill.h"
 
-namespace seer::cli {
+namespace seer::bench {
 namespace {
 
 constexpr double kRecipeTokens = 500.0 * 16 * 65536;
@@ -60,16 +60,16 @@ double peak_flops(const at::Device& device) {
 
 }  // namespace
 
-void bench_distill(const ModelArgs& model_args, const std::vector<std::string>& shapes,
-                   const std::vector<int64_t>& lengths, int64_t sequences, int runs,
-                   train::Ranks& ranks, nlohmann::json& rows) {
-  const io::Tokenizer tokenizer = model_args.tokenizer();
-  const at::Device device = model_args.resolved_device();
-  for (const std::string& shape : shapes) {
-    const bench::PeakMemory peak(device);
-    const models::Decoder model =
-        bench::random_model(shape, model_args.resolved_dtype(), device, model_args.stream);
-    for (const int64_t length : lengths) {
+void distill(const Request& request, nlohmann::json& rows) {
+  const auto ranks = train::Ranks::from_environment(request.device);
+  const io::Tokenizer tokenizer = io::Tokenizer::load(request.model);
+  const int64_t sequences = request.sequences;
+  const int runs = request.runs;
+  const at::Device device = request.device;
+  for (const std::string& shape : request.shapes) {
+    const PeakMemory peak(device);
+    const models::Decoder model = random_model(shape, request.model_dtype, device, request.stream);
+    for (const int64_t length : request.lengths) {
       std::vector<int32_t> tokens(static_cast<size_t>((runs + 2) * sequences * length));
       Random random(1);
       const int64_t ids = std::min(tokenizer.vocab_size(), model.config().vocab_size);
@@ -77,13 +77,13 @@ void bench_distill(const ModelArgs& model_args, const std::vector<std::string>& 
         token = static_cast<int32_t>(random.below(static_cast<uint64_t>(ids)));
       }
       const auto distil = [&](int64_t steps) {
-        const ScratchFolder folder(ranks);
+        const ScratchFolder folder(*ranks);
         train::DistillSettings s;
         s.loop.out = folder.path;
         s.loop.steps = steps;
         s.loop.show_progress = false;
         s.loop.restart = true;
-        s.loop.ranks = &ranks;
+        s.loop.ranks = ranks.get();
         s.sequences = sequences;
         s.length = length;
         s.data.synthetic_share = 0;
@@ -93,19 +93,20 @@ void bench_distill(const ModelArgs& model_args, const std::vector<std::string>& 
       distil(1);                     // warms up
       const auto first = distil(1);  // what a run takes beside its steps, and one step
       const auto all = distil(runs + 1);
+      if (!ranks->is_first()) continue;
       const double seconds = std::max(all.seconds - first.seconds, 1e-9);
       const double attention = all.attention_seconds - first.attention_seconds;
       const double gate = all.gate_seconds - first.gate_seconds;
       const double rate = static_cast<double>(runs * sequences * length) / seconds;
       const double flops = rate * flop_per_token(model.config(), length);
-      const double most = peak_flops(device) * ranks.size();
+      const double most = peak_flops(device) * ranks->size();
       rows.push_back({{"implementation", "seer"},
                       {"model", shape},
                       {"len_q", length},
                       {"dtype", model.dtype() == at::kFloat ? "f32" : "bf16"},
                       {"sequences", sequences},
-                      {"streamed", model_args.stream},
-                      {"gpus", device.is_cuda() ? ranks.size() : 0},
+                      {"streamed", request.stream},
+                      {"gpus", device.is_cuda() ? ranks->size() : 0},
                       {"runs", runs},
                       {"tokens_per_s", rate},
                       {"hours", kRecipeTokens / rate / 3600},
@@ -123,19 +124,17 @@ std::string distill_table(const nlohmann::json& rows) {
   report::Table table({"model", "length", "sequences", "layers", "GPUs", "dtype", "tokens/s",
                        "0.524 B tokens", "attention", "gates", "rest", "model TFLOP/s", "MFU",
                        "peak MiB"});
-  const auto percent = [](const nlohmann::json& share) {
-    return share.is_null() ? "" : report::fixed(100 * share.get<double>(), 1) + "%";
-  };
   for (const auto& r : rows) {
-    table.add(
-        {r["model"], std::to_string(r["len_q"].get<int64_t>()),
-         std::to_string(r["sequences"].get<int64_t>()),
-         r["streamed"].get<bool>() ? "streamed" : "on device", std::to_string(r["gpus"].get<int>()),
-         r["dtype"], report::fixed(r["tokens_per_s"], 0), report::fixed(r["hours"], 1) + " h",
-         percent(r["attention_share"]), percent(r["gate_share"]), percent(r["model_share"]),
-         report::fixed(r["model_tflops"], 1), percent(r["mfu"]), report::fixed(r["peak_mib"], 0)});
+    table.add({r["model"], std::to_string(r["len_q"].get<int64_t>()),
+               std::to_string(r["sequences"].get<int64_t>()),
+               r["streamed"].get<bool>() ? "streamed" : "on device",
+               std::to_string(r["gpus"].get<int>()), r["dtype"],
+               report::fixed(r["tokens_per_s"], 0), report::fixed(r["hours"], 1) + " h",
+               percent_text(r["attention_share"]), percent_text(r["gate_share"]),
+               percent_text(r["model_share"]), report::fixed(r["model_tflops"], 1),
+               percent_text(r["mfu"]), report::fixed(r["peak_mib"], 0)});
   }
   return table.text();
 }
 
-}  // namespace seer::cli
+}  // namespace seer::bench
