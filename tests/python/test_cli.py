@@ -475,8 +475,8 @@ def test_bench_appends(seer, tmp_path):
 
 def test_kernels_lists_every_operation(seer):
     table = seer("kernels").stdout
-    for op in ("block_sparse_attn", "block_sparse_attn_backward", "pooled_attn", "attn_gate_pool", "attn_gate_project", "attn_gate_score", "gate_loss",
-               "block_select"):
+    for op in ("block_sparse_attn", "block_sparse_attn_backward", "pooled_attn", "attn_gate_pool", "attn_gate_project",
+               "attn_gate_score", "gate_loss", "block_select"):
         assert re.search(rf"{op} +cpu +cpu +yes", table)
     rows = json.loads(seer("kernels", "--head-dim", "72", "--json").stdout)
     assert {r["implementation"] for r in rows if r["operation"] == "block_sparse_attn"} == {
