@@ -174,8 +174,7 @@ def main():
                     print(f"  failed: {failed[str(shape)]}")
                 gc.collect()
                 torch.cuda.empty_cache()
-                made = record.make(command, timing.METHOD, {}, rows, failed)
-                made["operation"] = "block_sparse_attn_backward"
+                made = record.make(command, timing.METHOD, {}, rows, failed, "block_sparse_attn_backward")
                 record.write(path, record.merge(old, made) if old else made)
     if failed or any(r["implementation"] == "seer" and r["status"] != "ok" for r in rows):
         sys.exit("a gradient of seer is wrong or missing")

@@ -35,11 +35,11 @@ def driver():
         return "unknown"
 
 
-def make(command, method, rivals, rows, failed):
+def make(command, method, rivals, rows, failed, operation="block_sparse_attn"):
     """rivals: {name: version, or why it is missing}; failed: {group: why it has no rows}."""
     import torch
     import triton
-    return {"operation": "block_sparse_attn", "chip": torch.cuda.get_device_name(),
+    return {"operation": operation, "chip": torch.cuda.get_device_name(),
             "versions": {"torch": torch.__version__, "cuda": torch.version.cuda, "driver": driver(),
                          "cudnn": torch.backends.cudnn.version(), "triton": triton.__version__},
             "rivals": rivals, "method": method, "failed": failed, "command": command,
