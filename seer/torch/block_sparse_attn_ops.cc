@@ -124,11 +124,12 @@ struct BlockSparseAttnBackward {
     in.check_form(kName);
     const at::Tensor& q = in.in.q;
     check_same_device(kName, {{"q", q}, {"grad_o", grad_o}, {"o", o}, {"lse", lse}});
-    check_same_dtype(kName, {{"q", q}, {"grad_o", grad_o}, {"o", o}});
     for (const Named& x : {Named{"grad_o", grad_o}, Named{"o", o}}) {
       check_heads(kName, x);
-      TORCH_CHECK(x.tensor.sym_sizes() == q.sym_sizes(), kName, ": ", x.name, " is ",
-                  x.tensor.sym_sizes(), ", want ", q.sym_sizes(), " as q");
+      TORCH_CHECK(
+          x.tensor.scalar_type() == q.scalar_type() && x.tensor.sym_sizes() == q.sym_sizes(), kName,
+          ": ", x.name, " is ", x.tensor.scalar_type(), " ", x.tensor.sym_sizes(), ", want ",
+          q.scalar_type(), " ", q.sym_sizes(), " as q");
     }
     TORCH_CHECK(lse.scalar_type() == at::kFloat && lse.is_contiguous() && lse.dim() == 2 &&
                     lse.sym_size(0) == q.sym_size(1) && lse.sym_size(1) == q.sym_size(0),
