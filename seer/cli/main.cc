@@ -29,6 +29,8 @@ constexpr Verb kVerbs[] = {
     {"run", seer::cli::run,
      "distil gates for a model on a text, compare dense and sparse attention"},
     {"distill", seer::cli::distill, "train the gates of a model"},
+    {"finetune", seer::cli::finetune,
+     "train all weights at a longer context, with sparse attention"},
     {"eval ppl", seer::cli::eval_ppl, "perplexity, dense beside sparse"},
     {"eval recall", seer::cli::eval_recall,
      "share of attention in the chosen blocks, by layer and head"},

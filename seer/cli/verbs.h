@@ -6,6 +6,7 @@ namespace seer::cli {
 
 int run(int argc, char** argv, int first);
 int distill(int argc, char** argv, int first);
+int finetune(int argc, char** argv, int first);
 int pretrain(int argc, char** argv, int first);
 int eval_ppl(int argc, char** argv, int first);
 int eval_recall(int argc, char** argv, int first);

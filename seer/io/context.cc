@@ -27,4 +27,33 @@ std::string context_warning(const ModelConfig& config, int64_t length) {
       "not to be relied on; choose a shorter length");
 }
 
+nlohmann::json stretched_config(const ModelConfig& config, double factor) {
+  nlohmann::json json = config.raw;
+  if (factor == 1) return json;
+  const RopeConfig& rope = config.rope;
+  const bool is_yarn = rope.type == "yarn";
+  SEER_CHECK(config.model_type != "phi3" && (is_yarn || rope.type == "default"),
+             "YaRN stretches plain RoPE, but this ", config.model_type, " model has RoPE of type ",
+             rope.type, ": leave the factor at 1");
+  const int64_t original =
+      is_yarn && rope.original_max_position > 0 ? rope.original_max_position : config.max_position;
+  SEER_CHECK(original > 0,
+             "config.json does not say how many tokens the model was made for: add "
+             "max_position_embeddings");
+  const auto length = std::llround(static_cast<double>(original) * factor);
+  const bool older = json.contains("rope_scaling") && json["rope_scaling"].is_object();
+  nlohmann::json scaling = nlohmann::json::object();
+  if (is_yarn) scaling = json[older ? "rope_scaling" : "rope_parameters"];
+  for (const char* key : {"type", "rope_theta", "attention_factor"}) scaling.erase(key);
+  scaling["rope_type"] = "yarn";
+  scaling["factor"] = static_cast<double>(length) / static_cast<double>(original);
+  scaling["original_max_position_embeddings"] = original;
+  json.erase("rope_parameters");
+  json.erase("original_max_position_embeddings");
+  json["rope_scaling"] = scaling;
+  json["rope_theta"] = rope.theta;
+  json["max_position_embeddings"] = length;
+  return json;
+}
+
 }  // namespace seer::io

@@ -69,28 +69,50 @@ void LanguageModel::refresh() {
   at::_foreach_copy_(copies_, originals_);
 }
 
-at::Tensor LanguageModel::loss(const at::Tensor& batch, const models::Attention& attention) const {
-  const at::Tensor ids = batch.to(decoder_.device());
-  const int64_t length = ids.size(1) - 1;
-  models::Sequences sequences;
-  sequences.q_lens.assign(static_cast<size_t>(ids.size(0)), length);
-  sequences.k_lens = sequences.q_lens;
-  const at::Tensor hidden =
-      decoder_.hidden(ids.narrow(1, 0, length).reshape(-1), sequences, attention);
-  return chunked_cross_entropy(hidden, decoder_.weights().head,
-                               ids.narrow(1, 1, length).reshape(-1));
+at::Tensor LanguageModel::loss(const at::Tensor& ids, const models::Attention& attention) const {
+  const TokenBatch batch = batch_of_windows(ids, decoder_.device());
+  return chunked_cross_entropy(decoder_.hidden(batch.ids, batch.sequences, attention),
+                               decoder_.weights().head, batch.targets);
+}
+
+void LanguageModel::collect() {
+  std::vector<at::Tensor> from, to;
+  for (size_t i = 0; i < copies_.size(); ++i) {
+    if (!copies_[i].grad().defined()) continue;
+    from.push_back(copies_[i].grad());
+    to.push_back(originals_[i].mutable_grad());
+    copies_[i].mutable_grad() = at::Tensor();
+  }
+  if (!from.empty()) at::_foreach_add_(to, from);
 }
 
 void LanguageModel::backward(const at::Tensor& loss) {
   loss.backward();
-  if (copies_.empty()) return;
-  std::vector<at::Tensor> from, to;
-  for (size_t i = 0; i < copies_.size(); ++i) {
-    from.push_back(copies_[i].grad());
-    to.push_back(originals_[i].grad());
-    copies_[i].mutable_grad() = at::Tensor();
-  }
-  at::_foreach_add_(to, from);
+  collect();
+}
+
+at::Tensor LanguageModel::checkpointed(
+    const TokenBatch& batch, double share, const LayerRuns& runs,
+    const std::function<void(const at::Tensor& master)>& complete,
+    const std::function<void(int layer)>& layer_done,
+    const std::function<void(int64_t done, int64_t all)>& passed) {
+  const int layers = config().num_layers;
+  const auto part_done = [&](int part) {
+    collect();
+    if (layer_done && part >= 0 && part < layers) layer_done(part);
+    if (!complete) return;
+    if (part < 0) return complete(masters_.embedding);
+    if (part < layers) {
+      for (const models::LayerWeight& w : models::layer_weights()) {
+        const at::Tensor& master = masters_.layers[static_cast<size_t>(part)].*w.field;
+        if (master.defined()) complete(master);
+      }
+      return;
+    }
+    complete(masters_.norm);
+    if (!config().tied_embeddings) complete(masters_.head);
+  };
+  return checkpointed_backward(decoder_, batch, share, runs, {part_done, passed});
 }
 
 double LanguageModel::copy_bytes() const {

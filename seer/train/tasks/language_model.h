@@ -11,6 +11,7 @@
 
 #include "seer/models/attention.h"
 #include "seer/models/decoder.h"
+#include "seer/train/tasks/checkpointed.h"
 
 namespace seer::train {
 
@@ -21,6 +22,8 @@ class LanguageModel {
                 const at::Device& device);
 
   const io::ModelConfig& config() const { return decoder_.config(); }
+  // What computes, in `dtype`.
+  const models::Decoder& decoder() const { return decoder_; }
   // (name, f32 leaf) of every weight, tied heads once.
   std::vector<std::pair<std::string, at::Tensor>> parameters() const;
   // Copies the masters to the weights that compute: to be called when they have changed.
@@ -30,6 +33,12 @@ class LanguageModel {
   at::Tensor loss(const at::Tensor& ids, const models::Attention& attention) const;
   // Adds the gradient of a loss to the masters' .grad.
   void backward(const at::Tensor& loss);
+  // checkpointed_backward() to the masters' .grad. `complete` (may be empty): a master has its
+  // gradient; `layer_done` (may be empty): all masters of a layer have.
+  at::Tensor checkpointed(const TokenBatch& batch, double share, const LayerRuns& runs,
+                          const std::function<void(const at::Tensor& master)>& complete,
+                          const std::function<void(int layer)>& layer_done,
+                          const std::function<void(int64_t done, int64_t all)>& passed);
 
   // Estimates in bytes: copies with their gradients; what layers keep for the gradient of `tokens`.
   double copy_bytes() const;
@@ -48,6 +57,8 @@ class LanguageModel {
   models::Decoder decoder_;
 
   models::ModelWeights computing(at::ScalarType dtype, const at::Device& device);
+  // Moves the gradients that copies have to the masters.
+  void collect();
 };
 
 // Which of torch's attention kernels trains on a GPU. `deterministic`: sums in a fixed order, slower.

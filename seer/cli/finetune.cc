@@ -1,0 +1,65 @@
+// seer finetune: all weights of a model at a longer context.
+
+#include "seer/train/tasks/finetune.h"
+
+#include "seer/cli/data_args.h"
+#include "seer/cli/methods.h"
+#include "seer/cli/settings.h"
+#include "seer/cli/verbs.h"
+
+namespace seer::cli {
+
+int finetune(int argc, char** argv, int first) {
+  train::FinetuneSettings s;
+  ModelArgs model;
+  GateArgs gate;
+  RankArgs processes;
+  Args args("finetune",
+            "Trains all weights of a model at a longer context, stretched by YaRN, with dense or "
+            "block-sparse attention and its gates: bf16 on a GPU, f32 on a CPU. With several GPUs "
+            "or machines: torchrun --no-python seer finetune ...");
+  args.add("model", model.model, "folder of the model, with its tokenizer");
+  model.add_device(args, "auto: cuda where there is one");
+  model.add_threads(args);
+  add_data(args, s.data);
+  add_loop(args, s.loop);
+  args.group("Training");
+  args.add_each(s);
+  args.group("Gate");
+  args.add("gates", s.gates, "folder of the model's gates to begin with; default: new ones");
+  args.flag("foreign-gates", s.foreign_gates,
+            "use gates though they were made for a model of other weights or RoPE");
+  gate.add(args);
+  processes.add(args);
+  args.when_read([&] {
+    check_model_folder("model", model.model);
+    s.model = model.model;
+    s.gate = gate.config;
+    if (args.has_flag("density") && !s.is_by_density()) {
+      throw UsageError("--rule " + s.rule + " takes --strength, not --density");
+    }
+    train::check(s);
+  });
+  if (!args.parse(argc, argv, first)) return 0;
+  set_threads(model.threads);
+  s.data.threads = model.threads;
+  const auto config = io::ModelConfig::read(model.model);
+  if (!s.gates.empty()) s.gate = find_gates(s.gates.string(), config).config;
+  s.gate.check(config.head_dim);
+  model.any_gpu = !s.is_sparse();
+  model.block = s.gate.block_size;
+  s.device = model.resolved_device();
+  model.dtype = s.device.is_cuda() ? "bf16" : "f32";
+  if (s.is_sparse()) {
+    settle_device(model, config, {.trained = false, .gates = true, .sparse = true, .map = true},
+                  s.gate.block_size);
+  }
+  const auto ranks = processes.start(s.device);
+  s.loop.ranks = ranks.get();
+  s.data.show_progress = ranks->is_first();
+  const train::RunResult result = train::finetune(s);
+  if (ranks->is_first()) print_result("finetune", result, s.loop.out);
+  return 0;
+}
+
+}  // namespace seer::cli

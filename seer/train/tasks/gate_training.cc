@@ -1,0 +1,67 @@
+#include "seer/train/tasks/gate_training.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/nan_to_num.h>
+#include <ATen/ops/zeros.h>
+
+#include <limits>
+#include <utility>
+
+namespace seer::train {
+
+using models::AttentionInput;
+
+GateTraining::GateTraining(const models::Decoder& model, const models::Gates& gates,
+                           const models::SparseSettings& sparse, const GateLoss& loss)
+    : gates_(gates),
+      sparse_(model, &gates, sparse),
+      loss_(loss),
+      lists_(static_cast<size_t>(model.config().num_layers)) {}
+
+LayerRuns GateTraining::runs(const models::Sequences& sequences, double share, bool trains) {
+  const at::Device device = gates_.layers()[0].k.device();
+  ragged_ = torch_ops::make_ragged(sequences.q_lens, sequences.k_lens, gates_.config().block_size,
+                                   device);
+  share_ = share;
+  trains_ = trains;
+  sum_ = at::zeros({}, at::TensorOptions(device).dtype(at::kDouble));
+  return {[this](const AttentionInput& input) { return first(input); },
+          [this](const AttentionInput& input) { return again(input); }};
+}
+
+at::Tensor GateTraining::first(const AttentionInput& input) {
+  if (models::window_cuts(input)) return models::dense_attention(input);
+  // Selection refuses scores that are not finite, which would end the run: here the loss is not finite
+  // either, and the step is left out.
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  const at::Tensor scores =
+      at::nan_to_num(sparse_.scores(input), /*nan=*/0, /*posinf=*/0, /*neginf=*/-kInfinity);
+  auto& lists = lists_[static_cast<size_t>(input.layer)];
+  lists = sparse_.select(input, scores);
+  return std::get<0>(sparse_.attend(input, lists));
+}
+
+at::Tensor GateTraining::again(const AttentionInput& input) {
+  if (models::window_cuts(input)) return models::dense_attention(input);
+  if (trains_) train_gate(input);
+  const auto lists = std::exchange(lists_[static_cast<size_t>(input.layer)], {});
+  return std::get<0>(sparse_.attend(input, lists));
+}
+
+void GateTraining::train_gate(const AttentionInput& input) {
+  const at::Tensor target = [&] {
+    const at::NoGradGuard no_grad;
+    return std::get<2>(torch_ops::pooled_attn(input.q.detach(), input.k.detach(), input.v.detach(),
+                                              ragged_, input.scale,
+                                              /*causal=*/true, /*group_max=*/false,
+                                              /*normalise=*/true));
+  }();
+  const at::Tensor loss =
+      torch_ops::gate_loss(gates_.scores(input, ragged_), target, ragged_, loss_.skip, loss_.kind)
+          .mul(loss_.weight * share_);
+  loss.backward();
+  sum_.add_(loss.detach());
+}
+
+}  // namespace seer::train

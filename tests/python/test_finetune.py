@@ -1,0 +1,173 @@
+"""seer finetune from end to end: a tiny model stretched to four times its length in the three ways, killed and
+resumed, by two processes, opened by transformers, and what is refused."""
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from conftest import BUILD
+from test_cli import error_of
+from test_ranks import TORCHRUN, assert_same_metrics, environment
+from test_training_runs import begin
+
+LENGTH = 512  # four times that of the base
+LOGITS = """
+import json, sys, torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
+folder, ids, out = sys.argv[1:]
+model = AutoModelForCausalLM.from_pretrained(folder, torch_dtype=torch.float32)
+with torch.no_grad():
+    save_file({"logits": model(torch.tensor([json.load(open(ids))])).logits[0]}, out)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("finetune")
+
+
+@pytest.fixture(scope="module")
+def text(folder):
+    path = folder / "text.txt"
+    path.write_bytes((BUILD / "default_text.txt").read_bytes()[:150_000])
+    return path
+
+
+@pytest.fixture(scope="module")
+def base(seer, folder, text):
+    """Of 128 tokens, with its gates."""
+    out = folder / "base"
+    seer("pretrain", "--data", text, "--out", out, "--steps", 40, "--hidden", 64, "--layers", 2, "--heads", 4,
+         "--kv-heads", 2, "--head-dim", 16, "--intermediate", 96, "--lengths", LENGTH // 4,
+         "--tokens-per-step", 1024, "--threads", 1)
+    seer("distill", "--model", out, "--data", text, "--out", out / "gates", "--steps", 5, "--length", LENGTH // 4,
+         "--sequences", 2, "--block", 16, "--dtype", "f32", "--threads", 1)
+    return out
+
+
+def arguments(base, text, out, **more):
+    settings = {"model": base, "data": text, "out": out, "yarn-factor": 4, "length": LENGTH, "sequences": 4, "steps": 6,
+                "learning-rate": 1e-3, "valid": text, "valid-sequences": 1, "threads": 1, **more}
+    return ["finetune", *(str(x) for key, value in settings.items() for x in (f"--{key}", value))]
+
+
+def sparse(base, **more):
+    return {"gates": base / "gates", "density": 0.3, **more}
+
+
+@pytest.fixture(scope="module")
+def joint(seer, folder, base, text):
+    out = folder / "joint"
+    result = seer(*arguments(base, text, out, **sparse(base)))
+    assert "6 steps" in result.stdout and str(out) in result.stdout
+    return out
+
+
+@pytest.fixture(scope="module")
+def dense(seer, folder, base, text):
+    out = folder / "dense"
+    seer(*arguments(base, text, out, attention="dense"))
+    return out
+
+
+def metrics(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_three_ways(seer, folder, base, text, dense, joint):
+    """Dense YaRN, gates distilled after it, both trained together: the tables of all."""
+    after = folder / "after"
+    seer("distill", "--model", dense, "--data", text, "--out", after, "--steps", 5, "--length", LENGTH, "--sequences", 2,
+         "--block", 16, "--dtype", "f32", "--threads", 1)
+    for model, gates in ((dense, after), (joint, joint / "gates")):
+        table = folder / "table.json"
+        seer("eval", "ppl", "--model", model, "--gates", gates, "--data", text, "--lengths", LENGTH, "--documents", 1,
+             "--methods", "dense,seer", "--sparsity", 0.5, "--dtype", "f32", "--json", table, "--threads", 1)
+        rows = json.loads(table.read_text())["rows"]
+        assert len(rows) == 2 and all(1 < row["perplexity"] < 8192 for row in rows), rows
+    lines = [line for line in metrics(joint) if "loss" in line]
+    assert lines[-1]["loss"] < lines[0]["loss"] and lines[0]["gate_loss"] > 0
+    assert lines[0]["lr_model"] > lines[0]["lr_gates"] > 0
+    assert "gate_loss" not in metrics(dense)[0]
+    # The gates lie where the model's own are looked for.
+    seer("generate", "--model", joint, "--prompt-file", text, "--max-new-tokens", 2, "--dtype", "f32")
+
+
+def test_transformers_opens_it(seer, folder, joint, older_transformers):
+    config = json.loads((joint / "config.json").read_text())
+    assert config["max_position_embeddings"] == LENGTH and config["rope_scaling"] == {
+        "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": LENGTH // 4}
+    ids, ours = folder / "ids.json", folder / "ours.safetensors"
+    ids.write_text(json.dumps(torch.randint(0, 8192, (300,), generator=torch.manual_seed(1)).tolist()))
+    seer("logits", "--model", joint, "--ids", ids, "--out", ours, "--dtype", "f32", "--device", "cpu")
+    for env in (environment(), older_transformers):
+        theirs = folder / "theirs.safetensors"
+        subprocess.run([sys.executable, "-c", LOGITS, joint, ids, theirs], check=True, env=env, capture_output=True)
+        torch.testing.assert_close(load_file(ours)["logits"], load_file(theirs)["logits"], rtol=0, atol=1e-4)
+
+
+def test_killed_and_resumed(seer, folder, base, text, joint):
+    out = folder / "killed"
+    process = begin([str(BUILD / "seer"), *arguments(base, text, out, **sparse(base, **{"save-every": 1}))])
+    while not any((out / "checkpoints").glob("step-*.safetensors")):
+        assert process.poll() is None, process.stderr.read()
+    process.kill()
+    process.wait()
+    result = seer(*arguments(base, text, out, **sparse(base, **{"save-every": 1})))
+    assert "going on from step" in result.stderr or "6 steps" in result.stdout
+    for name in ("model.safetensors", "gates/attn_gate_weights.safetensors"):
+        assert (out / name).read_bytes() == (joint / name).read_bytes(), name
+    # Other settings are another run.
+    assert "other settings" in error_of(seer(*arguments(base, text, out, **sparse(base, density=0.2)), ok=False))
+
+
+def test_two_processes_give_what_one_gives(folder, base, text, joint):
+    out = folder / "two"
+    subprocess.run([TORCHRUN, "--no-python", "--nproc_per_node", "2", BUILD / "seer",
+                    *arguments(base, text, out, **sparse(base))], env=environment(), check=True, capture_output=True,
+                   timeout=300)
+    assert_same_metrics(joint, out)
+    one, two = (load_file(path / "model.safetensors") for path in (joint, out))
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name].float(), weight.float(), rtol=0.02, atol=2e-3)
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"length": 1024}, "longer than the 512 that the model's RoPE covers"),
+    ({"yarn-factor": 1}, "longer than the 128"),
+    ({"yarn-factor": 0.5}, "--yarn-factor 0.5: want a number, 1 ... 1024"),
+    ({"attention": "dense"}, "dense attention trains no gates"),
+    ({"rule": "threshold"}, "--strength, not --density"),
+    ({"density": 0}, "--density 0: want"),
+    ({"documents": "joined"}, "want window or packed"),
+    ({"sequences": 1 << 20, "length": 512, "micro-batch": 1 << 20}, "smaller --length or --micro-batch"),
+])
+def test_what_is_refused(seer, folder, base, text, change, words):
+    out = folder / "refused"
+    result = seer(*arguments(base, text, out, **{**sparse(base), **change}), ok=False)
+    assert words in error_of(result, result.returncode)
+    assert not out.exists() or not any(out.iterdir())
+
+
+def test_gates_of_another_model(seer, folder, base, text, joint):
+    result = seer(*arguments(base, text, folder / "refused", **sparse(base, gates=joint / "gates")), ok=False)
+    assert "made for another model" in error_of(result)
+    seer(*arguments(base, text, folder / "foreign", **sparse(base, gates=joint / "gates", steps=1)), "--foreign-gates")
+
+
+def test_packed_documents_and_new_gates(seer, folder, base, text):
+    """Documents that are shorter than a window; the gate loss in every second step."""
+    lines = text.read_text()[:60_000]
+    many = folder / "many.jsonl"
+    many.write_text("\n".join(json.dumps({"text": lines[i:i + 700]}) for i in range(0, len(lines), 700)))
+    out = folder / "packed"
+    seer(*arguments(base, many, out, **{"steps": 3, "documents": "packed", "block": 16, "gate-every": 2,
+                                        "schedule": "cosine", "rule": "row_budget", "strength": 64, "valid": text}))
+    lines = [line for line in metrics(out) if "loss" in line]
+    assert [line["gate_loss"] is None for line in lines] == [False, True, False]
+    config = json.loads((out / "gates" / "config.json").read_text())
+    assert config["seerattn_gate_block_size"] == 16
