@@ -1,12 +1,13 @@
 """seer finetune from end to end: a tiny model stretched to four times its length in the three ways, killed and
 resumed, by two processes, opened by transformers, and what is refused."""
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from conftest import BUILD
 from test_cli import error_of
@@ -33,7 +34,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def text(folder):
     path = folder / "text.txt"
-    path.write_bytes((BUILD / "default_text.txt").read_bytes()[:150_000])
+    path.write_bytes((BUILD / "default_text.txt").read_bytes()[:80_000])
     return path
 
 
@@ -41,7 +42,7 @@ def text(folder):
 def base(seer, folder, text):
     """Of 128 tokens, with its gates."""
     out = folder / "base"
-    seer("pretrain", "--data", text, "--out", out, "--steps", 40, "--hidden", 64, "--layers", 2, "--heads", 4,
+    seer("pretrain", "--data", text, "--out", out, "--steps", 20, "--hidden", 64, "--layers", 2, "--heads", 4,
          "--kv-heads", 2, "--head-dim", 16, "--intermediate", 96, "--lengths", LENGTH // 4,
          "--tokens-per-step", 1024, "--threads", 1)
     seer("distill", "--model", out, "--data", text, "--out", out / "gates", "--steps", 5, "--length", LENGTH // 4,
@@ -157,6 +158,19 @@ def test_gates_of_another_model(seer, folder, base, text, joint):
     result = seer(*arguments(base, text, folder / "refused", **sparse(base, gates=joint / "gates")), ok=False)
     assert "made for another model" in error_of(result)
     seer(*arguments(base, text, folder / "foreign", **sparse(base, gates=joint / "gates", steps=1)), "--foreign-gates")
+
+
+def test_gradients_that_are_not_finite(seer, folder, base, text):
+    """Steps are left out; ten in a row end the run."""
+    broken = folder / "broken"
+    shutil.copytree(base, broken, ignore=shutil.ignore_patterns("gates", "checkpoints"))
+    weights = load_file(base / "model.safetensors")
+    name = "model.layers.1.mlp.down_proj.weight"
+    weights[name] = torch.full_like(weights[name], 3e38)
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    result = seer(*arguments(broken, text, folder / "nan", block=16, density=0.3, steps=20, sequences=1), ok=False)
+    assert "in 10 steps in a row" in error_of(result) and "(1 left out so far)" in result.stderr
+    assert not (folder / "nan" / "model.safetensors").exists()
 
 
 def test_packed_documents_and_new_gates(seer, folder, base, text):

@@ -5,6 +5,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
+
 #include "seer/base/error.h"
 #include "seer/base/file.h"
 #include "seer/models/loader.h"
@@ -185,6 +188,22 @@ TEST(Checkpointed, EveryMasterIsCompleteOnceAndNarrowCopiesFollow) {
   expect_same(narrow, whole, 0.01);
 }
 
+// The loop leaves such a step out.
+TEST(Checkpointed, NanShowsAndEndsNothing) {
+  Trained trained;
+  const TokenBatch batch = test_batch(/*end=*/7);
+  {
+    const at::NoGradGuard no_grad;
+    trained.model.decoder().weights().embedding[5].fill_(std::numeric_limits<float>::quiet_NaN());
+  }
+  ASSERT_GT(batch.ids.eq(5).sum().item<int64_t>(), 0);
+  GateTraining training(trained.model.decoder(), trained.gates, sparse_at(0.4), {});
+  const at::Tensor loss =
+      checkpointed(trained, batch, training.runs(batch.sequences, 1, /*trains=*/true));
+  EXPECT_TRUE(std::isnan(loss.item<double>()));
+  EXPECT_TRUE(std::isnan(training.loss().item<double>()));
+}
+
 // ----------------------------------------------------------------------------- The task
 
 FinetuneSettings finetune_settings(const std::filesystem::path& folder, const std::string& name) {
@@ -281,6 +300,17 @@ TEST_F(Finetune, TheGateLossFalls) {
     const auto lines = metrics_of(folder / loss);
     EXPECT_LT(lines[29]["gate_loss"], 0.9 * lines[0]["gate_loss"].get<double>()) << loss;
   }
+}
+
+TEST_F(Finetune, Bf16WithMasterWeightsFollowsF32) {
+  FinetuneSettings wide = finetune_settings(folder, "a"), narrow = finetune_settings(folder, "b");
+  wide.loop.steps = narrow.loop.steps = 6;
+  narrow.dtype = at::kBFloat16;
+  EXPECT_NEAR(finetune(wide).valid.at("valid"), finetune(narrow).valid.at("valid"), 0.1);
+  const auto a = metrics_of(folder / "a")[0], b = metrics_of(folder / "b")[0];
+  EXPECT_NE(a, b) << "bf16 was not used";
+  EXPECT_NEAR(b["grad_norm"].get<double>(), a["grad_norm"].get<double>(),
+              0.05 * a["grad_norm"].get<double>());
 }
 
 TEST_F(Finetune, GatesAreTrainedInEveryNthStep) {

@@ -30,15 +30,23 @@ LayerRuns GateTraining::runs(const models::Sequences& sequences, double share, b
           [this](const AttentionInput& input) { return again(input); }};
 }
 
+// Selection refuses scores that are not finite, which would end the run: here the loss is not finite
+// either, and the step is left out.
+torch_ops::BlockLists GateTraining::choose(const AttentionInput& input) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  return sparse_.select(input, at::nan_to_num(sparse_.scores(input), /*nan=*/0, /*posinf=*/0,
+                                              /*neginf=*/-kInfinity));
+}
+
+at::Tensor GateTraining::attend(const AttentionInput& input) {
+  if (models::window_cuts(input)) return models::dense_attention(input);
+  return std::get<0>(sparse_.attend(input, choose(input)));
+}
+
 at::Tensor GateTraining::first(const AttentionInput& input) {
   if (models::window_cuts(input)) return models::dense_attention(input);
-  // Selection refuses scores that are not finite, which would end the run: here the loss is not finite
-  // either, and the step is left out.
-  constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  const at::Tensor scores =
-      at::nan_to_num(sparse_.scores(input), /*nan=*/0, /*posinf=*/0, /*neginf=*/-kInfinity);
   auto& lists = lists_[static_cast<size_t>(input.layer)];
-  lists = sparse_.select(input, scores);
+  lists = choose(input);
   return std::get<0>(sparse_.attend(input, lists));
 }
 

@@ -35,9 +35,10 @@ class GateTraining {
   // Of the batch so far: weight x share x the sum over layers, [] f64.
   at::Tensor loss() const { return sum_; }
   // Attention where nothing is trained.
-  at::Tensor attend(const models::AttentionInput& input) { return sparse_(input); }
+  at::Tensor attend(const models::AttentionInput& input);
 
  private:
+  torch_ops::BlockLists choose(const models::AttentionInput& input);
   at::Tensor first(const models::AttentionInput& input);
   at::Tensor again(const models::AttentionInput& input);
   void train_gate(const models::AttentionInput& input);
