@@ -120,6 +120,25 @@ def gpu_map():
                       "against cuDNN"], rows) + "\n\n" + source(made, "pooled_attn", GPU))
 
 
+def backward_gpu():
+    """The backward, and forward and backward together, beside dense ones."""
+    made = load("block_sparse_attn_backward", GPU)
+    rows = []
+    for own in made["rows"]:
+        if own["implementation"] != "seer" or own["status"] != "ok":
+            continue
+        rivals = {r["implementation"]: r for r in made["rows"]
+                  if r["status"] == "ok" and record.group_of(r) == record.group_of(own)}
+        ratios = [table.ratio(rivals.get(name, {}).get(f"{what}_ms"), own[f"{what}_ms"])
+                  for what in ("backward", "both") for name in (table.FLASH, table.CUDNN)]
+        rows.append([table.tokens(own), f"{own['heads_q']}/{own['heads_kv']}", own["head_dim"], f"{own['density']:.0%}",
+                     f"{own['backward_ms']:.2f} ms", f"{own['credited_tflops']:.0f}", *ratios])
+    order = lambda row: (-row[2], int(row[0][:-1]))
+    return (markdown(["tokens", "heads", "D", "blocks", "backward", "credited TFLOP/s", "against FlashAttention-2",
+                      "against cuDNN", "with the forward, FlashAttention-2", "with the forward, cuDNN"],
+                     sorted(rows, key=order)) + "\n\n" + source(made, "block_sparse_attn_backward", GPU))
+
+
 # Steps of bench/gates.py: what the page calls them.
 STEPS = {"pool q": "pool q, with its RoPE", "pool k": "pool k", "project k": "project k", "score": "score",
          "select nz_ratio": "select, `nz_ratio`",
