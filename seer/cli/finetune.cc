@@ -2,12 +2,41 @@
 
 #include "seer/train/tasks/finetune.h"
 
+#include <string>
+#include <vector>
+
 #include "seer/cli/data_args.h"
 #include "seer/cli/methods.h"
 #include "seer/cli/settings.h"
 #include "seer/cli/verbs.h"
 
 namespace seer::cli {
+namespace {
+
+using Names = std::vector<std::string>;
+
+const Names kOfSparse{"gates",
+                      "foreign-gates",
+                      "rule",
+                      "density",
+                      "strength",
+                      "sink-blocks",
+                      "local-blocks",
+                      "last-dense-rows",
+                      "gate-loss",
+                      "gate-skip",
+                      "gate-loss-weight",
+                      "gate-every",
+                      "gate-learning-rate"};
+const Names kOfNewGates{"gate-type", "block", "gate-dim", "force-double"};
+
+void refuse(const Args& args, const Names& names, const std::string& beside) {
+  for (const std::string& name : names) {
+    if (args.has_flag(name)) throw UsageError("--" + name + " means nothing beside " + beside);
+  }
+}
+
+}  // namespace
 
 int finetune(int argc, char** argv, int first) {
   train::FinetuneSettings s;
@@ -35,8 +64,10 @@ int finetune(int argc, char** argv, int first) {
     check_model_folder("model", model.model);
     s.model = model.model;
     s.gate = gate.config;
-    if (args.has_flag("density") && !s.is_by_density()) {
-      throw UsageError("--rule " + s.rule + " takes --strength, not --density");
+    refuse(args, s.is_by_density() ? Names{"strength"} : Names{"density"}, "--rule " + s.rule);
+    if (!s.is_sparse()) refuse(args, kOfSparse, "--attention dense");
+    if (!s.gates.empty() || !s.is_sparse()) {
+      refuse(args, kOfNewGates, s.is_sparse() ? "--gates" : "--attention dense");
     }
     train::check(s);
   });

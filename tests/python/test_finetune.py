@@ -47,6 +47,7 @@ def base(seer, folder, text):
          "--tokens-per-step", 1024, "--threads", 1)
     seer("distill", "--model", out, "--data", text, "--out", out / "gates", "--steps", 5, "--length", LENGTH // 4,
          "--sequences", 2, "--block", 16, "--dtype", "f32", "--threads", 1)
+    (out / "generation_config.json").write_text('{"eos_token_id": [1, 5]}')
     return out
 
 
@@ -102,6 +103,7 @@ def test_transformers_opens_it(seer, folder, joint, older_transformers):
     config = json.loads((joint / "config.json").read_text())
     assert config["max_position_embeddings"] == LENGTH and config["rope_scaling"] == {
         "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": LENGTH // 4}
+    assert json.loads((joint / "generation_config.json").read_text()) == {"eos_token_id": [1, 5]}
     ids, ours = folder / "ids.json", folder / "ours.safetensors"
     ids.write_text(json.dumps(torch.randint(0, 8192, (300,), generator=torch.manual_seed(1)).tolist()))
     seer("logits", "--model", joint, "--ids", ids, "--out", ours, "--dtype", "f32", "--device", "cpu")
@@ -141,8 +143,9 @@ def test_two_processes_give_what_one_gives(folder, base, text, joint):
     ({"length": 1024}, "longer than the 512 that the model's RoPE covers"),
     ({"yarn-factor": 1}, "longer than the 128"),
     ({"yarn-factor": 0.5}, "--yarn-factor 0.5: want a number, 1 ... 1024"),
-    ({"attention": "dense"}, "dense attention trains no gates"),
-    ({"rule": "threshold"}, "--strength, not --density"),
+    ({"attention": "dense"}, "--gates means nothing beside --attention dense"),
+    ({"rule": "threshold"}, "--density means nothing beside --rule threshold"),
+    ({"block": 32}, "--block means nothing beside --gates"),
     ({"density": 0}, "--density 0: want"),
     ({"documents": "joined"}, "want window or packed"),
     ({"sequences": 1 << 20, "length": 512, "micro-batch": 1 << 20}, "smaller --length or --micro-batch"),

@@ -108,8 +108,9 @@ void check(const FinetuneSettings& settings);
 // Trains, resumes, and writes the model (weights bf16) into loop.out, its gates into loop.out/gates.
 // Layers keep their input only (checkpointed.h), and every process holds all masters and optimizer
 // states. Metrics: loss (nats per token); gate_loss (weighted, as it is added; NaN in steps without);
-// valid_<file>: the loss on whole windows of held-out text, with the attention that is trained. Where
-// gates get no gradient, AdamW's momentum moves them on.
+// valid_<file>: the loss on whole windows of held-out text, with the attention that is trained. Rules are
+// as published: what is forced, the diagonal too, is added to the best blocks. Where gates get no
+// gradient, AdamW's momentum moves them on.
 // Error: as run(); windows longer than the model's context, stretched; RoPE that YaRN does not
 // stretch; gates of another model; more memory than there is; data with fewer tokens than a window.
 RunResult finetune(const FinetuneSettings& settings);

@@ -101,6 +101,18 @@ at::Tensor plain(Trained& trained, const TokenBatch& batch, const models::Attent
   return loss.detach();
 }
 
+TEST(Checkpointed, DocumentsOfAWindowAreSequences) {
+  const at::Tensor windows = at::tensor({1, 2, 9, 3, 4, 5, 6, 9, 9, 7}, at::kLong).view({2, 5});
+  const auto whole = batch_of_windows(windows, at::kCPU),
+             split = batch_of_windows(windows, at::kCPU, 9);
+  EXPECT_EQ(whole.sequences.q_lens, (std::vector<int64_t>{4, 4}));
+  EXPECT_EQ(split.sequences.q_lens, (std::vector<int64_t>{3, 1, 3, 1}));
+  EXPECT_EQ(split.sequences.k_lens, split.sequences.q_lens);
+  EXPECT_TRUE(at::equal(split.ids, at::tensor({1, 2, 9, 3, 5, 6, 9, 9}, at::kLong)));
+  EXPECT_TRUE(at::equal(split.targets, at::tensor({2, 9, 3, 4, 6, 9, 9, 7}, at::kLong)));
+  EXPECT_TRUE(at::equal(split.ids, whole.ids));
+}
+
 TEST(Checkpointed, GradientsAreThoseOfThePlainGraph) {
   for (const int64_t end : {-1, 7}) {
     Trained a, b;
