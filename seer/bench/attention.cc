@@ -1,6 +1,8 @@
 #include "seer/bench/attention.h"
 
 #include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>
 
@@ -55,19 +57,40 @@ nlohmann::json row_of(const Shape& s, const std::string& implementation, const s
           {"kept_tflops", flops / t.median_ms * 1e-9}};
 }
 
-void dense_rows(const Shape& s, const Inputs& in, const Request& request, nlohmann::json& rows) {
+double products(Direction direction) {
+  return direction == Direction::forward ? 1 : 2.5;
+}
+
+std::function<void()> pass_of(Direction direction, const Attend& attend, const at::Tensor& q,
+                              const at::Tensor& k, const at::Tensor& v) {
+  if (direction == Direction::forward) {
+    return [=] {
+      const at::NoGradGuard no_grad;
+      attend(q, k, v);
+    };
+  }
+  std::vector<at::Tensor> inputs;
+  for (const at::Tensor& x : {q, k, v}) inputs.push_back(x.detach().requires_grad_());
+  const at::Tensor o = attend(inputs[0], inputs[1], inputs[2]), grad = at::randn_like(o);
+  return [=] { torch::autograd::grad({o}, inputs, {grad}, /*retain_graph=*/true); };
+}
+
+void dense_rows(const Shape& s, const Inputs& in, const Request& request, nlohmann::json& rows,
+                Direction direction) {
   for (const auto& [name, dtype] :
        {std::pair{"f32", at::kFloat}, std::pair{"bf16", at::kBFloat16}}) {
     const auto to_heads = [&, dtype = dtype](const at::Tensor& x) {
       return x.to(dtype).transpose(0, 1).unsqueeze(0).contiguous();
     };
-    const at::Tensor q = to_heads(in.q), k = to_heads(in.k), v = to_heads(in.v);
-    const Times t = time_calls(
-        [&] {
-          at::scaled_dot_product_attention(q, k, v, {}, 0, true, in.scale, s.heads_q != s.heads_kv);
-        },
-        request.runs, request.seconds);
-    rows.push_back(row_of(s, "torch sdpa", name, 1.0, "dense", t, in.causal_blocks));
+    const Attend attend = [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+      return at::scaled_dot_product_attention(q, k, v, {}, 0, true, in.scale,
+                                              s.heads_q != s.heads_kv);
+    };
+    const Times t =
+        time_calls(pass_of(direction, attend, to_heads(in.q), to_heads(in.k), to_heads(in.v)),
+                   request.runs, request.seconds);
+    rows.push_back(
+        row_of(s, "torch sdpa", name, 1.0, "dense", t, in.causal_blocks * products(direction)));
   }
 }
 

@@ -14,6 +14,7 @@ const std::vector<Benchmark>& benchmarks() {
   using Of = Benchmark::Models;
   static const std::vector<Benchmark> all{
       {"block_sparse_attn", false, Of::none, block_sparse_attn, attention_table},
+      {"block_sparse_attn_backward", false, Of::none, block_sparse_attn_backward, attention_table},
       {"pooled_attn", false, Of::none, pooled_attn, attention_table},
       {"attn_gate", false, Of::none, attn_gate, attention_table},
       {"decode_attn", true, Of::none, decode_attn, decode_table},

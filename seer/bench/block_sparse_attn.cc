@@ -1,7 +1,6 @@
-// block_sparse_attn beside torch's dense attention.
+// block_sparse_attn, and its backward, beside torch's dense attention.
 
 #include <ATen/ATen.h>
-#include <ATen/core/grad_mode.h>
 
 #include <algorithm>
 #include <cmath>
@@ -33,23 +32,32 @@ torch_ops::BlockLists make_lists(const Shape& s, const torch_ops::Ragged& ragged
   return torch_ops::block_select(make_scores(s, ragged), ragged, selection);
 }
 
-}  // namespace
-
-void block_sparse_attn(const Request& request, nlohmann::json& rows) {
-  const at::NoGradGuard no_grad;
+void bench_sparse(Direction direction, const Request& request, nlohmann::json& rows) {
   for_each_shape(request, [&](const Shape& s) {
     const Inputs in(s);
     const bool dense_known = std::any_of(rows.begin(), rows.end(), [&](const nlohmann::json& row) {
       return row["lists"] == "dense" && row["len_q"] == s.length && row["head_dim"] == s.head_dim;
     });
-    if (!dense_known) dense_rows(s, in, request, rows);
+    if (!dense_known) dense_rows(s, in, request, rows, direction);
     const auto lists = make_lists(s, in.ragged);
     const double kept = lists.count.sum(at::kDouble).item<double>();
-    const Times t = time_calls(
-        [&] { torch_ops::block_sparse_attn(in.q, in.k, in.v, in.ragged, lists, in.scale, true); },
-        request.runs, request.seconds);
-    rows.push_back(row_of(s, "seer", s.dtype, kept / in.causal_blocks, s.lists, t, kept));
+    const Attend attend = [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+      return std::get<0>(torch_ops::block_sparse_attn(q, k, v, in.ragged, lists, in.scale, true));
+    };
+    const Times t =
+        time_calls(pass_of(direction, attend, in.q, in.k, in.v), request.runs, request.seconds);
+    rows.push_back(row_of(s, "seer", s.dtype, kept / in.causal_blocks, s.lists, t,
+                          kept * products(direction)));
   });
+}
+
+}  // namespace
+
+void block_sparse_attn(const Request& request, nlohmann::json& rows) {
+  bench_sparse(Direction::forward, request, rows);
+}
+void block_sparse_attn_backward(const Request& request, nlohmann::json& rows) {
+  bench_sparse(Direction::backward, request, rows);
 }
 
 }  // namespace seer::bench
