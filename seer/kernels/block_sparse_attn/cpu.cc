@@ -9,6 +9,7 @@
 #include "seer/kernels/attention/checks.h"
 #include "seer/kernels/attention/cpu/attention_tile.h"
 #include "seer/kernels/attention/cpu/packed_kv.h"
+#include "seer/kernels/block_sparse_attn/lists.h"
 
 namespace seer::kernels {
 namespace {
@@ -63,13 +64,8 @@ void UnitTasks::mark_listed(uint8_t* wanted) const {
     for (int64_t row = 0; row < num_rows_; ++row) {
       const int64_t at = entry(head, row);
       const int32_t* list = lists.list + lists.begin[at];
-      for (int n = 0; n < lists.count[at]; ++n) {
-        SEER_CHECK(list[n] >= 0 && list[n] < unit_.num_blocks && (n == 0 || list[n - 1] < list[n]),
-                   "block_sparse_attn: row ", row, " of sequence ", unit_.seq, " lists key block ",
-                   list[n], n ? message(" after ", list[n - 1]) : "",
-                   "; want ascending blocks below ", unit_.num_blocks);
-        wanted[unit_.first_slot + list[n]] = 1;
-      }
+      check_list("block_sparse_attn", list, lists.count[at], unit_.num_blocks, row, unit_.seq);
+      for (int n = 0; n < lists.count[at]; ++n) wanted[unit_.first_slot + list[n]] = 1;
     }
   }
 }

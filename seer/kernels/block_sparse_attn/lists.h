@@ -17,4 +17,15 @@ inline void check_lists(const char* op, const PackedAttentionParams& p, const Bl
              ", want rows not below 0 and blocks above");
 }
 
+// Error: the list of a row of a sequence names a block that does not exist, or does not ascend.
+inline void check_list(const char* op, const int32_t* list, int count, int64_t num_blocks,
+                       int64_t row, int seq) {
+  for (int n = 0; n < count; ++n) {
+    SEER_CHECK(list[n] >= 0 && list[n] < num_blocks && (n == 0 || list[n - 1] < list[n]), op,
+               ": row ", row, " of sequence ", seq, " lists key block ", list[n],
+               n ? message(" after ", list[n - 1]) : "", "; want ascending blocks below ",
+               num_blocks);
+  }
+}
+
 }  // namespace seer::kernels

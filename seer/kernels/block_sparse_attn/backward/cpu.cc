@@ -16,6 +16,7 @@
 
 #include "seer/kernels/attention/checks.h"
 #include "seer/kernels/block_sparse_attn/backward/cpu_products.h"
+#include "seer/kernels/block_sparse_attn/lists.h"
 #include "seer/kernels/simd/element.h"
 
 namespace seer::kernels {
@@ -113,7 +114,7 @@ class KvHead {
           const int64_t at = int64_t{(kv_head_ * group_ + head) / heads_per_list} * lists.num_rows +
                              lists.cu_rows[seq] + row;
           RowTile tile{head, first, n, lists.list + lists.begin[at], lists.count[at], 0};
-          check_list(tile, seq, row);
+          check_list("block_sparse_attn_backward", tile.list, tile.count, num_columns_, row, seq);
           const int64_t last = last_key(first + n - 1);
           while (tile.count > 0 && tile.list[tile.count - 1] * int64_t{lists.block_k} > last) {
             --tile.count;  // lists ascend: no query sees the others either
@@ -122,16 +123,6 @@ class KvHead {
           tiles_.push_back(tile);
         }
       }
-    }
-  }
-
-  void check_list(const RowTile& tile, int seq, int row) const {
-    for (int n = 0; n < tile.count; ++n) {
-      SEER_CHECK(tile.list[n] >= 0 && tile.list[n] < num_columns_ &&
-                     (n == 0 || tile.list[n - 1] < tile.list[n]),
-                 "block_sparse_attn_backward: row ", row, " of sequence ", seq, " lists key block ",
-                 tile.list[n], n ? message(" after ", tile.list[n - 1]) : "",
-                 "; want ascending blocks below ", num_columns_);
     }
   }
 
