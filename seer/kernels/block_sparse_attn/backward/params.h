@@ -23,7 +23,7 @@ struct BlockSparseAttnBackwardParams : PackedAttentionParams {
   StridedOut grad_k;  // [S, Hk, D]
   StridedOut grad_v;  // [S, Hk, D]
 
-  // On a GPU: as much memory as block_sparse_attn_backward_workspace() says, at a multiple of 1024
+  // On a GPU: as much memory as block_sparse_attn_backward_workspace() says, at a multiple of 16
   // bytes. Calls that may run at the same time need one each.
   void* workspace;
   int64_t workspace_bytes;

@@ -126,25 +126,13 @@ __global__ void __launch_bounds__(Config::kThreads, 1)
                      const __grid_constant__ Workspace w) {
   extern __shared__ __align__(1024) uint8_t smem_bytes[];
   auto& smem = *reinterpret_cast<typename Config::Smem*>(smem_bytes);
-  const int warp = __shfl_sync(kAllLanes, threadIdx.x / 32, 0);
-  if (threadIdx.x < Config::kConsumers) {
-    auto& signals = smem.signals[threadIdx.x];
-    for (int i = 0; i < Config::kSlots; ++i) {
-      ptx::mbarrier_init(ptx::smem_address(&signals.full[i]), 1);
-      ptx::mbarrier_init(ptx::smem_address(&signals.empty[i]), kWarpgroup / 32);
-    }
-    ptx::mbarrier_init(ptx::smem_address(&signals.column_full), 1);
-    ptx::mbarrier_init(ptx::smem_address(&signals.column_empty), kWarpgroup);
-    ptx::fence_mbarrier_init();
-  }
-  __syncthreads();  // barriers are ready
-  if (warp < kWarpgroup / 32) {
-    ptx::give_registers<Config::kLoaderRegisters>();
-    if (warp < Config::kConsumers) load_columns<Config>(maps, p, w, smem, warp);
-  } else {
-    ptx::take_registers<Config::kConsumerRegisters>();
-    compute_columns<Config>(p, w, smem, warp / (kWarpgroup / 32) - 1);
-  }
+  const auto init = [&](int c) {
+    auto& s = smem.signals[c];
+    init_barriers(s.full, s.empty, s.column_full, s.column_empty);
+  };
+  split_roles<Config>(
+      init, [&](int c) { load_columns<Config>(maps, p, w, smem, c); },
+      [&](int c) { compute_columns<Config>(p, w, smem, c); });
 }
 
 }  // namespace seer::kernels::sm90::backward

@@ -4,8 +4,8 @@
 //   loader w     q, grad_o of a row ─► k, v of its blocks ─► ring w
 //   consumer w   S = q k^T, dP = grad_o v^T ─► dS = P (dP - delta) ─► dq += dS k
 //
-// Two consumer warpgroups, each with a loader warp, rows and a ring of its own; they hide each other's
-// waits.
+// Two consumer warpgroups (three at D = 64), each with a loader warp, rows and a ring of its own; they
+// hide each other's waits.
 
 #include "seer/kernels/block_sparse_attn/backward/sm90/tiles.cuh"
 #include "seer/kernels/cuda_check.h"
@@ -213,25 +213,13 @@ __global__ void __launch_bounds__(Config::kThreads, 1)
                   const __grid_constant__ Workspace w) {
   extern __shared__ __align__(1024) uint8_t smem_bytes[];
   auto& smem = *reinterpret_cast<typename Config::Smem*>(smem_bytes);
-  const int warp = __shfl_sync(kAllLanes, threadIdx.x / 32, 0);
-  if (threadIdx.x < Config::kConsumers) {
-    auto& signals = smem.signals[threadIdx.x];
-    for (int i = 0; i < Config::kSlots; ++i) {
-      ptx::mbarrier_init(ptx::smem_address(&signals.full[i]), 1);
-      ptx::mbarrier_init(ptx::smem_address(&signals.empty[i]), kWarpgroup / 32);
-    }
-    ptx::mbarrier_init(ptx::smem_address(&signals.row_full), 1);
-    ptx::mbarrier_init(ptx::smem_address(&signals.row_empty), kWarpgroup);
-    ptx::fence_mbarrier_init();
-  }
-  __syncthreads();  // barriers are ready
-  if (warp < kWarpgroup / 32) {
-    ptx::give_registers<Config::kLoaderRegisters>();
-    if (warp < Config::kConsumers) load_rows<Config>(maps, p, w, smem, warp);
-  } else {
-    ptx::take_registers<Config::kConsumerRegisters>();
-    compute_rows<Config>(p, w, smem, warp / (kWarpgroup / 32) - 1);
-  }
+  const auto init = [&](int c) {
+    auto& s = smem.signals[c];
+    init_barriers(s.full, s.empty, s.row_full, s.row_empty);
+  };
+  split_roles<Config>(
+      init, [&](int c) { load_rows<Config>(maps, p, w, smem, c); },
+      [&](int c) { compute_rows<Config>(p, w, smem, c); });
 }
 
 }  // namespace seer::kernels::sm90::backward

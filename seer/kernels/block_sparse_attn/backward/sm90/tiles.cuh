@@ -106,6 +106,37 @@ __device__ __forceinline__ int read_for_all(const int* x) {
   return __shfl_sync(kAllLanes, threadIdx.x % 32 == 0 ? *x : 0, 0);
 }
 
+// The barriers of one consumer: of the slots of its ring, and of what it works on, which all of its
+// threads read. By one thread.
+template <int kSlots>
+__device__ __forceinline__ void init_barriers(uint64_t (&full)[kSlots], uint64_t (&empty)[kSlots],
+                                              uint64_t& work_full, uint64_t& work_empty) {
+  for (int i = 0; i < kSlots; ++i) {
+    ptx::mbarrier_init(ptx::smem_address(&full[i]), 1);
+    ptx::mbarrier_init(ptx::smem_address(&empty[i]), kWarpgroup / 32);
+  }
+  ptx::mbarrier_init(ptx::smem_address(&work_full), 1);
+  ptx::mbarrier_init(ptx::smem_address(&work_empty), kWarpgroup);
+  ptx::fence_mbarrier_init();
+}
+
+// For each consumer c: init(c) in a thread, then load(c) in a warp of the first warpgroup and compute(c) in
+// a warpgroup of its own.
+template <class Config, class Init, class Load, class Compute>
+__device__ __forceinline__ void split_roles(const Init& init, const Load& load,
+                                            const Compute& compute) {
+  const int warp = __shfl_sync(kAllLanes, threadIdx.x / 32, 0);
+  if (threadIdx.x < Config::kConsumers) init(static_cast<int>(threadIdx.x));
+  __syncthreads();  // barriers are ready
+  if (warp < kWarpgroup / 32) {
+    ptx::give_registers<Config::kLoaderRegisters>();
+    if (warp < Config::kConsumers) load(warp);
+  } else {
+    ptx::take_registers<Config::kConsumerRegisters>();
+    compute(warp / (kWarpgroup / 32) - 1);
+  }
+}
+
 // A place in a ring of kSlots slots: both sides go through them in the same order.
 template <int kSlots>
 struct Place {
