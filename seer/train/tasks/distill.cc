@@ -19,6 +19,7 @@
 #include "seer/train/data/synthetic.h"
 #include "seer/train/loop/run_folder.h"
 #include "seer/train/loop/validation.h"
+#include "seer/train/tasks/gate_training.h"
 
 namespace seer::train {
 namespace {
@@ -54,7 +55,7 @@ class Distillation : public Task {
         attention_time_(model.device()),
         gate_time_(model.device()) {
     check_held_out(held_out());
-    skip_ = settings.skip >= 0 ? settings.skip : settings.loss == "kl" ? 0.25 : 0;
+    skip_ = gate_skip(settings.skip, settings.loss);
     for (auto& layer : gates_.layers()) {
       if (layer.q.defined()) layer.q.requires_grad_();
       layer.k.requires_grad_();
@@ -64,16 +65,8 @@ class Distillation : public Task {
   std::string name() const override { return "distill"; }
 
   std::vector<ParameterGroup> groups() override {
-    ParameterGroup group{"gates", {}, settings_.adamw, settings_.learning_rate, settings_.schedule};
-    int layer = 0;
-    for (const auto& weights : gates_.layers()) {
-      if (weights.q.defined()) {
-        group.parameters.emplace_back(io::gate_weight_name(layer, 'q'), weights.q);
-      }
-      group.parameters.emplace_back(io::gate_weight_name(layer, 'k'), weights.k);
-      ++layer;
-    }
-    return {group};
+    return {{"gates", gate_parameters(gates_), settings_.adamw, settings_.learning_rate,
+             settings_.schedule}};
   }
 
   json settings() const override {
@@ -252,11 +245,7 @@ class Distillation : public Task {
     const at::Tensor scores = gates_.scores(input, ragged);
     const at::Tensor loss = torch_ops::gate_loss(scores, target, ragged, skip_, settings_.loss);
     if (trains) (loss * (settings_.loss_scale * share)).backward();
-    if (complete) {
-      const auto& weights = gates_.layers()[static_cast<size_t>(input.layer)];
-      if (weights.q.defined()) complete(weights.q);
-      complete(weights.k);
-    }
+    if (complete) complete_gate(gates_, input.layer, complete);
     sum.add_(loss.detach().mul(share));
     return o;
   }

@@ -113,9 +113,7 @@ class Finetuning : public Task {
     check_held_out(held_out());
     settings_.schedule.form =
         settings.schedule_form == "cosine" ? Schedule::Form::cosine : Schedule::Form::linear;
-    gate_skip_ = settings.gate_skip >= 0      ? settings.gate_skip
-                 : settings.gate_loss == "kl" ? 0.25
-                                              : 0;
+    gate_skip_ = gate_skip(settings.gate_skip, settings.gate_loss);
     if (settings.is_sparse()) make_gates();
   }
 
@@ -125,15 +123,8 @@ class Finetuning : public Task {
     std::vector<ParameterGroup> groups{{"model", model_.parameters(), settings_.adamw,
                                         settings_.learning_rate, settings_.schedule}};
     if (!gates_) return groups;
-    groups.push_back(
-        {"gates", {}, settings_.adamw, settings_.gate_learning_rate, settings_.schedule});
-    for (int layer = 0; layer < model_.config().num_layers; ++layer) {
-      for (const char letter : {'q', 'k'}) {
-        const at::Tensor& weight = gates_->layers()[static_cast<size_t>(layer)].of(letter);
-        if (!weight.defined()) continue;
-        groups[1].parameters.emplace_back(io::gate_weight_name(layer, letter), weight);
-      }
-    }
+    groups.push_back({"gates", gate_parameters(*gates_), settings_.adamw,
+                      settings_.gate_learning_rate, settings_.schedule});
     return groups;
   }
 
@@ -193,10 +184,7 @@ class Finetuning : public Task {
     const LayerRuns runs = gates_ ? sparse_->runs(batch.sequences, share, trains_gates)
                                   : LayerRuns{models::dense_attention, models::dense_attention};
     const auto layer_done = [&](int layer) {
-      if (!gates_ || !complete) return;
-      const models::GateWeights& gate = gates_->layers()[static_cast<size_t>(layer)];
-      if (gate.q.defined()) complete(gate.q);
-      complete(gate.k);
+      if (gates_ && complete) complete_gate(*gates_, layer, complete);
     };
     const auto watch = [&](int64_t done, int64_t all) { passed(done, all); };
     const at::Tensor loss = model_.checkpointed(batch, share, runs, complete, layer_done, watch);

@@ -8,9 +8,32 @@
 #include <limits>
 #include <utility>
 
+#include "seer/io/gate_file.h"
+
 namespace seer::train {
 
 using models::AttentionInput;
+
+std::vector<std::pair<std::string, at::Tensor>> gate_parameters(const models::Gates& gates) {
+  std::vector<std::pair<std::string, at::Tensor>> named;
+  int layer = 0;
+  for (const models::GateWeights& gate : gates.layers()) {
+    if (gate.q.defined()) named.emplace_back(io::gate_weight_name(layer, 'q'), gate.q);
+    named.emplace_back(io::gate_weight_name(layer, 'k'), gate.k);
+    ++layer;
+  }
+  return named;
+}
+
+void complete_gate(const models::Gates& gates, int layer, const Task::Complete& complete) {
+  const models::GateWeights& gate = gates.layers()[static_cast<size_t>(layer)];
+  if (gate.q.defined()) complete(gate.q);
+  complete(gate.k);
+}
+
+double gate_skip(double skip, const std::string& kind) {
+  return skip >= 0 ? skip : kind == "kl" ? 0.25 : 0;
+}
 
 GateTraining::GateTraining(const models::Decoder& model, const models::Gates& gates,
                            const models::SparseSettings& sparse, const GateLoss& loss)

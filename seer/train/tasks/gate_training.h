@@ -6,11 +6,13 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "seer/models/gates/gates.h"
 #include "seer/models/sparse_attention.h"
 #include "seer/torch/ops.h"
+#include "seer/train/loop/task.h"
 #include "seer/train/tasks/checkpointed.h"
 
 namespace seer::train {
@@ -20,6 +22,13 @@ struct GateLoss {
   double skip = 0.25;       // share of the first block rows without loss
   double weight = 10;       // of the sum over layers
 };
+
+// (name, weight) of all gates, for a parameter group.
+std::vector<std::pair<std::string, at::Tensor>> gate_parameters(const models::Gates& gates);
+// Names the weights of a layer's gate as complete.
+void complete_gate(const models::Gates& gates, int layer, const Task::Complete& complete);
+// GateLoss::skip where -1 stands for the default: 1/4 for kl, 0 for mse.
+double gate_skip(double skip, const std::string& kind);
 
 class GateTraining {
  public:
