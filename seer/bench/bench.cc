@@ -20,7 +20,8 @@ const std::vector<Benchmark>& benchmarks() {
       {"decode_attn", true, Of::none, decode_attn, decode_table},
       {"decode", true, Of::any, decode, decode_table},
       {"prefill", true, Of::any, prefill, prefill_table},
-      {"distill", true, Of::shapes, distill, distill_table}};
+      {"distill", true, Of::shapes, distill, distill_table},
+      {"finetune", true, Of::shapes, finetune, finetune_table}};
   return all;
 }
 

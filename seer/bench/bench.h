@@ -32,9 +32,10 @@ struct Request {
   // Models.
   std::vector<std::string> shapes;  // with random weights (model_shapes.h)
   at::ScalarType model_dtype = at::kFloat;
-  bool stream = false;    // in training: layers stay in host memory
-  int64_t sequences = 1;  // of a step of training
-  std::string model;      // a folder, with a tokenizer
+  bool stream = false;          // in training: layers stay in host memory
+  int64_t sequences = 1;        // of a step of training
+  bool states_on_host = false;  // masters and optimizer states of fine-tuning
+  std::string model;            // a folder, with a tokenizer
   std::function<void(bool needs_gates, const UseModel&)> with_model;  // loads that one
 };
 
@@ -66,6 +67,15 @@ std::string prefill_table(const nlohmann::json& rows);
 // the chips' rate; peak_mib of one device.
 void distill(const Request& request, nlohmann::json& rows);
 std::string distill_table(const nlohmann::json& rows);
+// Steps of fine-tuning of models with random weights, `sequences` windows of random ids each: with dense
+// attention (on a GPU cuDNN's), and with block-sparse attention of each density and its gates. Rows:
+// median_ms of a step, of sparse ones where gates get a gradient, and `without_gates_ms` where they get
+// none; `parts`, the milliseconds of one such step in attention_forward, attention_backward, pooled
+// (the pass that gives gates their target), gates (with selection), products, loss, optimizer and rest;
+// tokens_per_s; model_tflops (three times the forward pass, of attention what is kept) and mfu;
+// peak_mib with the weights.
+void finetune(const Request& request, nlohmann::json& rows);
+std::string finetune_table(const nlohmann::json& rows);
 
 struct Times {
   double median_ms, min_ms, max_ms;

@@ -9,7 +9,6 @@
 #include "seer/base/random.h"
 #include "seer/bench/model_shapes.h"
 #include "seer/bench/peak_memory.h"
-#include "seer/kernels/impl.h"
 #include "seer/report/table.h"
 #include "seer/train/tasks/distill.h"
 
@@ -40,23 +39,6 @@ class ScratchFolder {
  private:
   const bool is_owner_;
 };
-
-// Of the frozen model's layers forward, causal attention counted as half; what gates take is not
-// counted.
-double flop_per_token(const io::ModelConfig& config, int64_t length) {
-  const double heads = config.num_heads, kv_heads = config.num_kv_heads;
-  const double weights = config.hidden_size * config.head_dim * 2.0 * (heads + kv_heads) +
-                         3.0 * static_cast<double>(config.hidden_size) * config.intermediate_size;
-  const double attention = 2.0 * static_cast<double>(length) * heads * config.head_dim;
-  return config.num_layers * (2 * weights + attention);
-}
-
-// Dense bf16 products, by the vendor's data sheet; 0: not known.
-double peak_flops(const at::Device& device) {
-  if (!device.is_cuda()) return 0;
-  const int sm = kernels::cuda_device(device.index()).sm;
-  return sm == 90 ? 989e12 : sm == 80 ? 312e12 : 0;
-}
 
 }  // namespace
 

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "seer/base/error.h"
+#include "seer/kernels/impl.h"
 
 namespace seer::bench {
 namespace {
@@ -22,6 +23,14 @@ constexpr ModelShape kShapes[] = {{"llama-3.1-8b", R"({
       "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
                        "high_freq_factor": 4.0, "original_max_position_embeddings": 8192},
       "tie_word_embeddings": false, "torch_dtype": "bfloat16"})"},
+                                  {"llama-3.2-1b", R"({
+      "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+      "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
+      "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64, "vocab_size": 128256,
+      "rms_norm_eps": 1e-05, "rope_theta": 500000.0, "max_position_embeddings": 131072,
+      "rope_scaling": {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0,
+                       "high_freq_factor": 4.0, "original_max_position_embeddings": 8192},
+      "tie_word_embeddings": true, "torch_dtype": "bfloat16"})"},
                                   {"qwen2.5-14b", R"({
       "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_act": "silu",
       "hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 48,
@@ -33,7 +42,13 @@ constexpr ModelShape kShapes[] = {{"llama-3.1-8b", R"({
       "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": 36,
       "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936,
       "rms_norm_eps": 1e-06, "rope_theta": 1000000.0, "max_position_embeddings": 131072,
-      "use_sliding_window": false, "tie_word_embeddings": true, "torch_dtype": "bfloat16"})"}};
+      "use_sliding_window": false, "tie_word_embeddings": true, "torch_dtype": "bfloat16"})"},
+                                  {"smollm2-135m", R"({
+      "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+      "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+      "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64, "vocab_size": 49152,
+      "rms_norm_eps": 1e-05, "rope_theta": 100000.0, "max_position_embeddings": 8192,
+      "tie_word_embeddings": true, "torch_dtype": "bfloat16"})"}};
 
 }  // namespace
 
@@ -78,6 +93,20 @@ models::Decoder random_model(const std::string& name, at::ScalarType dtype,
     return model;
   }
   throw UsageError("--shapes " + name + ": known are " + known);
+}
+
+double flop_per_token(const io::ModelConfig& config, int64_t length, double density) {
+  const double heads = config.num_heads, kv_heads = config.num_kv_heads;
+  const double weights = config.hidden_size * config.head_dim * 2.0 * (heads + kv_heads) +
+                         3.0 * static_cast<double>(config.hidden_size) * config.intermediate_size;
+  const double attention = 2.0 * density * static_cast<double>(length) * heads * config.head_dim;
+  return config.num_layers * (2 * weights + attention);
+}
+
+double peak_flops(const at::Device& device) {
+  if (!device.is_cuda()) return 0;
+  const int sm = kernels::cuda_device(device.index()).sm;
+  return sm == 90 ? 989e12 : sm == 80 ? 312e12 : 0;
 }
 
 }  // namespace seer::bench

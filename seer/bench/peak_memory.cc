@@ -37,10 +37,17 @@ c10::CachingAllocator::Stat bytes_on(const c10::Device& device) {
 PeakMemory::PeakMemory(const c10::Device& device) : device_(device) {
   if (device.is_cuda()) {
     at::empty({1}, device);  // its allocator exists from the first allocation on
-    c10::getDeviceAllocator(device.type())->resetPeakStats(index_of(device));
     before_ = static_cast<double>(bytes_on(device).current) / kMib;
   } else {
     before_ = status_mib("VmRSS");
+  }
+  restart();
+}
+
+void PeakMemory::restart() {
+  if (device_.is_cuda()) {
+    c10::getDeviceAllocator(device_.type())->resetPeakStats(index_of(device_));
+  } else {
     std::ofstream("/proc/self/clear_refs") << "5";  // the peak counts anew (proc(5))
   }
 }

@@ -10,6 +10,8 @@ class PeakMemory {
  public:
   explicit PeakMemory(const c10::Device& device);
   double mib() const;
+  // The peak counts anew from what is in use now; what is counted from stays.
+  void restart();
 
  private:
   c10::Device device_;

@@ -21,7 +21,7 @@
 #include "seer/base/random.h"
 #include "seer/base/shown.h"
 #include "seer/bench/bench.h"
-#include "seer/bench/op_stopwatch.h"
+#include "seer/bench/op_times.h"
 #include "seer/bench/peak_memory.h"
 #include "seer/models/sparse_attention.h"
 #include "seer/models/sparse_meter.h"
@@ -85,7 +85,7 @@ class Variant {
   void run(const Prompt& prompt) {
     const at::Device device = model_.device();
     torch_ops::Stopwatch dense_time(device);
-    OpStopwatch products_time("aten::linear", device);
+    OpTimes products_time({{"products", {"aten::linear"}}}, device);
     models::SparseMeter meter(device);
     const auto watch = meter.watch();
     const models::Attention attention = [&](const models::AttentionInput& input) {
@@ -101,7 +101,8 @@ class Variant {
     const at::Tensor hidden = model_.hidden(prompt.ids, prompt.sequences, attention);
     model_.logits(hidden.slice(0, -1)).argmax(-1);
     torch_ops::synchronize(device);
-    Run run{.total = 1e3 * seconds_since(begin), .products = 1e3 * products_time.seconds()};
+    Run run{.total = 1e3 * seconds_since(begin),
+            .products = 1e3 * products_time.seconds()["products"]};
     if (sparse_) {
       const models::SparseStatistics s = meter.statistics();
       run.gate = 1e3 * s.score_seconds;

@@ -64,9 +64,10 @@ int bench(int argc, char** argv, int first) {
   model.add_threads(args);
   args.add("model", model.model, "folder of a model; for decode and, with gates, prefill");
   args.add("shapes", r.shapes, one_of(seer::bench::model_shapes()),
-           "models with random weights, for prefill, decode and distill");
-  model.add_device(args, "of decode_attn, decode, prefill and distill");
-  args.add("sequences", r.sequences, range(1, limits::kSequences), "of a step of distill");
+           "models with random weights, for prefill, decode and training");
+  model.add_device(args, "of decode_attn, decode, prefill and training");
+  args.add("sequences", r.sequences, range(1, limits::kSequences), "of a step of training");
+  args.flag("states-on-host", r.states_on_host, "finetune with optimizer states in host memory");
   args.flag("stream", model.stream, "distill with layers that stay in host memory");
   Allowed folder;
   folder.may_be_empty = true;

@@ -188,3 +188,17 @@ def test_packed_documents_and_new_gates(seer, folder, base, text):
     assert [line["gate_loss"] is None for line in lines] == [False, True, False]
     config = json.loads((out / "gates" / "config.json").read_text())
     assert config["seerattn_gate_block_size"] == 16
+
+
+def test_the_benchmark_takes_a_step_apart(seer, tmp_path):
+    seer("bench", "finetune", "--shapes", "smollm2-135m", "--lengths", 160, "--densities", 0.5, "--runs", 1,
+         "--device", "cpu", "--out", tmp_path)
+    dense, sparse = json.loads(next(tmp_path.glob("*/finetune.json")).read_text())["rows"]
+    assert (dense["implementation"], sparse["implementation"]) == ("dense", "seer")
+    for row in (dense, sparse):
+        parts = row["parts"]
+        assert all(parts[name] > 0 for name in ("attention_forward", "attention_backward", "products", "loss", "optimizer", "rest"))
+        assert row["tokens_per_s"] == pytest.approx(160e3 / row["median_ms"])
+    assert dense["parts"]["pooled"] == dense["parts"]["gates"] == 0
+    assert sparse["parts"]["pooled"] > 0 and sparse["parts"]["gates"] > 0
+    assert sparse["parts_without_gates"]["pooled"] == 0 and sparse["without_gates_ms"] > 0

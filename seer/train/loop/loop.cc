@@ -11,6 +11,7 @@
 #include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros_like.h>
+#include <ATen/record_function.h>
 
 #include <chrono>
 #include <cmath>
@@ -89,8 +90,9 @@ class Loop {
       if (asks) check_skipped();
       state_.validation_due = validates && signal != 0;
       if (validates && signal == 0) validate();
-      if ((saves || signal != 0) && ranks_.is_first()) save();
+      if ((saves || signal != 0) && folder_ && ranks_.is_first()) save();
     }
+    if (settings_.on_step) settings_.on_step(state_.step);
     ranks_.meet();  // the last checkpoint is there
     if (signal != 0) stop(signal);
     SEER_CHECK(state_.skipped_steps < settings_.steps,
@@ -115,6 +117,7 @@ class Loop {
   }
   // The first process makes or checks the folder; the others then find it.
   std::unique_ptr<RunFolder> open_folder() {
+    if (!settings_.keeps) return nullptr;
     std::unique_ptr<RunFolder> folder;
     if (ranks_.is_first()) {
       folder =
@@ -127,6 +130,7 @@ class Loop {
   }
   bool shows() const { return settings_.show_progress && ranks_.is_first(); }
   void resume() {
+    if (!folder_) return;
     const auto state = folder_->resume(tensors_, settings_.steps, [&](const std::string& line) {
       progress_->note(task_.name() + ": " + line);
     });
@@ -240,9 +244,14 @@ class Loop {
 
   // Everything on the device: nothing here waits for a result.
   void one_step() {
-    at::_foreach_zero_(gradients_);
-    task_.begin_step(state_.step);
+    if (settings_.on_step) settings_.on_step(state_.step);
+    {
+      RECORD_USER_SCOPE("seer::optimizer");
+      at::_foreach_zero_(gradients_);
+      task_.begin_step(state_.step);
+    }
     const at::Tensor metrics = backward();
+    RECORD_USER_SCOPE("seer::optimizer");
     const at::Tensor norm = at::linalg_vector_norm(at::stack(at::_foreach_norm(gradients_)), 2);
     const at::Tensor finite = at::isfinite(metrics[0]).logical_and_(at::isfinite(norm));
     const at::Tensor skip = finite.logical_not().to(at::kFloat);
@@ -322,7 +331,7 @@ class Loop {
     }
     line["tokens_per_s"] = std::llround(rate);
     line["seconds"] = seconds();
-    folder_->add_metrics(line);
+    if (folder_) folder_->add_metrics(line);
   }
 
   void validate() {
@@ -338,7 +347,7 @@ class Loop {
       line["valid_" + name] = value;
       text += message(" valid ", name, " ", value);
     }
-    folder_->add_metrics(line);
+    if (folder_) folder_->add_metrics(line);
     progress_->note(text);
   }
 
@@ -374,7 +383,7 @@ class Loop {
 }  // namespace
 
 void check(const LoopSettings& settings) {
-  if (settings.out.empty()) {
+  if (settings.keeps && settings.out.empty()) {
     throw UsageError("no folder is given for the run: name one to write to");
   }
   LoopSettings copy = settings;

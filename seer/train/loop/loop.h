@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <string>
 
@@ -18,6 +19,7 @@ struct LoopSettings {
   // Folder of the run: run.json (settings), metrics.jsonl, checkpoints/. A run whose settings are
   // those of run.json goes on from the last checkpoint.
   std::filesystem::path out;
+  bool keeps = true;  // false: nothing is written, `out` is not looked at
   int64_t steps = 500;
   double clip = 1.0;         // largest global norm of the gradient; 0: no clipping
   int64_t save_every = 500;  // steps between checkpoints; the last two are kept
@@ -26,6 +28,8 @@ struct LoopSettings {
   // How a run that was stopped goes on, for the line that says so.
   std::string go_on = "the same command";
   bool show_progress = true;
+  // Is called before every step and after the last with the number of steps so far; may wait for the device.
+  std::function<void(int64_t step)> on_step;
   // The processes that share the micro-batches of a step; null: this one alone. The first one writes
   // the folder, which all must see.
   Ranks* ranks = nullptr;

@@ -8,6 +8,7 @@
 #include <ATen/ops/gather.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/record_function.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
@@ -38,6 +39,7 @@ class ChunkedCrossEntropy : public torch::autograd::Function<ChunkedCrossEntropy
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& hidden,
                             const at::Tensor& head, const at::Tensor& targets, int64_t rows) {
+    RECORD_USER_SCOPE("seer::cross_entropy");
     const int64_t total = hidden.size(0);
     const at::Tensor dhidden = at::empty_like(hidden);
     const auto f32 = hidden.options().dtype(at::kFloat);
@@ -64,6 +66,7 @@ class ChunkedCrossEntropy : public torch::autograd::Function<ChunkedCrossEntropy
   }
 
   static variable_list backward(AutogradContext* context, variable_list grads) {
+    RECORD_USER_SCOPE("seer::cross_entropy");
     const auto saved = context->get_saved_variables();
     const at::Tensor& grad = grads[0];
     return {saved[0] * grad.to(saved[0].scalar_type()), saved[1] * grad.to(saved[1].scalar_type()),

@@ -93,13 +93,12 @@ models::ModelWeights owned(models::ModelWeights weights) {
 
 class Finetuning : public Task {
  public:
-  Finetuning(const FinetuneSettings& settings, const io::Tokenizer& tokenizer,
+  Finetuning(const FinetuneSettings& settings, Mixture train, const io::Tokenizer& tokenizer,
              const models::Decoder& base, const json& config_json)
       : settings_(settings),
         config_json_(config_json),
         weights_(base.origin().fingerprint),
-        train_(open_mixture(settings.data.train, settings.data.weights, settings.data, tokenizer,
-                            settings.model, base.config().vocab_size)),
+        train_(std::move(train)),
         windows_(train_, settings.seed, settings.length + 1),
         synthetic_(settings.data.synthetic_share, settings.seed, tokenizer,
                    base.config().vocab_size),
@@ -288,6 +287,12 @@ json result_config(const io::ModelConfig& base, const FinetuneSettings& settings
   return config;
 }
 
+void check_before(const io::ModelConfig& model, const FinetuneSettings& settings) {
+  result_config(model, settings);
+  check_memory(plan_of(model, settings), settings.device);
+  if (settings.device.is_cuda()) order_attention_kernels(settings.deterministic);
+}
+
 }  // namespace
 
 void check(const FinetuneSettings& settings) {
@@ -321,17 +326,18 @@ RunResult finetune(const FinetuneSettings& settings) {
   check(settings);
   const bool is_first = settings.loop.is_first();
   if (is_first) check_run_folder(settings.loop.out, "finetune", result_files(settings));
-  const auto model = io::ModelConfig::read(settings.model);
-  result_config(model, settings);
+  check_before(io::ModelConfig::read(settings.model), settings);
   const io::Tokenizer tokenizer = io::Tokenizer::load(settings.model);
-  check_memory(plan_of(model, settings), settings.device);
-  if (settings.device.is_cuda()) order_attention_kernels(settings.deterministic);
   auto task = [&] {
     const auto base = models::Decoder::load(settings.model, at::kFloat, at::kCPU);
     if (!settings.gates.empty()) {
       models::Gates::load(settings.gates, base, settings.foreign_gates);
     }
-    return Finetuning(settings, tokenizer, base, result_config(base.config(), settings));
+    const DataSettings& data = settings.data;
+    return Finetuning(settings,
+                      open_mixture(data.train, data.weights, data, tokenizer, settings.model,
+                                   base.config().vocab_size),
+                      tokenizer, base, result_config(base.config(), settings));
   }();
   RunResult result = run(task, settings.loop);
   result.skipped_documents = task.skipped_documents();
@@ -340,6 +346,19 @@ RunResult finetune(const FinetuneSettings& settings) {
     check_run_is_there(settings.loop.out, "the model is");
   }
   return result;
+}
+
+RunResult finetune(models::Decoder base, std::vector<int32_t> tokens,
+                   const io::Tokenizer& tokenizer, const FinetuneSettings& settings) {
+  SEER_CHECK(!settings.loop.keeps && settings.data.valid.empty(),
+             "a model in memory is fine-tuned without results");
+  check(settings);
+  check_before(base.config(), settings);
+  auto file = std::make_shared<const TokenFile>(std::move(tokens), "the text");
+  Finetuning task(settings, single_mixture(std::move(file), tokenizer), tokenizer, base,
+                  result_config(base.config(), settings));
+  base.weights() = {};
+  return run(task, settings.loop);
 }
 
 }  // namespace seer::train

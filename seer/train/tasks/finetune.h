@@ -7,8 +7,11 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "seer/io/gate_file.h"
+#include "seer/io/tokenizer/tokenizer.h"
+#include "seer/models/decoder.h"
 #include "seer/torch/ops.h"
 #include "seer/train/data/data.h"
 #include "seer/train/loop/loop.h"
@@ -114,5 +117,9 @@ void check(const FinetuneSettings& settings);
 // Error: as run(); windows longer than the model's context, stretched; RoPE that YaRN does not
 // stretch; gates of another model; more memory than there is; data with fewer tokens than a window.
 RunResult finetune(const FinetuneSettings& settings);
+// The same of a model and one text in memory; settings.model and data.train are not looked at, and the
+// result is not kept (settings.loop.keeps is false).
+RunResult finetune(models::Decoder base, std::vector<int32_t> tokens,
+                   const io::Tokenizer& tokenizer, const FinetuneSettings& settings);
 
 }  // namespace seer::train
