@@ -29,10 +29,8 @@ class Seer:
     name, note = "seer", ""
 
     def __init__(self, shape, inputs, grad_o, lists):
-        ends = lambda n: torch.tensor([0, n], dtype=torch.int32, device=grad_o.device)
-        s = shape
         self.inputs, self.grad_o = (inputs.q, inputs.k, inputs.v), grad_o
-        self.rest = (ends(s.len_q), ends(s.len_k), ends(s.rows), *lists, BLOCK, s.scale, True)
+        self.rest = (*lists.packing.cu()[:3], *lists[:3], BLOCK, shape.scale, True)
         self.saved = self.forward()
 
     def forward(self):
@@ -79,7 +77,7 @@ def weights(shape, inputs, saved, grad_o, head, queries, keys, seen):
 
 def worst_error(shape, inputs, grad_o, lists, seer):
     """Of sampled rows (q) and columns (k, v), against f32."""
-    mask = block_lists.to_mask(block_lists.per_query_head(lists, shape.heads_q), shape.blocks)
+    mask = lists.per_query_head(shape.heads_q).to_mask()[0]
     grads, saved, group = seer.backward(), seer.saved, shape.heads_q // shape.heads_kv
     every = torch.arange(shape.len_k, device=grad_o.device)
     at = lambda block: slice(block * BLOCK, (block + 1) * BLOCK)
@@ -153,11 +151,9 @@ def main():
     p.add_argument("--only", type=several(str), default=[], help="FlexAttention: measured, too")
     p.add_argument("--runs", type=int, default=5)
     p.add_argument("--seconds", type=float, default=0.2)
-    p.add_argument("--library", default=str(ROOT / "build" / "libseer.so"))
     p.add_argument("--out", default=str(ROOT / "results"))
     p.add_argument("--append", action="store_true", help="keep the shapes of the file that this run does not measure")
     args = p.parse_args()
-    torch.ops.load_library(args.library)
     path = pathlib.Path(args.out) / record.slug(torch.cuda.get_device_name()) / "block_sparse_attn_backward.json"
     old = record.read(path) if args.append and path.exists() else None
     command = record.portable(" ".join(["python", "bench/backward_attention.py", *sys.argv[1:]]))

@@ -1,5 +1,9 @@
-"""What is measured: shapes, the lists of each, and the named presets."""
+"""What is measured: shapes, the lists of each, and the named presets. Finds the package seer of this checkout."""
 import dataclasses
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "python"))
 
 BLOCK = 64
 DTYPES = ("bf16", "f16")
@@ -34,6 +38,11 @@ class Shape:
     def offset(self):
         """Key blocks before the first query block."""
         return self.blocks - self.rows
+
+    def packing(self, device):
+        """seer.Packing of the one sequence."""
+        import seer
+        return seer.Packing.from_lengths([self.len_q], [self.len_k], BLOCK, device=device)
 
     @property
     def scale(self):

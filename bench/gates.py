@@ -16,6 +16,7 @@ import torch
 import cases
 import record
 import rivals
+import seer
 import timing
 from cases import BLOCK
 
@@ -31,9 +32,9 @@ class Gate:
         s, self.ops = shape, torch.ops.seer
         generator = torch.Generator(inputs.q.device).manual_seed(0)
         draw = lambda *size: torch.randn(*size, device=inputs.q.device, generator=generator)
-        ends = lambda n: torch.tensor([0, n], dtype=torch.int32, device=inputs.q.device)
         self.shape, self.inputs = shape, inputs
-        self.cu, self.cu_blocks = ends(s.len_q), ends(s.rows)
+        self.packing = s.packing(inputs.q.device)
+        self.cu, _, self.cu_blocks, _ = self.packing.cu()
         self.weight = draw(s.heads_q, 3 * s.head_dim, s.head_dim) * 0.02
         angles = draw(s.rows, s.head_dim // 2)
         self.cos, self.sin = angles.cos(), angles.sin()
@@ -54,7 +55,8 @@ class Gate:
         return self.ops.attn_gate_score(q, k, self.cu, self.cu, self.cu_blocks, self.cu_blocks, self.shape.rows, BLOCK)
 
     def select(self, scores, rule, strength):
-        return self.ops.block_select(scores, self.cu, self.cu, self.cu_blocks, BLOCK, rule, [strength])
+        made = self.ops.block_select(scores, *self.packing.cu()[:3], BLOCK, rule, [strength])
+        return seer.BlockLists(*made, self.packing)
 
     def scores(self):
         """As a model makes them."""
@@ -122,7 +124,7 @@ def cut_of(rule, strength, scores, row):
 
 def check_lists(rule, strength, scores, lists):
     """Why a rule's lists are wrong, if scores [H, R, N] are right; "ok" if they are not."""
-    begins, counts, blocks = lists
+    begins, counts, blocks = lists[:3]
     for head, row in itertools.product(*sampled(scores)):
         begin, values = begins[head, row].item(), scores[head, row, :row + 1]
         chosen = blocks[begin:begin + counts[head, row].item()].long()
@@ -193,7 +195,6 @@ def parse(argv=None):
     p.add_argument("--rules", type=lambda t: t.split(","), default="nz_ratio,threshold,top_p,head_budget")
     p.add_argument("--runs", type=int, default=5, help="timed calls, at least (default 5)")
     p.add_argument("--seconds", type=float, default=0.1, help="timed GPU time, at least (default 0.1)")
-    p.add_argument("--library", default=str(ROOT / "build" / "libseer.so"))
     p.add_argument("--out", default=str(ROOT / "results"), help="folder of results; empty: none")
     return p.parse_args(argv)
 
@@ -202,7 +203,6 @@ def main():
     args = parse()
     if not torch.cuda.is_available():
         sys.exit("gates.py: torch finds no GPU")
-    torch.ops.load_library(args.library)
     rows = []
     for length in args.lengths:
         shape = cases.Shape(length, length, args.heads, args.kv_heads, args.head_dim, "bf16")

@@ -34,8 +34,8 @@ class Pooled(rivals.Implementation):
         self.group_max = group_max
 
     def prepare(self, inputs, lists):
-        s, ends = self.shape, lambda n: torch.tensor([0, n], dtype=torch.int32, device=inputs.q.device)
-        self.args = (inputs.q, inputs.k, inputs.v, ends(s.len_q), ends(s.len_k), ends(s.rows), s.rows, s.blocks, BLOCK, BLOCK,
+        s = self.shape
+        self.args = (inputs.q, inputs.k, inputs.v, *s.packing(inputs.q.device).cu()[:3], s.rows, s.blocks, BLOCK, BLOCK,
                      s.scale, True, self.group_max, True)
 
     def run(self):
@@ -67,7 +67,6 @@ def parse(argv=None):
     p.add_argument("--heads", type=int, default=32, help="query heads (default 32)")
     p.add_argument("--runs", type=int, default=5, help="timed calls, at least (default 5)")
     p.add_argument("--seconds", type=float, default=0.2, help="timed GPU time, at least (default 0.2)")
-    p.add_argument("--library", default=str(ROOT / "build" / "libseer.so"))
     p.add_argument("--out", default=str(ROOT / "results"), help="folder of results; empty: none")
     p.add_argument("--append", action="store_true", help="keep the shapes of the file that this run does not measure")
     args = p.parse_args(argv)
@@ -162,7 +161,6 @@ def main():
     args = parse()
     if not torch.cuda.is_available():
         sys.exit("pooled_attention.py: torch finds no GPU")
-    torch.ops.load_library(args.library)
     path = args.out and pathlib.Path(args.out) / record.slug(torch.cuda.get_device_name()) / "pooled_attn.json"
     old = record.read(path) if args.append and path and path.exists() else None
     command = record.portable(" ".join(["python", "bench/pooled_attention.py", *sys.argv[1:]]))

@@ -46,7 +46,6 @@ def parse(argv=None):
     p.add_argument("--seconds", type=float, default=0.2, help="timed GPU time, at least (default 0.2)")
     p.add_argument("--budget", type=float, help="seconds after which no further group is started")
     p.add_argument("--flex-tune", action="store_true", help="try warps and stages of FlexAttention first")
-    p.add_argument("--library", default=str(ROOT / "build" / "libseer.so"))
     p.add_argument("--out", default=str(ROOT / "results"), help="folder of results; empty: none")
     p.add_argument("--append", action="store_true", help="keep the groups of the file that this run does not measure")
     p.add_argument("--resume", action="store_true", help="as --append, and skip groups that the file has")
@@ -188,7 +187,6 @@ def main():
         sys.exit("no case is left: widen the filters")
     if not torch.cuda.is_available():
         sys.exit("prefill_attention.py: torch finds no GPU")
-    torch.ops.load_library(args.library)
     rivals.Flex.tune = args.flex_tune
     path = args.out and pathlib.Path(args.out) / record.slug(torch.cuda.get_device_name()) / "block_sparse_attn.json"
     old = record.read(path) if (args.append or args.resume) and path and path.exists() else None

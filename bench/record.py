@@ -18,10 +18,10 @@ def slug(name):
 
 
 def portable(command):
-    """A command, or several, without where the library and the inputs are and where results go: none shapes the
+    """A command, or several, without where the inputs are and where results go: none shapes the
     results. Inputs keep their names."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for place in ("--library", "--out", "--json", "--png"):
+    for place in ("--out", "--json", "--png"):
         parser.add_argument(place)
     short = "; ".join(" ".join(parser.parse_known_args(one.split())[1]) for one in command.split("; "))
     return re.sub(r"(?<=[ ,=])(/|\.)[^ ,;]*/", "", short)

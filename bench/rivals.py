@@ -97,9 +97,8 @@ class Seer(Implementation):
     name, sparse = "seer", True
 
     def prepare(self, inputs, lists):
-        s, ends = self.shape, lambda n: torch.tensor([0, n], dtype=torch.int32, device=inputs.q.device)
-        self.args = (inputs.q, inputs.k, inputs.v, ends(s.len_q), ends(s.len_k), ends(s.rows), *lists, BLOCK, s.scale,
-                     True)
+        cu = lists.packing.cu()[:3]
+        self.args = (inputs.q, inputs.k, inputs.v, *cu, *lists[:3], BLOCK, self.shape.scale, True)
 
     def run(self):
         return torch.ops.seer.block_sparse_attn(*self.args)
@@ -169,8 +168,7 @@ class Flex(Implementation):
     def prepare(self, inputs, lists):
         s = self.shape
         self.inputs = inputs.heads_first
-        lists = block_lists.per_query_head(lists, s.heads_q)
-        self.mask = block_lists.block_mask(lists, s.blocks, self.mask_mod(s.offset * BLOCK))
+        self.mask = lists.to_flex(s.heads_q, self.mask_mod(s.offset * BLOCK), with_backward=False)
         key = s.head_dim, s.dtype
         if self.tune and key not in self.best:
             self.best[key] = self.fastest(self.choices, self.choose)
@@ -246,7 +244,7 @@ class FlashInfer(Implementation):
         s, heads, device = self.shape, lists.count.shape[0], lists.list.device
         sizes = lambda n: torch.full((heads, n), BLOCK, dtype=torch.int32, device=device)
         self.wrapper = VariableBlockSparseAttentionWrapper(self.workspace(device), backend=backend)
-        self.wrapper.plan(block_lists.to_mask(lists, s.blocks), sizes(s.rows), sizes(s.blocks), s.heads_q, heads,
+        self.wrapper.plan(lists.to_mask()[0], sizes(s.rows), sizes(s.blocks), s.heads_q, heads,
                           s.head_dim, causal=True, sm_scale=s.scale, q_data_type=DTYPE[s.dtype])
 
     def run(self):
@@ -270,7 +268,7 @@ class CudnnBlockSparse(Implementation):
 
     def prepare(self, inputs, lists):
         self.inputs = inputs.heads_first
-        count, table = block_lists.padded(block_lists.per_query_head(lists, self.shape.heads_q))
+        count, table = lists.per_query_head(self.shape.heads_q).padded()
         self.lists = {"q2k_block_index": table[None], "q2k_block_nums": count[None]}
         choices = {1, self.splits_for_l2()}
         self.choose(self.fastest(choices, self.choose) if len(choices) > 1 else 1)

@@ -2,12 +2,15 @@
 # used, because that one wants a CUDA toolkit wherever torch was built with CUDA.
 
 execute_process(
-  COMMAND ${SEER_PYTHON} -c "import importlib.util as u; print(u.find_spec('torch').submodule_search_locations[0])"
-  OUTPUT_VARIABLE SEER_TORCH_DIR OUTPUT_STRIP_TRAILING_WHITESPACE RESULT_VARIABLE status ERROR_QUIET)
+  COMMAND ${SEER_PYTHON} -c
+    "import importlib.util as u, importlib.metadata as m; print(u.find_spec('torch').submodule_search_locations[0], m.version('torch'), sep=';')"
+  OUTPUT_VARIABLE found OUTPUT_STRIP_TRAILING_WHITESPACE RESULT_VARIABLE status ERROR_QUIET)
 if(NOT status EQUAL 0)
   message(FATAL_ERROR "${SEER_PYTHON} has no torch: ./run installs it, or set SEER_PYTHON")
 endif()
-message(STATUS "torch: ${SEER_TORCH_DIR}")
+list(GET found 0 SEER_TORCH_DIR)
+list(GET found 1 SEER_TORCH_VERSION)
+message(STATUS "torch ${SEER_TORCH_VERSION}: ${SEER_TORCH_DIR}")
 
 add_library(seer_torch_headers INTERFACE)
 target_include_directories(seer_torch_headers SYSTEM INTERFACE

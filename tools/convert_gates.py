@@ -14,12 +14,15 @@ import json
 import mmap
 import os
 import pathlib
-import re
 import struct
 import sys
 import tempfile
 
 import torch
+
+# Not as a part of the package, which loads the library.
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "python" / "seer"))
+from fingerprint import READ, sum_of, text_of  # noqa: E402
 
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 
@@ -76,35 +79,6 @@ def safetensors_parts(weights):
         yield tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
-MASK = 2 ** 64 - 1
-# What seer's decoder reads of a model's files.
-READ = re.compile(r"lm_head\.weight|model\.(embed_tokens|norm)\.weight|model\.layers\.\d+\.("
-                  r"(input|post_attention)_layernorm|self_attn\.([qkvo]|qkv)_proj|self_attn\.[qk]_norm|"
-                  r"mlp\.(gate|up|down|gate_up)_proj)\.(weight|bias)")
-
-
-def mix64(x):
-    x = (x + 0x9e3779b97f4a7c15) & MASK
-    x = ((x ^ (x >> 30)) * 0xbf58476d1ce4e5b9) & MASK
-    x = ((x ^ (x >> 27)) * 0x94d049bb133111eb) & MASK
-    return x ^ (x >> 31)
-
-
-def fnv1a64(text):
-    value = 0xcbf29ce484222325
-    for byte in text.encode():
-        value = ((value ^ byte) * 0x100000001b3) & MASK
-    return value
-
-
-def sum_of(values):
-    """Of a weight's sample; seer/models/fingerprint.h says which values these are."""
-    count = values.numel()
-    runs = [values] if count <= 1024 else [values[i * (count - 64) // 15:][:64] for i in range(16)]
-    bits = torch.cat([run.to(torch.float32) for run in runs]).view(torch.int32).tolist()
-    return sum(mix64(j << 32 | (word & 0xffffffff)) for j, word in enumerate(bits)) & MASK
-
-
 def sums_of(path, names=None):
     dtypes = {name: dtype for dtype, name in DTYPES.items()} | {"F64": torch.float64}
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as data:
@@ -138,11 +112,7 @@ def fingerprint(model):
         fail(f"{model}: its safetensors cannot be read ({error})")
     if not sums:
         fail(f"{model} holds no weights of a language model")
-    # Files of a tied model hold both, the same, or one of them.
-    head, embedding = sums.pop("lm_head.weight", None), sums.get("model.embed_tokens.weight")
-    if head is not None and head != embedding:
-        sums["lm_head.weight" if embedding is not None else "model.embed_tokens.weight"] = head
-    return f"seer-1:{sum(mix64(fnv1a64(name) ^ x) for name, x in sums.items()) & MASK:016x}"
+    return text_of(sums)
 
 
 def main():

@@ -9,7 +9,7 @@
 #include "seer/base/json.h"
 #include "seer/base/output.h"
 #include "seer/base/progress.h"
-#include "seer/cli/settings.h"
+#include "seer/cli/methods.h"
 #include "seer/cli/verbs.h"
 #include "seer/io/model_config.h"
 #include "seer/io/safetensors.h"
@@ -44,29 +44,54 @@ std::vector<int32_t> read_ids(const std::string& path, int64_t vocab_size) {
 
 int logits(int argc, char** argv, int first) {
   ModelArgs model_args;
-  std::string text, ids_file, out = "logits.safetensors";
-  Args args("logits",
-            "Logits [tokens, vocabulary] (f32) of a text or of token ids, dense attention.");
+  SelectArgs select;
+  std::string text, ids_file, gates_of, method = "dense", out = "logits.safetensors";
+  Args args("logits", "Logits [tokens, vocabulary] (f32) of a text or of token ids.");
   model_args.add(args);
+  args.add("method", method, one_of({"dense", "seer"}), "attention");
+  args.add("gates", gates_of, "folder of the gates; default: `gates` in the model's folder");
+  model_args.add_foreign_gates(args);
+  select.add(args, {0.9});
   args.add("text", text, "the text; special tokens are added as the tokenizer says");
   args.add("ids", ids_file, "a file with token ids as a JSON list, instead of a text");
   args.output_file("out", out, "safetensors file with `logits`");
   args.when_read([&] {
     if (text.empty() == ids_file.empty()) throw UsageError("logits: want one of --text, --ids");
+    if (select.selections().size() != 1) {
+      throw UsageError("logits: want one --sparsity or --strength");
+    }
     if (!ids_file.empty()) check_input(ids_file);
   });
   if (!args.parse(argc, argv, first)) return 0;
 
-  const int64_t vocab_size = io::ModelConfig::read(model_args.model).vocab_size;
-  const std::vector<int32_t> ids =
-      ids_file.empty() ? ids_of_text(model_args, text, vocab_size) : read_ids(ids_file, vocab_size);
+  const auto config = io::ModelConfig::read(model_args.model);
+  const std::vector<int32_t> ids = ids_file.empty()
+                                       ? ids_of_text(model_args, text, config.vocab_size)
+                                       : read_ids(ids_file, config.vocab_size);
+  const bool sparse = method == "seer";
+  const Needs needs{.trained = sparse, .gates = sparse, .sparse = sparse};
+  const GatesFound found = find_gates(needs, gates_of, model_args.model, config);
+  const int block = found.config.block_size;
+  settle_device(model_args, config, needs, block);
   const models::Decoder model = model_args.load();
   const at::NoGradGuard no_grad;
+  std::unique_ptr<models::Gates> gates;
+  models::Attention attention = models::dense_attention;
+  if (sparse) {
+    gates = load_gates(found.folder, model_args, model);
+    attention = [sparse_attention = std::make_shared<models::SparseAttention>(
+                     model, gates.get(),
+                     models::SparseSettings{.method = method,
+                                            .selection = select.selections()[0],
+                                            .block = block,
+                                            .form = {}})](const models::AttentionInput& in) {
+      return (*sparse_attention)(in);
+    };
+  }
   const auto count = static_cast<int64_t>(ids.size());
   const at::Tensor input = at::tensor(at::ArrayRef<int32_t>(ids), at::kInt).to(at::kLong);
-  const at::Tensor hidden = model.hidden(input.to(model.device()),
-                                         {.q_lens = {count}, .k_lens = {count}, .prompt_len = 0},
-                                         models::dense_attention);
+  const at::Tensor hidden = model.hidden(
+      input.to(model.device()), {.q_lens = {count}, .k_lens = {count}, .prompt_len = 0}, attention);
   const at::Tensor result = model.logits(hidden).to(at::kFloat).cpu().contiguous();
   io::write_safetensors(out, {models::tensor_record("logits", result)});
   // Not among the bytes of a file that goes to standard output.

@@ -16,7 +16,7 @@ namespace seer::models {
 // over its sample: all of its values, in their order, where there are at most 1024; otherwise 16 runs
 // of 64, of which run i begins at value i * (count - 64) / 15. The fingerprint is the sum over all
 // weights, modulo 2^64, without lm_head.weight where it has the sum of model.embed_tokens.weight: some
-// files of tied models hold it, others do not. tools/convert_gates.py computes the same.
+// files of tied models hold it, others do not. python/seer/fingerprint.py computes the same.
 class Fingerprint {
  public:
   void add(const std::string& name, const at::Tensor& weight);

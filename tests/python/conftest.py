@@ -3,11 +3,13 @@ import os
 import pathlib
 import signal
 import subprocess
+import sys
 
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BUILD = pathlib.Path(os.environ.get("SEER_BUILD", ROOT / "build"))
+sys.path.insert(0, str(ROOT / "python"))
 
 
 def usual_signals():

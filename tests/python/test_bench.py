@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from conftest import BUILD, ROOT
+from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "bench"))
 import block_lists  # noqa: E402
@@ -41,7 +41,7 @@ def test_lists(kind, rows, blocks, density):
             row = lists.list[begin:begin + count].tolist()
             assert row == sorted(set(row)) and row[0] >= 0 and row[-1] == r + blocks - rows
     assert int(lists.begin[-1, -1] + lists.count[-1, -1]) == lists.list.numel()
-    mask = block_lists.to_mask(lists, blocks)
+    mask = lists.to_mask()[0]
     assert mask.sum() == lists.listed and not (mask & ~visible(rows, blocks)).any()
 
 
@@ -54,7 +54,7 @@ def test_density_is_near_the_wish(kind, density):
 
 
 def test_gate_lists_have_their_shape():
-    mask = block_lists.to_mask(block_lists.make_lists("gate", .1, 8, 256, 256, "cpu"), 256)
+    mask = block_lists.make_lists("gate", .1, 8, 256, 256, "cpu").to_mask()[0]
     rows = torch.arange(256)
     assert mask[:, :, 0].all()
     for back in range(block_lists.LOCAL):
@@ -67,14 +67,14 @@ def test_gate_lists_have_their_shape():
 
 def test_lists_per_query_head():
     lists = block_lists.make_lists("random", .3, 2, 12, 20, "cpu")
-    wide = block_lists.per_query_head(lists, 6)
-    assert torch.equal(block_lists.to_mask(wide, 20), block_lists.to_mask(lists, 20).repeat_interleave(3, 0))
+    wide = lists.per_query_head(6)
+    assert torch.equal(wide.to_mask()[0], lists.to_mask()[0].repeat_interleave(3, 0))
 
 
 @pytest.mark.parametrize("rows,blocks", [(6, 6), (3, 8)])
 def test_padded_lists(rows, blocks):
     lists = block_lists.make_lists("random", .4, 3, rows, blocks, "cpu")
-    count, table = block_lists.padded(lists)
+    count, table = lists.padded()
     assert (count.dtype, table.dtype) == (torch.int32, torch.int32)
     assert table.shape == (3, rows, count.max())
     for h in range(3):
@@ -89,7 +89,7 @@ def test_block_mask_is_the_mask_of_the_lists(rows, blocks):
     heads, block = 3, cases.BLOCK
     lists = block_lists.make_lists("random", .4, heads, rows, blocks, "cpu")
     mod = block_lists.causal_mask_mod((blocks - rows) * block)
-    made = block_lists.block_mask(lists, blocks, mod)
+    made = lists.to_flex(mask_mod=mod, with_backward=False)
     causal = create_mask(mod, 1, heads, rows * block, blocks * block, device="cpu")
 
     def dense(count, index):
@@ -104,10 +104,10 @@ def test_block_mask_is_the_mask_of_the_lists(rows, blocks):
     partial = dense(made.kv_num_blocks, made.kv_indices)
     assert not (full & ~causal).any() and not (full & partial).any()  # mask_mod is not asked in full blocks
     i, j = torch.arange(rows * block), torch.arange(blocks * block)
-    listed = block_lists.to_mask(lists, blocks)[:, i // block][:, :, j // block]
+    listed = lists.to_mask()[0][:, i // block][:, :, j // block]
     want = listed & (j <= i[:, None] + (blocks - rows) * block)
     assert torch.equal((full | (partial & causal))[0], want)
-    assert torch.equal(made.to_dense()[0].bool(), block_lists.to_mask(lists, blocks))
+    assert torch.equal(made.to_dense()[0].bool(), lists.to_mask()[0])
     assert made.shape == (1, heads, rows * block, blocks * block)
 
 
@@ -142,7 +142,6 @@ def without_gpu(monkeypatch):
         return {key: timing.Times([1.0] * runs) for key in calls}
 
     monkeypatch.setattr(timing, "round_robin", once)
-    torch.ops.load_library(str(BUILD / "libseer.so"))
 
 
 GROUP = cases.Shape(128, 320, 4, 2, 64), [cases.Variant("random", .3, 4), cases.Variant("gate", .3, 2)]
@@ -205,7 +204,7 @@ def test_references(causal):
     inputs = rivals.Inputs(shape, "cpu")
     lists = block_lists.make_lists("random", .4, 4, shape.rows, shape.blocks, "cpu")
     i, j = torch.arange(shape.len_q), torch.arange(shape.len_k)
-    mask = block_lists.to_mask(lists, shape.blocks)[:, i // 64][:, :, j // 64]
+    mask = lists.to_mask()[0][:, i // 64][:, :, j // 64]
     if causal:
         mask = mask & (j <= i[:, None] + shape.len_k - shape.len_q)
     q, k, v = (x[0].float() for x in inputs.repeated)
@@ -290,7 +289,6 @@ def test_plot_is_drawn(tmp_path):
 
 @pytest.mark.parametrize("rule", ["nz_ratio", "row_budget", "threshold", "top_p", "head_budget"])
 def test_check_of_chosen_blocks(rule):
-    torch.ops.load_library(str(BUILD / "libseer.so"))
     rows = 40
     scores = torch.randn(3, rows, rows, generator=torch.Generator().manual_seed(1)) * 2
     scores = scores.masked_fill(~visible(rows, rows), -torch.inf)
@@ -357,7 +355,7 @@ def test_merge_replaces_whole_groups():
 
 
 def test_command_without_places():
-    assert record.portable("python x --out /a --cases quick --library /b/libseer.so; python x --append") == (
+    assert record.portable("python x --out /a --cases quick; python x --append") == (
         "python x --cases quick; python x --append")
     assert record.portable("seer eval recall --data a.jsonl,.up/b.jsonl --gates /c/d,../e --length 8 --json /f.json") == (
         "seer eval recall --data a.jsonl,b.jsonl --gates d,e --length 8")
@@ -377,7 +375,7 @@ def test_burst_sizes():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_quick_run(tmp_path):
     run = subprocess.run([sys.executable, ROOT / "bench" / "prefill_attention.py", "--cases", "quick", "--seconds",
-                          "0.01", "--out", tmp_path, "--library", BUILD / "libseer.so"], capture_output=True, text=True)
+                          "0.01", "--out", tmp_path], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     path, = tmp_path.glob("*/block_sparse_attn.json")
     own = [r for r in record.read(path)["rows"] if r["implementation"] == "seer"]
@@ -412,7 +410,7 @@ def test_a_wrong_map_is_found(without_gpu, monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_quick_run_of_the_pooled_map(tmp_path):
     run = subprocess.run([sys.executable, ROOT / "bench" / "pooled_attention.py", "--lengths", "1k", "--seconds", "0.01",
-                          "--out", tmp_path, "--library", BUILD / "libseer.so"], capture_output=True, text=True)
+                          "--out", tmp_path], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     path, = tmp_path.glob("*/pooled_attn.json")
     assert sum(r["implementation"] == "seer" for r in record.read(path)["rows"]) == 3

@@ -1,11 +1,8 @@
 """torch.ops.seer: opcheck of every op, gradients and attention against plain torch formulas, and
-torch.compile. The library is <SEER_BUILD>/libseer.so; SEER_BUILD is <repository>/build
-where not given.
+torch.compile.
 """
 
 import math
-import os
-import pathlib
 import re
 
 import pytest
@@ -14,41 +11,18 @@ import torch.utils.checkpoint
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-LIBRARY = pathlib.Path(os.environ.get("SEER_BUILD", REPOSITORY / "build")) / "libseer.so"
-torch.ops.load_library(str(LIBRARY))
+import seer
+
 ops = torch.ops.seer
 
 
-def prefix(lens, unit=1):
-    sums = [0]
-    for n in lens:
-        sums.append(sums[-1] + -(-n // unit))
-    return torch.tensor(sums, dtype=torch.int32)
-
-
-class Pack:
+def Pack(q_lens, k_lens=None, block=16, block_q=None):
     """Packed sequences: the queries of each are its last positions. Rows have `block_q` tokens."""
+    return seer.Packing.from_lengths(q_lens, k_lens, block, block_q)
 
-    def __init__(self, q_lens, k_lens=None, block=16, block_q=None):
-        self.q_lens, self.k_lens, self.block = q_lens, k_lens or q_lens, block
-        self.block_q = block_q or block
-        self.cu_q, self.cu_k = prefix(self.q_lens), prefix(self.k_lens)
-        self.cu_rows, self.cu_blocks = prefix(self.q_lens, self.block_q), prefix(self.k_lens, block)
-        self.num_rows, self.total_blocks = int(self.cu_rows[-1]), int(self.cu_blocks[-1])
-        self.num_blocks = max(-(-n // block) for n in self.k_lens)
 
-    def cu(self):
-        return self.cu_q, self.cu_k, self.cu_rows, self.cu_blocks
-
-    def visible(self):
-        """[R, N]: some query of the row sees some key of the block."""
-        out = torch.zeros(self.num_rows, self.num_blocks, dtype=torch.bool)
-        for b, (nq, nk) in enumerate(zip(self.q_lens, self.k_lens)):
-            for i in range(nq):
-                row = int(self.cu_rows[b]) + i // self.block_q
-                out[row, : max(0, (i + nk - nq) // self.block + 1)] = True
-        return out
+def prefix(lens, unit=1):
+    return seer.Packing.from_lengths(lens, block=unit, block_q=unit).cu_rows
 
 
 PACKS = {
@@ -85,11 +59,9 @@ def attention_inputs(pack, dtype=torch.float32, heads=4, kv_heads=2, dim=32):
     )
 
 
-def lists_of(mask):
+def lists_of(mask, pack):
     """Lists [L, R] of a mask [L, R, N]."""
-    count = mask.sum(-1, dtype=torch.int32)
-    begin = torch.cumsum(count.flatten().long(), 0).sub(count.flatten()).view(count.shape)
-    return begin, count, mask.nonzero()[:, -1].to(torch.int32)
+    return seer.BlockLists.from_mask(mask, pack)[:3]
 
 
 def random_mask(pack, heads):
@@ -366,7 +338,7 @@ def test_block_sparse_attn(pack, list_heads, dtype, limit):
     q, k, v = attention_inputs(pack, dtype)
     mask = random_mask(pack, list_heads)
     o, lse = ops.block_sparse_attn(
-        q, k, v, *pack.cu()[:3], *lists_of(mask), pack.block, 0.2, True
+        q, k, v, *pack.cu()[:3], *lists_of(mask, pack), pack.block, 0.2, True
     )
     want_o, want_lse = masked_attention(q, k, v, pack, mask, 0.2)
     assert o.dtype == dtype and lse.dtype == torch.float32
@@ -379,7 +351,7 @@ def test_block_sparse_attn(pack, list_heads, dtype, limit):
 def test_block_sparse_attn_gradients(pack, list_heads, dtype, limit):
     inputs = [x.requires_grad_() for x in attention_inputs(pack, dtype)]
     mask = random_mask(pack, list_heads)
-    o, lse = ops.block_sparse_attn(*inputs, *pack.cu()[:3], *lists_of(mask), pack.block, 0.2, True)
+    o, lse = ops.block_sparse_attn(*inputs, *pack.cu()[:3], *lists_of(mask, pack), pack.block, 0.2, True)
     assert o.requires_grad and not lse.requires_grad
     weights = torch.randn(o.shape, dtype=dtype)
     exact = [x.detach().double().requires_grad_() for x in inputs]
@@ -391,7 +363,7 @@ def test_block_sparse_attn_gradients(pack, list_heads, dtype, limit):
 
 def listed_attention(pack, heads=4):
     """A call of block_sparse_attn as a function of q, k and v."""
-    lists = lists_of(random_mask(pack, heads))
+    lists = lists_of(random_mask(pack, heads), pack)
     return lambda q, k, v: ops.block_sparse_attn(q, k, v, *pack.cu()[:3], *lists, pack.block, 0.2, True)[0]
 
 
@@ -562,7 +534,7 @@ def test_every_head_size_runs_on_the_cpu(dim):
     q, k, v = attention_inputs(pack, dim=dim)
     mask = random_mask(pack, 4)
     want, _ = masked_attention(q, k, v, pack, mask, 0.1)
-    close(ops.block_sparse_attn(q, k, v, *pack.cu()[:3], *lists_of(mask), pack.block, 0.1, True)[0], want)
+    close(ops.block_sparse_attn(q, k, v, *pack.cu()[:3], *lists_of(mask, pack), pack.block, 0.1, True)[0], want)
     every = pack.visible()[None].expand(4, -1, -1)
     want, want_lse = masked_attention(q, k, v, pack, every, 0.1)
     o, lse, _ = ops.pooled_attn(
@@ -603,7 +575,7 @@ def calls(pack):
     scores, target = loss_inputs(pack, heads=4)
     x, weight, cos, sin = project_inputs()
     cu, three, block = pack.cu(), pack.cu()[:3], pack.block
-    lists = lists_of(random_mask(pack, 4))
+    lists = lists_of(random_mask(pack, 4), pack)
     y = ops.attn_gate_project(x, weight, cos, sin)
     return {
         "attn_gate_pool": ((k, pack.cu_k, pack.cu_blocks, pack.total_blocks, block, 7), ()),
@@ -713,7 +685,7 @@ def test_cuda_gradients_equal_cpu(dim):
     pack = Pack([65, 1, 200], [150, 200, 200], block=64)
     inputs = [x.requires_grad_() for x in attention_inputs(pack, torch.bfloat16, dim=dim)]
     copies = [x.detach().cuda().requires_grad_() for x in inputs]
-    lists = lists_of(random_mask(pack, 4))
+    lists = lists_of(random_mask(pack, 4), pack)
     o = ops.block_sparse_attn(*inputs, *pack.cu()[:3], *lists, 64, 0.1, True)[0]
     on_device = ops.block_sparse_attn(*copies, *on_gpu(pack.cu()[:3]), *on_gpu(lists), 64, 0.1, True)[0]
     weights = torch.randn(o.shape, dtype=o.dtype)

@@ -1,0 +1,211 @@
+"""The operations as functions of tensors, on CPUs and GPUs.
+
+Tensors are plain, [B, S, H, D], or packed, [tokens of all sequences, H, D] with `packing` (seer.Packing, or prefix sums of
+tokens as FlashAttention's cu_seqlens). q may have fewer tokens than k: they are the last ones of their sequence. Hq query
+heads share Hk key heads. Types: float32, float16, bfloat16; under autocast, what it says.
+"""
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, Optional, Sequence, Union
+
+import torch
+
+from .lists import BlockLists
+from .packing import BLOCK, Packing, form
+
+Sequences = Union[Packing, torch.Tensor, None]
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+RULES_BY_SHARE = ("nz_ratio", "head_budget")
+
+
+class GateVectors(NamedTuple):
+    """What a gate makes of queries and keys before RoPE: the vectors whose products are scores."""
+
+    q: torch.Tensor  # float32 [rows, Hq, d]
+    k: torch.Tensor  # float32 [key blocks of all sequences, Hq or Hk, d]
+    packing: Packing
+
+
+def block_sparse_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lists: BlockLists, scale: Optional[float] = None,
+                           causal: bool = True, return_lse: bool = False):
+    """Attention of every row to its listed key blocks.
+
+    q [B, Sq, Hq, D], k and v [B, Sk, Hk, D], or packed. -> o as q; with `return_lse` also the natural logarithm of the sum
+    of exponents, float32 [B, Hq, Sq] (packed: [Hq, T]). `scale`: default 1 / sqrt(D). Differentiable in q, k and v, once.
+    """
+    q, k, v = _autocast(q, k, v)
+    _check_qkv("block_sparse_attention", q, k, v)
+    p = lists.packing
+    _check_sequences("block_sparse_attention", q, k, p, "lists")
+    o, lse = torch.ops.seer.block_sparse_attn(
+        _flat(q), _flat(k), _flat(v), p.cu_q, p.cu_k, p.cu_rows, lists.begin, lists.count, lists.list, p.block,
+        _scale(scale, q), causal)
+    return _results(q, o, lse, return_lse)
+
+
+def pooled_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: Sequences = None, block: int = BLOCK,
+                     block_q: Optional[int] = None, scale: Optional[float] = None, causal: bool = True,
+                     group_max: bool = False, normalise: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Dense attention, and the largest attention weight of every block, in one pass.
+
+    -> o as q, lse as of `block_sparse_attention`, map float32 [B, Hq, rows, blocks] (packed: [Hq, R, N]); with `group_max`
+    that of each group of query heads, [.., Hk, ..]; with `normalise` its rows sum to 1. Rows have `block_q` tokens (1 to
+    128; default: `block`). No gradient.
+    """
+    q, k, v = _autocast(q, k, v)
+    _check_qkv("pooled_attention", q, k, v)
+    p = _packing("pooled_attention", q, k, packing, block, block_q)
+    o, lse, pooled = torch.ops.seer.pooled_attn(
+        _flat(q), _flat(k), _flat(v), p.cu_q, p.cu_k, p.cu_rows, p.num_rows, p.num_blocks, p.block_q, p.block,
+        _scale(scale, q), causal, group_max, normalise)
+    return *_results(q, o, lse, True), p.split_rows(pooled)
+
+
+def gate_scores(vectors: GateVectors) -> torch.Tensor:
+    """What a gate thinks of every key block: float32 [B, Hq, rows, blocks] (packed: [Hq, R, N]), -inf where no key of it is
+    visible. Differentiable in the vectors."""
+    p = vectors.packing
+    return p.split_rows(torch.ops.seer.attn_gate_score(vectors.q, vectors.k, *p.cu(), p.num_blocks, p.block))
+
+
+def select_blocks(scores: torch.Tensor, sparsity: Optional[float] = None, packing: Sequences = None, *, rule: str = "nz_ratio",
+                  strength: Union[float, Sequence[float], None] = None, sink_blocks: int = 0, local_blocks: int = 0,
+                  last_dense_rows: int = 0, prompt_tokens: int = 0, block: int = BLOCK) -> BlockLists:
+    """The blocks that a rule keeps of float32 scores [B, L, rows, blocks] (packed: [L, R, N], with `packing`).
+
+    Rules, and what limits them: nz_ratio (the best of every row) and head_budget (the best of all rows of a head) take
+    `sparsity`, the share of the causal blocks that is left out; the others take `strength`: threshold (softmax weight above
+    it), top_p (the fewest with that weight together), row_budget (tokens a row). A number for all heads, or one for each.
+    The diagonal is always kept; so are the first `sink_blocks`, `local_blocks` before the diagonal, and all blocks of the
+    `last_dense_rows`. Ties go to the lower index. `prompt_tokens`: length of the complete prompt while it comes in chunks.
+
+    Without a packing, plain sequences are as long as their blocks.
+    """
+    if scores.dtype != torch.float32 or scores.dim() not in (3, 4):
+        raise ValueError(f"select_blocks: scores is {form(scores)}, want float32 [B, heads, rows, blocks] or, packed, [heads, rows, blocks]")
+    if packing is None:
+        if scores.dim() == 3:
+            raise ValueError("select_blocks: packed scores [heads, rows, blocks] want their packing")
+        packing = Packing.of_batch(scores.shape[0], scores.shape[2] * block, scores.shape[3] * block, block, device=scores.device)
+    elif not isinstance(packing, Packing):
+        packing = Packing.from_cu_seqlens(packing, block=block)
+    if packing.is_batch != (scores.dim() == 4):
+        raise ValueError(f"select_blocks: scores is {form(scores)}, but the packing is of {_kind(packing)} tensors")
+    flat = packing.join_rows(scores)
+    if flat.shape[1:] != (packing.num_rows, packing.num_blocks):
+        raise ValueError(f"select_blocks: scores is {form(scores)}, want {packing.num_rows} rows in all and {packing.num_blocks} "
+                         "blocks for these sequences")
+    begin, count, listed = torch.ops.seer.block_select(
+        flat.detach(), packing.cu_q, packing.cu_k, packing.cu_rows, packing.block,
+        *selection(sparsity, rule, strength, sink_blocks, local_blocks, last_dense_rows, prompt_tokens, packing.block))
+    return BlockLists(begin, count, listed, packing)
+
+
+def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, vectors: GateVectors, sparsity: Optional[float] = None, *,
+              rule: str = "nz_ratio", strength: Union[float, Sequence[float], None] = None, sink_blocks: int = 0,
+              local_blocks: int = 0, last_dense_rows: int = 0, prompt_tokens: int = 0, scale: Optional[float] = None,
+              causal: bool = True, return_lists: bool = False):
+    """`gate_scores`, `select_blocks` and `block_sparse_attention` in one call, the program's own.
+
+    q, k, v after RoPE; `vectors` of q and k before it (seer.Gate). -> o as q, with `return_lists` also the BlockLists.
+    Differentiable in q, k and v; the choice has no gradient.
+    """
+    q, k, v = _autocast(q, k, v)
+    _check_qkv("attention", q, k, v)
+    p = vectors.packing
+    _check_sequences("attention", q, k, p, "vectors")
+    o, lse, *lists = torch.ops.seer.sparse_attention(
+        _flat(q), _flat(k), _flat(v), vectors.q, vectors.k, *p.cu(), p.num_blocks, p.block, _scale(scale, q), causal,
+        *selection(sparsity, rule, strength, sink_blocks, local_blocks, last_dense_rows, prompt_tokens, p.block))
+    o = o.view(q.shape)
+    return (o, BlockLists(*lists, p)) if return_lists else o
+
+
+def selection(sparsity, rule, strength, sink_blocks, local_blocks, last_dense_rows, prompt_tokens, block) -> tuple:
+    """A rule as the ops take it: rule, strengths, sink_blocks, local_blocks, last_dense_rows, prompt_blocks."""
+    by_share = rule in RULES_BY_SHARE
+    given, name, other = (sparsity, "sparsity", strength) if by_share else (strength, "strength", sparsity)
+    if given is None or other is not None:
+        raise ValueError(f"the rule {rule} takes {name}, and no {'strength' if by_share else 'sparsity'}")
+    values = [float(x) for x in given] if isinstance(given, Sequence) else [float(given)]
+    if by_share:
+        for x in values:
+            if not 0 <= x < 1:
+                raise ValueError(f"sparsity is {x:g}, want 0 or more, and less than 1")
+        values = [1 - x for x in values]
+    return rule, values, sink_blocks, local_blocks, last_dense_rows, -(-prompt_tokens // block)
+
+
+# ---- Arguments -----------------------------------------------------------------------------------
+
+
+def _kind(packing: Packing) -> str:
+    return "plain" if packing.is_batch else "packed"
+
+
+def _flat(x: torch.Tensor) -> torch.Tensor:
+    return x.flatten(0, 1) if x.dim() == 4 else x
+
+
+def _scale(scale: Optional[float], q: torch.Tensor) -> float:
+    return 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+
+
+def _autocast(*tensors: torch.Tensor):
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(x.to(dtype) if x.is_floating_point() else x for x in tensors)
+
+
+def _check_qkv(name: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
+    wants = "want [B, S, H, D], or packed [tokens, H, D]"
+    for letter, x in (("q", q), ("k", k), ("v", v)):
+        if x.dim() not in (3, 4) or x.dim() != q.dim():
+            raise ValueError(f"{name}: {letter} is {form(x)}, {wants}{'' if x is q else f' as q, {form(q)}'}")
+        if x.dtype not in DTYPES or x.dtype != q.dtype:
+            raise ValueError(f"{name}: {letter} is {form(x)}, want float32, float16 or bfloat16{'' if x is q else f' as q, {form(q)}'}")
+        if x.device != q.device:
+            raise ValueError(f"{name}: {letter} is on {x.device}, q on {q.device}, want one device")
+    if k.shape != v.shape or k.shape[-1] != q.shape[-1] or q.dim() == 4 and k.shape[0] != q.shape[0]:
+        raise ValueError(f"{name}: q is {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}, want k and v alike, and as q but for "
+                         "tokens and heads")
+    if k.shape[-2] == 0 or q.shape[-2] % k.shape[-2]:
+        raise ValueError(f"{name}: q has {q.shape[-2]} heads, want a multiple of the {k.shape[-2]} of k")
+
+
+def _check_sequences(name: str, q: torch.Tensor, k: torch.Tensor, p: Packing, of: str) -> None:
+    """That q and k are of the sequences which `of` was made for."""
+    if p.cu_q.device != q.device:
+        raise ValueError(f"{name}: {of} are on {p.cu_q.device}, q on {q.device}, want one device")
+    if q.dim() == 4:
+        found, made = (q.shape[0], q.shape[1], k.shape[1]), (len(p.q_lens), *(p.q_lens[:1] or (0,)), *(p.k_lens[:1] or (0,)))
+        is_same = p.is_batch and found == made
+    else:
+        found, made = (q.shape[0], k.shape[0]), (sum(p.q_lens), sum(p.k_lens))
+        is_same = not p.is_batch and found == made
+    if not is_same:
+        what = "sequences, tokens of q and of k" if q.dim() == 4 else "tokens of q and of k"
+        raise ValueError(f"{name}: q and k have {found} ({what}), but the {of} were made for {made} of {_kind(p)} tensors")
+
+
+def _packing(name: str, q: torch.Tensor, k: torch.Tensor, given: Sequences, block: int, block_q: Optional[int]) -> Packing:
+    """The packing of q and k: made from their shapes or prefix sums, or the one given, in blocks of that size."""
+    if q.dim() == 4:
+        if given is not None and not (isinstance(given, Packing) and given.is_batch):
+            raise ValueError(f"{name}: q is {form(q)}, plain; prefix sums are for packed tensors [tokens, H, D]")
+        return Packing.of_batch(q.shape[0], q.shape[1], k.shape[1], block, block_q, q.device)
+    if given is None:
+        raise ValueError(f"{name}: q is packed, {form(q)}: say where sequences begin with packing= (seer.Packing, or prefix sums)")
+    p = given.with_blocks(block, block_q) if isinstance(given, Packing) else Packing.from_cu_seqlens(given, block=block, block_q=block_q)
+    _check_sequences(name, q, k, p, "sequences")
+    return p
+
+
+def _results(q: torch.Tensor, o: torch.Tensor, lse: torch.Tensor, return_lse: bool):
+    o = o.view(q.shape)
+    if not return_lse:
+        return o
+    return o, lse.view(lse.shape[0], *q.shape[:2]).transpose(0, 1) if q.dim() == 4 else lse
