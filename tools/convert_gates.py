@@ -11,7 +11,6 @@ under the same names. Needs torch alone.
 """
 import argparse
 import json
-import mmap
 import os
 import pathlib
 import struct
@@ -22,7 +21,7 @@ import torch
 
 # Not as a part of the package, which loads the library.
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "python" / "seer"))
-from fingerprint import READ, sum_of, text_of  # noqa: E402
+from fingerprint import of_folder  # noqa: E402
 
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 
@@ -79,42 +78,6 @@ def safetensors_parts(weights):
         yield tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
-def sums_of(path, names=None):
-    dtypes = {name: dtype for dtype, name in DTYPES.items()} | {"F64": torch.float64}
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as data:
-        begin = 8 + struct.unpack("<Q", data[:8])[0]
-        for name, entry in json.loads(data[8:begin]).items():
-            # Files of a decoder without a head leave out "model.".
-            full = name if name.startswith(("model.", "lm_head.")) else "model." + name
-            if not READ.fullmatch(full) or (names is not None and name not in names):
-                continue
-            if entry["dtype"] not in dtypes:
-                fail(f"{path}: {name} is of type {entry['dtype']}, want one of {', '.join(dtypes)}")
-            dtype, (first, last) = dtypes[entry["dtype"]], entry["data_offsets"]
-            values = torch.frombuffer(data, dtype=dtype, offset=begin + first, count=(last - first) // dtype.itemsize)
-            yield full, sum_of(values)
-            del values  # the file cannot be closed before
-
-
-def fingerprint(model):
-    index = model / "model.safetensors.index.json"
-    try:
-        if (model / "model.safetensors").exists():
-            sums = dict(sums_of(model / "model.safetensors"))
-        else:
-            files = json.loads(index.read_bytes())["weight_map"]
-            sums = {}
-            for file in sorted(set(files.values())):
-                sums.update(sums_of(model / file, {name for name, of in files.items() if of == file}))
-    except OSError as error:
-        fail(f"{error.filename}: {error.strerror}; --model wants a folder with safetensors")
-    except (ValueError, KeyError, struct.error) as error:
-        fail(f"{model}: its safetensors cannot be read ({error})")
-    if not sums:
-        fail(f"{model} holds no weights of a language model")
-    return text_of(sums)
-
-
 def main():
     parser = argparse.ArgumentParser(description="published gates (.pth) to safetensors")
     parser.add_argument("folder", type=pathlib.Path, help="with config.json and attn_gate_weights.pth")
@@ -134,7 +97,12 @@ def main():
             fail(f"{args.folder / 'config.json'} holds no JSON object")
         name = os.fsencode(args.model).decode(errors="replace")  # JSON is UTF-8
         settings["base_model"] = settings.get("base_model") or name
-        settings["base_model_fingerprint"] = fingerprint(args.model)
+        try:
+            settings["base_model_fingerprint"], _ = of_folder(args.model)
+        except OSError as error:
+            fail(f"{error.filename}: {error.strerror}; --model wants a folder with safetensors")
+        except ValueError as error:
+            fail(str(error))
         config = (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
     is_converted = args.model and out == args.folder and (out / "attn_gate_weights.safetensors").exists()
     weights = None if is_converted else load(args.folder / "attn_gate_weights.pth")

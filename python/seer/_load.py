@@ -21,7 +21,8 @@ def load() -> str:
     try:
         built = json.loads((folder / "libseer.json").read_text())
     except OSError:
-        raise ImportError(f"seer: {folder / 'libseer.so'} is not there: pip install . builds it, in a checkout ./run") from None
+        raise ImportError(f"seer: {folder / 'libseer.json'} is not there, nor the library beside it: pip install . builds both, in a "
+                          "checkout ./run does") from None
     minor = lambda version: version.split("+")[0].split(".")[:2]
     if minor(torch.__version__) != minor(built["torch"]):
         raise ImportError(f"seer: this build is for torch {'.'.join(minor(built['torch']))}, but torch {torch.__version__} is "

@@ -1,0 +1,192 @@
+"""The attention function that transformers calls for each layer of a model with gates."""
+from __future__ import annotations
+
+import torch
+
+from ._dense import dense_attention
+from ._gate_keys import layer_keys
+from ._passes import Part, Pass, flat
+from .gates import Gate
+from .lists import BlockLists
+from .ops import GateVectors, attention, block_sparse_attention
+from .packing import Packing, ceil_div
+
+
+def seer_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, sliding_window=None, seer_pass=None, **kwargs):
+    """query [B, Hq, T, D], key, value [B, Hk, S, D] after RoPE and the cache -> (o [B, T, Hq, D], None)."""
+    gate = getattr(module, "attn_gate", None)
+    if gate is None or seer_pass is None:
+        raise ValueError('seer: attn_implementation "seer" works on a model as a whole after seer.attach(model, ...)')
+    if dropout:
+        raise ValueError(f"seer: attention_dropout is {dropout}, and sparse attention has none: set it to 0 to train")
+    if key.device != query.device or value.device != query.device:
+        raise ValueError(f"seer: q is on {query.device}, k on {key.device}, v on {value.device}, want one device")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    layer = Layer(module, gate, seer_pass, query, key, value, scale)
+    if sliding_window and seer_pass.longest > sliding_window:
+        return layer.dense(sliding_window), None
+    if not seer_pass.is_sparse:
+        layer.remember_keys()
+        return layer.dense(None), None
+    return layer.sparse(), None
+
+
+class Layer:
+    """One call of one layer."""
+
+    def __init__(self, module, gate: Gate, of: Pass, q, k, v, scale: float):
+        self.gate, self.of, self.scale, self.number = gate, of, scale, module.layer_idx
+        self.q, self.k, self.v = q, k, v
+        self.block, self.device = gate.config.block_size, q.device
+        self.module = module
+
+    def plain(self, letter: str) -> torch.Tensor:
+        """q or k before RoPE, [B, T, H, D], of the tokens given now."""
+        gate, heads = self.gate, (self.q if letter == "q" else self.k).shape[1]
+        for name, hooked in zip(gate.sources, gate.hooked):
+            if getattr(self.module, name) is not hooked:
+                raise ValueError(f"seer: {name} of layer {self.number} was replaced after seer.attach (by PEFT?): detach and attach again")
+        size = self.q.shape[-1]
+        if len(gate.sources) == 1:
+            begin = 0 if letter == "q" else self.q.shape[1] * size
+            kept = gate.kept[gate.sources[0]][..., begin:begin + heads * size]
+        else:
+            kept = gate.kept[gate.sources[letter == "k"]]
+        return kept.view(self.of.batch, self.of.tokens, heads, size)
+
+    # ---- Dense ------------------------------------------------------------------------------------
+
+    def dense(self, window):
+        of, columns = self.of, self.k.shape[2]
+        if not of.is_packed:
+            mask = None if of.mask is None else of.mask[:, of.columns - columns:]
+            return dense_attention(self.q, self.k, self.v, mask, window, self.scale)
+        parts = [dense_attention(*(x[row:row + 1, :, begin:end] for x in (self.q, self.k, self.v)), None, window, self.scale)
+                 for row, begin, end in of.sequences]
+        return torch.cat(parts, 1).view(of.batch, of.tokens, *parts[0].shape[2:])
+
+    def cached(self):
+        """Gate keys of the cache; None: there is no cache, or other tokens are in it than were seen."""
+        if self.gate.cache is None or self.of.is_packed:
+            return None
+        return layer_keys(self.gate.cache, self.number, self.of.past, self.of.batch)
+
+    def remember_keys(self) -> None:
+        """Of tokens that are read densely, for chunks that follow."""
+        keys = self.cached()
+        if keys is None:
+            return
+        keys.pending.append(self.plain("k"))
+        if sum(x.shape[1] for x in keys.pending) < 4 * self.block:
+            return
+        try:
+            self.of.find_sequences()
+        except ValueError:  # with tokens hidden in between no sparse call can follow
+            del self.gate.cache.gate_keys.layers[self.number]
+            return
+        new = keys.pending.pop()
+        keys.take(self.block, self.of.sequences, new, self.key_vectors)
+
+    # ---- Sparse -----------------------------------------------------------------------------------
+
+    def sparse(self):
+        of = self.of
+        which = "rest" if any(of.heads(self.block)) else "all"
+        part = of.on(None, ("part", which), lambda: of.part(which, self.block))
+        o = self.attend(part, which, self.choose(part, which))
+        if which == "all":
+            index = self.index(part, which)[0]
+            return self.whole([(o, index)])
+        head = of.on(None, ("part", "head"), lambda: of.part("head", self.block))
+        packing = self.packing(head, "head")
+        every = packing.visible()[None].expand(self.k.shape[1], -1, -1)
+        lists = of.on(self.device, "head lists", lambda: BlockLists.from_mask(every, packing))
+        return self.whole([(o, self.index(part, which)[0]), (self.attend(head, "head", lists), self.index(head, "head")[0])])
+
+    def whole(self, parts):
+        """[B, T, H, D] of outputs and their places; tokens of no sequence get 0."""
+        of = self.of
+        (o, index), *rest = parts
+        if index is None:
+            return o.view(of.batch, of.tokens, *o.shape[1:])
+        out = o.new_zeros(of.batch * of.tokens, *o.shape[1:])
+        for o, index in parts:
+            out = out.index_copy(0, index, o)
+        return out.view(of.batch, of.tokens, *o.shape[1:])
+
+    def index(self, part: Part, which: str):
+        return self.of.on(self.device, ("index", which), lambda: (part.queries(self.device), part.keys(self.device)))
+
+    def packing(self, part: Part, which: str) -> Packing:
+        return self.of.on(self.device, ("packing", which), lambda: part.packing(self.device))
+
+    def packed(self, part: Part, which: str):
+        """q, k, v of a part, packed."""
+        queries, keys = self.index(part, which)
+        q, k, v = (x.transpose(1, 2) for x in (self.q, self.k, self.v))
+        return flat(q, queries), flat(k, keys), flat(v, keys)
+
+    def attend(self, part: Part, which: str, chosen):
+        """Over lists, or as gate vectors choose."""
+        if isinstance(chosen, BlockLists):
+            return block_sparse_attention(*self.packed(part, which), chosen, scale=self.scale)
+        s = self.gate.attachment.settings
+        wanted = {name: s[name] for name in ("sparsity", "rule", "strength", "sink_blocks", "local_blocks", "last_dense_rows")}
+        prompt = max(s["prompt_tokens"], max(part.k_lens, default=0)) if s["prompt_tokens"] else 0
+        o, lists = attention(*self.packed(part, which), chosen, scale=self.scale, prompt_tokens=prompt, return_lists=True, **wanted)
+        if self.of.keeps_lists:
+            self.of.lists[self.number] = lists
+        return o
+
+    def choose(self, part: Part, which: str):
+        """Lists that are known already, or gate vectors."""
+        packing, known = self.packing(part, which), self.of.lists.get(self.number)
+        if self.gate.attachment.replaying is not None or known is not None:
+            if known is None:
+                raise ValueError(f"seer.replay_lists: there are no lists for layer {self.number}")
+            if (known.packing.q_lens, known.packing.k_lens) != (packing.q_lens, packing.k_lens):
+                raise ValueError(f"seer.replay_lists: the lists of layer {self.number} are for queries and keys {known.packing.q_lens[:4]} of "
+                                 f"{known.packing.k_lens[:4]}, this call has {packing.q_lens[:4]} of {packing.k_lens[:4]}")
+            self.remember_new()
+            return known
+        gate = self.gate
+        if next(gate.parameters()).device != self.device:
+            gate.to(self.device)
+        of, is_whole = self.of, part.q_lens == part.k_lens
+        own = of.on(self.device, ("own", which), lambda: part.own(self.device))
+        cos, sin = of.angles(which, gate.attachment.rotary, packing, self.device)
+        queries = flat(self.plain("q"), self.index(part, which)[0])
+        with torch.no_grad():
+            if is_whole and which == "all":  # keys of the queries' own tokens
+                vectors = gate(queries, flat(self.plain("k"), self.index(part, which)[0]), cos, sin, own)
+                if self.gate.cache is not None and not of.is_packed:
+                    per_row = vectors.k.split([ceil_div(n, self.block) for n in part.k_lens])
+                    self.cached().take(self.block, of.sequences, self.plain("k"), lambda starts, tokens: list(per_row))
+                return GateVectors(vectors.q, vectors.k, packing)
+            every = self.remember_new()
+            return GateVectors(gate.of("q", queries, cos, sin, own), torch.cat(every), packing)
+
+    def remember_new(self):
+        """Appends the keys given now to those of the cache; vectors of all key blocks of each sequence."""
+        if self.gate.cache is None or self.of.is_packed:
+            return None
+        keys = self.cached()
+        if keys is None:
+            raise ValueError(f"seer: the cache holds {self.of.past} tokens that were not read with these gates (before seer.attach, by another "
+                             "model, or packed): begin with an empty cache")
+        with torch.no_grad():
+            return keys.take(self.block, self.of.sequences, self.plain("k"), self.key_vectors)
+
+    def key_vectors(self, starts, tokens):
+        """Vectors of key blocks from block `starts` of each sequence on."""
+        gate, lens = self.gate, [len(x) for x in tokens]
+        if next(gate.parameters()).device != self.device:
+            gate.to(self.device)
+        ends = [start * self.block + n for start, n in zip(starts, lens)]
+        key = ("keys", *starts, *lens)
+        own = self.of.on(self.device, key, lambda: Packing.from_lengths(lens, None, self.block, device=self.device))
+        at = Packing.from_lengths(lens, ends, self.block)
+        cos, sin = self.of.angles(key, gate.attachment.rotary, at, self.device)
+        with torch.no_grad():
+            made = gate.of("k", torch.cat(tokens), cos, sin, own)
+        return list(made.split([ceil_div(n, self.block) for n in lens]))

@@ -1,0 +1,373 @@
+"""Gates on models of transformers as they are: nothing of them is copied or changed but what `detach` takes back.
+
+Each attention layer gets its gate as a submodule, `attn_gate`. Hooks keep views of q and k before RoPE; a function in transformers'
+registry of attention implementations, "seer", takes them. What a batch's masks and positions mean is settled once a forward pass.
+"""
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import functools
+import inspect
+import warnings
+from typing import Iterator, Optional, Sequence, Union
+
+import torch
+
+from . import fingerprint
+from ._attention import seer_attention
+from ._passes import Pass
+from .gates import Gate, GateConfig, read_weights, write_gates
+from .lists import BlockLists
+from .ops import selection
+
+OLDEST, NEWEST = (4, 51), (5, 24)  # tested
+# Attention classes, and the modules whose outputs are q and k before RoPE (one name: both, side by side, then v).
+FAMILIES = {
+    "LlamaAttention": ("q_proj", "k_proj"),
+    "MistralAttention": ("q_proj", "k_proj"),
+    "Qwen2Attention": ("q_proj", "k_proj"),
+    "Qwen3Attention": ("q_norm", "k_norm"),
+    "Phi3Attention": ("qkv_proj",),
+}
+CACHE_NAMES = ("cache", "past_key_values", "past_key_value")  # of transformers 5.2x, 5.0, 4.51
+
+
+class Attachment:
+    """What `attach` made. `settings` may be changed between calls."""
+
+    def __init__(self, model, base, layers, config: GateConfig, settings: dict):
+        self.model, self.base, self.layers = model, base, layers
+        self.gate_config, self.settings = config, settings
+        self.recording: Optional[list] = None
+        self.replaying: Optional[Iterator] = None
+        self.rotary = None  # what gate vectors rotate by
+        self.undo: list = []  # calls that take everything back; copies of the model get copies of them
+
+    def selection(self) -> tuple:
+        s = self.settings
+        return selection(s["sparsity"], s["rule"], s["strength"], s["sink_blocks"], s["local_blocks"], s["last_dense_rows"],
+                         s["prompt_tokens"], self.gate_config.block_size)
+
+
+def attach(model, gates, sparsity: Optional[float] = None, *, rule: str = "nz_ratio",
+           strength: Union[float, Sequence[float], None] = None, sink_blocks: int = 0, local_blocks: int = 0,
+           last_dense_rows: int = 0, prompt_tokens: int = 0, dense_below: Optional[int] = None, foreign_gates: bool = False):
+    """Makes a transformers model read prompts sparsely, and returns it.
+
+    model: of the Llama, Mistral, Qwen2, Qwen3 or Phi3 classes, whole, with PEFT adapters or quantised. gates: their folder, or
+    a GateConfig for new ones, which choose nothing of use before they are trained. The rule and its settings are those of `seer.select_blocks`. Calls of fewer than `dense_below` tokens (default:
+    a block), such as decoding, are dense, and so are layers whose sliding window is shorter than the text, and the tokens of a
+    chunk before its first block boundary. `prompt_tokens`: length of a prompt that comes in chunks, for rules that depend on it
+    (nz_ratio, last_dense_rows); 0: what is there so far counts. `foreign_gates`: take gates that were made for other weights.
+
+    ValueError, one line: gates of another model, an unknown family, settings that do not fit. At a call: masks that are no
+    padding, output_attentions, static caches, attention dropout in training.
+    """
+    check_transformers()
+    if getattr(model, "seer", None) is not None:
+        raise ValueError("seer.attach: the model has gates already: call seer.detach(model) first")
+    base = find_base(model)
+    layers = find_layers(base)
+    attention = layers[0]
+    heads = head_sizes(attention)
+    is_new = isinstance(gates, GateConfig)
+    config = gates if is_new else GateConfig.read(gates)
+    shapes = config.shapes(*heads)
+    weights = None if is_new else read_weights(gates, shapes, len(layers))
+    if weights is not None and not foreign_gates:
+        check_model(gates, config, model, base)
+    settings = dict(sparsity=sparsity, rule=rule, strength=strength, sink_blocks=sink_blocks, local_blocks=local_blocks,
+                    last_dense_rows=last_dense_rows, prompt_tokens=prompt_tokens,
+                    dense_below=config.block_size if dense_below is None else max(2, dense_below))
+    attachment = Attachment(model, base, layers, config, settings)
+    attachment.selection()  # refuses settings that do not fit
+    attachment.rotary = gate_rotary(base, config, heads[2])
+    for number, layer in enumerate(layers):
+        add_gate(attachment, layer, Gate(config, *heads, device=device_of(layer)), weights and weights[number])
+    add_to(attachment)
+    return model
+
+
+def detach(model):
+    """Takes back what `attach` did, and returns the model."""
+    attachment = getattr(model, "seer", None)
+    if attachment is None:
+        raise ValueError("seer.detach: the model has no gates")
+    for undo in reversed(attachment.undo):
+        undo()
+    return model
+
+
+@contextlib.contextmanager
+def record_lists(model):
+    """Within it, what is chosen is kept: a list with an entry for each forward pass that was sparse, {layer: BlockLists}."""
+    attachment = of_model(model)
+    before, attachment.recording = attachment.recording, []
+    try:
+        yield attachment.recording
+    finally:
+        attachment.recording = before
+
+
+@contextlib.contextmanager
+def replay_lists(model, recorded: Sequence[dict[int, BlockLists]]):
+    """Within it, the sparse forward passes take these lists, one entry after another, and gates are not asked."""
+    attachment = of_model(model)
+    before, attachment.replaying = attachment.replaying, iter(recorded)
+    try:
+        yield
+    finally:
+        attachment.replaying = before
+
+
+def save_gates(model, folder) -> None:
+    """Writes the gates of a model as config.json and attn_gate_weights.safetensors, which the program and `attach` read."""
+    attachment = of_model(model)
+    made_for = dataclasses.replace(attachment.gate_config, base_model=model.config._name_or_path or "",
+                                   fingerprint=fingerprint_of(model, attachment.base) or "")
+    write_gates(folder, attachment.base.config.to_dict(), made_for,
+                [{letter: layer.attn_gate.weight(letter) for letter in attachment.gate_config.shapes(*head_sizes(layer))}
+                 for layer in attachment.layers])
+
+
+def of_model(model) -> Attachment:
+    if getattr(model, "seer", None) is None:
+        raise ValueError("the model has no gates: call seer.attach(model, ...) first")
+    return model.seer
+
+
+# ---- What the model is ---------------------------------------------------------------------------
+
+
+def check_transformers() -> None:
+    import transformers
+    version = tuple(int(x) for x in transformers.__version__.split(".")[:2])
+    if version < OLDEST:
+        raise ImportError(f"seer.attach: transformers {transformers.__version__} is too old, want {'.'.join(map(str, OLDEST))} to "
+                          f"{'.'.join(map(str, NEWEST))}")
+    if version > NEWEST:
+        warnings.warn(f"seer.attach: transformers {transformers.__version__} was not tested, {'.'.join(map(str, OLDEST))} to "
+                      f"{'.'.join(map(str, NEWEST))} were")
+
+
+def find_base(model):
+    """The decoder: the module that has the layers and their rotary embedding."""
+    for module in model.modules():
+        if hasattr(module, "layers") and hasattr(module, "rotary_emb"):
+            return module
+    raise ValueError(f"seer.attach: {type(model).__name__} has no decoder layers with a rotary embedding; supported are models with "
+                     f"{', '.join(FAMILIES)}")
+
+
+def find_layers(base) -> list:
+    layers = []
+    for number, layer in enumerate(base.layers):
+        attention = getattr(layer, "self_attn", None)
+        if type(attention).__name__ not in FAMILIES:
+            raise ValueError(f"seer.attach: layer {number} has attention of class {type(attention).__name__}, supported are "
+                             f"{', '.join(FAMILIES)}")
+        layers.append(attention)
+    return layers
+
+
+def head_sizes(attention) -> tuple[int, int, int]:
+    """Query heads, key heads, features of a head."""
+    config = attention.config
+    return config.num_attention_heads, config.num_key_value_heads, attention.head_dim
+
+
+def device_of(attention) -> torch.device:
+    found = next(attention.parameters()).device
+    return torch.device("cpu") if found.type == "meta" else found  # moved to the data when it is called
+
+
+def rotary_of(base, **changes):
+    """A rotary embedding of the model's class with another config."""
+    config = copy.deepcopy(base.rotary_emb.config)
+    for name, value in changes.items():
+        setattr(config, name, value)
+    return type(base.rotary_emb)(config=config)
+
+
+def gate_rotary(base, config: GateConfig, head_dim: int):
+    """What gate vectors rotate by: the model's own, but for Qwen2 gates of another size, which rotate as a whole."""
+    size = config.gate_dim or head_dim
+    if size != head_dim and base.config.model_type == "qwen2":
+        return rotary_of(base, head_dim=size)
+    rotated = 2 * base.rotary_emb.inv_freq.numel()
+    if rotated > size:
+        raise ValueError(f"seer.attach: gate size is {size}, less than the {rotated} features that RoPE rotates in this "
+                         f"{base.config.model_type} model")
+    return base.rotary_emb
+
+
+def fingerprint_of(model, base) -> Optional[str]:
+    """Of the weights as they are; None: they are quantised or elsewhere."""
+    sums, named = {}, {f"model.{name}": x for name, x in base.state_dict().items()}
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    if head is not None:
+        named["lm_head.weight"] = head.weight
+    for name, x in named.items():
+        name = name.replace(".base_layer.", ".")  # of PEFT
+        if not fingerprint.READ.fullmatch(name):
+            continue
+        if x.device.type == "meta" or not x.is_floating_point() or x.element_size() < 2:
+            return None
+        sums[name] = fingerprint.sum_of(x.detach().flatten())
+    return fingerprint.text_of(sums)
+
+
+def converted_from(model) -> Optional[str]:
+    """The fingerprint of the folder that the model was loaded from, where its weights were converted to another type."""
+    folder = getattr(model.config, "_name_or_path", None)
+    try:
+        found, types = fingerprint.of_folder(folder) if folder else (None, {model.dtype})
+    except (OSError, ValueError):  # not a folder with safetensors
+        return None
+    return None if model.dtype in types else found
+
+
+def check_model(folder, config: GateConfig, model, base) -> None:
+    """That gates were made for these weights, where their folder tells them."""
+    if not config.fingerprint:
+        return
+    found = fingerprint_of(model, base)
+    if found is None:
+        warnings.warn(f"seer.attach: whether {folder} was made for this model cannot be seen, as its weights are quantised or elsewhere")
+        return
+    advice = "load that one, in the type that its files have, or take foreign_gates=True"
+    if found != config.fingerprint and config.fingerprint != converted_from(model):
+        raise ValueError(f"{folder}: these gates were made for another model, {config.base_model or 'unknown'} with weights "
+                         f"{config.fingerprint}, not {found}; {advice}")
+    theirs = type(base.config).from_pretrained(folder)
+    frequencies = lambda of: type(base.rotary_emb)(config=of).inv_freq.tolist()
+    for what, read in (("RoPE", frequencies), ("rms_norm_eps", lambda of: of.rms_norm_eps),
+                       ("sliding_window", lambda of: getattr(of, "sliding_window", None))):
+        if read(theirs) != read(base.config):
+            raise ValueError(f"{folder}: these gates were made for a model with the same weights but other settings ({what}); {advice}")
+
+
+# ---- Hooks ---------------------------------------------------------------------------------------
+
+
+class _Keep:
+    """A forward hook that keeps a view of the output. An object, so that copies of a model have their own."""
+
+    def __init__(self, kept: dict, name: str):
+        self.kept, self.name = kept, name
+
+    def __call__(self, module, args, output):
+        self.kept[self.name] = output.detach()
+
+
+def _begin_layer(gate: Gate, module, args, kwargs) -> None:
+    gate.kept.clear()
+    gate.cache = next((kwargs[name] for name in CACHE_NAMES if kwargs.get(name) is not None), None)
+
+
+def add_gate(attachment: Attachment, layer, gate: Gate, weights) -> None:
+    for letter, weight in (weights or {}).items():
+        getattr(gate, f"mask_linear_{letter}").weight.data.copy_(weight)
+    gate.kept, gate.cache, gate.sources = {}, None, FAMILIES[type(layer).__name__]
+    gate.hooked = tuple(getattr(layer, name) for name in gate.sources)
+    gate.attachment = attachment
+    layer.attn_gate = gate
+    handles = [module.register_forward_hook(_Keep(gate.kept, name)) for name, module in zip(gate.sources, gate.hooked)]
+    handles.append(layer.register_forward_pre_hook(functools.partial(_begin_layer, gate), with_kwargs=True))
+    attachment.undo += [handle.remove for handle in handles]
+    attachment.undo.append(functools.partial(delattr, layer, "attn_gate"))
+
+
+def add_to(attachment: Attachment) -> None:
+    from transformers import modeling_utils
+    model, base = attachment.model, attachment.base
+    modeling_utils.AttentionInterface.register("seer", seer_attention)
+    attachment.undo.append(functools.partial(setattr, base.config, "_attn_implementation", base.config._attn_implementation))
+    base.config._attn_implementation = "seer"
+    if hasattr(base, "_update_causal_mask"):  # transformers 4.5x: it makes S x S masks for names that it does not know
+        base._update_causal_mask = lambda attention_mask, *args, **kwargs: None
+        attachment.undo.append(functools.partial(delattr, base, "_update_causal_mask"))
+    names = list(inspect.signature(base.forward).parameters)
+    handle = base.register_forward_pre_hook(functools.partial(_begin_pass, attachment, names), with_kwargs=True)
+    model.seer = attachment
+    attachment.undo += [handle.remove, functools.partial(delattr, model, "seer")]
+
+
+def _begin_pass(attachment: Attachment, names: list, module, args, kwargs):
+    kwargs = {**dict(zip(names, args)), **kwargs}
+    kwargs["seer_pass"] = make_pass(attachment, kwargs)
+    return (), kwargs
+
+
+def make_pass(attachment: Attachment, kwargs: dict) -> Pass:
+    """What a call of the model is. ValueError: what is not supported, before anything is computed."""
+    ids = kwargs.get("input_ids") if kwargs.get("input_ids") is not None else kwargs.get("inputs_embeds")
+    if ids is None:
+        raise ValueError("seer: the model got neither input_ids nor inputs_embeds")
+    batch, tokens = ids.shape[:2]
+    if kwargs.get("output_attentions") or getattr(attachment.base.config, "output_attentions", False):
+        raise ValueError("seer: output_attentions=True is not supported: sparse attention has no whole map; see seer.pooled_attention")
+    cache = next((kwargs[name] for name in CACHE_NAMES if kwargs.get(name) is not None), None)
+    check_cache(cache)
+    past = cache.get_seq_length() if cache is not None else 0
+    mask = kwargs.get("attention_mask")
+    if mask is not None:
+        if not isinstance(mask, torch.Tensor) or mask.dim() != 2:
+            form = list(mask.shape) if isinstance(mask, torch.Tensor) else type(mask).__name__
+            raise ValueError(f"seer: attention_mask is {form}, want padding, [{batch}, {past + tokens}] of ones and zeros")
+        if tuple(mask.shape) != (batch, past + tokens):
+            raise ValueError(f"seer: attention_mask is {list(mask.shape)}, want [{batch}, {past + tokens}], the tokens of the cache "
+                             "and those given now")
+        mask = mask.to(device=ids.device, dtype=torch.bool)
+    made = Pass(batch, tokens, past + tokens, mask)
+    lengths = packed_lengths(kwargs, batch, tokens) if past == 0 and tokens > 1 and mask is None else None
+    if lengths is not None:
+        made.pack(lengths)
+    if tokens >= attachment.settings["dense_below"]:
+        if made.sequences is None:
+            made.find_sequences()
+        made.is_sparse = True
+        made.keeps_lists = torch.is_grad_enabled() or attachment.recording is not None
+        if attachment.replaying is not None:
+            made.lists = next(attachment.replaying, None)
+            if made.lists is None:
+                raise ValueError("seer.replay_lists: there are no lists left for this forward pass")
+        if attachment.recording is not None:
+            attachment.recording.append(made.lists)
+    return made
+
+
+def check_cache(cache) -> None:
+    if cache is None:
+        return
+    from transformers import cache_utils
+    dynamic = getattr(cache_utils, "DynamicLayer", None)
+    layers = getattr(cache, "layers", None)
+    if dynamic is not None and layers is not None:
+        is_dynamic = all(isinstance(layer, dynamic) for layer in layers)
+    else:
+        is_dynamic = isinstance(cache, cache_utils.DynamicCache)
+    if not is_dynamic:
+        raise ValueError(f"seer: a cache of class {type(cache).__name__} is not supported, want DynamicCache, the default")
+
+
+def packed_lengths(kwargs: dict, batch: int, tokens: int) -> Optional[list[list[int]]]:
+    """Lengths of the sequences of each row where several are packed; None: there is one in each."""
+    cu = kwargs.get("cu_seq_lens_q")
+    if cu is not None:
+        sums = cu.tolist()
+        if batch != 1 or sums[0] != 0 or sums[-1] != tokens or any(b < a for a, b in zip(sums, sums[1:])):
+            raise ValueError(f"seer: cu_seq_lens_q must rise from 0 to the {tokens} tokens of one row of sequences, got {sums[:8]}")
+        return [[b - a for a, b in zip(sums, sums[1:])]]
+    positions = kwargs.get("position_ids")
+    if positions is None or positions.dim() != 2 or positions.shape[1] != tokens:
+        return None
+    starts = (positions[:, 1:] != positions[:, :-1] + 1).nonzero().tolist()
+    if not starts:
+        return None
+    if positions.shape[0] != batch:  # one row for all
+        starts = [[row, at] for row in range(batch) for _, at in starts]
+    ends = [[at + 1 for of, at in starts if of == row] + [tokens] for row in range(batch)]
+    return [[b - a for a, b in zip([0, *row], row)] for row in ends]
