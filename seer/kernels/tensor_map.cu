@@ -23,6 +23,7 @@ CUtensorMapDataType type_of(DType dtype) {
     case DType::f32: return CU_TENSOR_MAP_DATA_TYPE_FLOAT32;
     case DType::f16: return CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
     case DType::bf16: return CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+    case DType::f64: return CU_TENSOR_MAP_DATA_TYPE_FLOAT64;
   }
   fail("no tensor map of such elements");
 }

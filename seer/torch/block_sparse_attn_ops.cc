@@ -40,7 +40,7 @@ struct Listed {
   bool causal;
 
   void check_form(const char* op) const {
-    in.check_form(op, block, "block", scale);
+    in.check_form(op, block, "block", scale, /*takes_f64=*/true);
     const auto& [begin, count, list] = lists;
     check_same_device(op,
                       {{"q", in.q}, {"list_begin", begin}, {"list_count", count}, {"list", list}});
@@ -125,7 +125,7 @@ struct BlockSparseAttnBackward {
     const at::Tensor& q = in.in.q;
     check_same_device(kName, {{"q", q}, {"grad_o", grad_o}, {"o", o}, {"lse", lse}});
     for (const Named& x : {Named{"grad_o", grad_o}, Named{"o", o}}) {
-      check_heads(kName, x);
+      check_heads(kName, x, /*takes_f64=*/true);
       TORCH_CHECK(
           x.tensor.scalar_type() == q.scalar_type() && x.tensor.sym_sizes() == q.sym_sizes(), kName,
           ": ", x.name, " is ", x.tensor.scalar_type(), " ", x.tensor.sym_sizes(), ", want ",

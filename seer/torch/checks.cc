@@ -61,13 +61,15 @@ void check_count(const char* op, const char* what, const SymInt& count, int64_t 
   TORCH_SYM_CHECK(count.sym_le(most), op, ": ", what, " is ", count, ", want 0 to ", most);
 }
 
-void check_heads(const char* op, const Named& x) {
+void check_heads(const char* op, const Named& x, bool takes_f64) {
   check_axes(op, x, 3, "[tokens, heads, features]");
   TORCH_CHECK(x.tensor.sym_size(2) <= 1 || x.tensor.sym_stride(2) == 1, op, ": the features of ",
               x.name, " have stride ", x.tensor.sym_stride(2), ", want 1; call contiguous()");
   const auto type = x.tensor.scalar_type();
-  TORCH_CHECK(type == at::kFloat || type == at::kHalf || type == at::kBFloat16, op, ": ", x.name,
-              " is ", type, ", want float32, float16 or bfloat16");
+  const bool is_taken = type == at::kFloat || type == at::kHalf || type == at::kBFloat16 ||
+                        (takes_f64 && type == at::kDouble);
+  TORCH_CHECK(is_taken, op, ": ", x.name, " is ", type, ", want float32, float16 or bfloat16",
+              takes_f64 ? ", or float64 on the CPU" : "");
   check_vector_sizes(op, x, 1);
 }
 
@@ -77,8 +79,9 @@ void check_shared_heads(const char* op, const char* heads_name, const SymInt& he
                   " heads, want a multiple of the ", shared, " of ", shared_name);
 }
 
-void check_qkv(const char* op, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-  for (const Named& x : {Named{"q", q}, {"k", k}, {"v", v}}) check_heads(op, x);
+void check_qkv(const char* op, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+               bool takes_f64) {
+  for (const Named& x : {Named{"q", q}, {"k", k}, {"v", v}}) check_heads(op, x, takes_f64);
   for (const Named& x : {Named{"k", k}, {"v", v}}) {
     TORCH_CHECK(x.tensor.scalar_type() == q.scalar_type(), op, ": ", x.name, " is ",
                 x.tensor.scalar_type(), ", want ", q.scalar_type(), " as q");
@@ -225,6 +228,7 @@ Queue::Queue(const at::Tensor& x) : guard(x.device()), device(kernel_device(x)) 
 
 DType dtype_of(const at::Tensor& x) {
   if (x.scalar_type() == at::kHalf) return DType::f16;
+  if (x.scalar_type() == at::kDouble) return DType::f64;
   return x.scalar_type() == at::kBFloat16 ? DType::bf16 : DType::f32;
 }
 

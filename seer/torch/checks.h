@@ -43,10 +43,11 @@ struct Named {
 void check_same_device(const char* op, std::initializer_list<Named> tensors);
 // From 0 to `most`: what an op's parameters hold as 32-bit numbers.
 void check_count(const char* op, const char* what, const SymInt& count, int64_t most);
-// [tokens, heads, features], features contiguous, f32, f16 or bf16.
-void check_heads(const char* op, const Named& x);
+// [tokens, heads, features], features contiguous, f32, f16 or bf16; f64 where the op's reference takes it.
+void check_heads(const char* op, const Named& x, bool takes_f64 = false);
 // Those three for queries, keys and values: one head size, k and v alike, heads that share evenly.
-void check_qkv(const char* op, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
+void check_qkv(const char* op, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+               bool takes_f64 = false);
 // Scores or a map, f32 [heads, rows, blocks].
 void check_scores(const char* op, const Named& x);
 // Of blocks or rows, f32 [blocks, heads, features]; `poolings` of a head's features side by side.

@@ -37,10 +37,11 @@ struct PackedQkv {
   const at::Tensor &q, &k, &v, &cu_q, &cu_k, &cu_rows;
 
   // `block`: tokens in a key block.
-  void check_form(const char* op, int64_t block, const char* block_name, double scale) const {
+  void check_form(const char* op, int64_t block, const char* block_name, double scale,
+                  bool takes_f64 = false) const {
     check_same_device(op, {{"q", q}, {"k", k}, {"v", v}});
     check_same_device(op, {{"q", q}, {"cu_q", cu_q}, {"cu_k", cu_k}, {"cu_rows", cu_rows}});
-    check_qkv(op, q, k, v);
+    check_qkv(op, q, k, v, takes_f64);
     check_block(op, block, block_name);
     check_scale(op, scale);
     check_prefix_forms(op, {{"cu_q", cu_q}, {"cu_k", cu_k}, {"cu_rows", cu_rows}});

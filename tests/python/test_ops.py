@@ -367,6 +367,15 @@ def listed_attention(pack, heads=4):
     return lambda q, k, v: ops.block_sparse_attn(q, k, v, *pack.cu()[:3], *lists, pack.block, 0.2, True)[0]
 
 
+@pytest.mark.parametrize("list_heads", [4, 2])
+@pytest.mark.parametrize("q_lens,k_lens", [([19, 0, 2], [19, 3, 20]), ([3], [40])], ids=["packed", "chunk"])
+def test_finite_differences(q_lens, k_lens, list_heads):
+    """The op itself in float64, which its reference computes."""
+    pack = Pack(q_lens, k_lens)
+    inputs = [x.requires_grad_() for x in attention_inputs(pack, torch.float64, dim=6)]
+    assert torch.autograd.gradcheck(listed_attention(pack, list_heads), inputs, nondet_tol=0)
+
+
 def test_gradients_through_views_and_checkpoints():
     """A gradient without memory of its own, projections as they come, activations computed again."""
     pack, inputs = PACKS["packed"], [x.requires_grad_() for x in attention_inputs(PACKS["packed"])]
@@ -809,7 +818,8 @@ def change(name, index, value):  # an index, or a slice for several arguments
 
 WRONG = [
     ("block_sparse_attn", 0, lambda q: q[0], "q has 2 axes"),
-    ("block_sparse_attn", 0, lambda q: q.double(), "want float32, float16 or bfloat16"),
+    ("block_sparse_attn", 0, lambda q: q.long(), "want float32, float16 or bfloat16, or float64 on the CPU"),
+    ("pooled_attn", 0, lambda q: q.double(), "want float32, float16 or bfloat16"),
     ("block_sparse_attn", 1, lambda k: k.half(), "k is .*as q"),
     ("block_sparse_attn", 1, lambda k: k[:-1], "k and v alike"),
     ("block_sparse_attn", 0, lambda q: q.transpose(1, 2).contiguous().transpose(1, 2), "stride"),

@@ -11,8 +11,10 @@
 namespace seer::kernels {
 
 // Error: heads that do not share evenly, sizes that are negative or too large, a scale that is not a
-// positive number.
-inline void check_attention(const char* op, const PackedAttentionParams& p) {
+// positive number, f64 where the op has no reference that is called.
+inline void check_attention(const char* op, const PackedAttentionParams& p,
+                            bool takes_f64 = false) {
+  SEER_CHECK(takes_f64 || p.dtype != DType::f64, op, ": dtype is f64, want f32, f16 or bf16");
   SEER_CHECK(p.num_kv_heads > 0 && p.num_q_heads > 0 && p.num_q_heads % p.num_kv_heads == 0, op,
              ": ", p.num_q_heads, " query heads do not share ", p.num_kv_heads,
              " key heads evenly");
@@ -52,11 +54,17 @@ inline void check_sequences(const char* op, const PackedAttentionParams& p, cons
 
 // Empty, or what every GPU kernel lacks for the call's type and head size.
 inline std::string why_not_on_gpus(const PackedAttentionParams& p) {
-  if (p.dtype == DType::f32) return "dtype is f32, want bf16 or f16";
+  if (p.dtype != DType::bf16 && p.dtype != DType::f16) {
+    return message("dtype is ", name(p.dtype), ", want bf16 or f16");
+  }
   if (p.head_dim != 64 && p.head_dim != 96 && p.head_dim != 128 && p.head_dim != 256) {
     return message("head_dim is ", p.head_dim, ", want 64, 96, 128 or 256");
   }
   return "";
+}
+// Empty, or why the CPU's reference does not run: it is slow, and for checks of gradients.
+inline std::string why_not_reference(const PackedAttentionParams& p) {
+  return p.dtype == DType::f64 ? "" : message("dtype is ", name(p.dtype), ", want f64");
 }
 inline std::string why_not_block(const char* name, int block) {
   return block == 64 || block == 128 ? "" : message(name, " is ", block, ", want 64 or 128");

@@ -10,7 +10,7 @@ std::vector<double> attend_reference(const PackedAttentionParams& p, int64_t tok
                                      const std::vector<int64_t>& keys) {
   const int kv_head = head / p.group();
   const auto element = [&](const StridedIn& x, int64_t t, int h, int d) {
-    return double(load_element(p.dtype, x.data, t * x.token_stride + h * x.head_stride + d));
+    return load_double(p.dtype, x.data, t * x.token_stride + h * x.head_stride + d);
   };
   std::vector<double> weights;
   double top = -INFINITY, total = 0;
@@ -27,8 +27,7 @@ std::vector<double> attend_reference(const PackedAttentionParams& p, int64_t tok
   for (int d = 0; d < p.head_dim; ++d) {
     double sum = 0;
     for (size_t n = 0; n < keys.size(); ++n) sum += weights[n] * element(p.v, keys[n], kv_head, d);
-    store_element(p.dtype, p.o.data, token * p.o.token_stride + head * p.o.head_stride + d,
-                  float(sum));
+    store_double(p.dtype, p.o.data, token * p.o.token_stride + head * p.o.head_stride + d, sum);
   }
   p.lse[head * p.total_q + token] = keys.empty() ? -INFINITY : float(top + std::log(total));
   return weights;

@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <type_traits>
 
+#include "seer/base/error.h"
 #include "seer/kernels/row_blocks.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -143,7 +144,9 @@ void attn_gate_pool(const GatePoolParams& p) {
     case DType::f32: return pool_blocks<float>(p);
     case DType::f16: return pool_blocks<hwy::float16_t>(p);
     case DType::bf16: return pool_blocks<hwy::bfloat16_t>(p);
+    case DType::f64: break;
   }
+  fail("attn_gate_pool: dtype is f64, want f32, f16 or bf16");
 }
 
 }  // namespace

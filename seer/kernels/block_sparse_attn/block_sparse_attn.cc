@@ -4,6 +4,7 @@
 #include "seer/kernels/block_sparse_attn/cpu.h"
 #include "seer/kernels/block_sparse_attn/gpu.h"
 #include "seer/kernels/block_sparse_attn/lists.h"
+#include "seer/kernels/block_sparse_attn/reference.h"
 #include "seer/kernels/block_sparse_attn/sm90/parts.h"
 #include "seer/kernels/cpu_features.h"
 
@@ -14,6 +15,11 @@ using Params = BlockSparseAttnParams;
 
 void run_cpu(const Params& p, void*) {
   block_sparse_attn_cpu(p, tile_engine(p.dtype, cpu_has_bf16_dot()));
+}
+
+void run_reference(const Params& p, void*) {
+  check_sequences("block_sparse_attn", p, p.lists.cu_rows, p.lists.num_rows, p.lists.block_q);
+  block_sparse_attn_reference(p);
 }
 
 // What every GPU kernel asks for; kOwn gives what only this one does.
@@ -30,7 +36,8 @@ constexpr Impl<Params> kImpls[] = {
      SEER_IF_CUDA(why_not_gpu<block_sparse_attn_sm90_why_not>)},
     {"sm80", kSm80, SEER_IF_CUDA(block_sparse_attn_sm80),
      SEER_IF_CUDA(why_not_gpu<block_sparse_attn_sm80_why_not>), "slower"},
-    {"cpu", kCpu, run_cpu, block_sparse_attn_cpu_why_not}};
+    {"cpu", kCpu, run_cpu, block_sparse_attn_cpu_why_not},
+    {"reference", kCpu, run_reference, [](const Params& p) { return why_not_reference(p); }}};
 
 }  // namespace
 
@@ -51,7 +58,7 @@ int64_t block_sparse_attn_partials(const Params& p) {
 
 void block_sparse_attn(const Params& p, const Device& device, void* stream) {
   constexpr const char* kOp = "block_sparse_attn";
-  check_attention(kOp, p);
+  check_attention(kOp, p, /*takes_f64=*/true);
   check_lists(kOp, p, p.lists);
   SEER_CHECK(p.num_parts <= 1 || p.partials, kOp, ": ", p.num_parts,
              " pieces of a list, and no memory for them");

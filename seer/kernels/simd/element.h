@@ -59,6 +59,19 @@ inline void store_element(DType dtype, void* data, int64_t index, float x) {
   }
 }
 
+// The same for references, which take f64, too.
+inline double load_double(DType dtype, const void* data, int64_t index) {
+  return dtype == DType::f64 ? static_cast<const double*>(data)[index]
+                             : load_element(dtype, data, index);
+}
+inline void store_double(DType dtype, void* data, int64_t index, double x) {
+  if (dtype == DType::f64) {
+    static_cast<double*>(data)[index] = x;
+  } else {
+    store_element(dtype, data, index, static_cast<float>(x));
+  }
+}
+
 // The address of element `index`.
 inline const void* element_at(DType dtype, const void* data, int64_t index) {
   return static_cast<const char*>(data) + index * static_cast<int64_t>(size_of(dtype));

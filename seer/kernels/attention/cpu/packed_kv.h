@@ -17,6 +17,7 @@ namespace seer::kernels {
 
 // Empty, or why tiles on the CPU do not take the call.
 inline std::string why_not_on_cpu(const PackedAttentionParams& p, int block_k) {
+  if (p.dtype == DType::f64) return "dtype is f64, want f32, f16 or bf16";
   if (block_k % 16 != 0 || block_k > kMaxBlockKeys) {
     return message("block_k is ", block_k, ", want a multiple of 16 up to ", kMaxBlockKeys);
   }

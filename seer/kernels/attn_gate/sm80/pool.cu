@@ -2,6 +2,7 @@
 // lane 16 bytes of a token, so that many loads travel at once and nothing is shared. Heads come
 // first in the grid: what is read at the same time lies side by side.
 
+#include "seer/base/error.h"
 #include "seer/kernels/alignment.h"
 #include "seer/kernels/attn_gate/attn_gate.h"
 #include "seer/kernels/attn_gate/gpu.h"
@@ -265,7 +266,9 @@ void attn_gate_pool_sm80(const GatePoolParams& p, void* stream) {
     case DType::f32: return run<float>(p, stream);
     case DType::f16: return run<__half>(p, stream);
     case DType::bf16: return run<__nv_bfloat16>(p, stream);
+    case DType::f64: break;
   }
+  fail("attn_gate_pool: dtype is f64, want f32, f16 or bf16");
 }
 
 }  // namespace seer::kernels

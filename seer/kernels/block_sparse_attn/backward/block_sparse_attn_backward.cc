@@ -3,6 +3,7 @@
 #include "seer/kernels/attention/checks.h"
 #include "seer/kernels/block_sparse_attn/backward/cpu.h"
 #include "seer/kernels/block_sparse_attn/backward/gpu.h"
+#include "seer/kernels/block_sparse_attn/backward/reference.h"
 #include "seer/kernels/block_sparse_attn/backward/workspace.h"
 #include "seer/kernels/block_sparse_attn/lists.h"
 
@@ -13,6 +14,15 @@ using Params = BlockSparseAttnBackwardParams;
 
 void run_cpu(const Params& p, void*) {
   block_sparse_attn_backward_cpu(p);
+}
+void run_reference(const Params& p, void*) {
+  check_sequences("block_sparse_attn_backward", p, p.lists.cu_rows, p.lists.num_rows,
+                  p.lists.block_q);
+  block_sparse_attn_backward_reference(p);
+}
+
+std::string why_not_f64(const Params& p) {
+  return p.dtype == DType::f64 ? "dtype is f64, want f32, f16 or bf16" : "";
 }
 
 // kMostHeadDim: of the kernel's instances.
@@ -39,7 +49,8 @@ constexpr Impl<Params> kImpls[] = {
     {"sm90", kSm90, SEER_IF_CUDA(block_sparse_attn_backward_sm90), SEER_IF_CUDA(why_not_gpu<128>)},
     {"sm80", kSm80, SEER_IF_CUDA(block_sparse_attn_backward_sm80), SEER_IF_CUDA(why_not_gpu<256>),
      "slower"},
-    {"cpu", kCpu, run_cpu}};
+    {"cpu", kCpu, run_cpu, why_not_f64},
+    {"reference", kCpu, run_reference, [](const Params& p) { return why_not_reference(p); }}};
 
 }  // namespace
 
@@ -53,7 +64,7 @@ int64_t block_sparse_attn_backward_workspace(const Params& p, const Device& devi
 
 void block_sparse_attn_backward(const Params& p, const Device& device, void* stream) {
   constexpr const char* kOp = "block_sparse_attn_backward";
-  check_attention(kOp, p);
+  check_attention(kOp, p, /*takes_f64=*/true);
   check_lists(kOp, p, p.lists);
   const int64_t workspace = block_sparse_attn_backward_workspace(p, device);
   SEER_CHECK(p.workspace_bytes >= workspace, kOp, ": ", p.workspace_bytes,

@@ -23,8 +23,7 @@ struct Sums {
     for (int64_t t = 0; t < tokens; ++t) {
       for (int h = 0; h < heads; ++h) {
         for (int d = 0; d < head_dim; ++d) {
-          store_element(dtype, to.data, t * to.token_stride + h * to.head_stride + d,
-                        static_cast<float>(at(t, h)[d]));
+          store_double(dtype, to.data, t * to.token_stride + h * to.head_stride + d, at(t, h)[d]);
         }
       }
     }
@@ -36,7 +35,7 @@ struct Gradients {
 };
 
 double element(const Params& p, const StridedIn& x, int64_t token, int head, int d) {
-  return load_element(p.dtype, x.data, token * x.token_stride + head * x.head_stride + d);
+  return load_double(p.dtype, x.data, token * x.token_stride + head * x.head_stride + d);
 }
 double dot(const Params& p, const StridedIn& x, int64_t i, int x_head, const StridedIn& y,
            int64_t j, int y_head) {
