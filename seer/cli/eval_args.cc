@@ -1,18 +1,52 @@
 #include "seer/cli/eval_args.h"
 
+#include <filesystem>
+#include <limits>
+#include <set>
+
 #include "seer/base/limits.h"
 #include "seer/base/progress.h"
 #include "seer/io/text.h"
 #include "seer/io/tokenizer/token_ids.h"
 
 namespace seer::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+// The last `parts` parts of a path.
+std::string end_of(const fs::path& path, int parts) {
+  const fs::path whole = fs::weakly_canonical(fs::absolute(path));
+  fs::path end;
+  auto part = whole.end();
+  for (; parts > 0 && part != whole.begin(); --parts) end = *--part / end;
+  const std::string text = end.string();  // ends with a separator: the last step joined nothing
+  return text.substr(0, text.find_last_not_of('/') + 1);
+}
+
+}  // namespace
+
+std::vector<std::string> names_of(const std::string& flag,
+                                  const std::vector<std::string>& folders) {
+  std::set<fs::path> whole;
+  for (const std::string& folder : folders) {
+    if (!whole.insert(fs::weakly_canonical(fs::absolute(folder))).second) {
+      throw UsageError("--" + flag + " names " + folder + " twice");
+    }
+  }
+  for (int parts = 1;; ++parts) {
+    std::vector<std::string> names;
+    for (const std::string& folder : folders) names.push_back(end_of(folder, parts));
+    if (std::set(names.begin(), names.end()).size() == names.size()) return names;
+  }
+}
 
 void EvalArgs::add(Args& args, const std::vector<std::string>& known, const std::string& about,
                    std::vector<double> default_sparsity) {
   model.add(args);
   args.add("data", data, message("texts: ", io::kTextFiles))->required();
-  args.add("documents", documents, range(1, limits::kSequences),
-           "documents of each length, at most");
+  args.add("documents", documents, or_automatic(range(1, limits::kSequences), 0),
+           "documents of each length, at most; 0: all that are long enough");
   args.add("min-ratio", min_ratio, range(1, 1e9), "documents must have this many times the length");
   args.add("methods", methods, one_of(known), about);
   args.add(
@@ -42,7 +76,8 @@ std::vector<eval::Windows> EvalArgs::windows(const char* verb, const io::Tokeniz
                                              int64_t vocab_size) const {
   const int32_t bos = tokenizer.bos_id().value_or(-1);
   if (bos >= 0) io::check_token_ids({&bos, 1}, vocab_size, model.model, &tokenizer);
-  eval::WindowCutter cutter(lengths, min_ratio, documents, bos);
+  const int64_t most = documents == 0 ? std::numeric_limits<int64_t>::max() : documents;
+  eval::WindowCutter cutter(lengths, min_ratio, most, bos);
   for (const std::string& file : data) {
     io::TextReader reader(file);
     while (cutter.wants_more()) {
@@ -56,7 +91,7 @@ std::vector<eval::Windows> EvalArgs::windows(const char* verb, const io::Tokeniz
   }
   std::vector<eval::Windows> all = cutter.take();
   for (const eval::Windows& of : all) {
-    if (static_cast<int64_t>(of.ids.size()) == documents) continue;
+    if (documents == 0 || static_cast<int64_t>(of.ids.size()) == documents) continue;
     print_line(message("seer ", verb, ": warning: ", of.ids.size(), " of the ", documents,
                        " documents asked for: no others have ", min_ratio, " x ", of.length,
                        " tokens (--min-ratio, --documents)"));

@@ -11,12 +11,16 @@
 
 namespace seer::cli {
 
+// The folders' own names, with as many of their parents' as tell them apart. UsageError: --`flag` names
+// one twice.
+std::vector<std::string> names_of(const std::string& flag, const std::vector<std::string>& folders);
+
 struct EvalArgs {
   ModelArgs model;
   SelectArgs select;
   std::string json;
   std::vector<std::string> data, methods;
-  int64_t documents = 8;
+  int64_t documents = 8;  // 0: all
   double min_ratio = 4;
   uint64_t seed = 1;
   int block = 0;  // 0: that of the gates, 64 where there are none

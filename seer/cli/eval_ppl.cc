@@ -1,8 +1,14 @@
-// seer eval ppl: perplexity of dense and sparse attention on the same documents.
+// seer eval ppl: perplexity of dense and sparse attention on the same documents, also of models that were
+// trained with sparse attention.
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <utility>
 
+#include "seer/base/file.h"
+#include "seer/base/json.h"
 #include "seer/base/limits.h"
 #include "seer/base/progress.h"
 #include "seer/cli/eval_args.h"
@@ -13,60 +19,160 @@
 namespace seer::cli {
 namespace {
 
-void announce_ppl(const EvalArgs& a, const io::ModelConfig& config,
-                  const std::vector<eval::Method>& methods,
-                  const std::vector<eval::Windows>& windows, int block) {
-  int64_t longest = 0, tokens = 0;
-  size_t passes = 0;
-  for (const eval::Windows& w : windows) {
-    longest = std::max(longest, w.length);
-    passes += w.ids.size() * methods.size();
-    tokens += static_cast<int64_t>(w.ids.size() * methods.size()) * w.length;
+namespace fs = std::filesystem;
+
+struct PplArgs : EvalArgs {
+  std::string gates;
+  std::vector<std::string> joint;
+  std::vector<int64_t> lengths{8192};
+};
+
+// A model, everything about it settled but its weights.
+struct Settled {
+  ModelArgs args;
+  io::ModelConfig config;
+  Needs needs;
+  GatesFound gates;
+  int block;
+  eval::Subject subject;
+  std::vector<eval::Method> methods;
+};
+
+Settled settle(const PplArgs& a, const std::string& folder, const std::string& gates,
+               const std::vector<std::string>& names) {
+  Settled one{.args = a.model, .config = io::ModelConfig::read(folder), .needs = needs_of(names)};
+  one.args.model = folder;
+  one.gates = find_gates(one.needs, gates, folder, one.config);
+  one.block = a.block_of(one.gates);
+  settle_device(one.args, one.config, one.needs, one.block);
+  one.methods = make_methods(names, a.select, one.gates.config, one.block, a.seed);
+  return one;
+}
+
+// The blocks that `seer finetune` kept while it trained the model in that folder; no rule: dense, or
+// not known.
+eval::Setting trained_setting(const fs::path& folder) {
+  const fs::path run = folder / "run.json";
+  if (!fs::exists(run)) return {};
+  const nlohmann::json json = read_json(run);
+  const nlohmann::json::json_pointer rule("/settings/selection/0"),
+      strength("/settings/selection/1");
+  if (!json.is_object() || !json.contains(strength)) return {};
+  if (!json[rule].is_string() || !json[strength].is_number()) return {};
+  return {json[rule], json[strength]};
+}
+
+Settled settle_joint(const PplArgs& a, const std::string& folder, const std::string& name) {
+  const auto tokenizer = [](const fs::path& of) { return read_file(of / "tokenizer.json"); };
+  SEER_CHECK(tokenizer(folder) == tokenizer(a.model.model), folder, " has another tokenizer than ",
+             a.model.model,
+             ": perplexities per token do not compare; name models of the same tokenizer");
+  Settled one = settle(a, folder, "", {"dense", "seer"});
+  one.subject = {name, trained_setting(folder)};
+  return one;
+}
+
+// The model, and those that were trained with sparse attention.
+std::vector<Settled> settle_all(const PplArgs& a) {
+  std::vector<Settled> all{settle(a, a.model.model, a.gates, a.methods)};
+  if (a.joint.empty()) return all;
+  std::vector<std::string> folders{a.model.model};
+  folders.insert(folders.end(), a.joint.begin(), a.joint.end());
+  const std::vector<std::string> names = names_of("joint", folders);
+  all[0].subject.model = names[0];
+  for (size_t i = 1; i < folders.size(); ++i) {
+    all.push_back(settle_joint(a, folders[i], names[i]));
   }
-  warn_of_context("eval ppl", config, longest);
-  std::fprintf(stderr, "seer eval ppl: %zu rows of %zu lengths, %zu passes over %s tokens; %s\n",
-               methods.size() * windows.size(), windows.size(), passes,
-               count_text(static_cast<double>(tokens)).c_str(),
-               memory_text(a.model, config, longest, block).c_str());
+  return all;
+}
+
+void announce_ppl(const std::vector<Settled>& models, const std::vector<eval::Windows>& windows) {
+  int64_t longest = 0, tokens = 0;
+  size_t rows = 0, passes = 0;
+  for (const eval::Windows& w : windows) longest = std::max(longest, w.length);
+  for (const Settled& one : models) {
+    warn_of_context("eval ppl", one.config, longest);
+    rows += one.methods.size() * windows.size();
+    for (const eval::Windows& w : windows) {
+      passes += w.ids.size() * one.methods.size();
+      tokens += static_cast<int64_t>(w.ids.size() * one.methods.size()) * w.length;
+    }
+  }
+  const Settled& first = models[0];
+  std::fprintf(
+      stderr, "seer eval ppl: %zu rows of %zu lengths, %zu passes over %s tokens; %s\n", rows,
+      windows.size(), passes, count_text(static_cast<double>(tokens)).c_str(),
+      memory_text(first.args, first.config, longest, first.needs.sparse ? first.block : 0).c_str());
+}
+
+struct Loaded {
+  models::Decoder model;
+  std::unique_ptr<models::Gates> gates;  // null: no method needs them
+};
+
+std::unique_ptr<Loaded> load(const Settled& one) {
+  std::unique_ptr<Loaded> loaded(new Loaded{one.args.load(), nullptr});
+  if (one.needs.trained) loaded->gates = load_gates(one.gates.folder, one.args, loaded->model);
+  return loaded;
+}
+
+// The first model is there before a line of the table is; each is loaded for its own measurement only.
+std::vector<Candidate> candidates_of(const std::vector<Settled>& models) {
+  std::vector<Candidate> candidates;
+  const auto first = std::make_shared<std::unique_ptr<Loaded>>(load(models[0]));
+  for (const Settled& one : models) {
+    const bool is_first = candidates.empty();
+    candidates.push_back({one.subject, one.methods, [=, &one](const Candidate::Use& use) {
+                            const auto loaded = is_first ? std::move(*first) : load(one);
+                            use(loaded->model, loaded->gates.get());
+                          }});
+  }
+  return candidates;
 }
 
 }  // namespace
 
 int eval_ppl(int argc, char** argv, int first) {
-  EvalArgs a;
+  PplArgs a;
   a.methods = {"dense", "seer"};
-  std::string folder;
-  std::vector<int64_t> lengths{8192};
   Args args("eval ppl", "Perplexity of a model with dense and with sparse attention.");
-  args.add("gates", folder, "folder of the gates; default: `gates` in the model's folder");
-  args.add("lengths", lengths, range(2, limits::kTokens), "tokens of each document, BOS included");
+  args.add("gates", a.gates, "folder of the gates; default: `gates` in the model's folder");
+  args.add("joint", a.joint,
+           "folders of models that `seer finetune` trained with sparse attention, their gates in "
+           "them: dense and seer of each, beside the dense attention of --model");
+  args.add("lengths", a.lengths, range(2, limits::kTokens),
+           "tokens of each document, BOS included");
   a.model.add_foreign_gates(args);
   a.add(args, method_names(), "what is compared", {0.5, 0.7, 0.9});
+  args.when_read([&a] {
+    if (a.joint.empty()) return;
+    for (const std::string& folder : a.joint) check_model_folder("joint", folder);
+    for (const char* name : {"dense", "seer"}) {
+      if (std::find(a.methods.begin(), a.methods.end(), name) == a.methods.end()) {
+        throw UsageError(message("--joint compares with dense and seer of --model, and --methods ",
+                                 "lacks ", name));
+      }
+    }
+  });
   if (!args.parse(argc, argv, first)) return 0;
 
-  const auto config = io::ModelConfig::read(a.model.model);
-  const Needs needs = needs_of(a.methods);
-  const GatesFound found = find_gates(needs, folder, a.model.model, config);
-  const int block = a.block_of(found);
-  settle_device(a.model, config, needs, block);
-  const auto methods = make_methods(a.methods, a.select, found.config, block, a.seed);
-  const io::Tokenizer tokenizer = a.model.tokenizer();
-  const auto windows = a.windows("eval ppl", tokenizer, lengths, config.vocab_size);
-  announce_ppl(a, config, methods, windows, needs.sparse ? block : 0);
+  const std::vector<Settled> models = settle_all(a);
+  const io::ModelConfig& config = models[0].config;
+  const auto windows = a.windows("eval ppl", a.model.tokenizer(), a.lengths, config.vocab_size);
+  announce_ppl(models, windows);
 
-  const models::Decoder model = a.model.load();
-  const auto gates = needs.trained ? load_gates(found.folder, a.model, model) : nullptr;
+  const std::vector<Candidate> candidates = candidates_of(models);
   std::FILE* const out = a.table_out();
-  const Compared compared =
-      compare_methods(model, gates.get(), methods, windows, out,
-                      [](int64_t length) { return message("eval ppl, ", length, " tokens"); });
+  const Compared compared = compare_methods(candidates, windows, out, [](int64_t length) {
+    return message("eval ppl, ", length, " tokens");
+  });
   const auto& rows = compared.rows;
   const Write remarks{"what follows the table", [&] {
                         for (const std::string& line : eval::remarks(rows)) show_line(out, line);
                       }};
   const Write results{"the results", [&] {
-                        nlohmann::json json =
-                            record_of("eval ppl", argc, argv, eval::to_json(rows), model.device());
+                        nlohmann::json json = record_of("eval ppl", argc, argv, eval::to_json(rows),
+                                                        models[0].args.resolved_device());
                         json["settings"] = args.settings();
                         json["complete"] = compared.complete();
                         write_json(a.json, json);

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
 #include <memory>
 #include <set>
 
@@ -20,33 +19,6 @@
 namespace seer::cli {
 namespace {
 
-namespace fs = std::filesystem;
-
-// The last `parts` parts of a path.
-std::string end_of(const fs::path& path, int parts) {
-  const fs::path whole = fs::weakly_canonical(fs::absolute(path));
-  fs::path end;
-  auto part = whole.end();
-  for (; parts > 0 && part != whole.begin(); --parts) end = *--part / end;
-  const std::string text = end.string();  // ends with a separator: the last step joined nothing
-  return text.substr(0, text.find_last_not_of('/') + 1);
-}
-
-// The folders' own names, with as many of their parents' as tell them apart.
-std::vector<std::string> names_of(const std::vector<std::string>& folders) {
-  std::set<fs::path> whole;
-  for (const std::string& folder : folders) {
-    if (!whole.insert(fs::weakly_canonical(fs::absolute(folder))).second) {
-      throw UsageError("--gates names " + folder + " twice");
-    }
-  }
-  for (int parts = 1;; ++parts) {
-    std::vector<std::string> names;
-    for (const std::string& folder : folders) names.push_back(end_of(folder, parts));
-    if (std::set(names.begin(), names.end()).size() == names.size()) return names;
-  }
-}
-
 struct GateSet {
   std::string name;
   GatesFound found;                      // no folder: the model has none, and no method needs them
@@ -61,7 +33,7 @@ std::vector<GateSet> find_sets(const std::vector<std::string>& folders, const Ne
     sets.push_back({"gates", find_gates(needs, "", a.model.model, config), nullptr});
     return sets;
   }
-  const std::vector<std::string> names = names_of(folders);
+  const std::vector<std::string> names = names_of("gates", folders);
   for (size_t i = 0; i < folders.size(); ++i) {
     sets.push_back({names[i], find_gates(needs, folders[i], a.model.model, config), nullptr});
   }
@@ -126,7 +98,7 @@ int eval_recall(int argc, char** argv, int first) {
     if (std::find(a.methods.begin(), a.methods.end(), "dense") != a.methods.end()) {
       throw UsageError("--methods: dense attention has recall 1, leave it out");
     }
-    if (!a.folders.empty()) names_of(a.folders);
+    if (!a.folders.empty()) names_of("gates", a.folders);
   });
   if (!args.parse(argc, argv, first)) return 0;
 

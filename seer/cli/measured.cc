@@ -91,30 +91,46 @@ void show_line(std::FILE* out, const std::string& line) {
   show(out, one_line(line, limits::kMessageLength) + "\n");
 }
 
-Compared compare_methods(const models::Decoder& model, const models::Gates* gates,
-                         const std::vector<eval::Method>& methods,
+Compared compare_methods(const std::vector<Candidate>& models,
                          const std::vector<eval::Windows>& windows, std::FILE* out,
                          const std::function<std::string(int64_t length)>& title) {
   Compared compared;
   std::vector<int64_t> lengths;
   for (const eval::Windows& of : windows) lengths.push_back(of.length);
-  eval::RowLines lines(methods, lengths);
+  std::vector<eval::Method> methods;
+  std::vector<eval::Subject> subjects;
+  for (const Candidate& each : models) {
+    methods.insert(methods.end(), each.methods.begin(), each.methods.end());
+    subjects.push_back(each.subject);
+  }
+  eval::RowLines lines(methods, lengths, subjects);
   const InterruptGuard interrupt;
+  const auto measure = [&](const Candidate& each, const eval::Windows& of,
+                           const models::Decoder& model, const models::Gates* gates) {
+    const std::string& name = each.subject.model;
+    Progress progress(title(of.length) + (name.empty() ? "" : ", " + name),
+                      static_cast<int64_t>(each.methods.size() * of.ids.size()));
+    eval::Watch watch;
+    watch.part = [&](double share) { progress.part(share, ""); };
+    watch.pass = [&] { progress.advance(); };
+    watch.stop = [&] { return interrupt.signal() != 0; };
+    watch.row = [&](eval::Row row) {
+      row.subject = each.subject;
+      compared.rows.push_back(row);
+      progress.clear();
+      show(out, lines.line(row));
+    };
+    eval::compare(model, gates, each.methods, of, watch);
+  };
   try {
     show(out, lines.head());
-    for (const eval::Windows& of : windows) {
+    for (const Candidate& each : models) {
       if (interrupt.signal() != 0) break;
-      Progress progress(title(of.length), static_cast<int64_t>(methods.size() * of.ids.size()));
-      eval::Watch watch;
-      watch.part = [&](double share) { progress.part(share, ""); };
-      watch.pass = [&] { progress.advance(); };
-      watch.stop = [&] { return interrupt.signal() != 0; };
-      watch.row = [&](const eval::Row& row) {
-        compared.rows.push_back(row);
-        progress.clear();
-        show(out, lines.line(row));
-      };
-      eval::compare(model, gates, methods, of, watch);
+      each.lend([&](const models::Decoder& model, const models::Gates* gates) {
+        for (const eval::Windows& of : windows) {
+          if (interrupt.signal() == 0) measure(each, of, model, gates);
+        }
+      });
     }
   } catch (...) {
     compared.failed = std::current_exception();

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "seer/cli/settings.h"
-#include "seer/eval/perplexity.h"
+#include "seer/eval/perplexity_table.h"
 
 namespace seer::cli {
 
@@ -44,10 +44,17 @@ struct Compared {
   int signal = 0;
   bool complete() const { return !failed && signal == 0; }
 };
-// All methods on windows of each length, with rows shown on `out` as they come. A signal ends it.
-// `title`: of the progress at a length.
-Compared compare_methods(const models::Decoder& model, const models::Gates* gates,
-                         const std::vector<eval::Method>& methods,
+// A model of a comparison.
+struct Candidate {
+  eval::Subject subject;
+  std::vector<eval::Method> methods;
+  // Calls `use` with the model and its gates (null where no method needs them), whose life may end there.
+  using Use = std::function<void(const models::Decoder& model, const models::Gates* gates)>;
+  std::function<void(const Use& use)> lend;
+};
+// One model after another: all its methods on windows of each length, with rows shown on `out` as they
+// come. A signal ends it. `title`: of the progress at a length.
+Compared compare_methods(const std::vector<Candidate>& models,
                          const std::vector<eval::Windows>& windows, std::FILE* out,
                          const std::function<std::string(int64_t length)>& title);
 

@@ -247,8 +247,9 @@ int run(int argc, char** argv, int first) {
     gates = std::move(*load_gates(a.gates, a.model, model));
   }
   const models::Gates* const used = gates ? &*gates : nullptr;
-  const Compared compared = compare_methods(model, used, plan.methods, {split.held_out}, stdout,
-                                            [](int64_t) { return "comparing"; });
+  const Compared compared =
+      compare_methods({{{}, plan.methods, [&](const Candidate::Use& use) { use(model, used); }}},
+                      {split.held_out}, stdout, [](int64_t) { return "comparing"; });
 
   const fs::path out = a.out;
   std::string trouble = eval::trouble(compared.rows);

@@ -5,11 +5,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <utility>
 
 #include "seer/base/error.h"
-#include "seer/report/table.h"
 #include "seer/torch/stopwatch.h"
 
 namespace seer::eval {
@@ -25,6 +25,8 @@ double median(std::vector<double> values) {
 // What one method did on one window.
 struct Pass {
   double nll, attention_ms, score_ms, select_ms, prefill_ms;
+  std::vector<int> layers;                           // that chose blocks
+  std::vector<models::SparseStatistics::Call> kept;  // of each of them
 };
 
 // Ends a pass from within the attention of a layer.
@@ -37,17 +39,17 @@ struct Runner {
 
   // The layers' attention, timed.
   models::Attention attention_of(const Method& method, models::SparseAttention* sparse,
-                                 torch_ops::Stopwatch& time) const {
-    return [&method, sparse, &time, this](const models::AttentionInput& input) {
+                                 torch_ops::Stopwatch& time, std::vector<int>& layers) const {
+    return [&method, sparse, &time, &layers, this](const models::AttentionInput& input) {
       if (watch.stop && watch.stop()) throw PassStopped();
       if (watch.part) watch.part(static_cast<double>(input.layer) / model.config().num_layers);
+      if (!method.dense && !models::window_cuts(input)) layers.push_back(input.layer);
       const auto span = time.span();
       return method.dense ? models::dense_attention(input) : (*sparse)(input);
     };
   }
 
-  Pass operator()(const Method& method, const std::vector<int32_t>& window,
-                  models::SparseStatistics& statistics) const {
+  Pass operator()(const Method& method, const std::vector<int32_t>& window) const {
     const at::Tensor ids = ids_of(window, model.device());
     const auto length = static_cast<int64_t>(window.size());
     const models::Sequences sequences{.q_lens = {length}, .k_lens = {length}, .prompt_len = 0};
@@ -57,24 +59,49 @@ struct Runner {
     models::SparseMeter meter(model.device());
     const auto watch = meter.watch();
     torch_ops::Stopwatch attention_time(model.device()), prefill_time(model.device());
+    std::vector<int> layers;
     at::Tensor hidden;
     {
       const auto span = prefill_time.span();
-      hidden = model.hidden(ids, sequences,
-                            attention_of(method, sparse ? &*sparse : nullptr, attention_time));
+      hidden =
+          model.hidden(ids, sequences,
+                       attention_of(method, sparse ? &*sparse : nullptr, attention_time, layers));
     }
     const double nll = mean_nll(model, hidden, ids);
 
     const models::SparseStatistics s = meter.statistics();
-    statistics.kept_blocks += s.kept_blocks;
-    statistics.causal_blocks += s.causal_blocks;
-    return {nll, 1e3 * attention_time.seconds(), 1e3 * s.score_seconds, 1e3 * s.select_seconds,
-            1e3 * prefill_time.seconds()};
+    return {nll,
+            1e3 * attention_time.seconds(),
+            1e3 * s.score_seconds,
+            1e3 * s.select_seconds,
+            1e3 * prefill_time.seconds(),
+            layers,
+            s.calls};
   }
 };
 
-Row make_row(const Method& method, int64_t length, const std::vector<Pass>& passes,
-             const models::SparseStatistics& statistics) {
+// Sets the row's densities, of the whole and of each layer.
+void add_density(const std::vector<Pass>& passes, int num_layers, Row& row) {
+  std::vector<double> kept(static_cast<size_t>(num_layers)), causal(kept);
+  for (const Pass& pass : passes) {
+    for (size_t i = 0; i < pass.kept.size(); ++i) {
+      const auto layer = static_cast<size_t>(pass.layers[i]);
+      kept[layer] += pass.kept[i].kept;
+      causal[layer] += pass.kept[i].causal;
+    }
+  }
+  double all_kept = 0, all_causal = 0;
+  for (size_t i = 0; i < kept.size(); ++i) {
+    all_kept += kept[i];
+    all_causal += causal[i];
+    row.layer_density.push_back(causal[i] > 0 ? kept[i] / causal[i]
+                                              : std::numeric_limits<double>::quiet_NaN());
+  }
+  if (all_causal > 0) row.density = all_kept / all_causal;
+}
+
+Row make_row(const Method& method, int num_layers, int64_t length,
+             const std::vector<Pass>& passes) {
   const auto column = [&](double Pass::* field) {
     std::vector<double> values;
     for (const Pass& pass : passes) values.push_back(pass.*field);
@@ -89,11 +116,12 @@ Row make_row(const Method& method, int64_t length, const std::vector<Pass>& pass
   row.method = method_name(method);
   row.setting = setting_of(method);
   if (!method.dense) {
-    row.density = statistics.density();
+    add_density(passes, num_layers, row);
     row.block = method.sparse.block;
   }
   row.length = length;
   row.documents = static_cast<int64_t>(passes.size());
+  row.nll = column(&Pass::nll);
   row.perplexity = std::exp(nll);
   row.attention_ms = median(column(&Pass::attention_ms));
   row.score_ms = median(column(&Pass::score_ms));
@@ -105,55 +133,42 @@ Row make_row(const Method& method, int64_t length, const std::vector<Pass>& pass
 // What has been measured so far, and the rows of it that are told.
 class Comparison {
  public:
-  Comparison(const std::vector<Method>& methods, int64_t length, const Watch& watch)
-      : methods_(methods), length_(length), watch_(watch), done_(methods.size()) {}
+  Comparison(const std::vector<Method>& methods, int num_layers, int64_t length, const Watch& watch)
+      : methods_(methods),
+        num_layers_(num_layers),
+        length_(length),
+        watch_(watch),
+        done_(methods.size()) {}
 
-  void add(size_t method, const Pass& pass, const models::SparseStatistics& statistics) {
-    Done& done = done_[method];
-    done.passes.push_back(pass);
-    done.kept.push_back(statistics);
+  void add(size_t method, Pass pass) {
+    done_[method].push_back(std::move(pass));
     if (watch_.pass) watch_.pass();
   }
   // Tells the method's row of its first `windows` windows.
   void tell(size_t method, size_t windows) {
-    const Done& done = done_[method];
-    models::SparseStatistics sum;
-    for (size_t w = 0; w < windows; ++w) {
-      sum.kept_blocks += done.kept[w].kept_blocks;
-      sum.causal_blocks += done.kept[w].causal_blocks;
-    }
-    const std::vector<Pass> passes(done.passes.begin(),
-                                   done.passes.begin() + static_cast<ptrdiff_t>(windows));
-    rows_.push_back(make_row(methods_[method], length_, passes, sum));
+    const std::vector<Pass>& done = done_[method];
+    const std::vector<Pass> passes(done.begin(), done.begin() + static_cast<ptrdiff_t>(windows));
+    rows_.push_back(make_row(methods_[method], num_layers_, length_, passes));
     if (watch_.row) watch_.row(rows_.back());
   }
   // Where the work ends early: the rows that were not told yet.
   void tell_rest() {
-    size_t all = done_.empty() ? 0 : done_.back().passes.size();
+    size_t all = done_.empty() ? 0 : done_.back().size();
     for (size_t m = rows_.size(); m < methods_.size(); ++m) {
-      const size_t windows = all > 0 ? all : done_[m].passes.size();
+      const size_t windows = all > 0 ? all : done_[m].size();
       if (windows > 0) tell(m, windows);
     }
   }
   std::vector<Row> rows() && { return std::move(rows_); }
 
  private:
-  struct Done {
-    std::vector<Pass> passes;
-    std::vector<models::SparseStatistics> kept;  // of each pass
-  };
   const std::vector<Method>& methods_;
+  int num_layers_;
   int64_t length_;
   const Watch& watch_;
-  std::vector<Done> done_;
-  std::vector<Row> rows_;  // in the order of the methods
+  std::vector<std::vector<Pass>> done_;  // of each method
+  std::vector<Row> rows_;                // in the order of the methods
 };
-
-// What a row is called in an error.
-std::string name_of(const Row& row) {
-  const std::string setting = to_text(row.setting);
-  return message(row.method, setting.empty() ? "" : " at " + setting, ", ", row.length, " tokens");
-}
 
 }  // namespace
 
@@ -175,15 +190,13 @@ std::vector<Row> compare(const models::Decoder& model, const models::Gates* gate
                          const Watch& watch) {
   const at::NoGradGuard no_grad;
   const Runner runner{model, gates, watch};
-  Comparison comparison(methods, windows.length, watch);
+  Comparison comparison(methods, model.config().num_layers, windows.length, watch);
   const size_t count = windows.ids.size();
   try {
     // Window by window, so that a slow moment of the machine falls on all methods alike.
     for (size_t w = 0; w < count; ++w) {
       for (size_t m = 0; m < methods.size(); ++m) {
-        models::SparseStatistics statistics;
-        const Pass pass = runner(methods[m], windows.ids[w], statistics);
-        comparison.add(m, pass, statistics);
+        comparison.add(m, runner(methods[m], windows.ids[w]));
         if (w + 1 == count) comparison.tell(m, count);
       }
     }
@@ -194,72 +207,6 @@ std::vector<Row> compare(const models::Decoder& model, const models::Gates* gate
     throw;
   }
   return std::move(comparison).rows();
-}
-
-std::string trouble(const std::vector<Row>& rows) {
-  std::string first;
-  int64_t others = -1;
-  for (const Row& row : rows) {
-    if (row.not_finite == 0) continue;
-    if (++others > 0) continue;
-    first = message("the perplexity of ", name_of(row), " is not a finite number on ",
-                    row.not_finite, " of ", row.documents, " documents");
-  }
-  if (first.empty()) return "";
-  if (others > 0) first += message(" (and of ", others, " other rows)");
-  return first + ": the logits hold NaN or infinity, a weight may be damaged; or try --dtype f32";
-}
-
-nlohmann::json to_json(const Row& row) {
-  nlohmann::json json = {{"method", row.method},        {"length", row.length},
-                         {"documents", row.documents},  {"perplexity", row.perplexity},
-                         {"density", row.density},      {"attention_ms", row.attention_ms},
-                         {"prefill_ms", row.prefill_ms}};
-  if (row.not_finite > 0) json["not_finite"] = row.not_finite;
-  json["sparsity"] = asked_sparsity(row.setting);
-  if (!row.setting.rule.empty()) {
-    json["rule"] = row.setting.rule;
-    json["strength"] = row.setting.strength;
-    json["block"] = row.block;
-    json["score_ms"] = row.score_ms;
-    json["select_ms"] = row.select_ms;
-  }
-  return json;
-}
-
-nlohmann::json to_json(const std::vector<Row>& rows) {
-  nlohmann::json json = nlohmann::json::array();
-  for (const Row& row : rows) json.push_back(to_json(row));
-  return json;
-}
-
-RowLines::RowLines(const std::vector<Method>& methods, const std::vector<int64_t>& lengths)
-    : columns_([&] {
-        size_t length = 0, method = 0, setting = 0;
-        for (const int64_t l : lengths) length = std::max(length, std::to_string(l).size());
-        for (const Method& m : methods) {
-          method = std::max(method, method_name(m).size());
-          setting = std::max(setting, to_text(setting_of(m)).size());
-        }
-        return report::Columns({{"length", length, true},
-                                {"method", method},
-                                {"setting", setting},
-                                {"density", 0, true},
-                                {"perplexity", 0, true},
-                                {"vs dense", 0, true},
-                                {"attention", 0, true},
-                                {"prefill", 9, true}});
-      }()) {}
-
-std::string RowLines::line(const Row& row) {
-  if (length_ != row.length) dense_ = 0;
-  length_ = row.length;
-  if (row.method == "dense") dense_ = row.perplexity;
-  const double ratio = row.perplexity / dense_;
-  return columns_.line(
-      {std::to_string(row.length), row.method, to_text(row.setting), report::fixed(row.density, 3),
-       report::fixed(row.perplexity, 3), std::isfinite(ratio) ? "x" + report::fixed(ratio, 4) : "",
-       report::fixed(row.attention_ms, 0) + " ms", report::fixed(row.prefill_ms, 0) + " ms"});
 }
 
 }  // namespace seer::eval

@@ -12,19 +12,28 @@
 #include "seer/eval/windows.h"
 #include "seer/models/decoder.h"
 #include "seer/models/sparse_meter.h"
-#include "seer/report/table.h"
 
 namespace seer::eval {
 
+// A model that is measured beside others.
+struct Subject {
+  std::string model;  // its name; empty: there is one only
+  Setting trained;    // what its weights were trained with; no rule: dense attention, or not known
+};
+
 struct Row {
+  Subject subject;          // compare() leaves it empty
   std::string method;       // "dense", "seer", "random", "streaming", "untrained", "oracle"
   Setting setting;          // asked for
   int64_t length = 0;       // tokens of each document, BOS included
   int64_t block = 0;        // tokens; 0: dense
   int64_t documents = 0;    // measured
+  std::vector<double> nll;  // of each document, nats per token
   double perplexity = 0;    // NaN where it is of some document
   int64_t not_finite = 0;   // documents whose perplexity is not a finite number
   double density = 1;       // blocks computed over causal blocks, measured
+  // Of each layer, of sparse methods; NaN where a sliding window hides keys and blocks are not chosen.
+  std::vector<double> layer_density;
   double attention_ms = 0;  // median over documents: gate, selection and attention, all layers
   double score_ms = 0, select_ms = 0;  // of which
   double prefill_ms = 0;  // median over documents: the whole forward pass but the output head
@@ -48,24 +57,5 @@ struct Watch {
 std::vector<Row> compare(const models::Decoder& model, const models::Gates* gates,
                          const std::vector<Method>& methods, const Windows& windows,
                          const Watch& watch = {});
-
-// What is wrong with rows whose perplexity is not a finite number; empty: nothing.
-std::string trouble(const std::vector<Row>& rows);
-
-nlohmann::json to_json(const Row& row);
-nlohmann::json to_json(const std::vector<Row>& rows);
-// The rows as a table for a terminal, line by line as they come. "vs dense" is empty where the dense row
-// of that length comes later.
-class RowLines {
- public:
-  RowLines(const std::vector<Method>& methods, const std::vector<int64_t>& lengths);
-  std::string head() const { return columns_.head(); }
-  std::string line(const Row& row);
-
- private:
-  report::Columns columns_;
-  int64_t length_ = 0;
-  double dense_ = 0;  // perplexity of that length
-};
 
 }  // namespace seer::eval

@@ -12,7 +12,7 @@ namespace {
 
 // A row of either table. Of `cost` less is better.
 struct Measured {
-  std::string method, gates, setting;
+  std::string method, gates, setting, model;
   Setting asked;
   int64_t length, block;
   double density, cost;
@@ -71,7 +71,7 @@ void add_same_choice(const std::vector<Group>& groups, std::vector<std::string>&
       const Measured& other = groups[b][0];
       const bool alike = one.length == other.length && one.block == other.block &&
                          other.asked.rule == "nz_ratio" && one.method == other.method &&
-                         one.density == other.density;
+                         one.model == other.model && one.density == other.density;
       if (!alike) continue;
       settings.push_back(other.setting);
       told.insert(b);
@@ -109,7 +109,9 @@ void add_worse(const std::vector<Group>& groups, std::vector<std::string>& lines
     if (baseline == group.end()) continue;
     for (const Measured& row : group) {
       const double margin = 1e-3 * std::abs(baseline->cost);
-      if (row.method != "seer" || !(row.cost > baseline->cost + margin)) continue;
+      if (row.method != "seer" || row.model != baseline->model ||
+          !(row.cost > baseline->cost + margin))
+        continue;
       settings.insert(row.setting);
       if (example.empty()) {
         example =
@@ -140,8 +142,9 @@ std::vector<std::string> remarks_on(const std::vector<Measured>& rows) {
 std::vector<std::string> remarks(const std::vector<Row>& rows) {
   std::vector<Measured> all;
   for (const Row& row : rows) {
-    all.push_back({row.method, "", to_text(row.setting), row.setting, row.length, row.block,
-                   row.density, row.perplexity, "perplexity", report::fixed(row.perplexity, 3)});
+    all.push_back({row.method, "", to_text(row.setting), row.subject.model, row.setting, row.length,
+                   row.block, row.density, row.perplexity, "perplexity",
+                   report::fixed(row.perplexity, 3)});
   }
   return remarks_on(all);
 }
@@ -150,8 +153,9 @@ std::vector<std::string> remarks(const std::vector<RecallRow>& rows) {
   std::vector<Measured> all;
   for (const RecallRow& row : rows) {
     const double recall = mean_recall(row);
-    all.push_back({row.method, row.gates, to_text(row.setting), row.setting, row.length, row.block,
-                   row.density, -recall, "recall", report::fixed(100 * recall, 1) + "%"});
+    all.push_back({row.method, row.gates, to_text(row.setting), "", row.setting, row.length,
+                   row.block, row.density, -recall, "recall",
+                   report::fixed(100 * recall, 1) + "%"});
   }
   return remarks_on(all);
 }

@@ -16,6 +16,10 @@ namespace seer::models {
 struct SparseStatistics {
   double kept_blocks = 0;    // blocks computed
   double causal_blocks = 0;  // blocks that dense causal attention computes
+  struct Call {
+    double kept, causal;  // blocks
+  };
+  std::vector<Call> calls;  // that chose blocks, in order: in a pass without chunks one a layer
   double score_seconds = 0, select_seconds = 0, attention_seconds = 0;
   double density() const { return causal_blocks > 0 ? kept_blocks / causal_blocks : 1; }
 };
@@ -40,11 +44,11 @@ class SparseMeter : public torch_ops::StepWatcher {
   torch_ops::Stopwatch score_, select_, attend_;
   torch_ops::Step step_ = torch_ops::Step::none;
   std::optional<torch_ops::Stopwatch::Span> span_;  // of the present step
-  // On the device, so that nothing waits: blocks kept and rows without valid scores [2] int64, and `count`
-  // and `begin` of the last calls, which are not in it yet.
-  at::Tensor counts_;
-  std::vector<at::Tensor> new_counts_, new_begins_;
-  double causal_blocks_ = 0;
+  // On the device, so that nothing waits: rows without valid scores [1], blocks kept [calls], all int64,
+  // and `count` and `begin` of the last calls, which are not in them yet.
+  at::Tensor broken_;
+  std::vector<at::Tensor> kept_, new_counts_, new_begins_;
+  std::vector<double> causal_;  // blocks of each call
 };
 
 }  // namespace seer::models

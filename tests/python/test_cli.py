@@ -168,7 +168,7 @@ def test_eval_recall_defaults_and_errors(seer, text, model, tmp_path):
     assert "twice" in error_of(seer(*quick, "--gates", f"{gates},{gates}/", ok=False), 2)
     assert "recall 1" in error_of(seer(*quick, "--methods", "dense,seer", ok=False), 2)
     assert "did you mean seer?" in error_of(seer(*quick, "--methods", "sier", ok=False), 2)
-    assert "--documents" in error_of(seer(*quick, "--documents", 0, ok=False), 2)
+    assert "--documents" in error_of(seer(*quick, "--documents", -1, ok=False), 2)
     assert "shorter length" in error_of(seer(*quick[:5], 65536, ok=False))
 
 

@@ -80,23 +80,92 @@ def metrics(out):
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_three_ways(seer, folder, base, text, dense, joint):
-    """Dense YaRN, gates distilled after it, both trained together: the tables of all."""
-    after = folder / "after"
-    seer("distill", "--model", dense, "--data", text, "--out", after, "--steps", 5, "--length", LENGTH, "--sequences", 2,
+@pytest.fixture(scope="module")
+def after(seer, folder, text, dense):
+    """Gates distilled after YaRN."""
+    out = folder / "after"
+    seer("distill", "--model", dense, "--data", text, "--out", out, "--steps", 5, "--length", LENGTH, "--sequences", 2,
          "--block", 16, "--dtype", "f32", "--threads", 1)
-    for model, gates in ((dense, after), (joint, joint / "gates")):
-        table = folder / "table.json"
-        seer("eval", "ppl", "--model", model, "--gates", gates, "--data", text, "--lengths", LENGTH, "--documents", 1,
-             "--methods", "dense,seer", "--sparsity", 0.5, "--dtype", "f32", "--json", table, "--threads", 1)
-        rows = json.loads(table.read_text())["rows"]
-        assert len(rows) == 2 and all(1 < row["perplexity"] < 8192 for row in rows), rows
+    return out
+
+
+def test_training_goes_on_as_it_should(seer, text, dense, joint):
     lines = [line for line in metrics(joint) if "loss" in line]
     assert lines[-1]["loss"] < lines[0]["loss"] and lines[0]["gate_loss"] > 0
     assert lines[0]["lr_model"] > lines[0]["lr_gates"] > 0
     assert "gate_loss" not in metrics(dense)[0]
     # The gates lie where the model's own are looked for.
     seer("generate", "--model", joint, "--prompt-file", text, "--max-new-tokens", 2, "--dtype", "f32")
+
+
+@pytest.fixture(scope="module")
+def documents(folder, text):
+    """Three of them are long enough."""
+    path = folder / "documents.jsonl"
+    whole = text.read_text()
+    path.write_text("".join(json.dumps({"text": whole[i:i + size]}) + "\n"
+                            for i, size in ((0, 20_000), (20_000, 300), (30_000, 20_000), (50_000, 20_000))))
+    return path
+
+
+def columns(dense, after, joint, documents, *more):
+    """The command that compares the three ways."""
+    return ("eval", "ppl", "--model", dense, "--gates", after, "--joint", joint, "--data", documents, "--lengths", LENGTH,
+            "--documents", 0, "--min-ratio", 2, "--dtype", "f32", "--threads", 1, *more)
+
+
+def test_three_ways(seer, folder, dense, after, joint, documents):
+    """Dense YaRN, gates distilled after it, both trained together: one table of all."""
+    out = folder / "columns.json"
+    result = seer(*columns(dense, after, joint, documents, "--methods", "dense,seer,streaming", "--sparsity", "0.5,0.8", "--json", out))
+    made = json.loads(out.read_text())
+    rows = {(row["model"], row["method"], row["sparsity"]): row for row in made["rows"]}
+    assert made["complete"] and [*rows] == [
+        ("dense", "dense", 0), *(("dense", method, s) for method in ("seer", "streaming") for s in (.5, .8)),
+        ("joint", "dense", 0), ("joint", "seer", .5), ("joint", "seer", .8)]
+    base, blocks = rows["dense", "dense", 0], LENGTH // 16
+    for (model, method, sparsity), row in rows.items():
+        assert row["documents"] == len(row["nll"]) == 3 and row["length"] == LENGTH
+        nll = torch.tensor(row["nll"], dtype=torch.float64)
+        assert row["perplexity"] == pytest.approx(nll.mean().exp().item(), rel=1e-5)
+        difference = nll - torch.tensor(base["nll"], dtype=torch.float64)
+        assert row["vs_dense"] == pytest.approx(difference.mean().exp().item(), rel=1e-5)
+        assert row["vs_dense_error"] == pytest.approx(row["vs_dense"] * difference.std().item() / 3**.5, abs=2e-6)
+        assert row.get("trained_sparsity") == (.7 if model == "joint" else None)
+        if method == "dense":
+            assert row["density"] == 1 and "density_by_layer" not in row
+            continue
+        # The rule keeps as many blocks of a row in every layer, of all methods and models.
+        assert row["density"] == rows["dense", "seer", sparsity]["density"]
+        assert row["density_by_layer"] == pytest.approx([row["density"]] * 2, abs=1e-6)
+        gain = rows["dense", "seer", sparsity]["vs_dense"] - 1
+        if model == "joint" and gain > 1e-4:
+            assert row["excess"] == pytest.approx((row["vs_dense"] - 1) / gain, abs=0.02)
+        else:
+            assert "excess" not in row or gain > 0
+    assert blocks == 32 and rows["joint", "seer", .8]["density"] < rows["joint", "seer", .5]["density"]
+    table = [line.split() for line in result.stdout.splitlines()]
+    assert table[0][:5] == ["length", "model", "trained", "at", "method"] and len(table) >= 1 + len(rows)
+    assert table[7][:6] == [str(LENGTH), "joint", "sparsity", "0.7", "seer", "sparsity"]
+
+
+def test_density_differs_by_layer_where_scores_decide(seer, dense, after, joint, documents):
+    result = seer(*columns(dense, after, joint, documents, "--rule", "threshold", "--strength", 0.035, "--json"))
+    row = json.loads(result.stdout)["rows"][-1]
+    assert len(set(row["density_by_layer"])) == 2
+    assert sum(row["density_by_layer"]) / 2 == pytest.approx(row["density"], abs=1e-5)
+
+
+def test_columns_that_do_not_compare(seer, folder, dense, after, joint, documents):
+    def wrong(code, *more, model=joint):
+        return error_of(seer(*columns(dense, after, model, documents, *more), ok=False), code)
+
+    assert "lacks dense" in wrong(2, "--methods", "seer")
+    assert "twice" in wrong(2, model=dense)
+    assert "there are no gates in" in wrong(1, model=shutil.copytree(dense, folder / "no gates"))
+    other = shutil.copytree(joint, folder / "other tokens")
+    (other / "tokenizer.json").write_text((joint / "tokenizer.json").read_text() + " ")
+    assert "has another tokenizer" in wrong(1, model=other)
 
 
 def test_transformers_opens_it(seer, folder, joint, older_transformers):
