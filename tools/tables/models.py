@@ -1,4 +1,4 @@
-"""Tables of whole models on a GPU: the first token of a prompt, distillation."""
+"""Tables of whole models on a GPU: the first token of a prompt, decoding, distillation, fine-tuning."""
 import first_token
 from .results import GPU, length, load, markdown, share, source
 
@@ -64,3 +64,28 @@ def distill_gpu():
     if not any(row[-1] for row in rows):
         header, rows = header[:-1], [row[:-1] for row in rows]
     return markdown(header, rows) + "\n\n" + source(made, "distill", GPU)
+
+
+STEP_PARTS = ("attention_forward", "attention_backward", "pooled", "gates", "products", "loss", "optimizer", "rest")
+
+
+def finetune_gpu():
+    """A step of fine-tuning: dense, and sparse with the gates trained in every step or in every 8th."""
+    made = load("finetune", GPU)
+    shape = lambda r: (r["model"], r["len_q"], r["sequences"], r["states_on_host"], r["gpus"])
+    dense = {shape(r): r["median_ms"] for r in made["rows"] if r["implementation"] == "dense"}
+    rows = []
+    for r in made["rows"]:
+        every, than = r["median_ms"], dense.get(shape(r))
+        against = lambda ms: f" **{than / ms:.2f}x**" if than else ""
+        seconds = lambda ms: f"{ms / 1e3:.2f} s"
+        is_dense = r["implementation"] == "dense"
+        eighth = (every + 7 * r["without_gates_ms"]) / 8 if not is_dense else None
+        parts = " / ".join(share(r["parts"][part] / sum(r["parts"].values())) for part in STEP_PARTS)
+        rows.append([r["model"], f"{r['sequences']} x {length(r['len_q'])}" + (", states on the host" if r["states_on_host"] else ""),
+                     "dense" if is_dense else f"{1 - r['density']:.0%} sparse", seconds(every) + ("" if is_dense else against(every)),
+                     "" if is_dense else seconds(eighth) + against(eighth), parts, f"{r['tokens_per_s']:.0f}", share(r["mfu"]),
+                     f"{r['peak_mib'] / 1024:.1f} GiB"])
+    header = ["model", "tokens of a step", "attention", "step", "gates in every 8th step",
+              "forward / backward of attention / map / gates / products / loss / optimizer / rest", "tokens/s", "MFU", "peak memory"]
+    return markdown(header, rows) + "\n\n" + source(made, "finetune", GPU)

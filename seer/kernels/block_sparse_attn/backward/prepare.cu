@@ -23,6 +23,7 @@ __global__ void __launch_bounds__(kStatsWarps * 32)
   const int first = static_cast<int>(tile - p.lists.cu_rows[b] * tiles_per_row) * kTile;
   const int q_begin = p.cu_q[b], q_left = p.cu_q[b + 1] - q_begin - first;
   float* const stats = w.stats + (int64_t{head} * w.row_tiles + tile) * 2 * kTile;
+  ptx::start_dependents();
   for (int i = threadIdx.x / 8; i < kTile; i += kStatsWarps * 4) {
     float delta = 0.f, lse = INFINITY;
     if (i < q_left) {
@@ -52,6 +53,7 @@ __global__ void __launch_bounds__(kStatsWarps * 32)
       stats[kTile + i] = i < q_left ? delta : 0.f;
     }
   }
+  ptx::wait_for_previous_kernel();
 }
 
 constexpr int kChunk = 1024;  // columns that a thread block of transpose_lists() holds
@@ -60,6 +62,7 @@ constexpr int kChunk = 1024;  // columns that a thread block of transpose_lists(
 __global__ void __launch_bounds__(256)
     transpose_lists(const __grid_constant__ Params p, const __grid_constant__ Workspace w) {
   __shared__ uint32_t words[8][kChunk];
+  ptx::start_dependents();
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, head = blockIdx.y;
   const int64_t first_column = int64_t{blockIdx.z} * kChunk;
   for (int i = lane; i < kChunk; i += 32) words[warp][i] = 0;
@@ -94,6 +97,7 @@ __global__ void __launch_bounds__(256)
 // A warp: the steps of one column tile of one kv head, and its parts where they are many.
 __global__ void __launch_bounds__(256)
     plan_columns(const __grid_constant__ Params p, const __grid_constant__ Workspace w) {
+  ptx::wait_for_previous_kernel();
   const int64_t column = (int64_t{blockIdx.x} * 256 + threadIdx.x) / 32;
   const int lane = threadIdx.x % 32;
   if (column >= p.num_kv_heads * w.column_tiles) return;
@@ -153,13 +157,15 @@ void prepare(const Params& p, const Workspace& w, void* stream) {
   SEER_CUDA_CHECK(
       cudaMemsetAsync(w.counters, 0, sizeof(Counters), static_cast<cudaStream_t>(stream)));
   if (w.row_tiles > 0) {
-    const dim3 rows(w.row_tiles, p.num_q_heads);
-    const auto stats = p.dtype == DType::bf16 ? make_stats<__nv_bfloat16> : make_stats<__half>;
-    launch(stats, rows, kStatsWarps * 32, 0, stream, p, w);
+    // Few thread blocks that wait for memory, and beside them many that use all of its rate.
     launch(transpose_lists, dim3(w.words / 8, p.lists.num_heads, (w.columns + kChunk - 1) / kChunk),
            256, 0, stream, p, w);
+    const dim3 rows(w.row_tiles, p.num_q_heads);
+    const auto stats = p.dtype == DType::bf16 ? make_stats<__nv_bfloat16> : make_stats<__half>;
+    launch_dependent(stats, rows, kStatsWarps * 32, 0, stream, p, w);
   }
-  launch(plan_columns, dim3((p.num_kv_heads * w.column_tiles + 7) / 8), 256, 0, stream, p, w);
+  launch_dependent(plan_columns, dim3((p.num_kv_heads * w.column_tiles + 7) / 8), 256, 0, stream, p,
+                   w);
 }
 
 void add_parts(const Params& p, const Workspace& w, void* stream) {

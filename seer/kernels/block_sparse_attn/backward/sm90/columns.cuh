@@ -94,11 +94,14 @@ __device__ __forceinline__ void compute_columns(const Params& p, const Workspace
       ptx::wgmma_fence();
       start_output<Config>(rDK, rA, query);
       ptx::wgmma_commit();
+      // Every lane releases the statistics that it has read, while the product runs; a warp's first
+      // lane waits with that, as it speaks for the tiles, too.
+      if (lane != 0) ptx::mbarrier_arrive(ptx::smem_address(&signals.empty[slot]));
       ptx::wgmma_wait<0>();  // queries and their gradients are read
       ptx::fence_registers(rDK);
       arrive(&signals.empty[slot]);
     }
-    arrive(&signals.empty[place.slot]);
+    ptx::mbarrier_arrive(ptx::smem_address(&signals.empty[place.slot]));
     place.next();
     const ColumnTile& tile = work.tile;
     if (work.part < 0) {
@@ -128,7 +131,7 @@ __global__ void __launch_bounds__(Config::kThreads, 1)
   auto& smem = *reinterpret_cast<typename Config::Smem*>(smem_bytes);
   const auto init = [&](int c) {
     auto& s = smem.signals[c];
-    init_barriers(s.full, s.empty, s.column_full, s.column_empty);
+    init_barriers<kWarpgroup>(s.full, s.empty, s.column_full, s.column_empty);
   };
   split_roles<Config>(
       init, [&](int c) { load_columns<Config>(maps, p, w, smem, c); },

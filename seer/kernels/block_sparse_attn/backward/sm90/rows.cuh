@@ -215,7 +215,7 @@ __global__ void __launch_bounds__(Config::kThreads, 1)
   auto& smem = *reinterpret_cast<typename Config::Smem*>(smem_bytes);
   const auto init = [&](int c) {
     auto& s = smem.signals[c];
-    init_barriers(s.full, s.empty, s.row_full, s.row_empty);
+    init_barriers<kWarpgroup / 32>(s.full, s.empty, s.row_full, s.row_empty);
   };
   split_roles<Config>(
       init, [&](int c) { load_rows<Config>(maps, p, w, smem, c); },

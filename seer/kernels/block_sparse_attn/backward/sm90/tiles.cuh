@@ -106,14 +106,14 @@ __device__ __forceinline__ int read_for_all(const int* x) {
   return __shfl_sync(kAllLanes, threadIdx.x % 32 == 0 ? *x : 0, 0);
 }
 
-// The barriers of one consumer: of the slots of its ring, and of what it works on, which all of its
-// threads read. By one thread.
-template <int kSlots>
+// The barriers of one consumer: of the slots of its ring, which `kReleases` arrivals release, and of what
+// it works on, which all of its threads read. By one thread.
+template <int kReleases, int kSlots>
 __device__ __forceinline__ void init_barriers(uint64_t (&full)[kSlots], uint64_t (&empty)[kSlots],
                                               uint64_t& work_full, uint64_t& work_empty) {
   for (int i = 0; i < kSlots; ++i) {
     ptx::mbarrier_init(ptx::smem_address(&full[i]), 1);
-    ptx::mbarrier_init(ptx::smem_address(&empty[i]), kWarpgroup / 32);
+    ptx::mbarrier_init(ptx::smem_address(&empty[i]), kReleases);
   }
   ptx::mbarrier_init(ptx::smem_address(&work_full), 1);
   ptx::mbarrier_init(ptx::smem_address(&work_empty), kWarpgroup);
