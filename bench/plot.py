@@ -5,6 +5,7 @@
 
 block_sparse_attn.json -> docs/gpu_prefill.png: speed-up over the fastest dense rival, and kept TFLOP/s
 prefill.json           -> docs/gpu_first_token.png: time to the first token, and where it goes
+yarn_..._runs.json     -> docs/yarn_..._runs.png: losses against tokens, density by layer (training_runs.py)
 """
 import argparse
 import pathlib
@@ -13,6 +14,7 @@ import sys
 import first_token
 import record
 import table
+import training_runs
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LISTS = {"gate": "gate-like lists", "random": "random lists"}
@@ -86,15 +88,22 @@ def plot_first_token(data, args, path):
     first_token.draw(data, path)
 
 
-# By the record's "operation": the picture's name, and what draws it.
+def plot_runs(data, args, path):
+    training_runs.draw(data, path)
+
+
+# By the record's "operation": the picture's name, none where it is that of the file, and what draws it.
 PICTURES = {"block_sparse_attn": ("gpu_prefill.png", plot_attention),
-            "prefill": ("gpu_first_token.png", plot_first_token)}
+            "prefill": ("gpu_first_token.png", plot_first_token),
+            training_runs.OPERATION: (None, plot_runs)}
+CHIP = ROOT / "results" / "nvidia-h200"
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("files", type=pathlib.Path, nargs="*",
-                   default=[ROOT / "results" / "nvidia-h200" / f"{operation}.json" for operation in PICTURES])
+                   default=[CHIP / f"{operation}.json" for operation, (name, _) in PICTURES.items() if name] +
+                   sorted(CHIP.glob("*_runs.json")))
     p.add_argument("--out", type=pathlib.Path, default=ROOT / "docs", help="folder of pictures (default docs)")
     p.add_argument("--lists", default="gate", choices=LISTS)
     p.add_argument("--heads-kv", type=int, default=8)
@@ -107,6 +116,7 @@ def main():
             if data["operation"] not in PICTURES:
                 raise ValueError(f"no picture of {data['operation']}; there are {', '.join(PICTURES)}")
             name, plot = PICTURES[data["operation"]]
+            name = name or f"{file.stem}.png"
             args.out.mkdir(parents=True, exist_ok=True)
             plot(data, args, args.out / name)
         except OSError as error:

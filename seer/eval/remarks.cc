@@ -39,6 +39,10 @@ std::vector<Group> groups_of(const std::vector<Measured>& rows) {
   return groups;
 }
 
+std::string name_of(const Measured& row) {
+  return row.model + (row.model.empty() ? "" : ", ") + row.method;
+}
+
 std::string blocks_of(const Measured& row) {
   return message(row.length, " tokens are ", (row.length + row.block - 1) / row.block,
                  " blocks of ", row.block);
@@ -93,8 +97,8 @@ void add_unequal(const std::vector<Group>& groups, std::vector<std::string>& lin
         [](const Measured& a, const Measured& b) { return a.density < b.density; });
     if (most->density - least->density <= 0.01 * most->density) continue;
     lines.push_back(message(least->length, " tokens, ", least->setting, ": densities differ, from ",
-                            report::fixed(least->density, 3), " (", least->method, ") to ",
-                            report::fixed(most->density, 3), " (", most->method,
+                            report::fixed(least->density, 3), " (", name_of(*least), ") to ",
+                            report::fixed(most->density, 3), " (", name_of(*most),
                             "): the scores decide how many blocks this rule keeps"));
   }
 }

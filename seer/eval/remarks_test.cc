@@ -56,6 +56,14 @@ TEST(Remarks, DensitiesThatDiffer) {
                                 HasSubstr("from 0.100 (oracle) to 0.200 (seer)"))));
 }
 
+TEST(Remarks, ModelsAreComparedWithTheirOwnRows) {
+  Row joint = row_of("seer", 0.5, 0.4, 12), streaming = row_of("streaming", 0.5, 0.49, 11);
+  joint.subject.model = "joint";
+  streaming.subject.model = "base";
+  EXPECT_THAT(remarks({streaming, joint}),
+              ElementsAre(HasSubstr("from 0.400 (joint, seer) to 0.490 (base, streaming)")));
+}
+
 TEST(Remarks, GatesThatAreWorseThanStreaming) {
   EXPECT_THAT(
       remarks({row_of("seer", 0.5, 0.49, 12.5), row_of("streaming", 0.5, 0.49, 11)}),

@@ -21,6 +21,7 @@ import record  # noqa: E402
 import rivals  # noqa: E402
 import table  # noqa: E402
 import timing  # noqa: E402
+import training_runs  # noqa: E402
 
 
 def visible(rows, blocks):
@@ -330,15 +331,71 @@ def test_bars_of_the_first_token():
     assert (of["products_ms"], of["gate_ms"], of["select_ms"]) == (.25, .5 / 16, .5 / 32)
 
 
+def metrics(gates):
+    """Six steps of a run, gates without a loss in every second one; step 4 left out; held-out losses at 3 and 6."""
+    lines = []
+    for step in range(1, 7):
+        gate = {"gate_loss": 10.0 / step if step % 2 else None} if gates else {}
+        lines.append({"step": step, "loss": 6.0 - step, **gate, "tokens": 1000 * step, "seconds": 2.5 * step,
+                      **({"skipped": True} if step == 4 else {})})
+        if step % 3 == 0:
+            lines.append({"step": step, "valid_books": 5.0 - step, "valid_skipped_windows_books": 1})
+    return lines
+
+
+def test_curves_of_a_run():
+    made = training_runs.curves(metrics(gates=True), points=3)
+    assert made == {"tokens": [2000, 5000, 6000], "loss": [4.5, 2.0, 0.0], "gate_loss": [10.0, 2.66667, None],
+                    "valid": {"books": [[3000, 2.0], [6000, -1.0]]}}
+    assert len(training_runs.curves(metrics(gates=False), points=100)["tokens"]) == 5
+    with pytest.raises(ValueError, match="no step"):
+        training_runs.curves([{"step": 0, "valid_books": 1.0}], 3)
+
+
+RUNS = [{"run": name, "task": "finetune", "settings": settings, **training_runs.curves(metrics(bool(settings)), 100)}
+        for name, settings in (("dense", {}), ("joint", {"selection": ["nz_ratio", .1, 0, 0, 0]}))]
+RUNS.append({"run": "after", "task": "distill", "settings": {}, **training_runs.curves(metrics(gates=False)[:4], 100)})
+RUNS += [{"model": name, "method": "seer", "rule": "threshold", "strength": .002, "density": .3, "density_by_layer": [.2, .4, None]}
+         for name in ("dense", "joint")]
+
+
+def test_runs_are_collected(tmp_path):
+    """From their folders, with density by layer."""
+    for name, task in (("dense", "finetune"), ("after", "distill")):
+        (tmp_path / name).mkdir()
+        run = {"task": task, "settings": {"length": 64}, "loop": {"steps": 6}}
+        (tmp_path / name / "run.json").write_text(json.dumps(run))
+        (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics(False)))
+    measured = [{"method": "dense", "perplexity": 1.}, {"method": "seer", "density_by_layer": [.1, .2], "density": .15, "nll": [1.]}]
+    record.write(tmp_path / "layers.json", made_record(measured))
+    out = tmp_path / "yarn_runs.json"
+    program = [sys.executable, ROOT / "bench" / "training_runs.py", tmp_path / "dense", tmp_path / "after"]
+    subprocess.run([*program, "--density", tmp_path / "layers.json", "--out", out], check=True)
+    made = record.read(out)
+    assert made["operation"] == "training runs" and made["command"] == "python bench/training_runs.py dense after"
+    dense, after, layers = made["rows"]
+    assert (dense["run"], dense["steps"], dense["seconds"], after["task"]) == ("dense", 6, 15.0, "distill")
+    assert dense["tokens"][-1] == 6000 and layers == {"method": "seer", "density": .15, "density_by_layer": [.1, .2]}
+    failed = subprocess.run([*program, tmp_path / "none", "--out", out], capture_output=True, text=True)
+    assert failed.returncode == 1 and failed.stderr.count("\n") == 1 and "none/run.json: No such file" in failed.stderr
+
+
+def test_names_of_runs():
+    names = [training_runs.name_of(row) for row in RUNS if "run" in row]
+    assert names == ["dense", "joint: 90% sparse", "after: gates alone"]
+    assert training_runs.name_of({**RUNS[1], "settings": {"selection": ["top_p", .9]}}) == "joint: top_p 0.9"
+
+
 def test_pictures_by_operation(tmp_path):
     pytest.importorskip("matplotlib")
     record.write(tmp_path / "a.json", made_record(ROWS))
     record.write(tmp_path / "b.json", made_record(PROMPTS, operation="prefill"))
     record.write(tmp_path / "c.json", made_record([], operation="distill"))
+    record.write(tmp_path / "yarn_runs.json", made_record(RUNS, operation=training_runs.OPERATION))
     program = [sys.executable, ROOT / "bench" / "plot.py", "--lists", "random", "--heads-kv", "32", "--out",
                tmp_path / "docs"]
-    subprocess.run([*program, tmp_path / "a.json", tmp_path / "b.json"], check=True)
-    assert {p.name for p in (tmp_path / "docs").iterdir()} == {"gpu_prefill.png", "gpu_first_token.png"}
+    subprocess.run([*program, *(tmp_path / name for name in ("a.json", "b.json", "yarn_runs.json"))], check=True)
+    assert {p.name for p in (tmp_path / "docs").iterdir()} == {"gpu_prefill.png", "gpu_first_token.png", "yarn_runs.png"}
     assert all(p.stat().st_size > 10_000 for p in (tmp_path / "docs").iterdir())
     for name, reason in (("c.json", "no picture of distill"), ("d.json", "No such file")):
         failed = subprocess.run([*program, tmp_path / name], capture_output=True, text=True)

@@ -8,7 +8,7 @@ from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
 import result_tables  # noqa: E402
-from tables import models, operations, quality, results  # noqa: E402
+from tables import models, operations, quality, results, yarn  # noqa: E402
 from test_bench import PROMPTS, cells, made_record  # noqa: E402
 
 
@@ -102,7 +102,42 @@ def test_quality(put):
     assert [*lines][1] == "oracle (true map)" and lines["sink + sliding window"][3] == "13.90 (x1.390)"
 
 
-@pytest.mark.parametrize("name", ["gate_gpu", "prefill_gpu", "distill_gpu", "quality_gpu"])
+def three_ways(dense, methods=("seer", "streaming"), trained=(.9, .5)):
+    """As `seer eval ppl --joint` writes them: gates 10 % above dense at 90 %, trained models a tenth or less of it."""
+    def row(model, method, sparsity, ratio, **more):
+        return {"model": model, "method": method, "sparsity": sparsity, "perplexity": dense * ratio, "vs_dense": ratio, "density": 1 - sparsity - .004,
+                "documents": 3, "length": 32768, **more}
+
+    rows = [row("yarn", "dense", 0., 1.)]
+    rows += [row("yarn", method, s, 1 + s / 9 * (2 if method == "streaming" else 1)) for method in methods for s in (.5, .7, .8, .9)]
+    for at in trained:
+        of = {"trained_rule": "nz_ratio", "trained_sparsity": at}
+        rows.append(row(f"joint{at}", "dense", 0., 1.01, **of))
+        rows += [row(f"joint{at}", "seer", s, 1 + at * s / 90, **({"excess": at / 10} if s > .5 else {}), **of) for s in (.5, .7, .8, .9)]
+    return rows
+
+
+def test_three_ways(put):
+    put("yarn_embedded_books", three_ways(20.), command="seer eval ppl --model /a/dense --joint /a/j,/b/k")
+    put("yarn_smollm2_proofs", three_ways(2., methods=["seer"], trained=[.9]))
+    text = yarn.yarn_headline()
+    header, lines = lines_of(text)
+    assert header == ["", "dense YaRN", "gates after YaRN, .5 / .7 / .8 / .9", "YaRN with SeerAttention, .5 / .7 / .8 / .9"]
+    # .5 and .7 of the model trained at .5, .8 and .9 of that trained at .9.
+    assert lines == {"embedded model, 7.6 M, books": ["20.00", "21.11 / 21.56 / 21.78 / 22.00", "20.06 / 20.08 / 20.16 / 20.18"],
+                     "SmolLM2-135M, proofs": ["2.000", "2.111 / 2.156 / 2.178 / 2.200", "2.010 / 2.014 / 2.016 / 2.018"]}
+    assert "Blocks computed: .50 / .30 / .20 / .10. Documents of 32768 tokens: 3 (embedded model, 7.6 M, books), 3 (SmolLM2-135M, proofs)." in text
+    assert "`seer eval ppl --model dense --joint j,k`; [yarn_embedded_books.json](results/" in text
+    header, of, *rest = cells(yarn.yarn())
+    assert header[1:] == ["dense YaRN", *(f"{name}, .5 / .7 / .8 / .9" for name in
+                                          ("gates after", "sink + window", "trained at 50% (joint0.5)", "trained at 90% (joint0.9)"))]
+    assert rest[1] == ["above dense, %", "", "+5.56 / +7.78 / +8.89 / +10.00", "+11.11 / +15.56 / +17.78 / +20.00",
+                       "+0.28 / +0.39 / +0.44 / +0.50", "+0.50 / +0.70 / +0.80 / +0.90"]
+    assert rest[2] == ["of the gates' excess", "", "", "", "- / .05 / .05 / .05", "- / .09 / .09 / .09"]
+    assert rest[3][:2] == ["SmolLM2-135M, proofs", "2.000"] and rest[3][3:5] == ["", ""]
+
+
+@pytest.mark.parametrize("name", ["gate_gpu", "prefill_gpu", "distill_gpu", "quality_gpu", "yarn", "yarn_headline"])
 def test_a_missing_file_is_one_line(put, name):
     with pytest.raises(SystemExit, match=rf'README.md: table "{name}" needs results/nvidia-h200/\w+.json, .* missing$'):
         result_tables.table(name)

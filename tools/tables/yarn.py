@@ -1,0 +1,113 @@
+"""Tables of long-context fine-tuning in their published form: dense, gates distilled after it, both trained together."""
+from .results import GPU, load, markdown, source
+
+# Of results/<chip>/yarn_<name>_<text>.json: what the page calls the model. Those that are not there are left out.
+MODELS = {"embedded": "embedded model, 7.6 M", "smollm2": "SmolLM2-135M"}
+TEXTS = ("books", "proofs")
+COLUMNS = {"seer": "gates after", "oracle": "oracle", "streaming": "sink + window"}
+
+
+def records():
+    """{(model, text): record}. FileNotFoundError: there is none at all."""
+    found, missing = {}, None
+    for model in MODELS:
+        for text in TEXTS:
+            try:
+                found[model, text] = load(f"yarn_{model}_{text}", GPU)
+            except FileNotFoundError as error:
+                missing = missing or error
+    if not found:
+        raise missing
+    return found
+
+
+def first_rows(made):
+    """The dense row, and those of the same model's gates by sparsity, ascending."""
+    own = [row for row in made["rows"] if row["model"] == made["rows"][0]["model"]]
+    gates = sorted((row for row in own if row["method"] == "seer"), key=lambda row: row["sparsity"])
+    return next(row for row in own if row["method"] == "dense"), gates
+
+
+def columns_of(made):
+    """{heading: rows by sparsity, ascending} of a record: the first model's gates and baselines, the others' gates."""
+    columns, first = {}, made["rows"][0]["model"]
+    for row in sorted(made["rows"], key=lambda row: row["sparsity"]):
+        if row["model"] == first and row["method"] in COLUMNS:
+            columns.setdefault(COLUMNS[row["method"]], []).append(row)
+        elif row["model"] != first and row["method"] == "seer":
+            columns.setdefault(f"trained at {row['trained_sparsity']:.0%} ({row['model']})", []).append(row)
+    order = list(COLUMNS.values())
+    return {name: columns[name] for name in sorted(columns, key=lambda name: (order.index(name) if name in order else 9, name))}
+
+
+def nearest(made):
+    """At each sparsity the row of the model that was trained nearest to it, the sparser of two least: the published choice."""
+    first = made["rows"][0]["model"]
+    best = {}
+    for row in made["rows"]:
+        if row["model"] == first or row["method"] != "seer":
+            continue
+        off = (round(abs(row["sparsity"] - row["trained_sparsity"]), 6), row["trained_sparsity"])
+        if row["sparsity"] not in best or off < best[row["sparsity"]][0]:
+            best[row["sparsity"]] = off, row
+    return [row for _, (_, row) in sorted(best.items())]
+
+
+def joined(cells):
+    return " / ".join(cells)
+
+
+def short(value):
+    return f"{value:.2f}".removeprefix("0")
+
+
+def perplexity(row):
+    return f"{row['perplexity']:.{3 if row['perplexity'] < 10 else 2}f}"
+
+
+def above(row):
+    return f"{100 * (row['vs_dense'] - 1):+.2f}"
+
+
+def excess(row):
+    return short(row["excess"]) if "excess" in row else "-"
+
+
+def sparsities(rows):
+    return joined(f"{row['sparsity']:.1f}".removeprefix("0") for row in rows)
+
+
+def below(made):
+    """What stands below the table: densities, documents, sources."""
+    _, gates = first_rows(next(iter(made.values())))
+    documents = ", ".join(f"{record['rows'][0]['documents']} ({MODELS[model]}, {text})" for (model, text), record in made.items())
+    lines = [f"Blocks computed: {joined(short(row['density']) for row in gates)}. Documents of {gates[0]['length']} tokens: {documents}."]
+    for model in MODELS:
+        if files := [f"yarn_{name}_{text}" for name, text in made if name == model]:
+            lines.append(source(load(files[0], GPU), files[0], GPU, *files[1:]))
+    return "\n\n" + "\n\n".join(lines)
+
+
+def yarn_headline():
+    """Perplexities in three columns; of models trained together the one that was trained nearest to a sparsity."""
+    made, lines = records(), []
+    for (model, text), record in made.items():
+        dense, gates = first_rows(record)
+        lines.append([f"{MODELS[model]}, {text}", perplexity(dense), joined(map(perplexity, gates)), joined(map(perplexity, nearest(record)))])
+    _, gates = first_rows(next(iter(made.values())))
+    header = ["", "dense YaRN", f"gates after YaRN, {sparsities(gates)}", f"YaRN with SeerAttention, {sparsities(gates)}"]
+    return markdown(header, lines) + below(made)
+
+
+def yarn():
+    """Of every trained model and baseline: perplexities, what they are above dense attention's, shares of the gates' excess."""
+    made, lines, names = records(), [], []
+    for (model, text), record in made.items():
+        dense, columns = first_rows(record)[0], columns_of(record)
+        names += [name for name in columns if name not in names]
+        lines.append([f"{MODELS[model]}, {text}", perplexity(dense), {name: joined(map(perplexity, of)) for name, of in columns.items()}])
+        lines.append(["above dense, %", "", {name: joined(map(above, of)) for name, of in columns.items()}])
+        lines.append(["of the gates' excess", "", {name: joined(map(excess, of)) for name, of in columns.items() if "trained" in name}])
+    _, gates = first_rows(next(iter(made.values())))
+    header = ["", "dense YaRN", *(f"{name}, {sparsities(gates)}" for name in names)]
+    return markdown(header, [[label, value, *(cells.get(name, "") for name in names)] for label, value, cells in lines]) + below(made)
