@@ -81,6 +81,30 @@ def metrics(out):
 
 
 @pytest.fixture(scope="module")
+def killed(seer, folder, base, text):
+    """The joint run, killed after a checkpoint and resumed."""
+    out = folder / "killed"
+    process = begin([str(BUILD / "seer"), *arguments(base, text, out, **sparse(base, **{"save-every": 1}))])
+    while not any((out / "checkpoints").glob("step-*.safetensors")):
+        assert process.poll() is None, process.stderr.read()
+    process.kill()
+    process.wait()
+    result = seer(*arguments(base, text, out, **sparse(base, **{"save-every": 1})))
+    assert "going on from step" in result.stderr or "6 steps" in result.stdout
+    return out
+
+
+@pytest.fixture(scope="module")
+def two(folder, base, text):
+    """The joint run by two processes."""
+    out = folder / "two"
+    subprocess.run([TORCHRUN, "--no-python", "--nproc_per_node", "2", BUILD / "seer",
+                    *arguments(base, text, out, **sparse(base))], env=environment(), check=True, capture_output=True,
+                   timeout=300)
+    return out
+
+
+@pytest.fixture(scope="module")
 def after(seer, folder, text, dense):
     """Gates distilled after YaRN."""
     out = folder / "after"
@@ -109,21 +133,23 @@ def documents(folder, text):
 
 
 def columns(dense, after, joint, documents, *more):
-    """The command that compares the three ways."""
+    """The command that compares the three ways; `joint`: a folder, or several."""
+    joint = ",".join(map(str, joint)) if isinstance(joint, list) else joint
     return ("eval", "ppl", "--model", dense, "--gates", after, "--joint", joint, "--data", documents, "--lengths", LENGTH,
             "--documents", 0, "--min-ratio", 2, "--dtype", "f32", "--threads", 1, *more)
 
 
-def test_three_ways(seer, folder, dense, after, joint, documents):
-    """Dense YaRN, gates distilled after it, both trained together: one table of all."""
+def test_three_ways(seer, folder, dense, after, joint, killed, two, documents):
+    """Dense YaRN, gates distilled after it, both trained together, at once, with a pause and by two processes: one
+    table of all."""
     out = folder / "columns.json"
-    result = seer(*columns(dense, after, joint, documents, "--methods", "dense,seer,streaming", "--sparsity", "0.5,0.8", "--json", out))
+    result = seer(*columns(dense, after, [joint, killed, two], documents, "--methods", "dense,seer,streaming", "--sparsity", "0.5,0.8", "--json", out))
     made = json.loads(out.read_text())
     rows = {(row["model"], row["method"], row["sparsity"]): row for row in made["rows"]}
     assert made["complete"] and [*rows] == [
         ("dense", "dense", 0), *(("dense", method, s) for method in ("seer", "streaming") for s in (.5, .8)),
-        ("joint", "dense", 0), ("joint", "seer", .5), ("joint", "seer", .8)]
-    base, blocks = rows["dense", "dense", 0], LENGTH // 16
+        *((model, method, s) for model in ("joint", "killed", "two") for method, s in (("dense", 0), ("seer", .5), ("seer", .8)))]
+    base = rows["dense", "dense", 0]
     for (model, method, sparsity), row in rows.items():
         assert row["documents"] == len(row["nll"]) == 3 and row["length"] == LENGTH
         nll = torch.tensor(row["nll"], dtype=torch.float64)
@@ -131,7 +157,7 @@ def test_three_ways(seer, folder, dense, after, joint, documents):
         difference = nll - torch.tensor(base["nll"], dtype=torch.float64)
         assert row["vs_dense"] == pytest.approx(difference.mean().exp().item(), rel=1e-5)
         assert row["vs_dense_error"] == pytest.approx(row["vs_dense"] * difference.std().item() / 3**.5, abs=2e-6)
-        assert row.get("trained_sparsity") == (.7 if model == "joint" else None)
+        assert row.get("trained_sparsity") == (None if model == "dense" else .7)
         if method == "dense":
             assert row["density"] == 1 and "density_by_layer" not in row
             continue
@@ -139,11 +165,14 @@ def test_three_ways(seer, folder, dense, after, joint, documents):
         assert row["density"] == rows["dense", "seer", sparsity]["density"]
         assert row["density_by_layer"] == pytest.approx([row["density"]] * 2, abs=1e-6)
         gain = rows["dense", "seer", sparsity]["vs_dense"] - 1
-        if model == "joint" and gain > 1e-4:
+        if model != "dense" and gain > 1e-4:
             assert row["excess"] == pytest.approx((row["vs_dense"] - 1) / gain, abs=0.02)
-        else:
-            assert "excess" not in row or gain > 0
-    assert blocks == 32 and rows["joint", "seer", .8]["density"] < rows["joint", "seer", .5]["density"]
+        elif model == "dense" or gain <= 0:
+            assert "excess" not in row
+    assert rows["joint", "seer", .8]["density"] < rows["joint", "seer", .5]["density"]
+    for _, method, sparsity in [key for key in rows if key[0] == "joint"]:
+        assert rows["killed", method, sparsity]["nll"] == rows["joint", method, sparsity]["nll"]
+        assert rows["two", method, sparsity]["nll"] == pytest.approx(rows["joint", method, sparsity]["nll"], abs=5e-3)
     table = [line.split() for line in result.stdout.splitlines()]
     assert table[0][:5] == ["length", "model", "trained", "at", "method"] and len(table) >= 1 + len(rows)
     assert table[7][:6] == [str(LENGTH), "joint", "sparsity", "0.7", "seer", "sparsity"]
@@ -182,30 +211,18 @@ def test_transformers_opens_it(seer, folder, joint, older_transformers):
         torch.testing.assert_close(load_file(ours)["logits"], load_file(theirs)["logits"], rtol=0, atol=1e-4)
 
 
-def test_killed_and_resumed(seer, folder, base, text, joint):
-    out = folder / "killed"
-    process = begin([str(BUILD / "seer"), *arguments(base, text, out, **sparse(base, **{"save-every": 1}))])
-    while not any((out / "checkpoints").glob("step-*.safetensors")):
-        assert process.poll() is None, process.stderr.read()
-    process.kill()
-    process.wait()
-    result = seer(*arguments(base, text, out, **sparse(base, **{"save-every": 1})))
-    assert "going on from step" in result.stderr or "6 steps" in result.stdout
+def test_killed_and_resumed(seer, base, text, joint, killed):
     for name in ("model.safetensors", "gates/attn_gate_weights.safetensors"):
-        assert (out / name).read_bytes() == (joint / name).read_bytes(), name
+        assert (killed / name).read_bytes() == (joint / name).read_bytes(), name
     # Other settings are another run.
-    assert "other settings" in error_of(seer(*arguments(base, text, out, **sparse(base, density=0.2)), ok=False))
+    assert "other settings" in error_of(seer(*arguments(base, text, killed, **sparse(base, density=0.2)), ok=False))
 
 
-def test_two_processes_give_what_one_gives(folder, base, text, joint):
-    out = folder / "two"
-    subprocess.run([TORCHRUN, "--no-python", "--nproc_per_node", "2", BUILD / "seer",
-                    *arguments(base, text, out, **sparse(base))], env=environment(), check=True, capture_output=True,
-                   timeout=300)
-    assert_same_metrics(joint, out)
-    one, two = (load_file(path / "model.safetensors") for path in (joint, out))
-    for name, weight in one.items():
-        torch.testing.assert_close(two[name].float(), weight.float(), rtol=0.02, atol=2e-3)
+def test_two_processes_give_what_one_gives(joint, two):
+    assert_same_metrics(joint, two)
+    alone, shared = (load_file(path / "model.safetensors") for path in (joint, two))
+    for name, weight in alone.items():
+        torch.testing.assert_close(shared[name].float(), weight.float(), rtol=0.02, atol=2e-3)
 
 
 @pytest.mark.parametrize("change, words", [

@@ -1,4 +1,5 @@
 """What README.md says: its commands run, its tables are those of the results, its links lead somewhere."""
+import json
 import pathlib
 import re
 import shutil
@@ -10,7 +11,8 @@ import pytest
 from conftest import BUILD, ROOT
 
 README = (ROOT / "README.md").read_text()
-PAGES = {page: (ROOT / page).read_text() for page in ("README.md", "docs/results.md")}
+LONG_CONTEXT = "docs/long_context.md"
+PAGES = {page: (ROOT / page).read_text() for page in ("README.md", "docs/results.md", LONG_CONTEXT)}
 # What makes a command of the README short; the rest of it stays as it is.
 SHORTER = [("--steps 200", "--steps 2"), ("--length 8192", "--length 512"), ("--length 4096", "--length 1024"), ("--lengths 4096", "--lengths 1024"),
            ("--lengths 32768", "--lengths 2048 --runs 1 --seconds 0"), ("--max-new-tokens 64", "--max-new-tokens 4"),
@@ -23,8 +25,6 @@ COMMANDS = re.findall(r"^\$seer ([^\n#]*)", README, flags=re.M)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """The files that the commands name."""
-    import json
-
     import zstandard
     path = tmp_path_factory.mktemp("readme")
     text = (BUILD / "default_text.txt").read_text()[:60_000]
@@ -47,6 +47,26 @@ def test_command(command, folder):
     result = subprocess.run([BUILD / "seer", *command.split()], cwd=folder, capture_output=True, text=True,
                             timeout=300)
     assert result.returncode == 0, result.stderr
+
+
+def test_commands_of_a_longer_context(folder):
+    """One after the other: each takes what those before it have made."""
+    page = PAGES[LONG_CONTEXT]
+    commands = re.findall(r"^\$seer ([^\n#]*)", page, flags=re.M)
+    assert [command.split()[0] for command in commands] == ["finetune", "distill", "finetune", "finetune", "eval"]
+    shutil.copy(folder / "texts.jsonl.zst", folder / "held_out.jsonl.zst")
+    short = [("FOLDER", "reference"), ("--steps 400", "--steps 1 --sequences 1"), ("--steps 500", "--steps 1"), ("32768", "256")]
+    for command in commands:
+        for long, instead in short:
+            command = command.replace(long, instead)
+        result = subprocess.run([BUILD / "seer", *command.split()], cwd=folder, capture_output=True, text=True, timeout=300)
+        assert result.returncode == 0, result.stderr
+    collect = re.search(r"^python (bench/training_runs.py [^#\n]*)", page, flags=re.M)[1].split()
+    subprocess.run([sys.executable, ROOT / collect[0], *collect[1:]], cwd=folder, check=True)
+    rows = {(row["model"], row["method"], row["sparsity"]) for row in json.loads((folder / "yarn.json").read_text())["rows"]}
+    assert rows == {(model, method, s) for model in ("dense", "joint50", "joint90")
+                    for method, s in (("dense", 0), *(("seer", s) for s in (.5, .6, .7, .8, .9)))}
+    assert [row["run"] for row in json.loads((folder / "runs.json").read_text())["rows"]] == ["dense", "joint50", "joint90", "after"]
 
 
 def test_tables_are_those_of_the_results():
