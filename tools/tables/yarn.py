@@ -78,14 +78,14 @@ def sparsities(rows):
 
 
 def below(made):
-    """What stands below the table: densities, documents, sources."""
+    """What stands below the table: densities and documents, sources."""
     _, gates = first_rows(next(iter(made.values())))
     documents = ", ".join(f"{record['rows'][0]['documents']} ({MODELS[model]}, {text})" for (model, text), record in made.items())
     lines = [f"Blocks computed: {joined(short(row['density']) for row in gates)}. Documents of {gates[0]['length']} tokens: {documents}."]
     for model in MODELS:
         if files := [f"yarn_{name}_{text}" for name, text in made if name == model]:
             lines.append(source(load(files[0], GPU), files[0], GPU, *files[1:]))
-    return "\n\n" + "\n\n".join(lines)
+    return lines
 
 
 def yarn_headline():
@@ -96,7 +96,7 @@ def yarn_headline():
         lines.append([f"{MODELS[model]}, {text}", perplexity(dense), joined(map(perplexity, gates)), joined(map(perplexity, nearest(record)))])
     _, gates = first_rows(next(iter(made.values())))
     header = ["", "dense YaRN", f"gates after YaRN, {sparsities(gates)}", f"YaRN with SeerAttention, {sparsities(gates)}"]
-    return markdown(header, lines) + below(made)
+    return markdown(header, lines) + "\n\n" + " ".join(below(made))
 
 
 def yarn():
@@ -110,4 +110,5 @@ def yarn():
         lines.append(["of the gates' excess", "", {name: joined(map(excess, of)) for name, of in columns.items() if "trained" in name}])
     _, gates = first_rows(next(iter(made.values())))
     header = ["", "dense YaRN", *(f"{name}, {sparsities(gates)}" for name in names)]
-    return markdown(header, [[label, value, *(cells.get(name, "") for name in names)] for label, value, cells in lines]) + below(made)
+    table = markdown(header, [[label, value, *(cells.get(name, "") for name in names)] for label, value, cells in lines])
+    return "\n\n".join([table, *below(made)])
