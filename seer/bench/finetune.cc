@@ -12,6 +12,7 @@
 #include "seer/bench/model_shapes.h"
 #include "seer/bench/op_times.h"
 #include "seer/bench/peak_memory.h"
+#include "seer/io/context.h"
 #include "seer/report/table.h"
 
 namespace seer::bench {
@@ -107,6 +108,9 @@ json measure(const Request& request, const std::string& shape, int64_t length, d
   s.attention = is_dense ? "dense" : "sparse";
   if (!is_dense) s.density = density;
   s.gate_every = kPair;
+  // A context that is too short is stretched, as users would do.
+  const auto context = static_cast<double>(io::context_length(config));
+  if (context > 0) s.yarn_factor = std::max(1.0, static_cast<double>(length) / context);
   s.sequences = request.sequences;
   s.length = length;
   s.device = request.device;
