@@ -1,5 +1,6 @@
-# CUDA kernels: the compiler, one object library per GPU architecture, so that every file is compiled
-# for the chips it is for and for no other, and instances of a kernel from a template file.
+# CUDA kernels: the compiler, and one object library per GPU architecture, so that every file is compiled
+# for the chips it is for and for no other. Each file costs three seconds of headers: the instances of a
+# kernel (elements, head sizes) are those that its dispatch.cu calls, in that file.
 
 # nvcc and the headers of the Python environment (tools/requirements.txt pins them beside torch),
 # else those of the machine.
@@ -38,23 +39,6 @@ function(seer_arch_library arch cuda_arch)
   target_compile_options(seer_${arch} PRIVATE -O3 --expt-relaxed-constexpr -Xcompiler=-fPIC
     -Xcompiler=-Wall -Xptxas=--warn-on-spills,-Werror)
   target_sources(seer_kernels PRIVATE $<TARGET_OBJECTS:seer_${arch}>)
-endfunction()
-
-# In an op's CMakeLists.txt, seer_instances(sm80/fwd.cu.in ELEMENT bf16 f16 HEAD_DIM 64 128): a .cu for
-# every element and head size, compiled for the chips of the template's folder.
-function(seer_instances template)
-  cmake_parse_arguments(I "" "" "ELEMENT;HEAD_DIM" ${ARGN})
-  get_filename_component(folder ${template} DIRECTORY)
-  get_filename_component(arch ${folder} NAME)
-  get_filename_component(op ${CMAKE_CURRENT_SOURCE_DIR} NAME)
-  string(REPLACE ".cu.in" "" stem ${template})
-  foreach(ELEMENT IN LISTS I_ELEMENT)
-    foreach(HEAD_DIM IN LISTS I_HEAD_DIM)
-      set(out ${CMAKE_BINARY_DIR}/instances/${op}/${stem}_${ELEMENT}_d${HEAD_DIM}.cu)
-      configure_file(${template} ${out} @ONLY)
-      target_sources(seer_${arch} PRIVATE ${out})
-    endforeach()
-  endforeach()
 endfunction()
 
 # A program and its ctest entries, labelled gpu, for each *_gpu_test.cc. Without a GPU they skip.

@@ -20,10 +20,6 @@ namespace {
 
 constexpr std::chrono::milliseconds kPause{100};
 
-std::string reason() {
-  return std::strerror(errno);
-}
-
 std::string this_process() {
   char host[65] = "";
   gethostname(host, sizeof host - 1);
@@ -51,14 +47,14 @@ FileLock::FileLock(const std::filesystem::path& path) : path_(path) {
   std::error_code error;
   std::filesystem::create_directories(path.parent_path(), error);
   file_ = Descriptor(::open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666));
-  if (!file_.is_open()) fail("cannot write ", path.string(), ": ", reason());
+  if (!file_.is_open()) fail("cannot write ", path.string(), ": ", std::strerror(errno));
 }
 
 bool FileLock::try_lock() {
   while (::flock(file_.fd(), LOCK_EX | LOCK_NB) != 0) {
     if (errno == EINTR) continue;
     if (errno == EWOULDBLOCK) return false;
-    fail("cannot lock ", path_.string(), ": ", reason(),
+    fail("cannot lock ", path_.string(), ": ", std::strerror(errno),
          "; choose a folder on another file system");
   }
   return true;

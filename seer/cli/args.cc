@@ -1,5 +1,6 @@
 #include "seer/cli/args.h"
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 
@@ -116,20 +117,23 @@ void Setting::set_from_json(const nlohmann::json& json, const std::string& file)
     set(element, shown_value(element), file + ": \"" + name_ + "\" has ");
 }
 
-Args::Args(const std::string& verb, const std::string& about) : app_(about, "seer " + verb) {
-  app_.get_formatter()->column_width(34);
-  app_.allow_extras();
-  config_ = app_.add_option("--config")
+Args::Args(const std::string& verb, const std::string& about)
+    : app_(std::make_unique<CLI::App>(about, "seer " + verb)) {
+  app_->get_formatter()->column_width(34);
+  app_->allow_extras();
+  config_ = app_->add_option("--config")
                 ->description("JSON file with settings, keys as the flags; flags win over it")
                 ->type_name("FILE")
                 ->expected(1)
                 ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
 }
 
+Args::~Args() = default;
+
 Setting* Args::add_setting(const std::string& name, const std::string& words, Allowed allowed,
                            Setting::Target target, const std::string& help) {
   const std::string range = allowed.range_text();
-  CLI::Option* option = app_.add_option(words)
+  CLI::Option* option = app_->add_option(words)
                             ->description(range.empty() ? help : help + " (" + range + ")")
                             ->type_name(type_text(target.kind, target.is_list))
                             ->default_str(default_text(target.get()))
@@ -141,7 +145,7 @@ Setting* Args::add_setting(const std::string& name, const std::string& words, Al
 }
 
 Setting* Args::flag(const std::string& name, bool& value, const std::string& help) {
-  CLI::Option* option = app_.add_flag("--" + name)->description(help);
+  CLI::Option* option = app_->add_flag("--" + name)->description(help);
   option->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   if (!group_.empty()) option->group(group_);
   settings_.emplace_back(new Setting(name, option, Allowed{}, target_of(value)));
@@ -156,7 +160,7 @@ Setting* Args::output_file(const std::string& name, std::string& value, const st
 }
 
 void Args::json_output(std::string& value) {
-  json_ = app_.add_option("--json")
+  json_ = app_->add_option("--json")
               ->description("also write the results as JSON; without FILE to standard output")
               ->expected(0, 1)
               ->option_text("[FILE]")
@@ -222,7 +226,7 @@ void Args::refuse_unknown(const std::vector<std::string>& words) const {
   if (words.empty()) return;
   const auto flag = std::find_if(words.begin(), words.end(),
                                  [](const std::string& word) { return word.starts_with('-'); });
-  const std::string advice = "; `" + app_.get_name() + " --help` lists the settings";
+  const std::string advice = "; `" + app_->get_name() + " --help` lists the settings";
   if (flag == words.end()) {
     throw UsageError("the word " + typed(words[0]) + " belongs to no setting" + advice);
   }
@@ -255,7 +259,7 @@ void Args::read_config() {
     Setting* setting = find(key);
     if (setting == nullptr) {
       throw UsageError(message(file, ": unknown setting ", shown(key), did_you_mean(key, names()),
-                               "; `", app_.get_name(), " --help` lists them"));
+                               "; `", app_->get_name(), " --help` lists them"));
     }
     setting->set_from_json(value, file);
   }
@@ -265,21 +269,22 @@ bool Args::parse(int argc, char** argv, int first) {
   try {
     std::vector<std::string> words = words_of(argc, argv, first);
     std::reverse(words.begin(), words.end());  // CLI11 takes them from the back
-    app_.parse(words);
+    app_->parse(words);
   } catch (const CLI::CallForHelp&) {
-    std::fputs(app_.help().c_str(), stdout);
+    std::fputs(app_->help().c_str(), stdout);
     return false;
   } catch (const CLI::ParseError& e) {
-    throw UsageError(message(e.what(), "; see `", app_.get_name(), " --help`"));
+    throw UsageError(message(e.what(), "; see `", app_->get_name(), " --help`"));
   }
-  refuse_unknown(app_.remaining());
+  refuse_unknown(app_->remaining());
   read_config();
   for (const auto& setting : settings_) {
     if (setting->option_->count() > 0) setting->set_from_words(setting->option_->results());
   }
   for (const auto& setting : settings_) {
     if (setting->is_required_ && !setting->is_given_) {
-      throw UsageError(setting->flag_text() + " is required; see `" + app_.get_name() + " --help`");
+      throw UsageError(setting->flag_text() + " is required; see `" + app_->get_name() +
+                       " --help`");
     }
   }
   for (const auto& check : checks_) check();

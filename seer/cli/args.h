@@ -4,7 +4,6 @@
 // default, and is written into results. Flags win over the file. Whatever is wrong with a value is
 // said when settings are read, before the verb begins.
 
-#include <CLI/CLI.hpp>
 #include <concepts>
 #include <cstdint>
 #include <filesystem>
@@ -19,6 +18,12 @@
 #include "seer/base/allowed.h"
 #include "seer/base/error.h"
 #include "seer/base/output.h"
+
+// Only args.cc includes CLI11, whose header takes seconds.
+namespace CLI {
+class App;
+class Option;
+}  // namespace CLI
 
 namespace seer::cli {
 
@@ -59,6 +64,7 @@ class Args {
  public:
   // `verb` as typed, e.g. "eval ppl"; `about` is the first line of --help.
   Args(const std::string& verb, const std::string& about);
+  ~Args();
 
   // --name VALUE. `allowed`: what it, or each element of a list, may be. `help` gives the meaning and
   // the unit; what is allowed is added to it. Lists are comma-separated, and have at least one element.
@@ -132,7 +138,7 @@ class Args {
   Setting* find(const std::string& name) const;
   std::vector<std::string> names() const;
 
-  CLI::App app_;
+  std::unique_ptr<CLI::App> app_;
   CLI::Option *config_, *json_ = nullptr;
   std::vector<std::unique_ptr<Setting>> settings_;
   std::vector<std::function<void()>> checks_;

@@ -36,7 +36,8 @@ std::vector<KernelStatus> kernel_list(const Device& device, DType dtype, int hea
   sparse.lists.block_q = sparse.lists.block_k = block;
   sparse.dtype = dtype;
   add(list, "block_sparse_attn", block_sparse_attn_impls(), sparse, device);
-  BlockSparseAttnBackwardParams backward{sparse};
+  BlockSparseAttnBackwardParams backward{};
+  static_cast<PackedAttentionParams&>(backward) = sparse;
   backward.lists = sparse.lists;
   add(list, "block_sparse_attn_backward", block_sparse_attn_backward_impls(), backward, device);
   DecodeAttnParams decode{};

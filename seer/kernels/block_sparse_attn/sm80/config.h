@@ -1,5 +1,5 @@
 #pragma once
-// The sm80 forward kernel's instances.
+// Sizes of the sm80 forward, for one element type and head size.
 
 #include "seer/kernels/attention/sm80/config.h"
 #include "seer/kernels/block_sparse_attn/params.h"
@@ -11,9 +11,5 @@ struct ForwardConfig : attention::Config<Element, kHeadDim> {
   static constexpr int kBlocksPerSm = kHeadDim == 64 ? 4 : kHeadDim == 96 ? 3 : 2;
   static_assert(attention::fits<typename ForwardConfig::Tiles>(kBlocksPerSm));
 };
-
-// Starts the kernel. Instances: seer_instances() in CMakeLists.txt.
-template <class Element, int kHeadDim>
-void run_forward(const BlockSparseAttnParams& p, void* stream);
 
 }  // namespace seer::kernels::sm80

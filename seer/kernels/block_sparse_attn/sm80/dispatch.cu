@@ -1,6 +1,6 @@
 #include "seer/kernels/attention/checks.h"
 #include "seer/kernels/block_sparse_attn/gpu.h"
-#include "seer/kernels/block_sparse_attn/sm80/config.h"
+#include "seer/kernels/block_sparse_attn/sm80/fwd.cuh"
 
 namespace seer::kernels {
 

@@ -64,10 +64,6 @@ struct ForwardConfig {
   static_assert(sizeof(Smem) <= 227 * 1024, "a thread block may have 227 KiB");
 };
 
-// Starts the kernel. Instances: seer_instances() in CMakeLists.txt.
-template <class Element, int kHeadDim>
-void run_block_sparse_fwd(const BlockSparseAttnParams& p, void* stream);
-
 // Combines the pieces' results where lists were cut (p.num_parts > 1).
 void combine_parts(const BlockSparseAttnParams& p, void* stream);
 

@@ -46,11 +46,6 @@ struct DecodeConfig {
   static_assert(kSmemBytes <= 99 * 1024, "sm_86 and sm_89 give a thread block 99 KiB");
 };
 
-// Starts the kernel, which leaves results of pieces in p.partials: o [slots, M, Hq, D], then lse
-// [slots, M, Hq]. Instances: seer_instances() in CMakeLists.txt.
-template <class Element, int kHeadDim>
-void run_pieces(const DecodeAttnParams& p, void* stream);
-
 // Combines the pieces of every query.
 void combine_pieces(const DecodeAttnParams& p, void* stream);
 

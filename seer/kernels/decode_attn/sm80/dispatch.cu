@@ -1,6 +1,6 @@
 #include "seer/kernels/attention/checks.h"
 #include "seer/kernels/decode_attn/gpu.h"
-#include "seer/kernels/decode_attn/sm80/config.h"
+#include "seer/kernels/decode_attn/sm80/pieces.cuh"
 
 namespace seer::kernels {
 

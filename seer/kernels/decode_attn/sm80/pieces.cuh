@@ -238,6 +238,7 @@ __global__ void __launch_bounds__(Config::kThreads, Config::kBlocksPerSm)
   store<Config>(p, work, found);
 }
 
+// Leaves results of pieces in p.partials: o [slots, M, Hq, D], then lse [slots, M, Hq].
 template <class Element, int kHeadDim>
 void run_pieces(const DecodeAttnParams& p, void* stream) {
   using Config = DecodeConfig<Element, kHeadDim>;

@@ -1,5 +1,5 @@
 #pragma once
-// The sm80 kernel's instances, and its part of the workspace.
+// Sizes of the sm80 kernel, for one element type and head size, and its part of the workspace.
 
 #include "seer/kernels/attention/sm80/config.h"
 #include "seer/kernels/pooled_attn/params.h"
@@ -25,9 +25,5 @@ struct Config : attention::Config<Element, kHeadDim> {
   };
   static_assert(attention::fits<Smem>(kBlocksPerSm));
 };
-
-// Starts the kernel. Instances: seer_instances() in CMakeLists.txt.
-template <class Element, int kHeadDim>
-void run_attention(const PooledAttnParams& p, void* stream);
 
 }  // namespace seer::kernels::pooled_sm80

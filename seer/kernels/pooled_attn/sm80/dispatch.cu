@@ -4,7 +4,7 @@
 #include "seer/kernels/attention/tile_order.h"
 #include "seer/kernels/pooled_attn/gpu.h"
 #include "seer/kernels/pooled_attn/map_rows.h"
-#include "seer/kernels/pooled_attn/sm80/config.h"
+#include "seer/kernels/pooled_attn/sm80/attn.cuh"
 
 namespace seer::kernels {
 

@@ -1,5 +1,5 @@
 #pragma once
-// The sm90 kernel's instances, and its workspace.
+// Sizes of the sm90 kernel and its workspace.
 
 #include "seer/kernels/attention/sm90/dense/config.h"
 #include "seer/kernels/pooled_attn/params.h"
@@ -23,9 +23,5 @@ constexpr int64_t kStepBytes = kConsumers * dense::kStepMaxima * int64_t{sizeof(
 constexpr int64_t longest_row_steps(const PooledAttnParams& p) {
   return (p.num_blocks * p.block_k + kKeys - 1) / kKeys;
 }
-
-// Starts the kernel. Instances: seer_instances() in CMakeLists.txt.
-template <class Element, int kHeadDim>
-void run_attention(const PooledAttnParams& p, void* stream);
 
 }  // namespace seer::kernels::pooled_sm90
