@@ -178,12 +178,6 @@ void GateArgs::add(Args& args) {
 
 namespace {
 
-std::vector<std::string> rule_names() {
-  std::vector<std::string> names;
-  for (const auto& rule : kernels::kSelectRuleTable) names.emplace_back(rule.name);
-  return names;
-}
-
 Allowed strength_of(const std::string& rule) {
   return range(0, std::min<double>(kernels::select_rule(rule).largest, limits::kTokens));
 }
@@ -192,7 +186,7 @@ Allowed strength_of(const std::string& rule) {
 std::string read_rule(const std::string& text, torch_ops::Selection& selection) {
   const size_t colon = text.find(':');
   const std::string rule = text.substr(0, colon);
-  const auto names = rule_names();
+  const auto names = kernels::select_rule_names();
   if (colon == std::string::npos || std::find(names.begin(), names.end(), rule) == names.end()) {
     return "rule:strength, e.g. threshold:0.005, of the rules " + listed(names) +
            did_you_mean(rule, names);
@@ -213,10 +207,11 @@ std::string read_rule(const std::string& text, torch_ops::Selection& selection) 
 void SelectArgs::add(Args& args, std::vector<double> default_sparsity) {
   sparsity = std::move(default_sparsity);
   args.group("Selection");
-  args.add("rule", rule, one_of(rule_names()),
+  args.add("rule", rule, one_of(kernels::select_rule_names()),
            "what limits the blocks: row_budget tokens per row, head_budget a share per head");
+  const auto by_share = kernels::select_rule_names([](const auto& r) { return r.takes_share(); });
   args.add("sparsity", sparsity, below(0, 1),
-           "share of causal blocks left out, for the rules nz_ratio and head_budget");
+           "share of causal blocks left out, for the rule " + listed(by_share));
   args.add("strength", strength, range(0, limits::kTokens),
            "for the others: softmax threshold, kept mass (top_p), tokens (row_budget)");
   Allowed rule_strength;
@@ -237,7 +232,7 @@ void SelectArgs::add(Args& args, std::vector<double> default_sparsity) {
 }
 
 std::vector<torch_ops::Selection> SelectArgs::selections() const {
-  const bool by_share = kernels::select_rule(rule).unit == kernels::RuleUnit::density;
+  const bool by_share = kernels::select_rule(rule).takes_share();
   if (by_share && !strength.empty()) {
     throw UsageError("--rule " + rule + " takes --sparsity, not --strength");
   }

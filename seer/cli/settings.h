@@ -55,7 +55,7 @@ struct GateArgs {
 };
 
 struct SelectArgs {
-  std::string rule = "nz_ratio";
+  std::string rule = kernels::kDefaultSelectRule;
   std::vector<double> sparsity, strength;
   std::vector<std::string> also;  // "rule:strength", further rows of a table
   torch_ops::Selection forced;    // sink, local, last dense rows

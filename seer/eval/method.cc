@@ -7,11 +7,7 @@
 namespace seer::eval {
 namespace {
 
-// Whether the rule's strength is a share of the blocks.
-bool is_by_share(const Setting& setting) {
-  return kernels::select_rule(setting.rule).unit == kernels::RuleUnit::density;
-}
-
+// What tables and results call a share of blocks: what is left out of it, as it was typed.
 double left_out(const Setting& setting) {
   return std::round((1 - setting.strength) * 1e6) / 1e6;
 }
@@ -33,14 +29,16 @@ Setting setting_of(const torch_ops::Selection& selection) {
 
 std::string to_text(const Setting& setting) {
   if (setting.rule.empty()) return "";
-  if (!is_by_share(setting)) return setting.rule + " " + report::number(setting.strength, 4);
+  if (!kernels::select_rule(setting.rule).takes_share())
+    return setting.rule + " " + report::number(setting.strength, 4);
   const std::string text = "sparsity " + report::number(left_out(setting), 4);
-  return setting.rule == "nz_ratio" ? text : setting.rule + ", " + text;
+  return setting.rule == kernels::kDefaultSelectRule ? text : setting.rule + ", " + text;
 }
 
 nlohmann::json asked_sparsity(const Setting& setting) {
   if (setting.rule.empty()) return 0.0;
-  return is_by_share(setting) ? nlohmann::json(left_out(setting)) : nlohmann::json(nullptr);
+  return kernels::select_rule(setting.rule).takes_share() ? nlohmann::json(left_out(setting))
+                                                          : nlohmann::json(nullptr);
 }
 
 }  // namespace seer::eval

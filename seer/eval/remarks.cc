@@ -48,11 +48,15 @@ std::string blocks_of(const Measured& row) {
                  " blocks of ", row.block);
 }
 
+bool keeps_best_of_row(const Measured& row) {
+  return kernels::select_rule(row.asked.rule).best_of_row;
+}
+
 // Sparsities that a few blocks a row cannot give.
 void add_unmet(const std::vector<Group>& groups, std::vector<std::string>& lines) {
   for (const Group& group : groups) {
     const Measured& row = group[0];
-    if (row.asked.rule != "nz_ratio") continue;
+    if (!keeps_best_of_row(row) || !kernels::select_rule(row.asked.rule).takes_share()) continue;
     double most = 0;
     for (const Measured& other : group) most = std::max(most, other.density);
     if (most <= 1.2 * row.asked.strength) continue;
@@ -64,17 +68,17 @@ void add_unmet(const std::vector<Group>& groups, std::vector<std::string>& lines
   }
 }
 
-// Different sparsities with the same blocks.
+// Different settings of a rule with the same blocks.
 void add_same_choice(const std::vector<Group>& groups, std::vector<std::string>& lines) {
   std::set<size_t> told;
   for (size_t a = 0; a < groups.size(); ++a) {
     const Measured& one = groups[a][0];
-    if (told.contains(a) || one.asked.rule != "nz_ratio") continue;
+    if (told.contains(a) || !keeps_best_of_row(one)) continue;
     std::vector<std::string> settings{one.setting};
     for (size_t b = a + 1; b < groups.size(); ++b) {
       const Measured& other = groups[b][0];
       const bool alike = one.length == other.length && one.block == other.block &&
-                         other.asked.rule == "nz_ratio" && one.method == other.method &&
+                         other.asked.rule == one.asked.rule && one.method == other.method &&
                          one.model == other.model && one.density == other.density;
       if (!alike) continue;
       settings.push_back(other.setting);

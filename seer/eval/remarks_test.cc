@@ -49,6 +49,14 @@ TEST(Remarks, SettingsThatAreTheSameChoiceAreNamedTogether) {
               ElementsAre(HasSubstr("sparsity 0.5, sparsity 0.6 and sparsity 0.65 are the same")));
 }
 
+TEST(Remarks, BudgetsOfTokensThatAreTheSameNumberOfBlocks) {
+  EXPECT_THAT(
+      remarks({row_of("seer", 130, 0.2, 10, "row_budget"),
+               row_of("seer", 160, 0.2, 10, "row_budget"), row_of("seer", 0.2, 0.2, 10),
+               row_of("seer", 0.1, 0.2, 10, "top_p"), row_of("seer", 0.3, 0.2, 10, "top_p")}),
+      ElementsAre(HasSubstr("row_budget 130 and row_budget 160 are the same choice")));
+}
+
 TEST(Remarks, DensitiesThatDiffer) {
   EXPECT_THAT(remarks({row_of("seer", 0.005, 0.2, 10, "threshold"),
                        row_of("oracle", 0.005, 0.1, 10, "threshold")}),

@@ -106,7 +106,7 @@ at::Tensor gate_loss(const at::Tensor& scores, const at::Tensor& target, const R
 
 // Settings of block_select; kernels/block_select/{rules,params}.h say what each means.
 struct Selection {
-  std::string rule = "nz_ratio";
+  std::string rule = kernels::kDefaultSelectRule;
   std::vector<double> strength;  // one for all heads, or one per head
   int64_t sink_blocks = 0, local_blocks = 0, last_dense_rows = 0;
   int64_t prompt_blocks = 0;  // of the complete prompt, given with each chunk; 0: not in chunks

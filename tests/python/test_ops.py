@@ -868,7 +868,7 @@ WRONG = [
     ("gate_loss", 1, lambda t: t[1:], "want the same"),
     ("gate_loss", 1, lambda t: t.half(), "target is .*, want float32"),
     ("gate_loss", 3, lambda c: c[:-1], "cu_blocks has 3 entries, want 4"),
-    ("block_select", 5, "best", 'unknown rule "best", want one of nz_ratio'),
+    ("block_select", 5, "best", 'unknown rule "best", want nz_ratio'),
     ("block_select", 6, [0.1, 0.2, 0.3], "3 strengths, want 1 or one for each of 4 heads"),
     ("block_select", 6, [], "0 strengths"),
     ("block_select", 6, [1.5], "strength of nz_ratio is 1.5"),

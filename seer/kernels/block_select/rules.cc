@@ -1,19 +1,25 @@
 #include "seer/kernels/block_select/rules.h"
 
 #include <cmath>
-#include <string>
 
+#include "seer/base/allowed.h"
 #include "seer/base/error.h"
 
 namespace seer::kernels {
 
 const SelectRuleInfo& select_rule(std::string_view name) {
-  std::string list;
   for (const SelectRuleInfo& rule : kSelectRuleTable) {
     if (name == rule.name) return rule;
-    list += std::string(list.empty() ? "" : ", ") + rule.name;
   }
-  fail("block_select: unknown rule \"", name, "\", want one of ", list);
+  fail("block_select: unknown rule \"", name, "\", want ", listed(select_rule_names()));
+}
+
+std::vector<std::string> select_rule_names(bool (*has)(const SelectRuleInfo&)) {
+  std::vector<std::string> names;
+  for (const SelectRuleInfo& rule : kSelectRuleTable) {
+    if (has == nullptr || has(rule)) names.emplace_back(rule.name);
+  }
+  return names;
 }
 
 BestOfRow best_of_row(SelectRule rule, double strength, int block) {

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <string>
 #include <string_view>
+#include <vector>
 
 namespace seer::kernels {
 
@@ -27,6 +29,8 @@ struct SelectRuleInfo {
   double largest;     // strength: 0 ... largest
   bool best_of_row;   // takes the k best of every row, k known from strength and sizes alone
   bool needs_logits;  // reads scores as logits; false: their order alone
+
+  constexpr bool takes_share() const { return unit == RuleUnit::density; }
 };
 
 inline constexpr SelectRuleInfo kSelectRuleTable[] = {
@@ -42,6 +46,10 @@ constexpr const SelectRuleInfo& select_rule(SelectRule rule) {
 }
 // Error: no rule has this name; it lists them.
 const SelectRuleInfo& select_rule(std::string_view name);
+// Where a setting names none.
+inline constexpr const char* kDefaultSelectRule = kSelectRuleTable[0].name;
+// Names of all rules, or of those that `has` says yes to: for help and errors.
+std::vector<std::string> select_rule_names(bool (*has)(const SelectRuleInfo&) = nullptr);
 
 // The k of a rule that takes the k best of a row of one head. The order of operations, in double, is
 // that of the published code.

@@ -37,8 +37,9 @@ const MethodInfo& method_named(const std::string& name) {
 
 void check_rule(const std::string& method, const std::string& rule) {
   if (method_named(method).logits || !kernels::select_rule(rule).needs_logits) return;
+  const auto others = kernels::select_rule_names([](const auto& r) { return !r.needs_logits; });
   throw UsageError(message("the rule ", rule, " needs scores that are logits, which ", method,
-                           " has not: leave out one of the two, or choose nz_ratio or row_budget"));
+                           " has not: leave out one of the two, or choose ", listed(others)));
 }
 
 at::Tensor Method::scores(const AttentionInput&, const torch_ops::Ragged&) {

@@ -29,7 +29,7 @@ struct FinetuneSettings {
   std::filesystem::path model;       // folder in Hugging Face form, with its tokenizer
   double yarn_factor = 1;            // of the model's original length; 1: RoPE as it is
   std::string attention = "sparse";  // or "dense", which trains no gates
-  std::string rule = "nz_ratio";
+  std::string rule = kernels::kDefaultSelectRule;
   double density = 0.1;  // share of causal blocks that is kept, of rules that take one
   double strength = 0;   // of other rules; 0: not given
   int64_t sink_blocks = 0, local_blocks = 0, last_dense_rows = 0;
@@ -57,9 +57,7 @@ struct FinetuneSettings {
   bool deterministic = false;  // as PretrainSettings has it
 
   bool is_sparse() const { return attention == "sparse"; }
-  bool is_by_density() const {
-    return kernels::select_rule(rule).unit == kernels::RuleUnit::density;
-  }
+  bool is_by_density() const { return kernels::select_rule(rule).takes_share(); }
 };
 
 template <class Visit>
@@ -74,12 +72,11 @@ void each_setting(FinetuneSettings& s, const Visit& visit) {
   visit("valid-sequences", s.valid_sequences, range(1, limits::kSequences),
         "windows of each held-out text");
   visit("attention", s.attention, one_of({"sparse", "dense"}), "dense trains no gates");
-  std::vector<std::string> rules;
-  for (const auto& rule : kernels::kSelectRuleTable) rules.emplace_back(rule.name);
-  visit("rule", s.rule, one_of(rules),
+  visit("rule", s.rule, one_of(kernels::select_rule_names()),
         "what limits the blocks: row_budget tokens per row, head_budget a share per head");
+  const auto by_share = kernels::select_rule_names([](const auto& r) { return r.takes_share(); });
   visit("density", s.density, above(0, 1),
-        "share of causal blocks that is kept, for the rules nz_ratio and head_budget");
+        "share of causal blocks that is kept, for the rule " + listed(by_share));
   visit("strength", s.strength, range(0, limits::kTokens),
         "for the others: softmax threshold, kept mass (top_p), tokens (row_budget)");
   const Allowed blocks = range(0, limits::kTokens);
