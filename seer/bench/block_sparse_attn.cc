@@ -3,33 +3,19 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "seer/bench/attention.h"
+#include "seer/kernels/block_sparse_attn/drawn_lists.h"
 
 namespace seer::bench {
 namespace {
 
-// Scores whose best blocks are random, or shaped like a gate's choice: a sink, recent blocks, a few
-// columns that every row likes, and scattered ones.
-at::Tensor make_scores(const Shape& s, const torch_ops::Ragged& ragged) {
-  at::Tensor scores = at::rand({s.heads_q, ragged.num_rows, ragged.num_blocks});
-  const at::Tensor row = at::arange(ragged.num_rows).unsqueeze(1);
-  const at::Tensor column = at::arange(ragged.num_blocks).unsqueeze(0);
-  if (s.lists == "gate") {
-    const at::Tensor vertical = at::rand({s.heads_q, 1, ragged.num_blocks}) < s.density / 2;
-    scores = scores + vertical * 2.0;
-    scores = scores + ((row - column < 4) * 3.0).unsqueeze(0);
-    scores = scores + ((column < 1) * 3.0).unsqueeze(0);
-  }
-  return scores.masked_fill((column > row).unsqueeze(0), -INFINITY);
-}
-
 torch_ops::BlockLists make_lists(const Shape& s, const torch_ops::Ragged& ragged) {
-  torch_ops::Selection selection;
-  selection.rule = s.lists == "gate" ? "head_budget" : "nz_ratio";
-  selection.strength = {s.density};
-  return torch_ops::block_select(make_scores(s, ragged), ragged, selection);
+  const auto rows = static_cast<int>(ragged.num_rows);
+  const auto drawn = kernels::draw_lists(s.lists, s.density, static_cast<int>(s.heads_q),
+                                         kernels::causal_rows(rows, rows), /*seed=*/0);
+  const at::Tensor count = at::tensor(drawn.count).view({s.heads_q, rows});
+  return {at::tensor(drawn.begin).view_as(count), count, at::tensor(drawn.list)};
 }
 
 void bench_sparse(Direction direction, const Request& request, nlohmann::json& rows) {

@@ -58,12 +58,24 @@ def test_gate_lists_have_their_shape():
     mask = block_lists.make_lists("gate", .1, 8, 256, 256, "cpu").to_mask()[0]
     rows = torch.arange(256)
     assert mask[:, :, 0].all()
-    for back in range(block_lists.LOCAL):
+    for back in range(4):
         assert mask[:, rows[back:], rows[back:] - back].all()
     of_head = mask.sum((1, 2)).float()
     assert of_head.max() > 1.5 * of_head.min()
     # Columns that whole heads keep, which random lists do not have.
     assert (mask[:, 200:, 1:190].all(1).sum(1) > 0).any()
+
+
+def test_the_program_measures_the_same_lists(seer, tmp_path):
+    seer("bench", "block_sparse_attn", "--lengths", 1024, "--head-dims", 64, "--heads", 3, "--kv-heads", 1, "--lists", "random,gate",
+         "--densities", .3, "--runs", 1, "--seconds", 0, "--out", tmp_path)
+    (path,) = tmp_path.glob("*/block_sparse_attn.json")
+    found = {r["lists"]: r["density"] for r in json.loads(path.read_text())["rows"]}
+    for kind in cases.KINDS:
+        assert found[kind] == block_lists.make_lists(kind, .3, 3, 16, 16, "cpu").listed / (3 * 136)
+    assert found["random"] != found["gate"]
+    with pytest.raises(ValueError, match="want random or gate"):
+        block_lists.make_lists("best", .3, 3, 16, 16, "cpu")
 
 
 def test_lists_per_query_head():

@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <cstdint>
 #include <ostream>
+#include <utility>
 #include <vector>
 
 #include "seer/base/random.h"
 #include "seer/kernels/attention/testing/attention_call.h"
+#include "seer/kernels/block_sparse_attn/drawn_lists.h"
 #include "seer/kernels/block_sparse_attn/params.h"
 
 namespace seer::kernels {
@@ -38,29 +40,23 @@ struct BlockSparseAttnCall : AttentionCall {
         shape(c) {
     Random random(seed);
     fill_normal(random);
-    make_lists(random);
+    make_lists(seed);
   }
 
-  // Each visible block is kept with probability `density`; the row's own last block always, where
-  // asked.
-  void make_lists(Random& random) {
-    for (int head = 0; head < shape.list_heads(); ++head) {
-      for (size_t b = 0; b < shape.q_lens.size(); ++b) {
-        const int len_q = shape.q_lens[b], len_k = shape.k_lens[b];
-        for (int row = 0; row * shape.block_q < len_q; ++row) {
-          const int row_end = std::min(len_q, (row + 1) * shape.block_q);
-          const int last_key = shape.causal ? row_end - 1 + len_k - len_q : len_k - 1;
-          begin.push_back(static_cast<int64_t>(list.size()));
-          for (int j = 0; j * shape.block_k <= last_key; ++j) {
-            const bool is_diagonal = (j + 1) * shape.block_k > last_key;
-            if (random.uniform() < shape.density || (is_diagonal && shape.keep_diagonal)) {
-              list.push_back(j);
-            }
-          }
-          count.push_back(static_cast<int32_t>(list.size() - begin.back()));
-        }
+  // A row's diagonal is its own last block.
+  void make_lists(uint64_t seed) {
+    std::vector<int> visible;
+    for (size_t b = 0; b < shape.q_lens.size(); ++b) {
+      const int len_q = shape.q_lens[b], len_k = shape.k_lens[b];
+      for (int row = 0; row * shape.block_q < len_q; ++row) {
+        const int row_end = std::min(len_q, (row + 1) * shape.block_q);
+        const int keys = shape.causal ? row_end + len_k - len_q : len_k;
+        visible.push_back((std::max(keys, 0) + shape.block_k - 1) / shape.block_k);
       }
     }
+    DrawnLists drawn = draw_lists("random", shape.density, shape.list_heads(), visible, seed,
+                                  shape.keep_diagonal);
+    begin = std::move(drawn.begin), count = std::move(drawn.count), list = std::move(drawn.list);
   }
 
   BlockSparseAttnParams params() {
