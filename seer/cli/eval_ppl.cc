@@ -32,10 +32,10 @@ struct Settled {
   ModelArgs args;
   io::ModelConfig config;
   Needs needs;
-  GatesFound gates;
-  int block;
-  eval::Subject subject;
-  std::vector<eval::Method> methods;
+  GatesFound gates{};
+  int block = 0;
+  eval::Subject subject{};
+  std::vector<eval::Method> methods{};
 };
 
 Settled settle(const PplArgs& a, const std::string& folder, const std::string& gates,

@@ -86,6 +86,28 @@ void pack_queries(DType, const void* const* rows, int lanes, int head_dim, void*
   }
 }
 
+// Adds to a register tile, rows times lanes, the products of `pairs` pairs of numbers: those of 16 lanes lie
+// together, those of four rows too.
+template <int kRows, int kVectors>
+[[gnu::always_inline]] inline void add_products(const uint32_t* lanes, const uint32_t* rows,
+                                                int pairs, __m512 (&sum)[kRows][kVectors]) {
+#pragma GCC unroll 4
+  for (int pair = 0; pair < pairs; ++pair) {
+    __m512bh of_lanes[kVectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      of_lanes[v] = load_pairs(lanes + 16 * (pair * kVectors + v));
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const __m512bh of_row = broadcast_pair(rows[(r / 4 * pairs + pair) * 4 + r % 4]);
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v)
+        sum[r][v] = _mm512_dpbf16_ps(sum[r][v], of_lanes[v], of_row);
+    }
+  }
+}
+
 // One register tile holds 4 * kGroups keys times 16 * kVectors queries.
 template <int kVectors, int kGroups>
 void scores_tile(const uint32_t* q, const uint32_t* k, int keys, int head_dim, float* s,
@@ -99,20 +121,7 @@ void scores_tile(const uint32_t* q, const uint32_t* k, int keys, int head_dim, f
     for (auto& row : sum) {
       for (auto& x : row) x = _mm512_setzero_ps();
     }
-#pragma GCC unroll 4
-    for (int i = 0; i < pairs; ++i) {
-      __m512bh queries[kVectors];
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) queries[v] = load_pairs(q + i * kLanes + 16 * v);
-#pragma GCC unroll 16
-      for (int r = 0; r < 4 * kGroups; ++r) {
-        const __m512bh one_key = broadcast_pair(k[(r / 4 * pairs + i) * 4 + r % 4]);
-#pragma GCC unroll 4
-        for (int v = 0; v < kVectors; ++v) {
-          sum[r][v] = _mm512_dpbf16_ps(sum[r][v], queries[v], one_key);
-        }
-      }
-    }
+    add_products(q, k, pairs, sum);
     for (int r = 0; r < 4 * kGroups; ++r) {
       for (int v = 0; v < kVectors; ++v) {
         _mm512_store_ps(s + (key + r) * kLanes + 16 * v, sum[r][v]);
@@ -234,20 +243,7 @@ inline void accumulate_tile(const uint32_t* p, const void* const* v, int num_blo
   }
   for (int block = 0; block < num_blocks; ++block, p += pairs * kLanes) {
     const uint32_t* values = static_cast<const uint32_t*>(v[block]) + group * pairs * 4;
-#pragma GCC unroll 4
-    for (int pair = 0; pair < pairs; ++pair) {
-      __m512bh weights[kVectors];
-#pragma GCC unroll 4
-      for (int i = 0; i < kVectors; ++i) weights[i] = load_pairs(p + pair * kLanes + 16 * i);
-#pragma GCC unroll 16
-      for (int r = 0; r < 4 * kGroups; ++r) {
-        const __m512bh feature = broadcast_pair(values[(r / 4 * pairs + pair) * 4 + r % 4]);
-#pragma GCC unroll 4
-        for (int i = 0; i < kVectors; ++i) {
-          sum[r][i] = _mm512_dpbf16_ps(sum[r][i], weights[i], feature);
-        }
-      }
-    }
+    add_products(p, values, pairs, sum);
   }
   for (int r = 0; r < 4 * kGroups; ++r) {
     for (int i = 0; i < kVectors; ++i) _mm512_store_ps(acc + r * kLanes + 16 * i, sum[r][i]);

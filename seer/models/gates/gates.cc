@@ -46,6 +46,11 @@ std::string difference_of_models(const std::filesystem::path& folder, const io::
   return "";
 }
 
+// Of the layers' draws: each letter has streams of its own.
+uint64_t stream_of(char letter) {
+  return letter == 'q' ? 0 : letter == 'k' ? 1 : static_cast<uint64_t>(letter) << 32;
+}
+
 at::Tensor draw(const std::vector<int64_t>& shape, uint64_t seed, uint64_t stream) {
   at::Tensor weight = at::empty(shape, at::TensorOptions(at::kFloat));
   Random random(seed, stream);
@@ -67,7 +72,7 @@ Gates Gates::create(const io::GateConfig& config, const Decoder& model, uint64_t
   Gates gates(config, model);
   for (size_t layer = 0; layer < gates.layers_.size(); ++layer) {
     for (const auto& [letter, shape] : gates.form_->weights()) {
-      const uint64_t stream = 2 * layer + (letter == 'q' ? 0 : 1);
+      const uint64_t stream = 2 * layer + stream_of(letter);
       gates.layers_[layer].of(letter) = draw(shape, seed, stream).to(model.device());
     }
   }

@@ -2,6 +2,7 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include "seer/base/allowed.h"
 #include "seer/base/error.h"
 #include "seer/torch/steps.h"
 

@@ -118,8 +118,8 @@ class Distillation : public Task {
     plan.step = message(settings_.sequences, settings_.sequences == 1 ? " sequence" : " sequences",
                         " of ", settings_.length, " tokens");
     plan.weights = model_bytes();
-    for (const auto& layer : gates_.layers()) {  // with gradient and two moments
-      plan.trained += 4 * (bytes_of(layer.q) + bytes_of(layer.k));
+    for (const auto& [name, weight] : gate_parameters(gates_)) {  // with gradient and two moments
+      plan.trained += 4 * bytes_of(weight);
     }
     // The states of all batches that wait, and what a layer makes: its attention, or its MLP, which
     // takes some tokens at a time.
@@ -312,15 +312,7 @@ DistillResult distill_on(const models::Decoder& model, const io::Tokenizer& toke
 }  // namespace
 
 void check(const DistillSettings& settings) {
-  check(settings.loop);
-  check(settings.data);
-  check(settings.adamw);
-  check(settings.schedule);
-  settings.gate.check(/*head_dim=*/0);
-  DistillSettings copy = settings;
-  each_setting(copy, CheckSetting());
-  CheckSetting()("sequences x length", settings.sequences * settings.length,
-                 range(2, limits::kStepTokens));
+  check_each(settings);
   if (settings.length <= settings.gate.block_size) {
     throw UsageError(message("length is ", settings.length, ", which is one block of ",
                              settings.gate.block_size,

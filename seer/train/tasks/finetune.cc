@@ -296,15 +296,7 @@ void check_before(const io::ModelConfig& model, const FinetuneSettings& settings
 }  // namespace
 
 void check(const FinetuneSettings& settings) {
-  check(settings.loop);
-  check(settings.data);
-  check(settings.adamw);
-  check(settings.schedule);
-  settings.gate.check(/*head_dim=*/0);
-  FinetuneSettings copy = settings;
-  each_setting(copy, CheckSetting());
-  CheckSetting()("sequences x length", settings.sequences * settings.length,
-                 range(2, limits::kStepTokens));
+  check_each(settings);
   if (!settings.is_sparse()) {
     if (settings.gates.empty()) return;
     throw UsageError("dense attention trains no gates: leave out --gates, or choose sparse");

@@ -29,6 +29,19 @@ std::vector<std::pair<std::string, at::Tensor>> gate_parameters(const models::Ga
 void complete_gate(const models::Gates& gates, int layer, const Task::Complete& complete);
 // GateLoss::skip where -1 stands for the default: 1/4 for kl, 0 for mse.
 double gate_skip(double skip, const std::string& kind);
+// What each setting of a task that trains gates may be. UsageError names the first that is not.
+template <class Settings>
+void check_each(const Settings& settings) {
+  check(settings.loop);
+  check(settings.data);
+  check(settings.adamw);
+  check(settings.schedule);
+  settings.gate.check(/*head_dim=*/0);
+  Settings copy = settings;
+  each_setting(copy, CheckSetting());
+  CheckSetting()("sequences x length", settings.sequences * settings.length,
+                 range(2, limits::kStepTokens));
+}
 
 class GateTraining {
  public:

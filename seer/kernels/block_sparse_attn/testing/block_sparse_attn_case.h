@@ -54,8 +54,8 @@ struct BlockSparseAttnCall : AttentionCall {
         visible.push_back((std::max(keys, 0) + shape.block_k - 1) / shape.block_k);
       }
     }
-    DrawnLists drawn = draw_lists("random", shape.density, shape.list_heads(), visible, seed,
-                                  shape.keep_diagonal);
+    DrawnLists drawn =
+        draw_lists("random", shape.density, shape.list_heads(), visible, seed, shape.keep_diagonal);
     begin = std::move(drawn.begin), count = std::move(drawn.count), list = std::move(drawn.list);
   }
 
