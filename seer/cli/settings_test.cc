@@ -101,9 +101,10 @@ std::vector<Listed> settings_of(const Verb& verb) {
 }
 
 // Paths and texts, which any word may be.
-const std::set<std::string> kTexts{
-    "model", "tokenizer", "model-config", "text",  "prompt", "system", "file", "prompt-file",
-    "gates", "data",      "valid",        "cache", "png",    "out",    "ids",  "tools"};
+const std::set<std::string> kTexts{"model",  "tokenizer", "model-config", "text",  "prompt",
+                                   "system", "file",      "prompt-file",  "gates", "data",
+                                   "valid",  "cache",     "png",          "out",   "ids",
+                                   "tools",  "joint"};
 const std::set<std::string> kZero{
     "threads",         "seed",           "clip",           "valid-every",
     "synthetic",       "skip",           "warmup",         "weight-decay",
@@ -116,9 +117,10 @@ const std::set<std::string> kShares{"skip",        "stage-ends", "top-p",     "c
 
 bool takes(const std::string& verb, const Listed& setting, const std::string& value) {
   if (value == "64.7") return setting.kind == "NUMBER" && kShares.count(setting.name) == 0;
-  // 0: as the method has it; other verbs make gates of that block.
-  const bool is_block_of_eval = setting.name == "block" && verb.rfind("eval", 0) == 0;
-  return (value == "0" && (kZero.count(setting.name) == 1 || is_block_of_eval)) ||
+  // 0: as the method has it, all of them; other verbs make gates of that block.
+  const bool is_zero_of_eval =
+      (setting.name == "block" || setting.name == "documents") && verb.rfind("eval", 0) == 0;
+  return (value == "0" && (kZero.count(setting.name) == 1 || is_zero_of_eval)) ||
          (value == "-1" && (setting.name == "skip" || setting.name == "warmup"));
 }
 
