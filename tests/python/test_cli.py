@@ -480,5 +480,5 @@ def test_kernels_lists_every_operation(seer):
         assert re.search(rf"{op} +cpu +cpu +yes", table)
     rows = json.loads(seer("kernels", "--head-dim", "72", "--json").stdout)
     assert {r["implementation"] for r in rows if r["operation"] == "block_sparse_attn"} == {
-        "sm90", "sm80", "cpu"}
+        "sm90", "sm80", "cpu", "reference"}
     assert "want f32, f16 or bf16" in error_of(seer("kernels", "--dtype", "int8", ok=False), 2)
