@@ -16,12 +16,14 @@ add_library(seer_torch_headers INTERFACE)
 target_include_directories(seer_torch_headers SYSTEM INTERFACE
   ${SEER_TORCH_DIR}/include ${SEER_TORCH_DIR}/include/torch/csrc/api/include)
 # libtorch_cuda is there in the CUDA builds of torch; nothing here calls it by name, so it is linked
-# without --as-needed: loading it registers the CUDA backend.
+# without --as-needed: loading it registers the CUDA backend. In Python torch has loaded it, where there is one.
 set(libraries ${SEER_TORCH_DIR}/lib/libtorch_cpu.so ${SEER_TORCH_DIR}/lib/libc10.so)
-if(EXISTS ${SEER_TORCH_DIR}/lib/libtorch_cuda.so)
+if(NOT SEER_PACKAGE AND EXISTS ${SEER_TORCH_DIR}/lib/libtorch_cuda.so)
   list(APPEND libraries -Wl,--no-as-needed ${SEER_TORCH_DIR}/lib/libtorch_cuda.so
     ${SEER_TORCH_DIR}/lib/libc10_cuda.so -Wl,--as-needed)
 endif()
 # torch's own OpenMP runtime has the system's soname: one thread pool in the process.
 target_link_libraries(seer_torch_headers INTERFACE ${libraries})
-target_link_options(seer_torch_headers INTERFACE -Wl,-rpath,${SEER_TORCH_DIR}/lib)
+if(NOT SEER_PACKAGE)  # in a wheel it lies beside torch
+  target_link_options(seer_torch_headers INTERFACE -Wl,-rpath,${SEER_TORCH_DIR}/lib)
+endif()
