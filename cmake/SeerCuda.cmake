@@ -36,7 +36,8 @@ function(seer_arch_library arch cuda_arch)
   set_target_properties(seer_${arch} PROPERTIES CUDA_ARCHITECTURES "${cuda_arch}" CUDA_STANDARD 20
     LINKER_LANGUAGE CXX)
   target_include_directories(seer_${arch} PRIVATE ${PROJECT_SOURCE_DIR})
-  target_compile_options(seer_${arch} PRIVATE -O3 --expt-relaxed-constexpr -Xcompiler=-fPIC
+  # Two threads: the chips of a file beside each other.
+  target_compile_options(seer_${arch} PRIVATE -O3 --threads=2 --expt-relaxed-constexpr -Xcompiler=-fPIC
     -Xcompiler=-Wall -Xptxas=--warn-on-spills,-Werror)
   target_sources(seer_kernels PRIVATE $<TARGET_OBJECTS:seer_${arch}>)
 endfunction()
