@@ -17,6 +17,9 @@ def dense_attention(q, k, v, valid, window, scale):
     if valid is None and window is None and (tokens == 1 or tokens == keys):
         o = F.scaled_dot_product_attention(q, k, v, is_causal=tokens > 1, scale=scale, enable_gqa=gqa)
         return o.transpose(1, 2)
+    if tokens == 1 and window is None:
+        o = F.scaled_dot_product_attention(q, k, v, attn_mask=valid[:, None, None], scale=scale, enable_gqa=gqa)
+        return o.transpose(1, 2)
     widest = min(keys, window + 1024) if window else keys
     piece = max(16, min(1024, _MASK_ENTRIES // (widest * (1 if valid is None else q.shape[0]))))
     parts = []

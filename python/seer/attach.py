@@ -321,8 +321,11 @@ def make_pass(attachment: Attachment, kwargs: dict) -> Pass:
             raise ValueError(f"seer: attention_mask is {list(mask.shape)}, want [{batch}, {past + tokens}], the tokens of the cache "
                              "and those given now")
         mask = mask.to(device=ids.device, dtype=torch.bool)
+    may_be_packed = past == 0 and tokens > 1 and mask is None
+    if mask is not None and mask.all():  # waits for a GPU, once a pass, as transformers' own sdpa does
+        mask = None
     made = Pass(batch, tokens, past + tokens, mask)
-    lengths = packed_lengths(kwargs, batch, tokens) if past == 0 and tokens > 1 and mask is None else None
+    lengths = packed_lengths(kwargs, batch, tokens) if may_be_packed else None
     if lengths is not None:
         made.pack(lengths)
     if tokens >= attachment.settings["dense_below"]:

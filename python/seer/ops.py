@@ -2,7 +2,8 @@
 
 Tensors are plain, [B, S, H, D], or packed, [tokens of all sequences, H, D] with `packing` (seer.Packing, or prefix sums of
 tokens as FlashAttention's cu_seqlens). q may have fewer tokens than k: they are the last ones of their sequence. Hq query
-heads share Hk key heads. Types: float32, float16, bfloat16; under autocast, what it says.
+heads share Hk key heads. Types: float32, float16, bfloat16 (block_sparse_attention: float64 on a CPU, to check gradients); under
+autocast, what it says.
 """
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from .packing import BLOCK, Packing, form
 
 Sequences = Union[Packing, torch.Tensor, None]
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+NAMES = "float32, float16 or bfloat16"
 RULES_BY_SHARE = ("nz_ratio", "head_budget")
 
 
@@ -35,7 +37,7 @@ def block_sparse_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, li
     of exponents, float32 [B, Hq, Sq] (packed: [Hq, T]). `scale`: default 1 / sqrt(D). Differentiable in q, k and v, once.
     """
     q, k, v = _autocast(q, k, v)
-    _check_qkv("block_sparse_attention", q, k, v)
+    _check_qkv("block_sparse_attention", q, k, v, takes_f64=True)
     p = lists.packing
     _check_sequences("block_sparse_attention", q, k, p, "lists")
     o, lse = torch.ops.seer.block_sparse_attn(
@@ -160,13 +162,14 @@ def _autocast(*tensors: torch.Tensor):
     return tuple(x.to(dtype) if x.is_floating_point() else x for x in tensors)
 
 
-def _check_qkv(name: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
+def _check_qkv(name: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, takes_f64: bool = False) -> None:
+    dtypes, names = (DTYPES + (torch.float64,), NAMES + ", or float64 on a CPU") if takes_f64 else (DTYPES, NAMES)
     wants = "want [B, S, H, D], or packed [tokens, H, D]"
     for letter, x in (("q", q), ("k", k), ("v", v)):
         if x.dim() not in (3, 4) or x.dim() != q.dim():
             raise ValueError(f"{name}: {letter} is {form(x)}, {wants}{'' if x is q else f' as q, {form(q)}'}")
-        if x.dtype not in DTYPES or x.dtype != q.dtype:
-            raise ValueError(f"{name}: {letter} is {form(x)}, want float32, float16 or bfloat16{'' if x is q else f' as q, {form(q)}'}")
+        if x.dtype not in dtypes or x.dtype != q.dtype:
+            raise ValueError(f"{name}: {letter} is {form(x)}, want {names}{'' if x is q else f', as q, {form(q)}'}")
         if x.device != q.device:
             raise ValueError(f"{name}: {letter} is on {x.device}, q on {q.device}, want one device")
     if k.shape != v.shape or k.shape[-1] != q.shape[-1] or q.dim() == 4 and k.shape[0] != q.shape[0]:

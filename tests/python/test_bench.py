@@ -483,3 +483,15 @@ def test_quick_run_of_the_pooled_map(tmp_path):
     assert run.returncode == 0, run.stdout + run.stderr
     path, = tmp_path.glob("*/pooled_attn.json")
     assert sum(r["implementation"] == "seer" for r in record.read(path)["rows"]) == 3
+
+
+@torch.no_grad()
+def test_prefill_of_a_transformers_model():
+    import attach
+    args = attach.parse(["--model", str(ROOT / "assets" / "reference"), "--device", "cpu", "--lengths", "512", "--runs", "1"])
+    model = attach.model_of(args)
+    rows = attach.measure(model, 512, args)
+    assert [r["implementation"] for r in rows] == ["seer, 50%", "seer, 90%", "sdpa"]
+    assert all(r["status"] == "ok" and r["runs"] == 1 and r["layers"] == 8 for r in rows)
+    assert all(r["attached_ms"] > 0 and r["operations_ms"] > 0 for r in rows[:2])
+    assert getattr(model, "seer", None) is None

@@ -378,6 +378,37 @@ def test_gates_of_other_forms(name, folders, seer_program, tmp_path):
     assert distance(model(ids).logits[0], load_file(tmp_path / "logits.safetensors")["logits"]) <= BOUND
 
 
+@torch.no_grad()
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu():
+    """bf16: near dense attention at density 1; padding, chunks and generate."""
+    config = transformers.LlamaConfig(hidden_size=512, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                                      vocab_size=500, initializer_range=0.1)
+    model = transformers.AutoModelForCausalLM.from_config(config).to("cuda", torch.bfloat16).eval()
+    ids = torch.randint(3, 500, (2, 1000), device="cuda")
+    mask = torch.ones_like(ids)
+    mask[1, :300] = 0
+    exact = copy.deepcopy(model).float()(ids[:1]).logits
+    want = model(ids[:1]).logits.float()
+    seer.attach(model, seer.GateConfig(), 0.0)
+    error = lambda x: (x.float() - exact).square().mean()
+    assert error(model(ids[:1]).logits) <= 1.3 * error(want)
+    model.seer.settings.update(rule="row_budget", strength=256, sparsity=None)
+    with seer.record_lists(model) as passes:
+        both = model(ids, attention_mask=mask).logits
+        alone = model(ids[1:, 300:]).logits
+    rows = slice(int(passes[0][0].packing.cu_rows[1]), None)
+    agree = lambda a, b: (a == b).float().mean() > 0.99  # products of other sizes may round in another way
+    assert agree(passes[0][0].to_mask()[:, rows, :11], passes[1][0].to_mask())
+    assert (both[1:, 300:].float() - alone.float()).abs().median() < 0.05
+    first = model(ids[:1, :700], use_cache=True)
+    with seer.record_lists(model) as parts:
+        model(ids[:1, 700:], **{CACHE: getattr(first, CACHE)})
+        model(ids[:1])
+    assert agree(parts[1][0].to_mask()[:, 11:], parts[0][0].to_mask())
+    assert generate(model, ids, mask).shape == (2, 1012) and not torch.isnan(both[0]).any()
+
+
 # ---- Errors --------------------------------------------------------------------------------------
 
 

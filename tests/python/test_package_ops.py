@@ -172,6 +172,12 @@ def test_gradients(heads):
         close(x, y)
 
 
+def test_gradients_in_float64():
+    lists = random_lists(seer.Packing.of_batch(1, 20, 33, BLOCK), HK)
+    tensors = [x[..., :4].double().requires_grad_() for x in inputs(20, 33, batch=1)]
+    assert torch.autograd.gradcheck(lambda *x: seer.block_sparse_attention(*x, lists), tensors, fast_mode=True)
+
+
 def test_pooled_attention():
     q, k, v = inputs()
     o, lse, pooled = seer.pooled_attention(q, k, v, block=BLOCK)
@@ -299,7 +305,7 @@ def test_wrong_tensors():
     for message, change in (
             (r"block_sparse_attention: q is float32 \[75, 32\], want \[B, S, H, D\]", dict(q=q[0, :, 0])),
             (r"block_sparse_attention: k is float32 \[75, 2, 32\], want .* as q, float32 \[2, 75, 4, 32\]", dict(k=k[0])),
-            ("q is float64 .*, want float32, float16 or bfloat16", dict(q=q.double())),
+            ("q is int64 .*, want float32, float16 or bfloat16, or float64 on a CPU", dict(q=q.long())),
             ("v is float16 .* as q, float32", dict(v=v.half())),
             ("k is on meta, q on cpu, want one device", dict(k=k.to("meta"))),
             ("want k and v alike", dict(k=k[:, 1:])),
@@ -312,6 +318,7 @@ def test_wrong_tensors():
 
 
 def test_wrong_sequences_and_scores():
+    wrong("pooled_attention: q is float64 .*, want float32, float16 or bfloat16$", lambda: seer.pooled_attention(*(x.double() for x in inputs())))
     q, k, v = (x.flatten(0, 1) for x in inputs())
     wrong("pooled_attention: q is packed, .*: say where sequences begin", lambda: seer.pooled_attention(q, k, v))
     wrong("prefix sums are for packed tensors", lambda: seer.pooled_attention(*inputs(), torch.tensor([0, T])))
