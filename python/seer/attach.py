@@ -35,7 +35,7 @@ CACHE_NAMES = ("cache", "past_key_values", "past_key_value")  # of transformers 
 
 
 class Attachment:
-    """What `attach` made. `settings` may be changed between calls."""
+    """What `attach` made: `model.seer`."""
 
     def __init__(self, model, base, layers, config: GateConfig, settings: dict):
         self.model, self.base, self.layers = model, base, layers
@@ -45,8 +45,20 @@ class Attachment:
         self.rotary = None  # what gate vectors rotate by
         self.undo: list = []  # calls that take everything back; copies of the model get copies of them
 
+    def update(self, **changes) -> None:
+        """Other settings of `attach` for the calls that follow. ValueError: they do not fit together; nothing is changed."""
+        unknown = changes.keys() - self.settings.keys()
+        if unknown:
+            raise ValueError(f"seer: no setting {', '.join(sorted(unknown))}, want some of {', '.join(self.settings)}")
+        settings = {**self.settings, **changes}
+        self._selection_of(settings)
+        self.settings = settings
+
     def selection(self) -> tuple:
-        s = self.settings
+        """The rule as the ops take it."""
+        return self._selection_of(self.settings)
+
+    def _selection_of(self, s: dict) -> tuple:
         return selection(s["sparsity"], s["rule"], s["strength"], s["sink_blocks"], s["local_blocks"], s["last_dense_rows"],
                          s["prompt_tokens"], self.gate_config.block_size)
 

@@ -105,7 +105,7 @@ def test_logits_are_the_programs(name, folders, seer_program, tmp_path):
         flags = [word for key, value in case.items() for word in ("--" + key.replace("_", "-"), value)]
         seer_program("logits", "--model", folder, "--method", "seer", "--gates", folder / "gates", "--ids", tmp_path / "ids.json", "--dtype", "f32",
                      "--out", tmp_path / "logits.safetensors", *flags)
-        model.seer.settings.update(dict(rule="nz_ratio", sparsity=None, strength=None), **case)
+        model.seer.update(**{"rule": "nz_ratio", "sparsity": None, "strength": None, **case})
         got = model(ids).logits[0]
         assert distance(got, load_file(tmp_path / "logits.safetensors")["logits"]) <= BOUND, case
         assert "window" in name or distance(got, dense) > 100 * BOUND, "nothing was left out"
@@ -196,7 +196,7 @@ def test_chunks_off_the_grid(model, before, pads):
         logits, passes = lists_of(model, padded[:, at:], attention_mask=mask, **{CACHE: kept}, use_cache=True)
         first = -(-sum(before) // BLOCK)
         assert same_rows(whole, passes[-1][0], first) and logits.shape[1] == rest
-    model.seer.settings.update(rule="nz_ratio", sparsity=0.0, strength=None)
+    model.seer.update(rule="nz_ratio", sparsity=0.0, strength=None)
     fresh = None
     for part in padded.split((pads + 37, 20, 93), 1):
         seen = fresh.get_seq_length() if fresh is not None else 0
@@ -270,7 +270,7 @@ def test_other_ways_to_generate(folders, model):
     ways = [dict(num_beams=3), dict(num_beams=2, num_return_sequences=2, do_sample=True, temperature=2.0), dict(do_sample=True, top_k=5),
             *([] if IS_OLDER else [dict(prefill_chunk_size=48)])]  # for which 4.51 compiles the model
     guesses = [dict(assistant_model=assistant), dict(prompt_lookup_num_tokens=3)]
-    model.seer.settings.update(rule="nz_ratio", sparsity=0.0, strength=None)
+    model.seer.update(rule="nz_ratio", sparsity=0.0, strength=None)
     for way in ways + guesses:
         batch = (ids[:1], mask[:1]) if way in guesses else (ids, mask)
         made = []
@@ -278,7 +278,7 @@ def test_other_ways_to_generate(folders, model):
             torch.manual_seed(1)
             made.append(generate(of, *batch, **way))
         assert torch.equal(*made), way
-    model.seer.settings.update(sparsity=0.7)
+    model.seer.update(sparsity=0.7)
     for way in ways + guesses:
         batch = (ids[:1], mask[:1]) if way in guesses else (ids, mask)
         with seer.record_lists(model) as passes:
@@ -322,7 +322,7 @@ def test_lists_are_recorded_and_replayed(model):
         want = generate(model, ids)
         logits = model(ids).logits
     assert [sorted(lists) for lists in passes] == [[0, 1, 2]] * 2 and passes[0][0].density() < 0.8
-    model.seer.settings.update(rule="nz_ratio", sparsity=0.9, strength=None)
+    model.seer.update(rule="nz_ratio", sparsity=0.9, strength=None)
     assert distance(model(ids).logits, logits) > BOUND
     with seer.replay_lists(model, passes):
         assert torch.equal(generate(model, ids), want)
@@ -393,7 +393,7 @@ def test_on_a_gpu():
     seer.attach(model, seer.GateConfig(), 0.0)
     error = lambda x: (x.float() - exact).square().mean()
     assert error(model(ids[:1]).logits) <= 1.3 * error(want)
-    model.seer.settings.update(rule="row_budget", strength=256, sparsity=None)
+    model.seer.update(rule="row_budget", strength=256, sparsity=None)
     with seer.record_lists(model) as passes:
         both = model(ids, attention_mask=mask).logits
         alone = model(ids[1:, 300:]).logits
@@ -458,6 +458,9 @@ def test_models_and_gates_that_are_refused(folders, tmp_path):
     refused(r"the same weights but other settings \(rms_norm_eps\)", seer.attach, other, folder / "gates", 0.5)
     assert not hasattr(model.model.layers[0].self_attn, "attn_gate") and model.config._attn_implementation != "seer"
     seer.attach(model, folder / "gates", 0.5)
+    refused("no setting density, want some of sparsity, rule", model.seer.update, density=0.5)
+    refused("the rule top_p takes strength", model.seer.update, rule="top_p")
+    assert model.seer.settings["rule"] == "nz_ratio"
     refused("has gates already", seer.attach, model, folder / "gates", 0.5)
     projection = model.model.layers[1].self_attn.k_proj
     model.model.layers[1].self_attn.k_proj = torch.nn.Sequential(projection)
@@ -506,7 +509,7 @@ def test_adapters_of_peft(folders):
     want = model(ids).logits
     seer.attach(model, folder / "gates", 0.0)
     assert distance(model(ids).logits, want) <= BOUND < distance(want, load(folder)(ids).logits)
-    model.seer.settings["sparsity"] = 0.7
+    model.seer.update(sparsity=0.7)
     model.train()(ids, labels=ids).loss.backward()
     assert all(p.grad is not None for name, p in model.named_parameters() if "lora_" in name and ".0." in name)
     unaware = peft.get_peft_model(attached(folder, 0.7), lora)
