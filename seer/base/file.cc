@@ -68,10 +68,7 @@ void write_through(const std::filesystem::path& path, int descriptor,
                                          : -1);
   if (descriptor < 0 && !opened.is_open()) fail("cannot write ", path.string(), ": ", reason());
   std::fflush(stdout);  // what was printed before comes before
-  write([&](const void* bytes, size_t size) {
-    write_all(descriptor < 0 ? opened.fd() : descriptor, static_cast<const char*>(bytes), size,
-              path);
-  });
+  write(Sink(descriptor < 0 ? opened.fd() : descriptor, path));
 }
 
 }  // namespace
@@ -88,6 +85,17 @@ void check_input(const std::filesystem::path& path) {
   }
   if (::access(path.c_str(), R_OK) != 0) {
     fail("cannot open ", one_line(path.string(), 300), ": ", reason());
+  }
+}
+
+void Sink::operator()(const void* bytes, size_t size) const {
+  write_all(file_, static_cast<const char*>(bytes), size, path_);
+}
+
+void Sink::replace(size_t at, std::string_view bytes) const {
+  const ssize_t written = ::pwrite(file_, bytes.data(), bytes.size(), static_cast<off_t>(at));
+  if (written != static_cast<ssize_t>(bytes.size())) {
+    fail("cannot write ", path_.string(), ": ", reason());
   }
 }
 
@@ -122,9 +130,7 @@ void write_file_atomic(const std::filesystem::path& asked,
   const Descriptor file = open_temporary(path, &temporary);
   if (!file.is_open()) fail("cannot write in ", folder.string(), ": ", reason());
   try {
-    write([&](const void* bytes, size_t size) {
-      write_all(file.fd(), static_cast<const char*>(bytes), size, path);
-    });
+    write(Sink(file.fd(), path));
     keep_permissions(path, file);
     // Some filesystems report a full disk only here.
     if (::fsync(file.fd()) != 0) fail("cannot write ", path.string(), ": ", reason());

@@ -33,7 +33,17 @@ class MappedFile {
 // the way are made. A file that is there keeps its permissions, a new one has those of the umask. A
 // symbolic link stays, the file behind it is replaced. What is no file (a pipe, a terminal, /dev/null)
 // and what is open as standard output is written through (output.h).
-using Sink = std::function<void(const void* bytes, size_t size)>;
+class Sink {
+ public:
+  Sink(int file, const std::filesystem::path& path) : file_(file), path_(path) {}
+  void operator()(const void* bytes, size_t size) const;
+  // Other bytes in place of those that were written `at` bytes from the beginning. Error: a pipe.
+  void replace(size_t at, std::string_view bytes) const;
+
+ private:
+  int file_;
+  const std::filesystem::path& path_;
+};
 void write_file_atomic(const std::filesystem::path& path,
                        const std::function<void(const Sink&)>& write);
 void write_file_atomic(const std::filesystem::path& path, std::string_view text);

@@ -104,6 +104,7 @@ json measure(const Request& request, const std::string& shape, int64_t length, d
   s.loop.show_progress = false;
   s.loop.steps = times.steps();
   s.loop.ranks = &ranks;
+  s.loop.states_on_host = request.states_on_host;
   s.loop.on_step = [&](int64_t step) { times.on_step(step); };
   s.attention = is_dense ? "dense" : "sparse";
   if (!is_dense) s.density = density;

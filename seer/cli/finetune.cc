@@ -66,6 +66,7 @@ int finetune(int argc, char** argv, int first) {
     s.gate = gate.config;
     refuse(args, s.is_by_density() ? Names{"strength"} : Names{"density"}, "--rule " + s.rule);
     if (!s.is_sparse()) refuse(args, kOfSparse, "--attention dense");
+    if (!s.is_muon()) refuse(args, {"matrix-learning-rate"}, "--optimizer adamw");
     if (!s.gates.empty() || !s.is_sparse()) {
       refuse(args, kOfNewGates, s.is_sparse() ? "--gates" : "--attention dense");
     }

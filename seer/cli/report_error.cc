@@ -19,6 +19,7 @@
 #include "seer/base/interrupt.h"
 #include "seer/base/limits.h"
 #include "seer/base/shown.h"
+#include "seer/models/memory.h"
 
 namespace seer::cli {
 namespace {
@@ -54,8 +55,9 @@ std::string text_of(const c10::Error& error) {
   const std::string text = first_line(error.what_without_backtrace());
   const auto has = [&](const char* part) { return text.find(part) != std::string::npos; };
   if (is_of_operation(text)) return text;
-  if (has("can't allocate memory") || has("not enough memory")) return kMemory;
-  if (has("out of memory")) return kGpuMemory;
+  if (const auto full = models::full_memory(error)) {
+    return *full == c10::kCPU ? kMemory : message(kGpuMemory, " (", text, ")");
+  }
   if (has("CUDA error") || has("CUDA driver")) {
     return "the GPU reports " + shown(text, 300) + ": see nvidia-smi, or add --device cpu";
   }
@@ -102,9 +104,6 @@ int report_error() {
     return print(joined(e.what()), nullptr, 2);
   } catch (const Error& e) {
     return print(joined(e.what()), nullptr, 1);
-  } catch (const c10::OutOfMemoryError& e) {
-    return print(message(kGpuMemory, " (", first_line(e.what_without_backtrace()), ")"), e.what(),
-                 1);
   } catch (const c10::Error& e) {
     return print(text_of(e), e.what(), 1);
   } catch (const std::bad_alloc&) {

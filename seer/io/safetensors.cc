@@ -267,23 +267,25 @@ void SafetensorsFile::check_sum() const {
 }
 
 void write_safetensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
-                       const std::map<std::string, std::string>& metadata, bool with_checksum) {
+                       const std::map<std::string, std::string>& metadata, bool with_checksum,
+                       const BytesOf& bytes_of) {
   auto all = metadata;
   if (with_checksum) all[kChecksum] = kNoChecksum;
-  std::string header = header_text(path, tensors, all);
-  if (with_checksum) {
-    const uint64_t length = header.size();
-    Checksum checksum;
-    checksum.add(&length, sizeof length);
-    checksum.add(header.data(), header.size());
-    for (const auto& item : tensors) checksum.add(item.tensor.data, item.tensor.bytes);
-    header.replace(checksum_place(header), kNoChecksum.size(), checksum.hex());
-  }
+  const std::string header = header_text(path, tensors, all);
   write_file_atomic(path, [&](const Sink& sink) {
+    Checksum checksum;
+    const auto put = [&](const void* bytes, size_t size) {
+      if (with_checksum) checksum.add(bytes, size);
+      sink(bytes, size);
+    };
     const uint64_t length = header.size();
-    sink(&length, sizeof length);
-    sink(header.data(), header.size());
-    for (const auto& item : tensors) sink(item.tensor.data, item.tensor.bytes);
+    put(&length, sizeof length);
+    put(header.data(), header.size());
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      const TensorRecord& record = tensors[i].tensor;
+      put(bytes_of ? bytes_of(i) : record.data, record.bytes);
+    }
+    if (with_checksum) sink.replace(sizeof length + checksum_place(header), checksum.hex());
   });
 }
 

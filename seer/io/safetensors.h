@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -56,13 +57,16 @@ class SafetensorsFile {
 
 // Tensors in the order given; a temporary file beside `path` that is synced and renamed, so that a
 // reader sees the old file or the new one. Error: what failed (a full disk, too), nothing left
-// behind. `with_checksum`: over all bytes, as "checksum" in the metadata.
+// behind. `with_checksum`: over all bytes, as "checksum" in the metadata; not for a pipe. `bytes_of(i)`, where
+// it is given, says where the bytes of tensor i lie, in place of its record: it is asked in order, and
+// they are read before the next call.
 struct NamedTensor {
   std::string name;
   TensorRecord tensor;
 };
+using BytesOf = std::function<const std::byte*(size_t i)>;
 void write_safetensors(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
                        const std::map<std::string, std::string>& metadata = {},
-                       bool with_checksum = false);
+                       bool with_checksum = false, const BytesOf& bytes_of = nullptr);
 
 }  // namespace seer::io

@@ -28,7 +28,10 @@ struct Loading {
   }
   at::Tensor take(const std::string& name, const at::Tensor& stored) const {
     fingerprint.add(name, stored);
-    return stored.to(device, dtype);
+    return converted(stored);
+  }
+  at::Tensor converted(const at::Tensor& stored) const {
+    return stored.to(device, dtype == at::ScalarType::Undefined ? stored.scalar_type() : dtype);
   }
   at::Tensor operator()(const std::string& name, at::IntArrayRef shape) const {
     return take(name, stored(name, shape));
@@ -96,7 +99,7 @@ void load_ends(const Loading& load, const io::ModelConfig& config, ModelWeights&
   weights.embedding = weights.head = load(kEmbeddingName, shape);
   if (!head.file) return;
   const at::Tensor own = load.stored(kHeadName, shape);
-  if (own.to(load.device, load.dtype).equal(weights.embedding)) return;
+  if (load.converted(own).to(weights.embedding.scalar_type()).equal(weights.embedding)) return;
   weights.head = load.take(kHeadName, own);
   print_line(message("warning: ", head.file->path().string(),
                      ": config.json ties the head to the embedding, but ", kHeadName,

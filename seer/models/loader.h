@@ -18,7 +18,7 @@ namespace seer::models {
 // The weights that `config` describes, from model.safetensors or, where there is none, from the
 // files of model.safetensors.index.json. A weight stays on the mapped pages, read-only, when
 // `dtype` and `device` are the file's (fused ones as views of the fused tensor); otherwise it is
-// converted one at a time.
+// converted one at a time. `dtype` Undefined: each has the type of its file.
 // Error, with file and tensor: missing or truncated files, a tensor missing, of another shape or
 // not of f32, bf16, f16, a NaN or infinite value, a weight in a layer that config.json does not account
 // for. Tensors elsewhere that nothing needs are left out with a warning, buffers without. A stored head

@@ -2,10 +2,13 @@
 
 #include <ATen/ops/empty.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
+#include <iterator>
+#include <new>
 #include <utility>
 
 namespace seer::models {
@@ -76,6 +79,18 @@ double available_bytes(const c10::Device& device) {
   at::empty({1}, device);  // the device's allocator exists from the first allocation on
   const auto index = std::max<c10::DeviceIndex>(device.index(), 0);
   return static_cast<double>(c10::getDeviceAllocator(device.type())->getMemoryInfo(index).first);
+}
+
+std::optional<c10::DeviceType> full_memory(const std::exception& error) {
+  if (dynamic_cast<const std::bad_alloc*>(&error)) return c10::kCPU;
+  if (dynamic_cast<const c10::OutOfMemoryError*>(&error)) return c10::kCUDA;
+  const auto* torch = dynamic_cast<const c10::Error*>(&error);
+  if (torch == nullptr) return std::nullopt;
+  const std::string text = torch->what_without_backtrace();
+  const auto has = [&](const char* part) { return text.find(part) != std::string::npos; };
+  if (has("can't allocate memory") || has("not enough memory")) return c10::kCPU;
+  if (has("out of memory")) return c10::kCUDA;
+  return std::nullopt;
 }
 
 std::string bytes_text(double bytes) {

@@ -6,6 +6,8 @@
 #include <c10/core/ScalarType.h>
 
 #include <cstdint>
+#include <exception>
+#include <optional>
 #include <string>
 
 #include "seer/io/model_config.h"
@@ -23,6 +25,9 @@ double pass_bytes(const io::ModelConfig& config, int64_t tokens, int64_t block,
 // Bytes that this process can still take: of a GPU, what is free there; of the host, what the system
 // counts as available, within the limit of its control group. 0: not known.
 double available_bytes(const c10::Device& device);
+
+// Whose memory is full, where that is what an error of torch or of the standard library says.
+std::optional<c10::DeviceType> full_memory(const std::exception& error);
 
 // "3.2 GiB", "850 MiB".
 std::string bytes_text(double bytes);

@@ -1,7 +1,9 @@
 """seer finetune from end to end: a tiny model stretched to four times its length in the three ways, killed and
 resumed, by two processes, opened by transformers, and what is refused."""
 import json
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -11,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from conftest import BUILD
 from test_cli import error_of
-from test_ranks import TORCHRUN, assert_same_metrics, environment
+from test_ranks import TORCHRUN, assert_same_metrics, environment, free_port, start, wait_for_checkpoint
 from test_training_runs import begin
 
 LENGTH = 512  # four times that of the base
@@ -225,6 +227,37 @@ def test_two_processes_give_what_one_gives(joint, two):
         torch.testing.assert_close(shared[name].float(), weight.float(), rtol=0.02, atol=2e-3)
 
 
+def full_disk():
+    """For preexec_fn: files may not grow beyond some bytes."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+
+
+def test_two_processes_are_killed_and_one_goes_on(seer, folder, base, text, joint):
+    """With states on the host, which changes no bit on a CPU; before that the disk is full."""
+    out, port = folder / "fewer", free_port()
+    command = arguments(base, text, out, **sparse(base, **{"save-every": 1}))
+    processes = [start(rank, port, [str(BUILD / "seer"), *command, "--states-on-host"]) for rank in (0, 1)]
+    wait_for_checkpoint(out, processes[0])
+    for process in processes:
+        process.kill()
+        process.wait()
+    before = {path.name: path.read_bytes() for path in (out / "checkpoints").iterdir() if ".tmp." not in path.name}
+    full = seer(*command, ok=False, preexec_fn=full_disk)
+    assert "cannot write" in error_of(full) and "free some space" in full.stderr
+    assert {path.name: path.read_bytes() for path in (out / "checkpoints").iterdir()} == before
+    assert "going on from step" in seer(*command).stderr
+    assert_same_metrics(joint, out)
+
+
+def test_muon(seer, folder, base, text):
+    out = folder / "muon"
+    seer(*arguments(base, text, out, **sparse(base, optimizer="muon", **{"matrix-learning-rate": 4e-3, "final-share": 0.02})))
+    lines = [line for line in metrics(out) if "loss" in line]
+    assert lines[-1]["loss"] < lines[0]["loss"] and lines[0]["lr_matrices"] == pytest.approx(4 * lines[0]["lr_others"])
+    assert "settings.muon" in error_of(seer(*arguments(base, text, out, **sparse(base)), ok=False))
+
+
 @pytest.mark.parametrize("change, words", [
     ({"length": 1024}, "longer than the 512 that the model's RoPE covers"),
     ({"yarn-factor": 1}, "longer than the 128"),
@@ -233,6 +266,7 @@ def test_two_processes_give_what_one_gives(joint, two):
     ({"rule": "threshold"}, "--density means nothing beside --rule threshold"),
     ({"block": 32}, "--block means nothing beside --gates"),
     ({"density": 0}, "--density 0: want"),
+    ({"matrix-learning-rate": 0.1}, "--matrix-learning-rate means nothing beside --optimizer adamw"),
     ({"documents": "joined"}, "want window or packed"),
     ({"sequences": 1 << 20, "length": 512, "micro-batch": 1 << 20}, "smaller --length or --micro-batch"),
 ])

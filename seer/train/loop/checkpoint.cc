@@ -80,22 +80,23 @@ std::string metadata_of(const io::SafetensorsFile& file, const std::string& key)
 }  // namespace
 
 void write_checkpoint(const std::filesystem::path& path, const std::string& run,
-                      const NamedTensors& tensors, const RunState& state) {
-  std::vector<at::Tensor> copies;  // keep the memory that the records point to
+                      const NamedTensors& tensors, const RunState& state, const Fetch& fetch) {
   std::vector<io::NamedTensor> records;
   for (const auto& [name, tensor] : tensors) {
-    const at::Tensor copy = tensor.detach().to(at::kCPU).contiguous();
-    SEER_CHECK(copy.scalar_type() == at::kFloat, "tensor ", name, " of a checkpoint is not f32");
+    SEER_CHECK(tensor.scalar_type() == at::kFloat, "tensor ", name, " of a checkpoint is not f32");
+    records.push_back({name, {"F32", tensor.sizes().vec(), nullptr, tensor.nbytes()}});
+  }
+  at::Tensor copy;  // keeps the memory that is being written
+  const auto bytes_of = [&](size_t i) {
+    const auto& [name, tensor] = tensors[i];
+    copy = (fetch ? fetch(i) : tensor).detach().to(at::kCPU).contiguous();
     SEER_CHECK(is_finite(copy), "after step ", state.step, " ", name,
                " holds NaN or an infinite value; this is not saved: lower the learning rate, or "
                "look for broken data");
-    copies.push_back(copy);
-    records.push_back({name,
-                       {"F32", copy.sizes().vec(),
-                        static_cast<const std::byte*>(copy.const_data_ptr()), copy.nbytes()}});
-  }
+    return static_cast<const std::byte*>(copy.const_data_ptr());
+  };
   io::write_safetensors(path, records, {{"run", run}, {"state", json_text(to_json(state))}},
-                        /*with_checksum=*/true);
+                        /*with_checksum=*/true, bytes_of);
 }
 
 std::string read_checkpoint(const std::filesystem::path& path, const std::string& run, int64_t step,
@@ -110,7 +111,9 @@ std::string read_checkpoint(const std::filesystem::path& path, const std::string
                " tensors, want ", tensors.size());
     std::vector<at::Tensor> values;
     for (const auto& [name, tensor] : tensors) values.push_back(stored(file, name, tensor));
-    for (size_t i = 0; i < tensors.size(); ++i) tensors[i].second.copy_(values[i]);
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      if (!tensors[i].second.is_meta()) tensors[i].second.copy_(values[i]);
+    }
     *state = read;
     return "";
   } catch (const io::BadSafetensors& error) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <string>
 #include <utility>
@@ -12,6 +13,7 @@
 
 namespace seer::train {
 
+// f32. One on the meta device is in another process.
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
 struct RunState {
@@ -21,14 +23,17 @@ struct RunState {
   bool validation_due = false;          // the run was stopped ahead of one
 };
 
-// Written atomically, with a checksum over all bytes. `run`: what tells runs apart. Error: a tensor
-// holds NaN or an infinite value (nothing is written), or the file cannot be written.
+// Written atomically, with a checksum over all bytes, one tensor after another as `fetch` (null: the tensors
+// themselves) gives them, so that they are never together in host memory. `run`: what tells runs apart.
+// Error: a tensor holds NaN or an infinite value, or the file cannot be written; nothing is left of it.
+using Fetch = std::function<at::Tensor(size_t i)>;
 void write_checkpoint(const std::filesystem::path& path, const std::string& run,
-                      const NamedTensors& tensors, const RunState& state);
+                      const NamedTensors& tensors, const RunState& state,
+                      const Fetch& fetch = nullptr);
 
 // Reads what was written for this run at `step`. Returns why the file is not to be used, with
 // nothing changed: cut, other bytes than were written, another run's, another step's, other tensors,
-// NaN. Empty: `tensors` and `state` are as they were.
+// NaN. Empty: `tensors` (of this process) and `state` are as they were.
 std::string read_checkpoint(const std::filesystem::path& path, const std::string& run, int64_t step,
                             const NamedTensors& tensors, RunState* state);
 

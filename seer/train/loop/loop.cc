@@ -1,16 +1,10 @@
 #include "seer/train/loop/loop.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/_foreach_mul.h>
-#include <ATen/ops/_foreach_norm.h>
-#include <ATen/ops/_foreach_zero.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/isfinite.h>
-#include <ATen/ops/linalg_vector_norm.h>
-#include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
-#include <ATen/ops/zeros_like.h>
 #include <ATen/record_function.h>
 
 #include <chrono>
@@ -53,20 +47,11 @@ class Loop {
         names_(task.metrics()),
         ranks_(settings.ranks ? *settings.ranks : alone_),
         guard_(std::getenv("TORCHELASTIC_RUN_ID") ? kLauncherSeconds : 0),
-        folder_(open_folder()) {
-    for (ParameterGroup& group : groups_) {
-      for (auto& [name, tensor] : group.parameters) {
-        tensor.mutable_grad() = at::zeros_like(tensor.detach());
-        gradients_.push_back(tensor.grad());
-        parameters_.push_back(tensor);
-        tensors_.emplace_back(name, tensor.detach());
-      }
-      optimizers_.push_back(make_optimizer(group.rule, group.parameters));
-      for (const auto& state : optimizers_.back()->state()) tensors_.push_back(state);
-    }
-    SEER_CHECK(!gradients_.empty(), task.name(), " has no parameters to train");
+        folder_(open_folder()),
+        parameters_(groups_, ranks_, settings.states_on_host) {
     const auto columns = static_cast<int64_t>(names_.size()) + 2;
-    rows_ = at::empty({kMostRows, columns}, gradients_[0].options().dtype(at::kDouble));
+    rows_ =
+        at::empty({kMostRows, columns}, at::TensorOptions(parameters_.device()).dtype(at::kDouble));
   }
 
   RunResult run() {
@@ -90,7 +75,7 @@ class Loop {
       if (asks) check_skipped();
       state_.validation_due = validates && signal != 0;
       if (validates && signal == 0) validate();
-      if ((saves || signal != 0) && folder_ && ranks_.is_first()) save();
+      if ((saves || signal != 0) && folder_) save();
     }
     if (settings_.on_step) settings_.on_step(state_.step);
     ranks_.meet();  // the last checkpoint is there
@@ -131,10 +116,10 @@ class Loop {
   bool shows() const { return settings_.show_progress && ranks_.is_first(); }
   void resume() {
     if (!folder_) return;
-    const auto state = folder_->resume(tensors_, settings_.steps, [&](const std::string& line) {
-      progress_->note(task_.name() + ": " + line);
-    });
+    const auto warn = [&](const std::string& line) { progress_->note(task_.name() + ": " + line); };
+    const auto state = folder_->resume(parameters_.tensors(), settings_.steps, warn);
     if (state) state_ = *state;
+    parameters_.publish();
     resumed_from_ = state_.step;
     seconds_before_ = state_.seconds;
   }
@@ -145,10 +130,11 @@ class Loop {
          plan_lines(task_.name(), task_.plan(), settings_.steps, task_.tokens(state_.step))) {
       progress_->note(line);
     }
-    if (!gradients_[0].is_cpu()) {  // it works behind the host: only a whole step can be timed
+    if (!is_on_cpu()) {  // it works behind the host: only a whole step can be timed
       progress_->note(task_.name() + ": the time is estimated after the first step");
     }
   }
+  bool is_on_cpu() const { return parameters_.device().is_cpu(); }
   bool is_multiple(int64_t every) const { return every > 0 && state_.step % every == 0; }
   double seconds() const {
     return seconds_before_ + std::chrono::duration<double>(Clock::now() - begin_).count();
@@ -163,16 +149,6 @@ class Loop {
                " processes: choose more sequences, a smaller micro-batch, or fewer processes");
     std::vector<int64_t> own;
     for (int64_t i = ranks_.rank(); i < count; i += size) own.push_back(i);
-    std::vector<bool> summed(gradients_.size(), size == 1);
-    const auto sum = [&](size_t i) {
-      if (!summed[i]) ranks_.start_sum(gradients_[i]);
-      summed[i] = true;
-    };
-    const Task::Complete complete = [&](const at::Tensor& parameter) {
-      for (size_t i = 0; i < parameters_.size(); ++i) {
-        if (parameter.is_same(parameters_[i])) return sum(i);
-      }
-    };
     at::Tensor metrics;
     const auto at_once = static_cast<size_t>(task_.at_once());
     for (size_t begin = 0; begin < own.size(); begin += at_once) {
@@ -189,14 +165,18 @@ class Loop {
       };
       task_.watch(watch);
       const at::Tensor share =
-          task_.backward(state_.step, some, is_last && size > 1 ? complete : Task::Complete());
+          task_.backward(state_.step, some, [&](std::span<const at::Tensor> leaves) {
+            parameters_.collect();
+            if (is_last) parameters_.sum(leaves);
+          });
+      parameters_.collect();
       metrics = metrics.defined() ? metrics.add_(share) : share.to(at::kDouble);
       watch(1, 1);
     }
-    for (size_t i = 0; i < gradients_.size(); ++i) sum(i);
+    parameters_.sum_rest();
     if (size > 1) metrics = at::cat({metrics, signal_number().to(metrics.device())});
     ranks_.start_sum(metrics);
-    ranks_.finish_sums();
+    ranks_.finish();
     if (size == 1) return metrics;
     signals_ = metrics.narrow(0, metrics.size(0) - 1, 1);
     return metrics.narrow(0, 0, metrics.size(0) - 1);
@@ -228,7 +208,7 @@ class Loop {
   // `share` of this process's part of a step is done. A GPU is behind the host, so that nothing is
   // estimated from its parts.
   void show_part(double share, const std::string& what) {
-    const bool is_measured = gradients_[0].is_cpu();
+    const bool is_measured = is_on_cpu();
     progress_->part(is_measured ? share : 0, what);
     const std::chrono::duration<double> spent = Clock::now() - begin_;
     if (is_measured && state_.step == resumed_from_ && spent.count() > kProbeSeconds) {
@@ -242,26 +222,23 @@ class Loop {
     progress_->note(time_line(task_.name(), seconds_per_step, settings_.steps - resumed_from_));
   }
 
-  // Everything on the device: nothing here waits for a result.
+  // Everything on the device: nothing here waits for a result, unless states are on the host.
   void one_step() {
     if (settings_.on_step) settings_.on_step(state_.step);
     {
       RECORD_USER_SCOPE("seer::optimizer");
-      at::_foreach_zero_(gradients_);
-      task_.begin_step(state_.step);
+      parameters_.zero_gradients();
     }
     const at::Tensor metrics = backward();
     RECORD_USER_SCOPE("seer::optimizer");
-    const at::Tensor norm = at::linalg_vector_norm(at::stack(at::_foreach_norm(gradients_)), 2);
+    const at::Tensor norm = parameters_.norm();
     const at::Tensor finite = at::isfinite(metrics[0]).logical_and_(at::isfinite(norm));
     const at::Tensor skip = finite.logical_not().to(at::kFloat);
-    if (settings_.clip > 0) {
-      const at::Tensor shrink = (settings_.clip / (norm + 1e-6)).clamp_max_(1);
-      at::_foreach_mul_(gradients_, shrink);
-    }
-    for (size_t i = 0; i < groups_.size(); ++i) {
-      optimizers_[i]->step(learning_rate(groups_[i], state_.step), skip);
-    }
+    const at::Tensor shrink =
+        settings_.clip > 0 ? (settings_.clip / (norm + 1e-6)).clamp_max_(1) : at::Tensor();
+    std::vector<double> rates;
+    for (const ParameterGroup& group : groups_) rates.push_back(learning_rate(group, state_.step));
+    parameters_.step(rates, skip, shrink);
     rows_[waiting_++].copy_(
         at::cat({metrics, norm.to(at::kDouble).view(1), skip.to(at::kDouble).view(1)}));
     ++state_.step;
@@ -300,9 +277,9 @@ class Loop {
   // What has just been loaded: folders on a network may show processes different files.
   void check_same_step() {
     const auto step = static_cast<double>(state_.step), count = static_cast<double>(ranks_.size());
-    const at::Tensor sums = at::tensor({step, step * step}, at::kDouble).to(gradients_[0].device());
+    const at::Tensor sums = at::tensor({step, step * step}, at::kDouble).to(parameters_.device());
     ranks_.start_sum(sums);
-    ranks_.finish_sums();
+    ranks_.finish();
     const at::Tensor found = sums.to(at::kCPU);
     const double* sum = found.const_data_ptr<double>();
     SEER_CHECK(count * sum[1] == sum[0] * sum[0], "this process would go on from step ",
@@ -353,7 +330,11 @@ class Loop {
 
   void save() {
     state_.seconds = seconds();
-    folder_->save(tensors_, state_);
+    if (ranks_.is_first()) {
+      folder_->save(parameters_.tensors(), state_, [&](size_t i) { return parameters_.fetch(i); });
+    } else {
+      parameters_.send();
+    }
     read_at_ = Clock::now();
   }
 
@@ -365,9 +346,7 @@ class Loop {
   Ranks& ranks_;
   InterruptGuard guard_;
   std::unique_ptr<RunFolder> folder_;
-  std::vector<std::unique_ptr<Optimizer>> optimizers_;
-  std::vector<at::Tensor> gradients_, parameters_;
-  NamedTensors tensors_;
+  Parameters parameters_;
   at::Tensor
       rows_;  // [kMostRows, metrics + 2]: metrics, gradient norm, 1 where the step was left out
   RunState state_;  // after the steps so far; metrics of the last ones may wait in rows_

@@ -30,6 +30,9 @@ struct LoopSettings {
   bool show_progress = true;
   // Is called before every step and after the last with the number of steps so far; may wait for the device.
   std::function<void(int64_t step)> on_step;
+  // f32 master weights and optimizer states are in host memory, and the optimizer steps there. That is none
+  // of what a run is known by: it may go on without.
+  bool states_on_host = false;
   // The processes that share the micro-batches of a step; null: this one alone. The first one writes
   // the folder, which all must see.
   Ranks* ranks = nullptr;

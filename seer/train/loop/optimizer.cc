@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <utility>
 
 #include "seer/base/allowed.h"
 #include "seer/base/error.h"
@@ -23,42 +24,45 @@
 namespace seer::train {
 namespace {
 
-using Parameters = std::vector<std::pair<std::string, at::Tensor>>;
+// Elements of the matrices that are orthogonalised together where they come from host memory.
+constexpr int64_t kMostStaged = 64 << 20;
 
-// Tensors without their graph, in the order given.
-std::vector<at::Tensor> values_of(const Parameters& parameters) {
-  std::vector<at::Tensor> values;
-  for (const auto& [name, tensor] : parameters) values.push_back(tensor.detach());
-  return values;
-}
-
-std::vector<at::Tensor> gradients_of(const Parameters& parameters) {
-  std::vector<at::Tensor> gradients;
-  for (const auto& [name, tensor] : parameters) {
-    SEER_CHECK(tensor.grad().defined(), "parameter ", name, " has no gradient tensor");
-    gradients.push_back(tensor.grad());
-  }
-  return gradients;
-}
+using Tensors = std::vector<at::Tensor>;
 
 class AdamWOptimizer : public Optimizer {
  public:
-  AdamWOptimizer(const AdamW& rule, const Parameters& parameters)
-      : rule_(rule), values_(values_of(parameters)), gradients_(gradients_of(parameters)) {
-    for (const auto& [name, tensor] : parameters) {
+  AdamWOptimizer(const AdamW& rule, const std::vector<Weight>& weights, Staging* staging)
+      : rule_(rule), staging_(staging) {
+    for (const auto& [name, value, gradient] : weights) {
       names_.push_back(name);
-      first_.push_back(at::zeros_like(tensor.detach()));
-      second_.push_back(at::zeros_like(tensor.detach()));
-      counts_.push_back(at::zeros({}, tensor.detach().options().dtype(at::kFloat)));
+      values_.push_back(value);
+      gradients_.push_back(gradient);
+      first_.push_back(at::zeros_like(value));
+      second_.push_back(at::zeros_like(value));
+      counts_.push_back(at::zeros({}, value.options()));
     }
   }
 
   void step(double learning_rate, const at::Tensor& skip) override {
+    const at::Tensor skipped = skip.to(counts_[0].device());
     at::_foreach_add_(counts_, 1);
-    at::_fused_adamw_(values_, gradients_, first_, second_, {}, counts_, learning_rate, rule_.beta1,
-                      rule_.beta2, rule_.weight_decay, rule_.eps, /*amsgrad=*/false,
-                      /*maximize=*/false, /*grad_scale=*/std::nullopt, skip);
-    for (at::Tensor& count : counts_) count.sub_(skip);
+    const auto update = [&](const Tensors& values, const Tensors& gradients, const Tensors& first,
+                            const Tensors& second, const Tensors& counts) {
+      at::_fused_adamw_(values, gradients, first, second, {}, counts, learning_rate, rule_.beta1,
+                        rule_.beta2, rule_.weight_decay, rule_.eps, /*amsgrad=*/false,
+                        /*maximize=*/false, /*grad_scale=*/std::nullopt, skipped);
+    };
+    if (staging_ == nullptr) {
+      update(values_, gradients_, first_, second_, counts_);
+    } else {
+      staging_->down(gradients_, [&](size_t i, int64_t begin, const at::Tensor& gradient) {
+        const auto part = [&](const Tensors& all) -> Tensors {
+          return {all[i].view(-1).narrow(0, begin, gradient.numel())};
+        };
+        update(part(values_), {gradient}, part(first_), part(second_), {counts_[i]});
+      });
+    }
+    for (at::Tensor& count : counts_) count.sub_(skipped);
   }
 
   std::vector<std::pair<std::string, at::Tensor>> state() const override {
@@ -73,40 +77,53 @@ class AdamWOptimizer : public Optimizer {
 
  private:
   AdamW rule_;
+  Staging* staging_;
   std::vector<std::string> names_;
-  std::vector<at::Tensor> values_, gradients_, first_, second_, counts_;
+  Tensors values_, gradients_, first_, second_, counts_;
 };
 
+// Works on the device of the gradients.
 class MuonOptimizer : public Optimizer {
  public:
-  MuonOptimizer(const Muon& rule, const Parameters& parameters) : rule_(rule) {
-    std::map<std::vector<int64_t>, Parameters> by_shape;
-    for (const auto& parameter : parameters) {
-      SEER_CHECK(parameter.second.dim() == 2, "parameter ", parameter.first, " has ",
-                 parameter.second.dim(), " axes; Muon takes matrices");
-      by_shape[parameter.second.sizes().vec()].push_back(parameter);
+  MuonOptimizer(const Muon& rule, const std::vector<Weight>& weights, bool is_staged)
+      : rule_(rule) {
+    std::map<std::vector<int64_t>, Stack> open;
+    for (const auto& [name, value, gradient] : weights) {
+      SEER_CHECK(value.dim() == 2, "parameter ", name, " has ", value.dim(),
+                 " axes; Muon takes matrices");
+      Stack& stack = open[value.sizes().vec()];
+      stack.names.push_back(name);
+      stack.values.push_back(value);
+      stack.gradients.push_back(gradient);
+      if (!is_staged || stack.elements() < kMostStaged) continue;
+      stacks_.push_back(std::exchange(stack, {}));
     }
-    for (const auto& [shape, some] : by_shape) {
-      Stack stack{some[0].first, values_of(some), gradients_of(some), {}};
-      stack.momentum = at::zeros({static_cast<int64_t>(some.size()), shape[0], shape[1]},
-                                 some[0].second.detach().options());
-      stacks_.push_back(std::move(stack));
+    for (auto& [shape, stack] : open) {
+      if (!stack.names.empty()) stacks_.push_back(std::move(stack));
+    }
+    for (Stack& stack : stacks_) {
+      const at::Tensor& value = stack.values[0];
+      stack.momentum =
+          at::zeros({static_cast<int64_t>(stack.values.size()), value.size(0), value.size(1)},
+                    value.options());
     }
   }
 
   void step(double learning_rate, const at::Tensor& skip) override {
     const at::Tensor skipped = skip.to(at::kBool);
-    const at::Tensor decay = (skip - 1).mul_(learning_rate * rule_.weight_decay).add_(1);
     for (Stack& stack : stacks_) {
+      const at::Device home = stack.momentum.device();
       const at::Tensor gradient = at::stack(stack.gradients);
-      const at::Tensor momentum = stack.momentum.lerp(gradient, 1 - rule_.momentum);
-      stack.momentum.copy_(at::where(skipped, stack.momentum, momentum));
+      const at::Tensor before = stack.momentum.to(gradient.device());
+      const at::Tensor momentum = before.lerp(gradient, 1 - rule_.momentum);
+      stack.momentum.copy_(at::where(skipped, before, momentum));
       at::Tensor update = orthogonalise(gradient.lerp(momentum, rule_.momentum), rule_.iterations);
       update = at::where(skipped, at::zeros({}, update.options()), update);
       const double aspect =
           static_cast<double>(update.size(1)) / static_cast<double>(update.size(2));
-      at::_foreach_mul_(stack.values, decay);
-      at::_foreach_add_(stack.values, update.unbind(),
+      const at::Tensor decay = (skip - 1).mul_(learning_rate * rule_.weight_decay).add_(1);
+      at::_foreach_mul_(stack.values, decay.to(home));
+      at::_foreach_add_(stack.values, update.to(home).unbind(),
                         -learning_rate * std::sqrt(std::max(1.0, aspect)));
     }
   }
@@ -114,8 +131,9 @@ class MuonOptimizer : public Optimizer {
   std::vector<std::pair<std::string, at::Tensor>> state() const override {
     std::vector<std::pair<std::string, at::Tensor>> all;
     for (const Stack& stack : stacks_) {
-      // One tensor for all matrices of a shape, under the name of the first.
-      all.emplace_back(stack.name + ".momentum_of_shape", stack.momentum);
+      for (size_t i = 0; i < stack.names.size(); ++i) {
+        all.emplace_back(stack.names[i] + ".momentum", stack.momentum[static_cast<int64_t>(i)]);
+      }
     }
     return all;
   }
@@ -123,9 +141,11 @@ class MuonOptimizer : public Optimizer {
  private:
   // Matrices of one shape: orthogonalised together, in a few large products.
   struct Stack {
-    std::string name;
-    std::vector<at::Tensor> values, gradients;
+    std::vector<std::string> names;
+    Tensors values, gradients;
     at::Tensor momentum;  // [n, out, in]
+
+    int64_t elements() const { return static_cast<int64_t>(values.size()) * values[0].numel(); }
   };
   Muon rule_;
   std::vector<Stack> stacks_;
@@ -164,11 +184,12 @@ at::Tensor orthogonalise(const at::Tensor& x, int iterations) {
   return y.to(x.scalar_type());
 }
 
-std::unique_ptr<Optimizer> make_optimizer(const Rule& rule, const Parameters& parameters) {
+std::unique_ptr<Optimizer> make_optimizer(const Rule& rule, const std::vector<Weight>& weights,
+                                          Staging* staging) {
   if (const auto* adamw = std::get_if<AdamW>(&rule)) {
-    return std::make_unique<AdamWOptimizer>(*adamw, parameters);
+    return std::make_unique<AdamWOptimizer>(*adamw, weights, staging);
   }
-  return std::make_unique<MuonOptimizer>(std::get<Muon>(rule), parameters);
+  return std::make_unique<MuonOptimizer>(std::get<Muon>(rule), weights, staging != nullptr);
 }
 
 }  // namespace seer::train

@@ -10,6 +10,8 @@
 #include <variant>
 #include <vector>
 
+#include "seer/train/loop/staging.h"
+
 namespace seer::train {
 
 // Decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101); numbers as torch.optim.AdamW.
@@ -32,20 +34,28 @@ void check(const Muon& rule);
 
 using Rule = std::variant<AdamW, Muon>;
 
+// A master weight and its gradient, f32 and contiguous. Values may be in host memory and gradients on a GPU:
+// states then are where the values are.
+struct Weight {
+  std::string name;
+  at::Tensor value, gradient;
+};
+
 class Optimizer {
  public:
   virtual ~Optimizer() = default;
-  // One step from the parameters' gradients. `skip` [] f32 on their device: 1 leaves parameters and
-  // states as they are (the gradients may then be NaN), 0 makes the step.
+  // One step from the gradients. `skip` [] f32 on their device: 1 leaves values and states as they are
+  // (the gradients may then be NaN), 0 makes the step.
   virtual void step(double learning_rate, const at::Tensor& skip) = 0;
   // (name, tensor) of everything that a resumed run needs; written in place when it is loaded.
   virtual std::vector<std::pair<std::string, at::Tensor>> state() const = 0;
 };
 
-// `parameters`: (name, f32 leaf with a defined gradient tensor that stays the same). Error: a
-// parameter of Muon that is not a matrix.
-std::unique_ptr<Optimizer> make_optimizer(
-    const Rule& rule, const std::vector<std::pair<std::string, at::Tensor>>& parameters);
+// `staging`: null, or values are in host memory, to which gradients travel; it outlives the optimizer. Of
+// weights on the meta device the state has names and shapes only. Error: a weight of Muon that is not a
+// matrix.
+std::unique_ptr<Optimizer> make_optimizer(const Rule& rule, const std::vector<Weight>& weights,
+                                          Staging* staging = nullptr);
 
 // X [n, r, c] -> the nearest semi-orthogonal matrices, about: singular values come within 0.7 ...
 // 1.2. Quintic Newton-Schulz; bf16 on CUDA, f32 on the CPU.

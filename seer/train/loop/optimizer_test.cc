@@ -25,13 +25,19 @@ at::Tensor parameter(at::IntArrayRef shape, uint64_t stream) {
   return tensor;
 }
 
+std::vector<Weight> weights(const std::vector<std::pair<std::string, at::Tensor>>& parameters) {
+  std::vector<Weight> all;
+  for (const auto& [name, leaf] : parameters) all.push_back({name, leaf.detach(), leaf.grad()});
+  return all;
+}
+
 const at::Tensor kStep = at::zeros({});
 const at::Tensor kSkip = at::ones({});
 
 TEST(AdamW, FollowsTheFormulaInDouble) {
   const AdamW rule{0.9, 0.95, 1e-8, 0.1};
   at::Tensor w = parameter({3, 5}, 1);
-  const auto optimizer = make_optimizer(rule, {{"w", w}});
+  const auto optimizer = make_optimizer(rule, weights({{"w", w}}));
   at::Tensor x = w.detach().to(at::kDouble).clone();
   at::Tensor m = at::zeros_like(x), v = at::zeros_like(x);
   const double rates[] = {1e-2, 3e-2, 5e-3, 1e-2};
@@ -52,8 +58,8 @@ TEST(AdamW, FollowsTheFormulaInDouble) {
 
 TEST(AdamW, ASkippedStepLeavesNoTrace) {
   at::Tensor w = parameter({4}, 1), same = parameter({4}, 1);
-  const auto optimizer = make_optimizer(AdamW{}, {{"w", w}});
-  const auto other = make_optimizer(AdamW{}, {{"w", same}});
+  const auto optimizer = make_optimizer(AdamW{}, weights({{"w", w}}));
+  const auto other = make_optimizer(AdamW{}, weights({{"w", same}}));
   for (int t = 0; t < 3; ++t) {
     if (t == 1) {
       w.mutable_grad().fill_(std::numeric_limits<float>::quiet_NaN());
@@ -87,7 +93,7 @@ TEST(Muon, FollowsTheFormulaForStackedShapes) {
       {"a", parameter({6, 4}, 1)}, {"b", parameter({4, 6}, 2)}, {"c", parameter({6, 4}, 3)}};
   Muon rule;
   rule.weight_decay = 0.1;
-  const auto optimizer = make_optimizer(rule, parameters);
+  const auto optimizer = make_optimizer(rule, weights(parameters));
   std::vector<at::Tensor> x, momentum;
   for (const auto& [name, w] : parameters) {
     x.push_back(w.detach().to(at::kDouble).clone());
@@ -111,13 +117,58 @@ TEST(Muon, FollowsTheFormulaForStackedShapes) {
 TEST(Muon, ASkippedStepLeavesNoTrace) {
   at::Tensor w = parameter({4, 3}, 1);
   const at::Tensor before = w.detach().clone();
-  const auto optimizer = make_optimizer(Muon{}, {{"w", w}});
+  const auto optimizer = make_optimizer(Muon{}, weights({{"w", w}}));
   w.mutable_grad().fill_(std::numeric_limits<float>::infinity());
   optimizer->step(0.1, kSkip);
   EXPECT_TRUE(at::equal(w.detach(), before));
   for (const auto& [name, state] : optimizer->state()) {
     EXPECT_EQ(state.abs().max().item<float>(), 0) << name;
   }
+}
+
+// In pieces, the last of a tensor not full; buffers are used again and again.
+TEST(Optimizers, GradientsThatAreStagedGiveTheSameBits) {
+  for (const Rule& rule : {Rule(AdamW{0.9, 0.95, 1e-8, 0.1}), Rule(Muon{})}) {
+    std::vector<std::pair<std::string, at::Tensor>> here, staged;
+    for (const int64_t rows : {5, 41, 5}) {
+      const std::string name = "w" + std::to_string(here.size());
+      here.emplace_back(name, parameter({rows, 30}, 1));
+      staged.emplace_back(name, parameter({rows, 30}, 1));
+    }
+    Staging staging(at::kCPU, /*piece=*/128);
+    const auto one = make_optimizer(rule, weights(here)),
+               two = make_optimizer(rule, weights(staged), &staging);
+    for (int t = 0; t < 4; ++t) {
+      for (size_t i = 0; i < here.size(); ++i) {
+        const at::Tensor g = random_tensor(here[i].second.sizes(), 10 * t + i);
+        here[i].second.mutable_grad().copy_(g);
+        staged[i].second.mutable_grad().copy_(g);
+      }
+      for (const auto& optimizer : {one.get(), two.get()}) {
+        optimizer->step(0.1, t == 2 ? kSkip : kStep);
+      }
+    }
+    for (size_t i = 0; i < here.size(); ++i) {
+      EXPECT_TRUE(at::equal(here[i].second, staged[i].second)) << i;
+      EXPECT_FALSE(at::equal(here[i].second, parameter(here[i].second.sizes(), 1)));
+    }
+    const auto states = one->state(), others = two->state();
+    for (size_t i = 0; i < states.size(); ++i) {
+      EXPECT_EQ(states[i].first, others[i].first);
+      EXPECT_TRUE(at::equal(states[i].second, others[i].second)) << states[i].first;
+    }
+  }
+}
+
+TEST(Staging, WhatIsFilledArrives) {
+  Staging staging(at::kCPU, 4);
+  const std::vector<at::Tensor> tensors{at::zeros({3, 3}, at::kBFloat16),
+                                        at::zeros({2}, at::kBFloat16)};
+  staging.up(tensors, [](size_t i, int64_t begin, const at::Tensor& buffer) {
+    buffer.copy_(at::arange(begin, begin + buffer.numel()) + 100 * static_cast<int64_t>(i));
+  });
+  EXPECT_TRUE(at::equal(tensors[0], at::arange(9).view({3, 3}).to(at::kBFloat16)));
+  EXPECT_TRUE(at::equal(tensors[1], (at::arange(2) + 100).to(at::kBFloat16)));
 }
 
 TEST(Muon, SingularValuesComeNearOne) {
@@ -128,7 +179,7 @@ TEST(Muon, SingularValuesComeNearOne) {
 }
 
 TEST(Muon, RefusesVectors) {
-  EXPECT_THROW(make_optimizer(Muon{}, {{"norm", parameter({4}, 1)}}), std::exception);
+  EXPECT_THROW(make_optimizer(Muon{}, weights({{"norm", parameter({4}, 1)}})), std::exception);
 }
 
 }  // namespace

@@ -23,6 +23,7 @@ std::string memory_text(const Plan& plan) {
     sum += bytes;
     text += (text.empty() ? "" : ", ") + std::string(name) + " " + models::bytes_text(bytes);
   }
+  if (plan.on_host > 0) text += "; in host memory " + models::bytes_text(plan.on_host);
   return sum > 0 ? "about " + models::bytes_text(sum) + " of memory: " + text : "";
 }
 

@@ -15,6 +15,7 @@ struct Plan {
   double trained = 0;      // what is trained, its gradient, the optimizer's state
   double activations = 0;  // of a micro-batch
   double maps = 0;         // attention maps and scores of blocks
+  double on_host = 0;      // of what is trained, in host memory
   std::string warning;     // a line of its own; empty: none
 };
 

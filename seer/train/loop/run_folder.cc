@@ -218,7 +218,7 @@ std::optional<RunState> RunFolder::resume(const NamedTensors& tensors, int64_t s
   return std::nullopt;
 }
 
-void RunFolder::save(const NamedTensors& tensors, const RunState& state) {
+void RunFolder::save(const NamedTensors& tensors, const RunState& state, const Fetch& fetch) {
   if (!writes_) return;
   const bool was_there = is_run_there(out_);
   if (!was_there) {
@@ -232,7 +232,7 @@ void RunFolder::save(const NamedTensors& tensors, const RunState& state) {
   char name[48];
   std::snprintf(name, sizeof(name), "%s%08lld%s", kPrefix, static_cast<long long>(state.step),
                 kSuffix);
-  write_checkpoint(checkpoints_ / name, id_of(settings_), tensors, state);
+  write_checkpoint(checkpoints_ / name, id_of(settings_), tensors, state, fetch);
   SEER_CHECK(was_there, out_.string(), " was deleted or moved while its run went on; step ",
              state.step,
              " is saved there anew, its metrics up to here are lost: the same command "

@@ -49,7 +49,7 @@ class RunFolder {
 
   // Metrics are on the disk before the checkpoint is; the last two are kept. Error: as
   // write_checkpoint(); the folder is no longer there: it is made again, with this checkpoint.
-  void save(const NamedTensors& tensors, const RunState& state);
+  void save(const NamedTensors& tensors, const RunState& state, const Fetch& fetch);
 
   // Appends one line to metrics.jsonl.
   void add_metrics(const nlohmann::ordered_json& line);

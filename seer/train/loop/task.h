@@ -9,25 +9,13 @@
 #include <nlohmann/json.hpp>
 #include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
-#include "seer/train/loop/optimizer.h"
+#include "seer/train/loop/parameters.h"
 #include "seer/train/loop/plan.h"
-#include "seer/train/loop/schedule.h"
 #include "seer/train/ranks/ranks.h"
 
 namespace seer::train {
-
-// Parameters that share an optimizer and a schedule.
-struct ParameterGroup {
-  std::string name;  // "gate": appears in metrics as lr or lr_<name>
-  std::vector<std::pair<std::string, at::Tensor>>
-      parameters;  // f32 leaves; names unique in the run
-  Rule rule;
-  double learning_rate = 1e-3;
-  Schedule schedule;
-};
 
 // For Task::settings().
 inline nlohmann::json as_json(const AdamW& rule) {
@@ -45,6 +33,7 @@ class Task {
  public:
   virtual ~Task() = default;
   virtual std::string name() const = 0;  // "pretrain", shown in the progress line
+  // Asked once.
   virtual std::vector<ParameterGroup> groups() = 0;
   // All that decides the result, as an object: compared when a run is resumed.
   virtual nlohmann::json settings() const = 0;
@@ -56,17 +45,16 @@ class Task {
   // How many of them backward() takes at once.
   virtual int64_t at_once() const { return 1; }
   virtual int64_t tokens(int64_t step) const = 0;  // of all micro-batches
-  virtual void begin_step(int64_t step) { static_cast<void>(step); }
   // Of this process: what a step is and the memory that it takes.
   virtual Plan plan() const { return {}; }
   // Names of what `backward` returns; the first is "loss".
   virtual std::vector<std::string> metrics() const { return {"loss"}; }
-  // Adds the gradient of at most at_once() micro-batches to the parameters' .grad (defined, zero
-  // before the first). Returns their share of the step's metrics, [metrics] on the parameters'
-  // device: shares are summed. `complete`: null, or these are this process's last of the step, and a
-  // parameter may be named as soon as its gradient is complete, so that sums over processes begin
-  // while the rest is computed; always in the same order. Those not named are summed at the end.
-  using Complete = std::function<void(const at::Tensor& parameter)>;
+  // Adds the gradient of at most at_once() micro-batches to the leaves' .grad (of f32 ones defined, and
+  // zero before the first; others are taken away when they are complete). Returns their share of the
+  // step's metrics, [metrics] on the parameters' device: shares are summed. `complete` may be told of
+  // leaves as soon as their gradients are complete, so that sums over processes begin while the rest is
+  // computed; always in the same order. Those not named are summed at the end.
+  using Complete = std::function<void(std::span<const at::Tensor> leaves)>;
   virtual at::Tensor backward(int64_t step, std::span<const int64_t> micro_batches,
                               const Complete& complete) = 0;
   // Named results on held-out data after `steps` steps; empty: nothing to validate on. Called after

@@ -85,7 +85,7 @@ std::map<std::string, WindowMeans> mean_over_windows(const HeldOut& held_out, in
     }
   }
   ranks.start_sum(sums);
-  ranks.finish_sums();
+  ranks.finish();
 
   const at::Tensor on_host = sums.to(at::kCPU);
   std::map<std::string, WindowMeans> results;

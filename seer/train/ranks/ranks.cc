@@ -142,13 +142,28 @@ class ManyRanks : public Ranks {
   int size() const override { return place_.size; }
 
   void start_sum(const at::Tensor& x) override {
-    guard([&] {
-      std::vector<at::Tensor> tensors{x};
-      pending_.push_back(backend_->allreduce(tensors, c10d::AllreduceOptions()));
-    });
+    start(x, [&](auto& tensors) { return backend_->allreduce(tensors, c10d::AllreduceOptions()); });
+  }
+  void start_reduce(const at::Tensor& x, int root) override {
+    c10d::ReduceOptions options;
+    options.rootRank = root;
+    start(x, [&](auto& tensors) { return backend_->reduce(tensors, options); });
+  }
+  void start_broadcast(const at::Tensor& x, int root) override {
+    c10d::BroadcastOptions options;
+    options.rootRank = root;
+    start(x, [&](auto& tensors) { return backend_->broadcast(tensors, options); });
+  }
+  void send(const at::Tensor& x, int to) override {
+    start(x, [&](auto& tensors) { return backend_->send(tensors, to, /*tag=*/0); });
+    finish();
+  }
+  void receive(const at::Tensor& x, int from) override {
+    start(x, [&](auto& tensors) { return backend_->recv(tensors, from, /*tag=*/0); });
+    finish();
   }
 
-  void finish_sums() override {
+  void finish() override {
     guard([&] {
       for (const auto& work : pending_) work->wait();
     });
@@ -157,7 +172,7 @@ class ManyRanks : public Ranks {
 
   void meet() override {
     start_sum(token_);
-    finish_sums();
+    finish();
     token_.sum().item();  // on a GPU, too, all are here
   }
 
@@ -169,6 +184,15 @@ class ManyRanks : public Ranks {
   std::unique_ptr<Heartbeat> heartbeat_;
   c10::intrusive_ptr<c10d::Backend> backend_;
   std::vector<c10::intrusive_ptr<c10d::Work>> pending_;
+
+  // `call` begins something on the tensors { x }.
+  template <class Call>
+  void start(const at::Tensor& x, const Call& call) {
+    guard([&] {
+      std::vector<at::Tensor> tensors{x};
+      pending_.push_back(call(tensors));
+    });
+  }
 
   c10::intrusive_ptr<c10d::Backend> gloo() const {
     auto options = c10d::ProcessGroupGloo::Options::create(kWork);

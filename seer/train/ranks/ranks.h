@@ -1,5 +1,5 @@
 #pragma once
-// The processes that train one model together, as torchrun starts them, and sums over all of them.
+// The processes that train one model together, as torchrun starts them, and what they tell each other.
 
 #include <ATen/core/Tensor.h>
 
@@ -35,11 +35,20 @@ class Ranks {
   virtual int size() const { return 1; }
   bool is_first() const { return rank() == 0; }
 
-  // Begins to replace x in every process by its sum over all. Calls must come in the same order
-  // everywhere; x must not be touched before finish_sums().
-  virtual void start_sum(const at::Tensor& x) { static_cast<void>(x); }
-  // Waits for the sums begun (on a GPU its current stream does). Error: a process is gone; names it.
-  virtual void finish_sums() {}
+  // Calls must come in the same order everywhere; what was begun with x must be finished before x is
+  // touched. Error: a process is gone; names it.
+  //
+  // Begins to replace x in every process by its sum over all.
+  virtual void start_sum(const at::Tensor& /*x*/) {}
+  // The same in process `root` alone; elsewhere x then holds anything.
+  virtual void start_reduce(const at::Tensor& /*x*/, int /*root*/) {}
+  // Begins to replace x in every process by that of `root`.
+  virtual void start_broadcast(const at::Tensor& /*x*/, int /*root*/) {}
+  // Waits for what was begun (on a GPU its current stream does).
+  virtual void finish() {}
+  // x of one process to another, which calls receive() with one like it. Both wait.
+  virtual void send(const at::Tensor& /*x*/, int /*to*/) {}
+  virtual void receive(const at::Tensor& /*x*/, int /*from*/) {}
   // Waits until all processes are here.
   virtual void meet() {}
 };

@@ -24,29 +24,10 @@
 #include <vector>
 
 #include "seer/base/error.h"
+#include "seer/train/testing/ports.h"
 
 namespace seer::train {
 namespace {
-
-// A socket that is bound to a port that nobody has.
-struct Bound {
-  Bound() {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof(address);
-    EXPECT_EQ(bind(file, reinterpret_cast<sockaddr*>(&address), size), 0);
-    EXPECT_EQ(getsockname(file, reinterpret_cast<sockaddr*>(&address), &size), 0);
-    port = ntohs(address.sin_port);
-  }
-  ~Bound() { close(file); }
-  const int file = socket(AF_INET, SOCK_STREAM, 0);
-  int port;
-};
-
-int free_port() {
-  return Bound().port;
-}
 
 std::unique_ptr<Ranks> start(int rank, int size, int port,
                              std::chrono::milliseconds limit = std::chrono::seconds(2),

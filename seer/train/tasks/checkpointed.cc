@@ -43,9 +43,10 @@ TokenBatch batch_of_windows(const at::Tensor& windows, const at::Device& device,
 
 at::Tensor checkpointed_backward(const models::Decoder& model, const TokenBatch& batch,
                                  double share, const LayerRuns& runs, const PassWatch& watch) {
-  const int layers = model.config().num_layers;
-  const auto passed = [&](int done) {
-    if (watch.passed) watch.passed(done, 2 * layers);
+  const int layers = model.config().num_layers, runs_of_layers = 2 * layers - 1;
+  int done = 0;
+  const auto passed = [&] {
+    if (watch.passed) watch.passed(++done, runs_of_layers);
   };
   const auto complete = [&](int part) {
     if (watch.complete) watch.complete(part);
@@ -54,28 +55,32 @@ at::Tensor checkpointed_backward(const models::Decoder& model, const TokenBatch&
   models::Decoder::Pass pass = [&] {
     const at::NoGradGuard no_grad;
     models::Decoder::Pass first = model.begin(batch.ids, batch.sequences);
-    for (int layer = 0; layer < layers; ++layer) {
+    for (int layer = 0; layer + 1 < layers; ++layer) {
       inputs.push_back(first.x);
       model.run_layer(layer, first, runs.first);
-      passed(layer + 1);
+      passed();
     }
+    inputs.push_back(first.x);
     return first;
   }();
 
-  at::Tensor x = pass.x = leaf(pass.x);
-  const at::Tensor loss =
-      chunked_cross_entropy(model.end(pass), model.weights().head, batch.targets).mul(share);
-  loss.backward();
-  complete(layers);
-  at::Tensor grad = x.grad();
+  at::Tensor loss, grad;
   for (int layer = layers - 1; layer >= 0; --layer) {
-    x = pass.x = leaf(inputs.back());
+    const at::Tensor x = pass.x = leaf(inputs.back());
     inputs.pop_back();
     model.run_layer(layer, pass, runs.again);
-    pass.x.backward(grad);
+    const at::Tensor y = pass.x;
+    if (layer == layers - 1) {  // run once: what follows it is computed in between
+      const at::Tensor last = pass.x = leaf(y);
+      loss = chunked_cross_entropy(model.end(pass), model.weights().head, batch.targets).mul(share);
+      loss.backward();
+      complete(layers);
+      grad = last.grad();
+    }
+    y.backward(grad);
     grad = x.grad();
     complete(layer);
-    passed(2 * layers - layer);
+    passed();
   }
   at::embedding(model.weights().embedding, batch.ids).backward(grad);
   complete(-1);

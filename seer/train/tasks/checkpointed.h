@@ -21,7 +21,7 @@ struct TokenBatch {
 // `end` >= 0 it is a document, which ends with that token.
 TokenBatch batch_of_windows(const at::Tensor& windows, const at::Device& device, int64_t end = -1);
 
-// A layer's attention in its two runs, which give the same output.
+// A layer's attention in its two runs, which give the same output. The last layer has the second only.
 struct LayerRuns {
   models::Attention first;  // without gradients
   models::Attention again;  // with gradients
@@ -37,8 +37,8 @@ struct PassWatch {
 };
 
 // The mean negative log-likelihood of the batch's targets (nats) times `share`, [] f32; its gradient is
-// added to the .grad of the model's weights, which are leaves. The layers are run without gradients, each
-// keeping its input; then, from the last to the first, once more with gradients, and backward.
+// added to the .grad of the model's weights, which are leaves. The layers but the last are run without
+// gradients, each keeping its input; then, from the last to the first, all with gradients, and backward.
 at::Tensor checkpointed_backward(const models::Decoder& model, const TokenBatch& batch,
                                  double share, const LayerRuns& runs, const PassWatch& watch);
 

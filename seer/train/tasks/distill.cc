@@ -118,8 +118,10 @@ class Distillation : public Task {
     plan.step = message(settings_.sequences, settings_.sequences == 1 ? " sequence" : " sequences",
                         " of ", settings_.length, " tokens");
     plan.weights = model_bytes();
-    for (const auto& [name, weight] : gate_parameters(gates_)) {  // with gradient and two moments
-      plan.trained += 4 * bytes_of(weight);
+    const int ranks = settings_.loop.ranks ? settings_.loop.ranks->size() : 1;
+    for (const Parameter& gate :
+         gate_parameters(gates_)) {  // with gradient, its share of two moments
+      plan.trained += (2 + 2.0 / ranks) * bytes_of(gate.leaf);
     }
     // The states of all batches that wait, and what a layer makes: its attention, or its MLP, which
     // takes some tokens at a time.
@@ -245,7 +247,7 @@ class Distillation : public Task {
     const at::Tensor scores = gates_.scores(input, ragged);
     const at::Tensor loss = torch_ops::gate_loss(scores, target, ragged, skip_, settings_.loss);
     if (trains) (loss * (settings_.loss_scale * share)).backward();
-    if (complete) complete_gate(gates_, input.layer, complete);
+    if (complete) complete(gate_leaves(gates_, input.layer));
     sum.add_(loss.detach().mul(share));
     return o;
   }

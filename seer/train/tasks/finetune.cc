@@ -14,10 +14,10 @@
 #include "seer/base/file.h"
 #include "seer/io/context.h"
 #include "seer/models/fingerprint.h"
-#include "seer/models/memory.h"
 #include "seer/train/data/synthetic.h"
 #include "seer/train/loop/run_folder.h"
 #include "seer/train/loop/validation.h"
+#include "seer/train/tasks/finetune_memory.h"
 #include "seer/train/tasks/gate_training.h"
 #include "seer/train/tasks/language_model.h"
 
@@ -30,11 +30,6 @@ namespace fs = std::filesystem;
 constexpr const char* kGates = "gates";  // folder in that of the model
 constexpr const char* kGeneration = "generation_config.json";
 
-at::ScalarType dtype_of(const FinetuneSettings& settings) {
-  if (settings.dtype != at::ScalarType::Undefined) return settings.dtype;
-  return settings.device.is_cuda() ? at::kBFloat16 : at::kFloat;
-}
-
 std::vector<std::string> result_files(const FinetuneSettings& settings) {
   std::vector<std::string> names = LanguageModel::files(settings.model);
   if (fs::exists(settings.model / kGeneration)) names.emplace_back(kGeneration);
@@ -42,53 +37,6 @@ std::vector<std::string> result_files(const FinetuneSettings& settings) {
     names.push_back((fs::path(kGates) / file.filename()).string());
   }
   return names;
-}
-
-// What the run takes of the device, before it is taken.
-Plan plan_of(const io::ModelConfig& model, const FinetuneSettings& s) {
-  const auto windows = static_cast<double>(std::min(s.micro_batch, s.sequences)),
-             tokens = windows * static_cast<double>(s.length);
-  const double hidden = model.hidden_size, q = double(model.num_heads) * model.head_dim,
-               kv = double(model.num_kv_heads) * model.head_dim;
-  const auto element = static_cast<double>(c10::elementSize(dtype_of(s)));
-  Plan plan;
-  plan.step =
-      message(s.sequences, s.sequences == 1 ? " window" : " windows", " of ", s.length, " tokens");
-  // Masters with gradients and two moments; copies.
-  plan.trained = 4 * models::weight_bytes(model, at::kFloat);
-  if (dtype_of(s) != at::kFloat) plan.trained += models::weight_bytes(model, dtype_of(s));
-  // Inputs of all layers, what one of them keeps for its gradient, the head's gradient.
-  plan.activations = element * tokens *
-                         (model.num_layers * hidden + 8 * hidden + 6 * q + 6 * kv +
-                          5.0 * model.intermediate_size) +
-                     4.0 * hidden * static_cast<double>(model.vocab_size);
-  if (s.is_sparse()) {
-    const double blocks = std::ceil(static_cast<double>(s.length) / s.gate.block_size);
-    const double map = 4.0 * model.num_heads * blocks * blocks * windows;
-    const double kept = s.is_by_density() ? 2 * s.density : 1;
-    // Map, scores, their gradient and softmax; lists of all layers.
-    plan.maps = map * (4 + std::min(1.0, kept) * model.num_layers);
-  }
-  return plan;
-}
-
-void check_memory(const Plan& plan, const at::Device& device) {
-  const double there = models::available_bytes(device);
-  const double needed = plan.trained + plan.activations + plan.maps;
-  if (there <= 0 || needed <= there) return;
-  const std::string text = message("fine-tuning takes about ", models::bytes_text(needed), ", and ",
-                                   models::bytes_text(there), " are free");
-  SEER_CHECK(plan.trained < there, text, ": weights with gradients and optimizer states alone are ",
-             models::bytes_text(plan.trained), ", choose a smaller model");
-  fail(text, ": choose a smaller --length or --micro-batch");
-}
-
-// The f32 weights on memory of their own: a file's mapped pages are read-only.
-models::ModelWeights owned(models::ModelWeights weights) {
-  const bool is_tied = weights.head.is_same(weights.embedding);
-  for (auto& [name, weight] : models::named_weights(weights)) *weight = weight->clone();
-  if (is_tied) weights.head = weights.embedding;
-  return weights;
 }
 
 class Finetuning : public Task {
@@ -104,7 +52,7 @@ class Finetuning : public Task {
                    base.config().vocab_size),
         end_(settings.documents == "packed" ? tokenizer.eos_id().value_or(-1) : -1),
         model_(io::ModelConfig::from_json(config_json, "the fine-tuned model's config.json"),
-               owned(base.weights()), dtype_of(settings), settings.device) {
+               base.weights(), settings.computes_in(), settings.device) {
     if (!settings.data.valid.empty()) {
       valid_ = open_mixture(settings.data.valid, {}, settings.data, tokenizer, settings.model,
                             base.config().vocab_size);
@@ -119,8 +67,14 @@ class Finetuning : public Task {
   std::string name() const override { return "finetune"; }
 
   std::vector<ParameterGroup> groups() override {
-    std::vector<ParameterGroup> groups{{"model", model_.parameters(), settings_.adamw,
-                                        settings_.learning_rate, settings_.schedule}};
+    const FinetuneSettings& s = settings_;
+    std::vector<ParameterGroup> groups;
+    if (s.is_muon()) {
+      groups = model_.muon_groups({s.muon, s.adamw, s.matrix_learning_rate, s.learning_rate},
+                                  s.schedule);
+    } else {
+      groups = {{"model", model_.parameters(), s.adamw, s.learning_rate, s.schedule}};
+    }
     if (!gates_) return groups;
     groups.push_back({"gates", gate_parameters(*gates_), settings_.adamw,
                       settings_.gate_learning_rate, settings_.schedule});
@@ -144,9 +98,13 @@ class Finetuning : public Task {
              {"adamw", as_json(s.adamw)},
              {"schedule", as_json(s.schedule, s.loop.steps)},
              {"seed", s.seed},
-             {"dtype", c10::toString(dtype_of(s))},
+             {"dtype", c10::toString(s.computes_in())},
              {"device", s.device.is_cuda() ? "cuda" : "cpu"},
              {"deterministic", s.deterministic}};
+    if (s.is_muon()) {
+      all["muon"] = {s.matrix_learning_rate, s.muon.momentum, s.muon.iterations,
+                     s.muon.weight_decay};
+    }
     if (!gates_) return all;
     const io::GateConfig& gate = gates_->config();
     all["selection"] = {s.rule, strength(), s.sink_blocks, s.local_blocks, s.last_dense_rows};
@@ -162,12 +120,11 @@ class Finetuning : public Task {
     return (settings_.sequences + settings_.micro_batch - 1) / settings_.micro_batch;
   }
   int64_t tokens(int64_t) const override { return settings_.sequences * settings_.length; }
-  Plan plan() const override { return plan_of(model_.config(), settings_); }
+  Plan plan() const override { return finetune_plan(model_.config(), settings_); }
   std::vector<std::string> metrics() const override {
     if (gates_) return {"loss", "gate_loss"};
     return {"loss"};
   }
-  void begin_step(int64_t) override { model_.refresh(); }
 
   at::Tensor backward(int64_t step, std::span<const int64_t> micro_batches,
                       const Complete& complete) override {
@@ -182,20 +139,22 @@ class Finetuning : public Task {
     const bool trains_gates = gates_ && step % settings_.gate_every == 0;
     const LayerRuns runs = gates_ ? sparse_->runs(batch.sequences, share, trains_gates)
                                   : LayerRuns{models::dense_attention, models::dense_attention};
-    const auto layer_done = [&](int layer) {
-      if (gates_ && complete) complete_gate(*gates_, layer, complete);
+    PassWatch watch;
+    watch.complete = [&](int part) {
+      complete(model_.part(part));
+      const bool is_layer = part >= 0 && part < model_.config().num_layers;
+      if (gates_ && is_layer) complete(gate_leaves(*gates_, part));
     };
-    const auto watch = [&](int64_t done, int64_t all) { passed(done, all); };
-    const at::Tensor loss = model_.checkpointed(batch, share, runs, complete, layer_done, watch);
+    watch.passed = [&](int64_t done, int64_t all) { passed(done, all); };
+    const at::Tensor loss = checkpointed_backward(model_.decoder(), batch, share, runs, watch);
     if (!gates_) return loss.view(1);
     const at::Tensor gate_loss = sparse_->loss();
     constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
-    return at::stack(
-        {loss.to(at::kDouble), trains_gates ? gate_loss : at::full_like(gate_loss, kNone)});
+    return at::stack({loss.to(at::kDouble) + sparse_->fault(),
+                      trains_gates ? gate_loss : at::full_like(gate_loss, kNone)});
   }
 
   std::map<std::string, double> validate(int64_t, Ranks& ranks) override {
-    model_.refresh();
     const models::Attention attention =
         gates_ ? [&](const models::AttentionInput& input) { return sparse_->attend(input); }
                : models::Attention(models::dense_attention);
@@ -289,7 +248,7 @@ json result_config(const io::ModelConfig& base, const FinetuneSettings& settings
 
 void check_before(const io::ModelConfig& model, const FinetuneSettings& settings) {
   result_config(model, settings);
-  check_memory(plan_of(model, settings), settings.device);
+  check_memory(model, settings);
   if (settings.device.is_cuda()) order_attention_kernels(settings.deterministic);
 }
 
@@ -297,6 +256,11 @@ void check_before(const io::ModelConfig& model, const FinetuneSettings& settings
 
 void check(const FinetuneSettings& settings) {
   check_each(settings);
+  check(settings.muon);
+  const at::ScalarType dtype = settings.computes_in();
+  if (dtype != at::kFloat && dtype != at::kBFloat16) {
+    throw UsageError(message("dtype is ", c10::toString(dtype), ", want Float or BFloat16"));
+  }
   if (!settings.is_sparse()) {
     if (settings.gates.empty()) return;
     throw UsageError("dense attention trains no gates: leave out --gates, or choose sparse");
@@ -320,24 +284,27 @@ RunResult finetune(const FinetuneSettings& settings) {
   if (is_first) check_run_folder(settings.loop.out, "finetune", result_files(settings));
   check_before(io::ModelConfig::read(settings.model), settings);
   const io::Tokenizer tokenizer = io::Tokenizer::load(settings.model);
-  auto task = [&] {
-    const auto base = models::Decoder::load(settings.model, at::kFloat, at::kCPU);
-    if (!settings.gates.empty()) {
-      models::Gates::load(settings.gates, base, settings.foreign_gates);
+  return within_memory(settings, [&] {
+    auto task = [&] {
+      // Each weight in its own type, on the pages of its file.
+      const auto base = models::Decoder::load(settings.model, at::ScalarType::Undefined, at::kCPU);
+      if (!settings.gates.empty()) {
+        models::Gates::load(settings.gates, base, settings.foreign_gates);
+      }
+      const DataSettings& data = settings.data;
+      return Finetuning(settings,
+                        open_mixture(data.train, data.weights, data, tokenizer, settings.model,
+                                     base.config().vocab_size),
+                        tokenizer, base, result_config(base.config(), settings));
+    }();
+    RunResult result = run(task, settings.loop);
+    result.skipped_documents = task.skipped_documents();
+    if (is_first) {
+      task.save(settings.loop.out);
+      check_run_is_there(settings.loop.out, "the model is");
     }
-    const DataSettings& data = settings.data;
-    return Finetuning(settings,
-                      open_mixture(data.train, data.weights, data, tokenizer, settings.model,
-                                   base.config().vocab_size),
-                      tokenizer, base, result_config(base.config(), settings));
-  }();
-  RunResult result = run(task, settings.loop);
-  result.skipped_documents = task.skipped_documents();
-  if (is_first) {
-    task.save(settings.loop.out);
-    check_run_is_there(settings.loop.out, "the model is");
-  }
-  return result;
+    return result;
+  });
 }
 
 RunResult finetune(models::Decoder base, std::vector<int32_t> tokens,
@@ -350,7 +317,7 @@ RunResult finetune(models::Decoder base, std::vector<int32_t> tokens,
   Finetuning task(settings, single_mixture(std::move(file), tokenizer), tokenizer, base,
                   result_config(base.config(), settings));
   base.weights() = {};
-  return run(task, settings.loop);
+  return within_memory(settings, [&] { return run(task, settings.loop); });
 }
 
 }  // namespace seer::train

@@ -45,18 +45,25 @@ struct FinetuneSettings {
   int64_t length = 32768;            // tokens of a window
   int64_t micro_batch = 1;           // windows that are run at once
   int64_t valid_sequences = 4;       // windows of each held-out file
-  double learning_rate = 1e-5, gate_learning_rate = 5e-4;
+  std::string optimizer = "adamw";   // or "muon": of the matrices of the layers, AdamW of the rest
+  double learning_rate = 1e-5, matrix_learning_rate = 4e-3, gate_learning_rate = 5e-4;
   AdamW adamw;
+  Muon muon;
   std::string schedule_form = "linear";  // or "cosine"; goes before schedule.form
   Schedule schedule;
   uint64_t seed = 1;  // of new gates and the order of the data
   at::Device device = at::kCPU;
-  // Type of weights and activations; bf16 keeps f32 master weights. Undefined: bf16 on CUDA, else
-  // f32.
+  // Type of weights and activations, f32 or bf16, which has f32 master weights. Undefined: bf16 on CUDA,
+  // else f32.
   at::ScalarType dtype = at::ScalarType::Undefined;
   bool deterministic = false;  // as PretrainSettings has it
 
   bool is_sparse() const { return attention == "sparse"; }
+  bool is_muon() const { return optimizer == "muon"; }
+  at::ScalarType computes_in() const {
+    if (dtype != at::ScalarType::Undefined) return dtype;
+    return device.is_cuda() ? at::kBFloat16 : at::kFloat;
+  }
   bool is_by_density() const { return kernels::select_rule(rule).takes_share(); }
 };
 
@@ -90,7 +97,12 @@ void each_setting(FinetuneSettings& s, const Visit& visit) {
         "factor of the gate loss summed over layers");
   visit("gate-every", s.gate_every, range(1, limits::kSteps),
         "gates get a gradient in every such step");
-  visit("learning-rate", s.learning_rate, above(0, 100), "largest learning rate of the model");
+  visit("optimizer", s.optimizer, one_of({"adamw", "muon"}),
+        "muon: of the matrices of the layers, AdamW of the rest");
+  visit("learning-rate", s.learning_rate, above(0, 100),
+        "largest learning rate of AdamW for the model");
+  visit("matrix-learning-rate", s.matrix_learning_rate, above(0, 100),
+        "largest learning rate of Muon");
   visit("gate-learning-rate", s.gate_learning_rate, above(0, 100),
         "largest learning rate of the gates");
   visit("schedule", s.schedule_form, one_of({"linear", "cosine"}),
@@ -99,6 +111,8 @@ void each_setting(FinetuneSettings& s, const Visit& visit) {
         "steps of warm-up; -1: 20, at most a sixth of all");
   visit("final-share", s.schedule.floor, range(0, 1), "share of the learning rate at the end");
   visit("weight-decay", s.adamw.weight_decay, range(0, 100), "of AdamW, decoupled");
+  visit("states-on-host", s.loop.states_on_host, {},
+        "GPU: f32 weights and optimizer states in host memory; slower");
   visit("deterministic", s.deterministic, {}, "GPU: the same bits at every run; slower");
   visit("seed", s.seed, at_least(0), "of new gates and the order of the data");
 }
@@ -106,8 +120,7 @@ void each_setting(FinetuneSettings& s, const Visit& visit) {
 void check(const FinetuneSettings& settings);
 
 // Trains, resumes, and writes the model (weights bf16) into loop.out, its gates into loop.out/gates.
-// Layers keep their input only (checkpointed.h), and every process holds all masters and optimizer
-// states. Metrics: loss (nats per token); gate_loss (weighted, as it is added; NaN in steps without);
+// Layers keep their input only (checkpointed.h). Metrics: loss (nats per token); gate_loss (weighted, as it is added; NaN in steps without);
 // valid_<file>: the loss on whole windows of held-out text, with the attention that is trained. Rules are
 // as published: what is forced, the diagonal too, is added to the best blocks. Where gates get no
 // gradient, AdamW's momentum moves them on.

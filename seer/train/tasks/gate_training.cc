@@ -4,6 +4,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/nan_to_num.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
 
 #include <limits>
 #include <utility>
@@ -14,21 +15,21 @@ namespace seer::train {
 
 using models::AttentionInput;
 
-std::vector<std::pair<std::string, at::Tensor>> gate_parameters(const models::Gates& gates) {
-  std::vector<std::pair<std::string, at::Tensor>> named;
+std::vector<Parameter> gate_parameters(const models::Gates& gates) {
+  std::vector<Parameter> named;
   int layer = 0;
   for (const models::GateWeights& gate : gates.layers()) {
-    if (gate.q.defined()) named.emplace_back(io::gate_weight_name(layer, 'q'), gate.q);
-    named.emplace_back(io::gate_weight_name(layer, 'k'), gate.k);
+    if (gate.q.defined()) named.push_back({io::gate_weight_name(layer, 'q'), gate.q});
+    named.push_back({io::gate_weight_name(layer, 'k'), gate.k});
     ++layer;
   }
   return named;
 }
 
-void complete_gate(const models::Gates& gates, int layer, const Task::Complete& complete) {
+std::vector<at::Tensor> gate_leaves(const models::Gates& gates, int layer) {
   const models::GateWeights& gate = gates.layers()[static_cast<size_t>(layer)];
-  if (gate.q.defined()) complete(gate.q);
-  complete(gate.k);
+  if (gate.q.defined()) return {gate.q, gate.k};
+  return {gate.k};
 }
 
 double gate_skip(double skip, const std::string& kind) {
@@ -49,21 +50,33 @@ LayerRuns GateTraining::runs(const models::Sequences& sequences, double share, b
   share_ = share;
   trains_ = trains;
   sum_ = at::zeros({}, at::TensorOptions(device).dtype(at::kDouble));
+  fault_ = at::zeros_like(sum_);
   return {[this](const AttentionInput& input) { return first(input); },
           [this](const AttentionInput& input) { return again(input); }};
 }
 
-// Selection refuses scores that are not finite, which would end the run: here the loss is not finite
-// either, and the step is left out.
-torch_ops::BlockLists GateTraining::choose(const AttentionInput& input) {
+// On a CPU selection refuses scores that are not finite, which would end the run: here the loss is not
+// finite either, and the step is left out.
+torch_ops::BlockLists GateTraining::choose_finite(const AttentionInput& input,
+                                                  const at::Tensor& scores) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  return sparse_.select(input, at::nan_to_num(sparse_.scores(input), /*nan=*/0, /*posinf=*/0,
-                                              /*neginf=*/-kInfinity));
+  return sparse_.select(input,
+                        at::nan_to_num(scores, /*nan=*/0, /*posinf=*/0, /*neginf=*/-kInfinity));
+}
+
+torch_ops::BlockLists GateTraining::choose(const AttentionInput& input) {
+  const at::Tensor scores = sparse_.scores(input);
+  if (scores.is_cpu()) return choose_finite(input, scores);
+  // On a GPU such rows begin at -1 and attend to nothing, which could pass for a result.
+  auto lists = sparse_.select(input, scores);
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  fault_.masked_fill_((lists.begin < 0).any(), kNan);
+  return lists;
 }
 
 at::Tensor GateTraining::attend(const AttentionInput& input) {
   if (models::window_cuts(input)) return models::dense_attention(input);
-  return std::get<0>(sparse_.attend(input, choose(input)));
+  return std::get<0>(sparse_.attend(input, choose_finite(input, sparse_.scores(input))));
 }
 
 at::Tensor GateTraining::first(const AttentionInput& input) {
@@ -76,7 +89,8 @@ at::Tensor GateTraining::first(const AttentionInput& input) {
 at::Tensor GateTraining::again(const AttentionInput& input) {
   if (models::window_cuts(input)) return models::dense_attention(input);
   if (trains_) train_gate(input);
-  const auto lists = std::exchange(lists_[static_cast<size_t>(input.layer)], {});
+  auto lists = std::exchange(lists_[static_cast<size_t>(input.layer)], {});
+  if (!lists.begin.defined()) lists = choose(input);  // its only run
   return std::get<0>(sparse_.attend(input, lists));
 }
 

@@ -6,7 +6,6 @@
 
 #include <cstdint>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "seer/models/gates/gates.h"
@@ -24,9 +23,9 @@ struct GateLoss {
 };
 
 // (name, weight) of all gates, for a parameter group.
-std::vector<std::pair<std::string, at::Tensor>> gate_parameters(const models::Gates& gates);
-// Names the weights of a layer's gate as complete.
-void complete_gate(const models::Gates& gates, int layer, const Task::Complete& complete);
+std::vector<Parameter> gate_parameters(const models::Gates& gates);
+// The weights of a layer's gate.
+std::vector<at::Tensor> gate_leaves(const models::Gates& gates, int layer);
 // GateLoss::skip where -1 stands for the default: 1/4 for kl, 0 for mse.
 double gate_skip(double skip, const std::string& kind);
 // What each setting of a task that trains gates may be. UsageError names the first that is not.
@@ -56,11 +55,16 @@ class GateTraining {
   LayerRuns runs(const models::Sequences& sequences, double share, bool trains);
   // Of the batch so far: weight x share x the sum over layers, [] f64.
   at::Tensor loss() const { return sum_; }
+  // [] f64: NaN where scores of this batch were not finite, else 0: to be added to a loss, so that the step
+  // is left out.
+  at::Tensor fault() const { return fault_; }
   // Attention where nothing is trained.
   at::Tensor attend(const models::AttentionInput& input);
 
  private:
   torch_ops::BlockLists choose(const models::AttentionInput& input);
+  torch_ops::BlockLists choose_finite(const models::AttentionInput& input,
+                                      const at::Tensor& scores);
   at::Tensor first(const models::AttentionInput& input);
   at::Tensor again(const models::AttentionInput& input);
   void train_gate(const models::AttentionInput& input);
@@ -72,7 +76,7 @@ class GateTraining {
   std::vector<torch_ops::BlockLists> lists_;  // of each layer
   double share_ = 0;
   bool trains_ = false;
-  at::Tensor sum_;
+  at::Tensor sum_, fault_;
 };
 
 }  // namespace seer::train

@@ -1,11 +1,9 @@
 #include "seer/train/tasks/language_model.h"
 
 #include <ATen/Context.h>
-#include <ATen/core/grad_mode.h>
-#include <ATen/ops/_foreach_add.h>
-#include <ATen/ops/_foreach_copy.h>
 
 #include <iterator>
+#include <utility>
 
 #include "seer/base/file.h"
 #include "seer/models/loader.h"
@@ -34,39 +32,50 @@ models::ModelWeights untied(models::ModelWeights weights, const io::ModelConfig&
 
 LanguageModel::LanguageModel(const io::ModelConfig& config, models::ModelWeights weights,
                              at::ScalarType dtype, const at::Device& device)
-    : masters_(untied(std::move(weights), config)), decoder_(config, computing(dtype, device)) {
-  if (config.tied_embeddings) masters_.head = masters_.embedding;
-}
+    : decoder_(config, leaves(std::move(weights), config, dtype, device)) {}
 
-// Moves the masters to the device; the weights of the decoder, which are the masters or their copies.
-models::ModelWeights LanguageModel::computing(at::ScalarType dtype, const at::Device& device) {
-  models::ModelWeights used = masters_;
-  const bool is_tied = !masters_.head.defined();
-  const auto originals = models::named_weights(masters_), weights = models::named_weights(used);
-  for (size_t i = 0; i < originals.size(); ++i) {
-    at::Tensor& original = *originals[i].second;
-    original = original.to(device).requires_grad_();
-    *weights[i].second = original;
-    if (dtype == at::kFloat) continue;
-    *weights[i].second = original.detach().to(dtype).requires_grad_();
-    copies_.push_back(*weights[i].second);
-    originals_.push_back(original);
+models::ModelWeights LanguageModel::leaves(models::ModelWeights weights,
+                                           const io::ModelConfig& config, at::ScalarType dtype,
+                                           const at::Device& device) {
+  weights = untied(std::move(weights), config);
+  for (const auto& [name, weight] : models::named_weights(weights)) {
+    const at::Tensor first = *weight;
+    // Memory of its own: a file's mapped pages are read-only.
+    *weight = first.to(device, dtype, /*non_blocking=*/false, /*copy=*/true).requires_grad_();
+    const bool is_exact = dtype == at::kFloat || first.scalar_type() == dtype;
+    initial_.push_back(is_exact ? at::Tensor() : first);
   }
-  if (is_tied) used.head = used.embedding;
-  return used;
+  if (config.tied_embeddings) weights.head = weights.embedding;
+  return weights;
 }
 
-std::vector<std::pair<std::string, at::Tensor>> LanguageModel::parameters() const {
+std::vector<std::pair<std::string, at::Tensor>> LanguageModel::weights() const {
   std::vector<std::pair<std::string, at::Tensor>> all;
-  models::ModelWeights weights = masters_;
+  models::ModelWeights weights = untied(decoder_.weights(), config());
   for (const auto& [name, weight] : models::named_weights(weights)) all.emplace_back(name, *weight);
   return all;
 }
 
-void LanguageModel::refresh() {
-  if (copies_.empty()) return;
-  const at::NoGradGuard no_grad;
-  at::_foreach_copy_(copies_, originals_);
+std::vector<Parameter> LanguageModel::parameters() {
+  std::vector<Parameter> all;
+  for (const auto& [name, leaf] : weights()) {
+    all.push_back({name, leaf, std::exchange(initial_[all.size()], {})});
+  }
+  return all;
+}
+
+bool LanguageModel::is_matrix(const std::string& name, const at::Tensor& weight) {
+  return weight.dim() == 2 && name.find(".layers.") != std::string::npos;
+}
+
+std::vector<ParameterGroup> LanguageModel::muon_groups(const MatrixRates& rates,
+                                                       const Schedule& schedule) {
+  ParameterGroup matrices{"matrices", {}, rates.muon, rates.matrices, schedule},
+      others{"others", {}, rates.adamw, rates.others, schedule};
+  for (Parameter& p : parameters()) {
+    (is_matrix(p.name, p.leaf) ? matrices : others).parameters.push_back(std::move(p));
+  }
+  return {matrices, others};
 }
 
 at::Tensor LanguageModel::loss(const at::Tensor& ids, const models::Attention& attention) const {
@@ -75,50 +84,19 @@ at::Tensor LanguageModel::loss(const at::Tensor& ids, const models::Attention& a
                                decoder_.weights().head, batch.targets);
 }
 
-void LanguageModel::collect() {
-  std::vector<at::Tensor> from, to;
-  for (size_t i = 0; i < copies_.size(); ++i) {
-    if (!copies_[i].grad().defined()) continue;
-    from.push_back(copies_[i].grad());
-    to.push_back(originals_[i].mutable_grad());
-    copies_[i].mutable_grad() = at::Tensor();
+std::vector<at::Tensor> LanguageModel::part(int part) const {
+  const models::ModelWeights& weights = decoder_.weights();
+  if (part < 0) return {weights.embedding};
+  if (part == config().num_layers) {
+    if (config().tied_embeddings) return {weights.norm};
+    return {weights.norm, weights.head};
   }
-  if (!from.empty()) at::_foreach_add_(to, from);
-}
-
-void LanguageModel::backward(const at::Tensor& loss) {
-  loss.backward();
-  collect();
-}
-
-at::Tensor LanguageModel::checkpointed(
-    const TokenBatch& batch, double share, const LayerRuns& runs,
-    const std::function<void(const at::Tensor& master)>& complete,
-    const std::function<void(int layer)>& layer_done,
-    const std::function<void(int64_t done, int64_t all)>& passed) {
-  const int layers = config().num_layers;
-  const auto part_done = [&](int part) {
-    collect();
-    if (layer_done && part >= 0 && part < layers) layer_done(part);
-    if (!complete) return;
-    if (part < 0) return complete(masters_.embedding);
-    if (part < layers) {
-      for (const models::LayerWeight& w : models::layer_weights()) {
-        const at::Tensor& master = masters_.layers[static_cast<size_t>(part)].*w.field;
-        if (master.defined()) complete(master);
-      }
-      return;
-    }
-    complete(masters_.norm);
-    if (!config().tied_embeddings) complete(masters_.head);
-  };
-  return checkpointed_backward(decoder_, batch, share, runs, {part_done, passed});
-}
-
-double LanguageModel::copy_bytes() const {
-  double bytes = 0;
-  for (const at::Tensor& copy : copies_) bytes += 2 * static_cast<double>(copy.nbytes());
-  return bytes;
+  std::vector<at::Tensor> all;
+  for (const models::LayerWeight& w : models::layer_weights()) {
+    const at::Tensor& weight = weights.layers[static_cast<size_t>(part)].*w.field;
+    if (weight.defined()) all.push_back(weight);
+  }
+  return all;
 }
 
 double LanguageModel::activation_bytes(int64_t tokens) const {
@@ -141,7 +119,7 @@ void LanguageModel::save(const std::filesystem::path& folder, const nlohmann::js
   for (const std::string& name : tokenizer_files(tokenizer)) {
     write_file_atomic(folder / name, read_file(tokenizer / name));
   }
-  models::ModelWeights narrow = untied(masters_, config());
+  models::ModelWeights narrow = untied(decoder_.weights(), config());
   for (auto& [name, weight] : models::named_weights(narrow)) {
     *weight = weight->detach().to(at::kBFloat16);
   }

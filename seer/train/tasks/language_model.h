@@ -1,6 +1,6 @@
 #pragma once
-// A language model that is trained as a whole: f32 master weights, copies of them in the type that the
-// model computes in, the loss of next tokens, and the folder that is saved.
+// A language model that is trained as a whole: its weights as parameters, the loss of next tokens, and the
+// folder that is saved.
 
 #include <ATen/core/Tensor.h>
 
@@ -11,37 +11,41 @@
 
 #include "seer/models/attention.h"
 #include "seer/models/decoder.h"
+#include "seer/train/loop/parameters.h"
 #include "seer/train/tasks/checkpointed.h"
 
 namespace seer::train {
 
 class LanguageModel {
  public:
-  // `weights`: f32; they become leaves on `device`. `dtype`: of computation.
+  // Leaves of `dtype`, in which the model computes, on `device` begin as `weights`, each of which is let go
+  // as soon as it is copied.
   LanguageModel(const io::ModelConfig& config, models::ModelWeights weights, at::ScalarType dtype,
                 const at::Device& device);
 
   const io::ModelConfig& config() const { return decoder_.config(); }
-  // What computes, in `dtype`.
   const models::Decoder& decoder() const { return decoder_; }
-  // (name, f32 leaf) of every weight, tied heads once.
-  std::vector<std::pair<std::string, at::Tensor>> parameters() const;
-  // Copies the masters to the weights that compute: to be called when they have changed.
-  void refresh();
+  // (name, leaf) of every weight, tied heads once.
+  std::vector<std::pair<std::string, at::Tensor>> weights() const;
+  // The same for the loop. What leaves cannot hold is given away: to be called once.
+  std::vector<Parameter> parameters();
+  // Muon for the matrices of the layers, AdamW for the rest: "matrices" and "others".
+  struct MatrixRates {
+    Muon muon;
+    AdamW adamw;
+    double matrices, others;
+  };
+  std::vector<ParameterGroup> muon_groups(const MatrixRates& rates, const Schedule& schedule);
+  // Whether Muon takes it.
+  static bool is_matrix(const std::string& name, const at::Tensor& weight);
+
   // ids int64 [windows, length + 1] -> mean negative log-likelihood (nats) of each window's tokens
   // behind the first, [] f32.
   at::Tensor loss(const at::Tensor& ids, const models::Attention& attention) const;
-  // Adds the gradient of a loss to the masters' .grad.
-  void backward(const at::Tensor& loss);
-  // checkpointed_backward() to the masters' .grad. `complete` (may be empty): a master has its
-  // gradient; `layer_done` (may be empty): all masters of a layer have.
-  at::Tensor checkpointed(const TokenBatch& batch, double share, const LayerRuns& runs,
-                          const std::function<void(const at::Tensor& master)>& complete,
-                          const std::function<void(int layer)>& layer_done,
-                          const std::function<void(int64_t done, int64_t all)>& passed);
+  // The leaves of a part as PassWatch::complete counts them.
+  std::vector<at::Tensor> part(int part) const;
 
-  // Estimates in bytes: copies with their gradients; what layers keep for the gradient of `tokens`.
-  double copy_bytes() const;
+  // Estimate in bytes: what layers keep for the gradient of `tokens`.
   double activation_bytes(int64_t tokens) const;
 
   // The model in Hugging Face form, bf16, with the tokenizer's files. config.json comes last: a
@@ -52,13 +56,11 @@ class LanguageModel {
   static std::vector<std::string> files(const std::filesystem::path& tokenizer);
 
  private:
-  models::ModelWeights masters_;
-  std::vector<at::Tensor> originals_, copies_;  // masters and their copies; f32 has none
+  std::vector<at::Tensor> initial_;  // of each of weights(); undefined: as its leaf has it
   models::Decoder decoder_;
 
-  models::ModelWeights computing(at::ScalarType dtype, const at::Device& device);
-  // Moves the gradients that copies have to the masters.
-  void collect();
+  models::ModelWeights leaves(models::ModelWeights weights, const io::ModelConfig& config,
+                              at::ScalarType dtype, const at::Device& device);
 };
 
 // Which of torch's attention kernels trains on a GPU. `deterministic`: sums in a fixed order, slower.

@@ -44,14 +44,9 @@ class Pretraining : public Task {
   std::string name() const override { return "pretrain"; }
 
   std::vector<ParameterGroup> groups() override {
-    ParameterGroup matrices{
-        "matrices", {}, settings_.muon, settings_.matrix_learning_rate, settings_.schedule};
-    ParameterGroup others{
-        "others", {}, settings_.adamw, settings_.other_learning_rate, settings_.schedule};
-    for (const auto& [name, weight] : model_.parameters()) {
-      (is_matrix(name, weight) ? matrices : others).parameters.emplace_back(name, weight);
-    }
-    return {matrices, others};
+    return model_.muon_groups({settings_.muon, settings_.adamw, settings_.matrix_learning_rate,
+                               settings_.other_learning_rate},
+                              settings_.schedule);
   }
 
   json settings() const override {
@@ -94,10 +89,14 @@ class Pretraining : public Task {
       separator = ", then ";
     }
     plan.step += " tokens";
-    // Masters with gradients, one moment of Muon or two of AdamW; copies with gradients.
-    plan.trained = model_.copy_bytes();
-    for (const auto& [name, weight] : model_.parameters()) {
-      plan.trained += (is_matrix(name, weight) ? 3 : 4) * static_cast<double>(weight.nbytes());
+    // What computes, f32 gradients (beside narrow ones); the share of this process of one moment of Muon
+    // or two of AdamW, and of f32 masters.
+    for (const auto& [name, leaf] : model_.weights()) {
+      const bool is_narrow = leaf.scalar_type() != at::kFloat;
+      const double states =
+          4 * ((LanguageModel::is_matrix(name, leaf) ? 1 : 2) + (is_narrow ? 1 : 0));
+      plan.trained += static_cast<double>(leaf.nbytes()) * (is_narrow ? 2 : 1) +
+                      static_cast<double>(leaf.numel()) * (4 + states / num_ranks());
     }
     int64_t tokens = 0;
     for (const auto& [until, length] : stages_) {
@@ -109,7 +108,6 @@ class Pretraining : public Task {
     }
     return plan;
   }
-  void begin_step(int64_t) override { model_.refresh(); }
 
   at::Tensor backward(int64_t step, std::span<const int64_t> micro_batches,
                       const Complete&) override {
@@ -119,12 +117,11 @@ class Pretraining : public Task {
     const at::Tensor batch = batch_of(window_index(step, first), count, length, synthetic_, window);
     const double share = static_cast<double>(count) / static_cast<double>(windows_of(step));
     const at::Tensor loss = model_.loss(batch, models::dense_attention).mul(share);
-    model_.backward(loss);
+    loss.backward();
     return loss.detach().view(1);
   }
 
   std::map<std::string, double> validate(int64_t steps, Ranks& ranks) override {
-    model_.refresh();
     const auto measure = [&](const at::Tensor& ids) {
       return model_.loss(ids.view({1, -1}), models::dense_attention).to(at::kDouble).view(1);
     };
@@ -144,9 +141,7 @@ class Pretraining : public Task {
   }
 
  private:
-  static bool is_matrix(const std::string& name, const at::Tensor& weight) {
-    return weight.dim() == 2 && name.find(".layers.") != std::string::npos;
-  }
+  int num_ranks() const { return settings_.loop.ranks ? settings_.loop.ranks->size() : 1; }
   at::ScalarType dtype() const {
     if (settings_.dtype != at::ScalarType::Undefined) return settings_.dtype;
     return settings_.device.is_cuda() ? at::kBFloat16 : at::kFloat;
@@ -167,8 +162,7 @@ class Pretraining : public Task {
   // Where no number is given, every process gets a micro-batch. That is none of the settings: a run
   // may go on with other processes.
   int64_t tokens_at_once() const {
-    const int ranks = settings_.loop.ranks ? settings_.loop.ranks->size() : 1;
-    const int64_t share = settings_.tokens_per_step / ranks;
+    const int64_t share = settings_.tokens_per_step / num_ranks();
     return settings_.micro_batch_tokens > 0 ? micro_batch_tokens()
                                             : std::min(micro_batch_tokens(), share);
   }

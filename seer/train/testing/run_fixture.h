@@ -43,29 +43,37 @@ inline std::vector<nlohmann::ordered_json> metrics_of(const std::filesystem::pat
   return lines;
 }
 
-// Starts this program again with one (disabled) test, which finds `out` in the environment; kills
-// it with SIGKILL after `microseconds` (< 0: never). Returns whether it ended by itself, without
-// failure.
-inline bool run_child(const std::string& test, const std::filesystem::path& out,
-                      int64_t microseconds) {
+// Starts this program again with one (disabled) test, which finds `out` in the environment.
+inline pid_t start_child(const std::string& test, const std::filesystem::path& out) {
   const std::string filter = "--gtest_filter=" + test;
   std::string program = std::filesystem::read_symlink("/proc/self/exe").string();
   std::vector<const char*> argv{program.c_str(), filter.c_str(), "--gtest_also_run_disabled_tests",
                                 "--gtest_brief=1", nullptr};
   ::setenv("SEER_TEST_OUT", out.c_str(), 1);
-  pid_t child = 0;
+  pid_t child = -1;
   if (::posix_spawn(&child, program.c_str(), nullptr, nullptr, const_cast<char**>(argv.data()),
                     environ) != 0) {
     ADD_FAILURE() << "cannot start " << program;
-    return false;
   }
-  if (microseconds >= 0) {
-    ::usleep(static_cast<useconds_t>(microseconds));
-    ::kill(child, SIGKILL);
-  }
+  return child;
+}
+
+// Waits; whether it ended by itself, without failure.
+inline bool ended_well(pid_t child) {
   int status = 0;
   ::waitpid(child, &status, 0);
   return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+// Kills the child with SIGKILL after `microseconds` (< 0: never). Returns whether it ended well.
+inline bool run_child(const std::string& test, const std::filesystem::path& out,
+                      int64_t microseconds) {
+  const pid_t child = start_child(test, out);
+  if (child > 0 && microseconds >= 0) {
+    ::usleep(static_cast<useconds_t>(microseconds));
+    ::kill(child, SIGKILL);
+  }
+  return child > 0 && ended_well(child);
 }
 
 inline std::filesystem::path child_out() {
