@@ -10,6 +10,8 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BUILD = pathlib.Path(os.environ.get("SEER_BUILD", ROOT / "build"))
 sys.path.insert(0, str(ROOT / "python"))
+# Of programs that import seer.
+PACKAGE_PATH = os.pathsep.join(filter(None, [str(ROOT / "python"), os.environ.get("PYTHONPATH")]))
 
 
 def usual_signals():

@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 
-from conftest import BUILD, ROOT
+from conftest import BUILD, PACKAGE_PATH, ROOT
 
 PAGE = (ROOT / "docs" / "python.md").read_text()
 
@@ -15,7 +15,7 @@ def test_examples(tmp_path):
     for name in ("assets", "README.md"):
         (tmp_path / name).symlink_to(ROOT / name)
     run = subprocess.run([sys.executable, "-c", "\n".join(examples)], cwd=tmp_path, capture_output=True, text=True,
-                         env={**os.environ, "PYTHONPATH": str(ROOT / "python"), "SEER_BUILD": str(BUILD)})
+                         env={**os.environ, "PYTHONPATH": PACKAGE_PATH, "SEER_BUILD": str(BUILD)})
     assert run.returncode == 0, run.stderr
     densities, found = run.stdout.strip().splitlines()
     assert len(densities.split()) == 8

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import seer.models
-from conftest import BUILD, ROOT
+from conftest import BUILD, PACKAGE_PATH
 from model_families import load
 
 HIDDEN, INNER, HEADS, KV_HEADS, LAYERS, WORDS = 64, 96, 4, 2, 2, 260
@@ -73,7 +73,7 @@ def test_what_is_refused(tmp_path, args, message):
     (tmp_path / "full" / "file").touch()
     pytest.importorskip("gguf"), pytest.importorskip("accelerate")
     run = subprocess.run([sys.executable, "-m", "seer.models", *args], cwd=tmp_path, capture_output=True, text=True,
-                         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "python"), os.environ.get("PYTHONPATH", "")]),
+                         env={**os.environ, "PYTHONPATH": PACKAGE_PATH,
                               "SEER_BUILD": str(BUILD), "PIP_NO_INDEX": "1"})
     assert run.returncode and message in run.stderr.strip().splitlines()[-1], run.stderr
     assert not (tmp_path / "new").exists()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import seer
-from conftest import BUILD, ROOT
+from conftest import BUILD, PACKAGE_PATH, ROOT
 
 ops = torch.ops.seer
 B, T, HQ, HK, D, BLOCK = 2, 75, 4, 2, 32, 16
@@ -352,7 +352,7 @@ def test_wrong_sequences_and_scores():
 def run_python(code, **environment):
     import os
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT / "tests",
-                          env={**os.environ, "PYTHONPATH": str(ROOT / "python"), "SEER_BUILD": str(BUILD), **environment})
+                          env={**os.environ, "PYTHONPATH": PACKAGE_PATH, "SEER_BUILD": str(BUILD), **environment})
 
 
 def test_import_is_quick_and_leaves_transformers_alone():

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from conftest import BUILD, ROOT
+from conftest import BUILD, PACKAGE_PATH, ROOT
 
 README = (ROOT / "README.md").read_text()
 LONG_CONTEXT = "docs/long_context.md"
@@ -85,7 +85,7 @@ def test_python_program():
     program = re.search(r"```python\n(.*?)```", README, flags=re.S)[1]
     assert program.count("\n") <= 15
     run = subprocess.run([sys.executable, "-c", program.replace("build/default_text.txt", str(BUILD / "default_text.txt"))], cwd=ROOT,
-                         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT / "python"), "SEER_BUILD": str(BUILD)})
+                         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": PACKAGE_PATH, "SEER_BUILD": str(BUILD)})
     assert run.returncode == 0, run.stderr
     dense, sparse, share = map(float, re.match(r"perplexity ([\d.]+) dense, ([\d.]+) with (\d+)% of the blocks\n", run.stdout).groups())
     assert dense < sparse < 2 * dense and 6 < share < 15 and run.stdout.count("\n") > 1, run.stdout
