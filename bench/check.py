@@ -56,18 +56,20 @@ def references(shape, q, k, v, lists, pairs, causal=True):
 
 
 def compare(shape, o, lse, found):
-    """Errors of o [T, Hq, D] and lse [Hq, T] (or None) at the sampled rows; `status` is "ok" or says what is wrong."""
-    differences = [o[ref.row * BLOCK:(ref.row + 1) * BLOCK, ref.head].float() - ref.o for ref in found]
-    relative = torch.stack([d.norm() / ref.o.norm() for d, ref in zip(differences, found)])  # NaN stays the largest
-    errors = {"rows_checked": len(found), "max_rel_error": relative.max().item(),
-              "max_abs_error": torch.stack([d.abs().max() for d in differences]).max().item()}
+    """Errors of o [T, Hq, D] and lse [Hq, T] (one of them may be None) at the sampled rows; `status` is "ok" or says what is wrong."""
+    errors = {"rows_checked": len(found)}
+    if o is not None:
+        differences = [o[ref.row * BLOCK:(ref.row + 1) * BLOCK, ref.head].float() - ref.o for ref in found]
+        relative = torch.stack([d.norm() / ref.o.norm() for d, ref in zip(differences, found)])  # NaN stays the largest
+        errors["max_rel_error"] = relative.max().item()
+        errors["max_abs_error"] = torch.stack([d.abs().max() for d in differences]).max().item()
     if lse is not None:
         off = [lse[ref.head, ref.row * BLOCK:(ref.row + 1) * BLOCK] - ref.lse for ref in found]
         errors["max_lse_error"] = torch.stack(off).abs().max().item()
     limit = LIMITS[shape.dtype]
-    if not torch.isfinite(o).all():
+    if not torch.isfinite(lse if o is None else o).all():
         errors["status"] = "wrong: not finite"
-    elif not errors["max_rel_error"] <= limit:
+    elif o is not None and not errors["max_rel_error"] <= limit:
         worst = found[int(relative.argmax())]
         errors["status"] = (f"wrong: head {worst.head}, row {worst.row} differs by {errors['max_rel_error']:.2e}, "
                             f"limit {limit:g}")

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Dense attention with the pooled map on a GPU beside dense attention without it, on the same inputs, in one process.
+"""Dense attention with the pooled map, and the map alone, on a GPU beside dense attention without it, on the same inputs, in one
+process.
 
     python bench/pooled_attention.py [--lengths 8k,32k,128k] [--kv-heads 32,8] [--head-dims 128] [--dtypes bf16]
 
@@ -53,6 +54,18 @@ class Pooled(rivals.Implementation):
         return torch.cuda.max_memory_allocated() - before - own
 
 
+class MapAlone(Pooled):
+    """lse and the map, without values."""
+    name = "seer, map alone"
+
+    def prepare(self, inputs, lists):
+        super().prepare(inputs, lists)
+        self.args = self.args[:2] + self.args[3:]
+
+    def run(self):
+        return torch.ops.seer.pooled_map(*self.args)
+
+
 def parse(argv=None):
     def tokens(text):
         return int(text[:-1]) * 1024 if text.lower().endswith("k") else int(text)
@@ -102,7 +115,7 @@ def check_map(shape, inputs, pooled, pairs, group_max):
 def measure(shape, args):
     """Rows of one shape."""
     inputs = rivals.Inputs(shape, DEVICE)
-    instances = {("seer", "q"): Pooled(shape, False)}
+    instances = {(kind.name, "q"): kind(shape, False) for kind in (Pooled, MapAlone)}
     if shape.heads_kv != shape.heads_q:
         instances["seer", "kv"] = Pooled(shape, True)
     for kind in (rivals.Cudnn, rivals.Flash2):
@@ -121,12 +134,13 @@ def measure(shape, args):
                 rows[key]["status"] = rivals.one_line(error)
         rows[key]["note"] = instance.note
     pairs_of_tokens = shape.len_q * (shape.len_k - shape.len_q) + shape.len_q * (shape.len_q + 1) / 2
-    flop = 4 * shape.head_dim * shape.heads_q * pairs_of_tokens
+    flop = 2 * shape.head_dim * shape.heads_q * pairs_of_tokens
     for key, result in timing.round_robin({k: i.run for k, i in ready.items()}, args.runs, args.seconds).items():
         if isinstance(result, Exception):
             rows[key]["status"] = rivals.one_line(result)
         else:
-            rows[key].update(result.row(), tflops=flop / result.median * 1e-9)
+            products = 1 if isinstance(instances[key], MapAlone) else 2
+            rows[key].update(result.row(), tflops=products * flop / result.median * 1e-9)
     sampled = check.sample(shape, None, shape.heads_q, count=8)
     found = check.references(shape, inputs.q, inputs.k, inputs.v, None, sampled)
     for key, instance in ready.items():
@@ -134,14 +148,14 @@ def measure(shape, args):
             continue
         try:
             result = instance.run()
-            o, lse = result[:2] if key[0] == "seer" else instance.output(result)
-            rows[key].update(check.compare(shape, o, lse, found))
-            if key[0] == "seer":
-                off = check_map(shape, inputs, result[2], sampled, instance.group_max)
+            *o, lse, pooled = result if isinstance(instance, Pooled) else (*instance.output(result), None)
+            rows[key].update(check.compare(shape, o[0] if o else None, lse, found))
+            if pooled is not None:
+                off = check_map(shape, inputs, pooled, sampled, instance.group_max)
                 rows[key]["max_map_error"] = off if off < float("inf") else None
                 if rows[key]["status"] == "ok" and not off <= MAP_LIMIT:
                     rows[key]["status"] = f"wrong: map differs by {off:.2e}, limit {MAP_LIMIT:g}"
-                del result, o, lse
+                del result, o, lse, pooled
                 if DEVICE == "cuda":
                     rows[key]["extra_mib"] = instance.extra_bytes() / 2 ** 20
         except Exception as error:
@@ -186,7 +200,7 @@ def main():
                     made = record.make(command, timing.METHOD, {}, rows, failed) | {"operation": "pooled_attn"}
                     if path:
                         record.write(path, record.merge(old, made) if old else made)
-    bad = sum(r["implementation"] == "seer" and r["status"] != "ok" for r in rows)
+    bad = sum(r["implementation"].startswith("seer") and r["status"] != "ok" for r in rows)
     if bad or failed:
         sys.exit(f"{bad} results of seer are wrong or missing, {len(failed)} shapes failed")
 

@@ -7,7 +7,7 @@
 namespace seer::bench {
 
 // Rows have kept_tflops: 4 * block^2 * head_dim per computed block over the median time.
-// For the backward, five products of which the forward has two are counted.
+// For the backward, five products of which the forward has two are counted, for the map alone one.
 void block_sparse_attn(const Request& request, nlohmann::json& rows);
 void block_sparse_attn_backward(const Request& request, nlohmann::json& rows);
 void pooled_attn(const Request& request, nlohmann::json& rows);

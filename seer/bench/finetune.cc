@@ -33,7 +33,7 @@ const std::vector<OpPart>& parts() {
         "aten::_scaled_dot_product_flash_attention_backward",
         "aten::_scaled_dot_product_efficient_attention_backward",
         "aten::_scaled_dot_product_flash_attention_for_cpu_backward"}},
-      {"pooled", {"seer::pooled_attn"}},
+      {"pooled", {"seer::pooled_map"}},
       {"gates",
        {"seer::attn_gate_vectors", "seer::attn_gate_pool", "seer::attn_gate_project",
         "seer::attn_gate_project_grad", "seer::attn_gate_score", "seer::attn_gate_score_grad",

@@ -81,14 +81,16 @@ void check_shared_heads(const char* op, const char* heads_name, const SymInt& he
 
 void check_qkv(const char* op, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                bool takes_f64) {
-  for (const Named& x : {Named{"q", q}, {"k", k}, {"v", v}}) check_heads(op, x, takes_f64);
-  for (const Named& x : {Named{"k", k}, {"v", v}}) {
+  for (const Named& x : {Named{"q", q}, {"k", k}, {"v", v}}) {
+    if (!x.tensor.defined()) continue;
+    check_heads(op, x, takes_f64);
     TORCH_CHECK(x.tensor.scalar_type() == q.scalar_type(), op, ": ", x.name, " is ",
                 x.tensor.scalar_type(), ", want ", q.scalar_type(), " as q");
   }
-  TORCH_CHECK(k.sym_sizes() == v.sym_sizes() && k.sym_size(2) == q.sym_size(2), op, ": q is ",
-              q.sym_sizes(), ", k ", k.sym_sizes(), ", v ", v.sym_sizes(),
-              ", want one head size, k and v alike");
+  TORCH_CHECK(k.sym_size(2) == q.sym_size(2), op, ": q is ", q.sym_sizes(), ", k ", k.sym_sizes(),
+              ", want one head size");
+  TORCH_CHECK(!v.defined() || k.sym_sizes() == v.sym_sizes(), op, ": k is ", k.sym_sizes(), ", v ",
+              v.sym_sizes(), ", want k and v alike");
   check_shared_heads(op, "q", q.sym_size(1), "k", k.sym_size(1));
 }
 

@@ -45,7 +45,8 @@ void check_same_device(const char* op, std::initializer_list<Named> tensors);
 void check_count(const char* op, const char* what, const SymInt& count, int64_t most);
 // [tokens, heads, features], features contiguous, f32, f16 or bf16; f64 where the op's reference takes it.
 void check_heads(const char* op, const Named& x, bool takes_f64 = false);
-// Those three for queries, keys and values: one head size, k and v alike, heads that share evenly.
+// That for queries, keys and, where they are given, values: one head size, k and v alike, heads that share
+// evenly.
 void check_qkv(const char* op, const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                bool takes_f64 = false);
 // Scores or a map, f32 [heads, rows, blocks].

@@ -71,6 +71,10 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> pooled_attn(const at::Tensor& q, 
                                                            const Ragged& ragged, double scale,
                                                            bool causal, bool group_max,
                                                            bool normalise);
+// lse and map alone, as pooled_attn gives them: no products with values.
+std::tuple<at::Tensor, at::Tensor> pooled_map(const at::Tensor& q, const at::Tensor& k,
+                                              const Ragged& ragged, double scale, bool causal,
+                                              bool group_max, bool normalise);
 
 // x [T, H, D], cu [B + 1], cu_blocks [B + 1] -> [num_blocks, H, P * D] f32. `pools` is PoolBits.
 // With cos and sin [num_blocks, w / 2] f32, for one pooling: rotated, as attn_gate_project without a

@@ -12,17 +12,22 @@
 namespace seer::torch_ops {
 
 // o [T, Hq, D] and lse [Hq, T] f32 for q, without contents.
+inline at::Tensor attention_output(const at::Tensor& q) {
+  return at::empty_symint(q.sym_sizes(), q.options());
+}
+inline at::Tensor attention_lse(const at::Tensor& q) {
+  return at::empty_symint({q.sym_size(1), q.sym_size(0)}, q.options().dtype(at::kFloat));
+}
 inline std::tuple<at::Tensor, at::Tensor> attention_results(const at::Tensor& q) {
-  return {at::empty_symint(q.sym_sizes(), q.options()),
-          at::empty_symint({q.sym_size(1), q.sym_size(0)}, q.options().dtype(at::kFloat))};
+  return {attention_output(q), attention_lse(q)};
 }
 
-// q, k, v and their sizes.
+// q, k, v (where it is defined) and their sizes.
 inline void put_qkv(kernels::PackedAttentionParams& p, const at::Tensor& q, const at::Tensor& k,
                     const at::Tensor& v) {
   p.q = strided_in(q);
   p.k = strided_in(k);
-  p.v = strided_in(v);
+  if (v.defined()) p.v = strided_in(v);
   p.num_q_heads = static_cast<int>(q.size(1));
   p.num_kv_heads = static_cast<int>(k.size(1));
   p.head_dim = static_cast<int>(q.size(2));
@@ -31,7 +36,7 @@ inline void put_qkv(kernels::PackedAttentionParams& p, const at::Tensor& q, cons
   p.dtype = dtype_of(q);
 }
 
-// q [T, Hq, D], k, v [S, Hk, D], and where sequences start in them: `Tensor q, Tensor k, Tensor v,
+// q [T, Hq, D], k, v [S, Hk, D] (v undefined: the op has no values), and where sequences start in them: `Tensor q, Tensor k, Tensor v,
 // Tensor cu_q, Tensor cu_k, Tensor cu_rows`.
 struct PackedQkv {
   const at::Tensor &q, &k, &v, &cu_q, &cu_k, &cu_rows;
@@ -55,7 +60,7 @@ struct PackedQkv {
   void put_into(kernels::PackedAttentionParams& p, const at::Tensor& o, const at::Tensor& lse,
                 double scale, bool causal) const {
     put_qkv(p, q, k, v);
-    p.o = strided_out(o);
+    if (o.defined()) p.o = strided_out(o);
     p.lse = lse.mutable_data_ptr<float>();
     p.cu_q = int_data(cu_q);
     p.cu_k = int_data(cu_k);

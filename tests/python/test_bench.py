@@ -452,19 +452,22 @@ def test_quick_run(tmp_path):
 
 
 @pytest.mark.parametrize("shape,implementations", [
-    (cases.Shape(192, 192, 4, 2, 64), 4), (cases.Shape(128, 320, 2, 2, 64), 3)])
+    (cases.Shape(192, 192, 4, 2, 64), 5), (cases.Shape(128, 320, 2, 2, 64), 4)])
 def test_rows_of_the_pooled_map(without_gpu, monkeypatch, shape, implementations):
     monkeypatch.setattr(pooled_attention, "DEVICE", "cpu")
     monkeypatch.setattr(rivals.Cudnn, "can_run", lambda self: "not here")
     with torch.no_grad():
         rows = pooled_attention.measure(shape, pooled_attention.parse([]))
     assert len(rows) == implementations
-    own = [r for r in rows if r["implementation"] == "seer"]
-    assert [r["map_heads"] for r in own] == ["q", "kv"][:implementations - 2]
+    own = [r for r in rows if r["implementation"].startswith("seer")]
+    assert [(r["implementation"], r["map_heads"]) for r in own] == [
+        ("seer", "q"), ("seer, map alone", "q"), ("seer", "kv")][:implementations - 2]
     for row in own:
         assert (row["status"], row["runs"]) == ("ok", 5) and 0 < row["max_map_error"] < 1e-5
-        assert row["tflops"] == pytest.approx(row["heads_q"] * 4 * 64 * sum(
+        products = 1 if row["implementation"] == "seer, map alone" else 2
+        assert row["tflops"] == pytest.approx(row["heads_q"] * products * 2 * 64 * sum(
             range(shape.len_k - shape.len_q + 1, shape.len_k + 1)) / 1e-3 * 1e-12)
+        assert ("max_rel_error" in row) == (products == 2) and row["max_lse_error"] < 1e-5
 
 
 def test_a_wrong_map_is_found(without_gpu, monkeypatch):
@@ -472,8 +475,8 @@ def test_a_wrong_map_is_found(without_gpu, monkeypatch):
     monkeypatch.setattr(rivals.Cudnn, "can_run", lambda self: "not here")
     monkeypatch.setattr(pooled_attention, "map_of_row", lambda shape, *_: torch.ones(shape.blocks))
     with torch.no_grad():
-        own = pooled_attention.measure(cases.Shape(192, 192, 2, 2, 64), pooled_attention.parse([]))[0]
-    assert own["status"].startswith("wrong: map differs by")
+        own = pooled_attention.measure(cases.Shape(192, 192, 2, 2, 64), pooled_attention.parse([]))[:2]
+    assert all(row["status"].startswith("wrong: map differs by") for row in own)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -482,7 +485,7 @@ def test_quick_run_of_the_pooled_map(tmp_path):
                           "--out", tmp_path], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     path, = tmp_path.glob("*/pooled_attn.json")
-    assert sum(r["implementation"] == "seer" for r in record.read(path)["rows"]) == 3
+    assert sum(r["implementation"].startswith("seer") for r in record.read(path)["rows"]) == 5
 
 
 @torch.no_grad()

@@ -418,6 +418,9 @@ def test_pooled_attn(which, group_max, normalise):
     if normalise:
         want = want / want.sum(-1, keepdim=True)
     close(found, want)
+    lse_alone, alone = ops.pooled_map(
+        q, k, *pack.cu()[:3], pack.num_rows, pack.num_blocks, pack.block_q, pack.block, 0.2, True, group_max, normalise)
+    assert torch.equal(alone, found) and torch.equal(lse_alone, lse)
 
 
 @pytest.mark.parametrize("group_max", [False, True])
@@ -441,6 +444,8 @@ def test_pooled_attn_shows_nan_where_o_does(which, group_max, where):
     if group_max:
         want = want.view(2, 2, *want.shape[1:]).any(1)
     assert torch.equal(found.isnan(), want)
+    lse_alone, alone = ops.pooled_map(q, k, *args, False)
+    assert torch.equal(alone.view(torch.int32), found.view(torch.int32)) and torch.equal(lse_alone.isnan(), lse.isnan())
     clean = ops.pooled_attn(q.nan_to_num(), k.nan_to_num(), v, *args, False)[2]
     rows = ~want.any(-1)
     close(found[rows], clean[rows])
@@ -606,6 +611,7 @@ def calls(pack):
             (q, k, v, *three, pack.num_rows, pack.num_blocks, pack.block_q, block, 0.2, True, True, True),
             (),
         ),
+        "pooled_map": ((q, k, *three, pack.num_rows, pack.num_blocks, pack.block_q, block, 0.2, True, False, True), ()),
     }
 
 
@@ -659,7 +665,8 @@ def test_every_op_has_a_cuda_implementation(name):
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-OF_HALF_PRECISION = {"block_sparse_attn", "block_sparse_attn_backward", "decode_attn", "pooled_attn", "sparse_attention"}  # on a GPU
+OF_HALF_PRECISION = {"block_sparse_attn", "block_sparse_attn_backward", "decode_attn", "pooled_attn", "pooled_map",
+                     "sparse_attention"}  # on a GPU
 ON_GPU_IN_F32 = sorted(set(OPS) - OF_HALF_PRECISION)
 
 
@@ -709,7 +716,8 @@ def test_cuda_map_equals_cpu(block_q):
     args = (*attention_inputs(pack, torch.bfloat16, dim=64), *pack.cu()[:3], pack.num_rows,
             pack.num_blocks, block_q, 64, 0.125, True, True, True)
     want, got = ops.pooled_attn(*args), ops.pooled_attn(*on_gpu(args))
-    for x, y, limit in zip(got, want, (2e-2, 1e-4, 1e-4), strict=True):
+    got += ops.pooled_map(*on_gpu((*args[:2], *args[3:])))
+    for x, y, limit in zip(got, (*want, *want[1:]), (2e-2, *[1e-4] * 4), strict=True):
         assert x.is_cuda and x.dtype == y.dtype
         close(x.cpu(), y, limit)
 
@@ -768,7 +776,7 @@ def test_cuda_graph_of_gate_and_selection(rule, strength):
     assert rows_of(*out) == want
 
 
-@pytest.mark.parametrize("name,which", [("pooled_attn", 2),
+@pytest.mark.parametrize("name,which", [("pooled_attn", 2), ("pooled_map", 1),
                                         ("attn_gate_pool", 0), ("attn_gate_project", 0), ("attn_gate_vectors", 1),
                                         ("attn_gate_vectors", 9)])
 def test_gradients_that_do_not_exist(name, which):
@@ -838,7 +846,10 @@ WRONG = [
     ("block_sparse_attn_backward", 1, lambda o: o[:, :2], "o is .*as q"),
     ("block_sparse_attn_backward", 2, lambda lse: lse.T, "lse must be float32"),
     ("block_sparse_attn_backward", 2, lambda lse: lse.double(), "lse must be float32"),
+    ("pooled_attn", 2, lambda v: v[1:], "k and v alike"),
     ("pooled_attn", 6, -1, "num_rows is -1"),
+    ("pooled_map", 1, lambda k: k[..., 1:], "want one head size"),
+    ("pooled_map", 1, lambda k: k.bfloat16(), "k is BFloat16, want Float as q"),
     ("pooled_attn", 7, 2**40, "num_blocks is 1099511627776"),
     ("pooled_attn", 10, 0.0, "scale is 0"),
     ("pooled_attn", 8, 0, "block_q is 0, want 1"),

@@ -24,7 +24,7 @@ std::vector<double> attend_reference(const PackedAttentionParams& p, int64_t tok
   }
   for (double& w : weights) total += w = std::exp(w - top);
   for (double& w : weights) w /= total;
-  for (int d = 0; d < p.head_dim; ++d) {
+  for (int d = 0; p.o.data && d < p.head_dim; ++d) {
     double sum = 0;
     for (size_t n = 0; n < keys.size(); ++n) sum += weights[n] * element(p.v, keys[n], kv_head, d);
     store_double(p.dtype, p.o.data, token * p.o.token_stride + head * p.o.head_stride + d, sum);

@@ -7,7 +7,7 @@
 
 namespace seer::kernels {
 
-// Writes o and lse of a query token of one head that sees these tokens of k and v; its softmax
+// Writes o (unless null) and lse of a query token of one head that sees these tokens of k and v; its softmax
 // weights.
 std::vector<double> attend_reference(const PackedAttentionParams& p, int64_t token, int head,
                                      const std::vector<int64_t>& keys);

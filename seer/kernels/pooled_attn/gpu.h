@@ -18,7 +18,7 @@ int64_t pooled_attn_sm90_workspace(const PooledAttnParams& p, int num_sms);
 int64_t pooled_attn_sm80_workspace(const PooledAttnParams& p, int num_sms);
 
 // Asynchronous on `stream`; the same bits in every run, and for every workspace. No allocation, no
-// synchronisation. Error: the workspace is too small for one thread block (sm90: than two KiB).
+// synchronisation. Error: the workspace is too small for one thread block (sm90: than three KiB).
 void pooled_attn_sm90(const PooledAttnParams& p, void* stream);
 void pooled_attn_sm80(const PooledAttnParams& p, void* stream);
 

@@ -10,6 +10,9 @@ namespace seer::kernels {
 //
 //   map[h, I, J] = max over i in row I, j in key block J of softmax(scale * q k^T)[h, i, j]
 //
+// The map alone: without o (null data) lse and the map are what they are with it, and v, which may be
+// null, too, is not read.
+//
 // A query with NaN among its scores has no weights: its o and lse are NaN, and so is the map in its
 // row, in every block that the query sees.
 //

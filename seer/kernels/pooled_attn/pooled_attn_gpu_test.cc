@@ -23,6 +23,7 @@ class DeviceCall : public AttentionDeviceCall<Call> {
     params_.cu_rows = cu_rows_.as<int32_t>();
     params_.workspace = workspace_.as<void>();
     params_.workspace_bytes = workspace_bytes;
+    if (call.shape.map_alone) params_.v = {}, params_.o = {};
   }
 
  private:
@@ -49,14 +50,17 @@ TEST_P(PooledAttnGpuCases, EveryKernelMatchesTheReference) {
   const bool should_be_taken =
       (c.block_q == 1 || c.block_q % 64 == 0) && c.block_k % 64 == 0 &&
       (c.head_dim == 64 || c.head_dim == 96 || c.head_dim == 128 || c.head_dim == 256);
-  for (const DType dtype : kGpuDTypes) {
-    Call call(c, dtype);
-    const Reference reference(call);
-    const int taken = Gpu::visit(call.params(), [&](const Kernel& kernel) {
-      Gpu::run(kernel, call);
-      EXPECT_EQ(reference.compare(call, o_limits_of_rounded_p(dtype)), "");
-    });
-    EXPECT_EQ(taken > 0, should_be_taken);
+  for (const Case& shape : with_and_without_o(c)) {
+    SCOPED_TRACE(shape.map_alone ? "map alone" : "");
+    for (const DType dtype : kGpuDTypes) {
+      Call call(shape, dtype);
+      const Reference reference(call);
+      const int taken = Gpu::visit(call.params(), [&](const Kernel& kernel) {
+        Gpu::run(kernel, call);
+        EXPECT_EQ(reference.compare(call, o_limits_of_rounded_p(dtype)), "");
+      });
+      EXPECT_EQ(taken > 0, should_be_taken);
+    }
   }
 }
 
@@ -82,10 +86,11 @@ TEST_F(PooledAttnGpu, NanOfANeighbourDoesNotLeak) {
         poison(call.k, 70, 170);
         poison(call.v, 70, 170);
       };
-      on_every_kernel(shape, change, [&](const Call& call) {
+      const auto check = [&](const Call& call) {
         for (int64_t t = 0; t < 285; ++t) {
           const bool is_neighbour = t >= 70 && t < 110;
-          for (int d = 0; d < head_dim; ++d) {
+          ASSERT_EQ(std::isnan(call.lse[285 + t]), is_neighbour) << t;
+          for (int d = 0; d < head_dim && !call.shape.map_alone; ++d) {
             ASSERT_EQ(std::isnan(call.o.at(t, 1, d)), is_neighbour) << t << " " << d;
           }
         }
@@ -94,7 +99,8 @@ TEST_F(PooledAttnGpu, NanOfANeighbourDoesNotLeak) {
             ASSERT_TRUE(std::isfinite(call.map[row * call.num_blocks + j])) << row << " " << j;
           }
         }
-      });
+      };
+      for (const Case& c : with_and_without_o(shape)) on_every_kernel(c, change, check);
     }
   }
 }
@@ -106,14 +112,15 @@ TEST_F(PooledAttnGpu, NothingIsWrittenBetweenRows) {
 TEST_F(PooledAttnGpu, LargeScores) {
   for (const int head_dim : {64, 128}) {
     const Case shape = {.name = "", .q_lens = {448}, .k_lens = {448}, .head_dim = head_dim};
-    on_every_kernel(
-        shape, [](Call& call) { grow_keys(call.k); },
-        [](const Call& call) {
-          const Reference reference(call);
-          EXPECT_EQ(far_from(call, reference.wide, o_limits_of_rounded_p(call.q.dtype)), "");
-          // Scores of some hundreds: an f32 holds them to 1e-5, and weights are as exact.
-          EXPECT_EQ(far_from(call.map, reference.wide.map, {2e-4, 1e-4, 1e-8}), "");
-        });
+    const auto check = [](const Call& call) {
+      const Reference reference(call);
+      EXPECT_EQ(far_from(call, reference.wide, o_limits_of_rounded_p(call.q.dtype)), "");
+      // Scores of some hundreds: an f32 holds them to 1e-5, and weights are as exact.
+      EXPECT_EQ(far_from(call.map, reference.wide.map, {2e-4, 1e-4, 1e-8}), "");
+    };
+    for (const Case& c : with_and_without_o(shape)) {
+      on_every_kernel(c, [](Call& call) { grow_keys(call.k); }, check);
+    }
   }
 }
 
@@ -131,7 +138,7 @@ TEST_F(PooledAttnGpu, SameBitsInEveryRun) {
   for (const bool group_max : {false, true}) {
     Case shape = kLongCase;
     shape.group_max = group_max;
-    same_bits_in_every_run(shape);
+    for (const Case& c : with_and_without_o(shape)) same_bits_in_every_run(c);
   }
 }
 
@@ -145,55 +152,87 @@ TEST_F(PooledAttnGpu, SmallWorkspaceGivesTheSameBits) {
   };
   Case with_nan = kLongCase;
   with_nan.nan_query = 200;
-  for (const Case& shape :
+  for (const Case& c :
        {kLongCase, with_nan, with(64, 64, 64, true, true), with(128, 128, 64, false, false),
         with(64, 64, 128, false, false), with(128, 128, 128, true, true)}) {
-    for (const DType dtype : kGpuDTypes) {
-      Call call(shape, dtype), small(shape, dtype);
-      each_kernel(call.params(), [&](const Kernel& kernel) {
-        run(kernel, call);
-        const DeviceCall on_device(small, 4096);
-        kernel.run(on_device.params(), nullptr);
-        on_device.download(small);
-        EXPECT_TRUE(same_bits(call, small)) << shape.head_dim << " " << shape.block_k;
-        const DeviceCall none(small, 1000);
-        EXPECT_THROW(kernel.run(none.params(), nullptr), Error);
-      });
+    for (const Case& shape : with_and_without_o(c)) {
+      for (const DType dtype : kGpuDTypes) {
+        Call call(shape, dtype), small(shape, dtype);
+        each_kernel(call.params(), [&](const Kernel& kernel) {
+          run(kernel, call);
+          const DeviceCall on_device(small, 4096 + 256);
+          kernel.run(on_device.params(), nullptr);
+          on_device.download(small);
+          EXPECT_TRUE(same_bits(call, small)) << shape.head_dim << " " << shape.block_k;
+          const DeviceCall none(small, 1000);
+          EXPECT_THROW(kernel.run(none.params(), nullptr), Error);
+        });
+      }
     }
   }
 }
 
 // More keys than the sm90 kernel keeps maxima of; too many for the reference, so kernels are compared.
 TEST_F(PooledAttnGpu, KernelsAgreeOnManyKeys) {
-  const Case shape = {.name = "", .q_lens = {200}, .k_lens = {92000}, .heads_q = 3};
-  Call want(shape, DType::bf16), got(shape, DType::bf16);
   int num_kernels = 0;
-  each_kernel(want.params(), [&](const Kernel& kernel) {
-    run(kernel, num_kernels++ == 0 ? want : got);
-    if (num_kernels == 1) return;
-    EXPECT_EQ(far_from(got.map.data(), want.map.data(), got.map.size(), kMapLimits), "");
-    EXPECT_EQ(far_from(got.lse.data(), want.lse.data(), got.lse.size(), kLseLimits), "");
-  });
+  for (Case shape : with_and_without_o(
+           {.name = "", .q_lens = {300}, .k_lens = {92000}, .heads_q = 3, .heads_kv = 1})) {
+    if (shape.map_alone) shape.k_lens = {132000};
+    Call want(shape, DType::bf16), got(shape, DType::bf16);
+    num_kernels = 0;
+    each_kernel(want.params(), [&](const Kernel& kernel) {
+      run(kernel, num_kernels++ == 0 ? want : got);
+      if (num_kernels == 1) return;
+      EXPECT_EQ(far_from(got.map.data(), want.map.data(), got.map.size(), kMapLimits), "");
+      EXPECT_EQ(far_from(got.lse.data(), want.lse.data(), got.lse.size(), kLseLimits), "");
+    });
+  }
   if (num_kernels == 1) GTEST_SKIP() << "this GPU has one kernel only";
 }
 
 TEST_F(PooledAttnGpu, WorkspaceIsWhatTheFirstKernelWants) {
-  Call call(kLongCase, DType::bf16);
-  const Device device = cuda_device(0);
-  const int64_t bytes = pooled_attn_workspace(call.params(), device);
-  EXPECT_GT(bytes, 0);
-  const DeviceCall on_device(call, bytes);
-  pooled_attn(on_device.params(), device);
-  on_device.download(call);
-  EXPECT_EQ(Reference(call).compare(call, o_limits_of_rounded_p(DType::bf16)), "");
+  for (const Case& shape : with_and_without_o(kLongCase)) {
+    Call call(shape, DType::bf16);
+    const Device device = cuda_device(0);
+    const int64_t bytes = pooled_attn_workspace(call.params(), device);
+    EXPECT_GT(bytes, 0);
+    const DeviceCall on_device(call, bytes);
+    pooled_attn(on_device.params(), device);
+    on_device.download(call);
+    EXPECT_EQ(Reference(call).compare(call, o_limits_of_rounded_p(DType::bf16)), "");
+  }
+}
+
+// Both ways of a kernel agree, tile for tile and for many rows.
+TEST_F(PooledAttnGpu, TheMapAloneIsThatOfTheWholeCall) {
+  for (const int head_dim : {64, 128}) {
+    for (const bool group_max : {false, true}) {
+      const Case shape = {.name = "",
+                          .q_lens = {1000, 1, 257, 2500},
+                          .k_lens = {1000, 700, 600, 2500},
+                          .heads_q = 8,
+                          .heads_kv = 2,
+                          .head_dim = head_dim,
+                          .group_max = group_max,
+                          .normalise = true};
+      const auto both = with_and_without_o(shape);
+      Call whole(both[0], DType::bf16), alone(both[1], DType::bf16);
+      each_kernel(whole.params(), [&](const Kernel& kernel) {
+        run(kernel, whole);
+        run(kernel, alone);
+        EXPECT_EQ(far_from(alone.map, whole.map, kMapLimits), "");
+        EXPECT_EQ(far_from(alone.lse, whole.lse, kLseLimits), "");
+      });
+    }
+  }
 }
 
 TEST_F(PooledAttnGpu, TwoStreamsAtOnce) {
-  two_streams_at_once(kLongCase);
+  for (const Case& shape : with_and_without_o(kLongCase)) two_streams_at_once(shape);
 }
 
 TEST_F(PooledAttnGpu, GraphIsCapturedAndReplayed) {
-  graph_is_captured_and_replayed(kLongCase);
+  for (const Case& shape : with_and_without_o(kLongCase)) graph_is_captured_and_replayed(shape);
 }
 
 TEST_F(PooledAttnGpu, MoreThan2To31Elements) {

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <functional>
 #include <string>
 
@@ -27,8 +28,11 @@ class PooledAttnCases : public testing::TestWithParam<Case> {};
 
 TEST_P(PooledAttnCases, EveryEngineMatchesTheReference) {
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
-    Call call(GetParam(), dtype);
-    const PooledAttnReference reference(call);
+    Call call(GetParam(), dtype), alone = call;
+    alone.shape.map_alone = true;
+    const PooledAttnReference reference(call), reference_alone(alone);
+    EXPECT_EQ(far_from(reference_alone.wide.map, reference.wide.map, {0, 0, 0}), "");
+    EXPECT_EQ(far_from(reference_alone.wide.lse, reference.wide.lse, {0, 0, 0}), "");
     for_each_engine(dtype, [&](const TileEngine& engine) {
       call.o =
           AttentionTensor(dtype, call.q.tokens, call.q.heads, call.q.head_dim, call.shape.padding);
@@ -39,6 +43,12 @@ TEST_P(PooledAttnCases, EveryEngineMatchesTheReference) {
       EXPECT_EQ(
           reference.compare(call, is_rounded ? o_limits_of_rounded_p(dtype) : o_limits(dtype)), "")
           << name(dtype) << " " << engine.name;
+
+      alone.lse.assign(alone.lse.size(), 7);
+      alone.map.assign(alone.map.size(), 7);
+      pooled_attn_cpu(alone.params(), engine);
+      EXPECT_EQ(std::memcmp(alone.lse.data(), call.lse.data(), call.lse.size() * sizeof(float)), 0);
+      EXPECT_EQ(std::memcmp(alone.map.data(), call.map.data(), call.map.size() * sizeof(float)), 0);
     });
   }
 }
@@ -55,7 +65,9 @@ TEST(PooledAttn, SameBitsInEveryRunAndForEveryThreadCount) {
                       .block_q = 32,
                       .group_max = true,
                       .normalise = true};
-  same_bits_for_every_thread_count<Call>(shape, attend);
+  for (const Case& c : with_and_without_o(shape)) {
+    same_bits_for_every_thread_count<Call>(c, attend);
+  }
 }
 
 void expect_error(const std::function<void(PooledAttnCall&, PooledAttnParams&)>& spoil,

@@ -55,7 +55,7 @@ struct MethodInfo {
   // What it needs.
   bool trained = false;  // a folder of gates
   bool gates = false;    // gates of some form: their kernels run
-  bool map = false;      // the true map: pooled_attn
+  bool map = false;      // the true map: pooled_map
   // Its scores mean something beside their order, which rules that read them as logits need.
   bool logits = false;
 };

@@ -13,9 +13,9 @@ class OracleMethod : public Method {
  public:
   // The logarithm of the map: its softmax is the map with rows that sum to 1.
   at::Tensor scores(const AttentionInput& input, const torch_ops::Ragged& ragged) override {
-    const auto map = std::get<2>(torch_ops::pooled_attn(input.q, input.k, input.v, ragged,
-                                                        input.scale, /*causal=*/true,
-                                                        /*group_max=*/false, /*normalise=*/false));
+    const auto map = std::get<1>(torch_ops::pooled_map(input.q, input.k, ragged, input.scale,
+                                                       /*causal=*/true, /*group_max=*/false,
+                                                       /*normalise=*/false));
     // A visible block may have a probability that rounds to 0: the smallest normal number keeps it
     // apart from a masked one, which must be -inf.
     const auto visible = [](int64_t, const QueryRow&, int64_t) { return 0.0f; };

@@ -97,10 +97,9 @@ at::Tensor GateTraining::again(const AttentionInput& input) {
 void GateTraining::train_gate(const AttentionInput& input) {
   const at::Tensor target = [&] {
     const at::NoGradGuard no_grad;
-    return std::get<2>(torch_ops::pooled_attn(input.q.detach(), input.k.detach(), input.v.detach(),
-                                              ragged_, input.scale,
-                                              /*causal=*/true, /*group_max=*/false,
-                                              /*normalise=*/true));
+    return std::get<1>(torch_ops::pooled_map(input.q.detach(), input.k.detach(), ragged_,
+                                             input.scale, /*causal=*/true, /*group_max=*/false,
+                                             /*normalise=*/true));
   }();
   const at::Tensor loss =
       torch_ops::gate_loss(gates_.scores(input, ragged_), target, ragged_, loss_.skip, loss_.kind)

@@ -19,6 +19,7 @@ constexpr int round_up(int n, int unit) {
 AttentionTile::AttentionTile(const TileEngine& engine, const PackedAttentionParams& p, int block_k)
     : engine_(engine),
       dtype_(p.dtype),
+      has_output_(p.o.data != nullptr),
       head_dim_(p.head_dim),
       padded_(padded_head_dim(p.head_dim)),
       block_k_(block_k),
@@ -26,7 +27,7 @@ AttentionTile::AttentionTile(const TileEngine& engine, const PackedAttentionPara
       scale_log2_(p.scale * static_cast<float>(M_LOG2E)),
       q_(size_t(kTileLanes) * padded_ * engine.element_bytes),
       s_(size_t(kTileLanes) * block_k * step_blocks_ * sizeof(float)),
-      acc_(size_t(kTileLanes) * padded_ * sizeof(float)) {}
+      acc_(has_output_ ? size_t(kTileLanes) * padded_ * sizeof(float) : 0) {}
 
 void AttentionTile::begin(std::span<const TileQuery> queries) {
   num_queries_ = static_cast<int>(queries.size());
@@ -85,15 +86,18 @@ void AttentionTile::add_step(std::span<const KvBlock> blocks, float* row_max) {
   }
   const bool moved =
       engine_.softmax(scale_log2_, step_max_, lanes_, n * block_k_, s_.as<float>(), m_, l_, alpha_);
-  const Blend blend = is_empty_ ? Blend::set : moved ? Blend::rescale : Blend::add;
-  engine_.accumulate(s_.as(), values, n, block_k_, lanes_, padded_, blend, alpha_,
-                     acc_.as<float>());
+  if (has_output_) {
+    const Blend blend = is_empty_ ? Blend::set : moved ? Blend::rescale : Blend::add;
+    engine_.accumulate(s_.as(), values, n, block_k_, lanes_, padded_, blend, alpha_,
+                       acc_.as<float>());
+  }
   is_empty_ = false;
 }
 
 void AttentionTile::end() {
-  if (is_empty_) std::fill_n(acc_.as<float>(), size_t(lanes_) * padded_, 0.f);
-  engine_.finish(dtype_, acc_.as<float>(), m_, l_, lanes_, num_queries_, head_dim_, o_, lse_);
+  const int columns = has_output_ ? head_dim_ : 0;
+  if (is_empty_ && has_output_) std::fill_n(acc_.as<float>(), size_t(lanes_) * padded_, 0.f);
+  engine_.finish(dtype_, acc_.as<float>(), m_, l_, lanes_, num_queries_, columns, o_, lse_);
 }
 
 void AttentionTile::weights(int64_t rows, float* x) const {

@@ -13,8 +13,8 @@
 
 namespace seer::kernels {
 
-// One query of one head: a row of D features, where its results go, and the last key that it sees
-// (-1: none).
+// One query of one head: a row of D features, where its results go (o: null where the call has none),
+// and the last key that it sees (-1: none).
 struct TileQuery {
   const void* q;
   void* o;
@@ -26,12 +26,14 @@ struct TileQuery {
 inline TileQuery tile_query(const PackedAttentionParams& p, int seq, int64_t head, int64_t i) {
   const int64_t token = p.cu_q[seq] + i;
   return {element_at(p.dtype, p.q.data, token * p.q.token_stride + head * p.q.head_stride),
-          element_at(p.dtype, p.o.data, token * p.o.token_stride + head * p.o.head_stride),
+          p.o.data
+              ? element_at(p.dtype, p.o.data, token * p.o.token_stride + head * p.o.head_stride)
+              : nullptr,
           p.lse + head * p.total_q + token,
           static_cast<int32_t>(std::max<int64_t>(p.last_key(seq, i), -1))};
 }
 
-// A packed key block; `first_key` counts from the start of the sequence.
+// A packed key block, with values where the call has an output; `first_key` counts from the start of the sequence.
 struct KvBlock {
   const void* k;
   const void* v;
@@ -49,7 +51,7 @@ class AttentionTile {
   // Adds blocks. row_max [blocks, lanes], where given, receives the largest unscaled score of each
   // query in each block, -inf where the query sees no key of it.
   void add(std::span<const KvBlock> blocks, float* row_max = nullptr);
-  // Writes o and lse of the tile's queries.
+  // Writes lse of the tile's queries, and o where the call has one.
   void end();
   // After end(): x [rows, lanes], unscaled scores, become softmax weights; 0 where a query saw no
   // key.
@@ -60,6 +62,7 @@ class AttentionTile {
 
   const TileEngine& engine_;
   DType dtype_;
+  bool has_output_;
   int head_dim_, padded_, block_k_, step_blocks_;
   float scale_log2_;
   AlignedBuffer q_, s_, acc_;

@@ -16,9 +16,11 @@ PackedKv::PackedKv(const TileEngine& engine, const PackedAttentionParams& p, int
     : engine_(engine),
       p_(p),
       block_k_(block_k),
+      has_values_(p.o.data != nullptr),
       block_bytes_(int64_t{block_k} * padded_head_dim(p.head_dim) * engine.element_bytes),
+      slot_bytes_((has_values_ ? 2 : 1) * block_bytes_),
       capacity_(capacity()),
-      packed_(static_cast<size_t>(capacity_ * 2 * block_bytes_)) {}
+      packed_(static_cast<size_t>(capacity_ * slot_bytes_)) {}
 
 // Slots for the longest sequence, or a wave of short ones, but no more than there is to pack.
 int64_t PackedKv::capacity() const {
@@ -27,7 +29,7 @@ int64_t PackedKv::capacity() const {
     longest = std::max<int64_t>(longest, num_blocks(b));
     all += int64_t{num_blocks(b)} * p_.num_kv_heads;
   }
-  return std::max(longest, std::min(all, kWaveBytes / (2 * block_bytes_)));
+  return std::max(longest, std::min(all, kWaveBytes / slot_bytes_));
 }
 
 int PackedKv::num_blocks(int seq) const {
@@ -67,10 +69,12 @@ void PackedKv::pack_block(const Unit& unit, int j) {
   const auto from = [&](const StridedIn& x) {
     return element_at(p_.dtype, x.data, token * x.token_stride + unit.kv_head * x.head_stride);
   };
-  char* out = packed_.as<char>() + (unit.first_slot + j) * 2 * block_bytes_;
+  char* out = packed_.as<char>() + (unit.first_slot + j) * slot_bytes_;
   engine_.pack_keys(p_.dtype, from(p_.k), p_.k.token_stride, valid, block_k_, p_.head_dim, out);
-  engine_.pack_values(p_.dtype, from(p_.v), p_.v.token_stride, valid, block_k_, p_.head_dim,
-                      out + block_bytes_);
+  if (has_values_) {
+    engine_.pack_values(p_.dtype, from(p_.v), p_.v.token_stride, valid, block_k_, p_.head_dim,
+                        out + block_bytes_);
+  }
 }
 
 }  // namespace seer::kernels

@@ -47,8 +47,8 @@ class PackedKv {
   // Reads and packs the wave's blocks, those with wanted[slot] != 0 only where `wanted` is given.
   void pack(const uint8_t* wanted);
   KvBlock block(const Unit& unit, int j) const {
-    const char* k = packed_.as<char>() + (unit.first_slot + j) * 2 * block_bytes_;
-    return {k, k + block_bytes_, j * block_k_};
+    const char* k = packed_.as<char>() + (unit.first_slot + j) * slot_bytes_;
+    return {k, has_values_ ? k + block_bytes_ : nullptr, j * block_k_};
   }
 
  private:
@@ -59,8 +59,10 @@ class PackedKv {
   const TileEngine& engine_;
   const PackedAttentionParams p_;
   const int block_k_;
-  int64_t block_bytes_;  // of a packed key block; a value block is as large
-  int64_t capacity_;     // slots
+  const bool has_values_;  // where there is an output
+  int64_t block_bytes_;    // of a packed key block; a value block is as large
+  int64_t slot_bytes_;     // of both
+  int64_t capacity_;       // slots
   AlignedBuffer packed_;
   std::vector<Unit> units_;
   int64_t num_slots_ = 0;

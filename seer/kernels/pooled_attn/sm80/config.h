@@ -16,6 +16,11 @@ inline int64_t slot_bytes(const PooledAttnParams& p) {
          int64_t{sizeof(float)};
 }
 
+// Bytes of the row that takes the place of an output which the call does not have.
+inline int64_t row_bytes(const PooledAttnParams& p) {
+  return p.o.data ? 0 : p.head_dim * int64_t{2};
+}
+
 template <class Element, int kHeadDim>
 struct Config : attention::Config<Element, kHeadDim> {
   static constexpr int kBlocksPerSm = blocks_per_sm(kHeadDim);

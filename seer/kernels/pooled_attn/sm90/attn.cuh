@@ -12,6 +12,10 @@
 //                                                └──┴─► P = softmax(S), while O += P v still runs
 //   end of tile   o, lse; maxima and lse ─► map
 //
+// For the map alone (MapConfig) there are 256 queries, four consumers and no values:
+//
+//   consumer      k[i]     ─► S = q k^T ─────────► maxima ─► workspace;  sum of exp(S)
+//
 // The maxima of a tile, [keys / 64][64] for each consumer, lie in the thread block's part of the
 // workspace: a row's weights are known only when its last key was seen. Where that part is too short
 // for a row, the scores of the steps that it does not hold (the first keys, which come last) are
@@ -63,8 +67,9 @@ __device__ __forceinline__ void pool_again(const dense::Walk<Config>& walk,
 template <class Config>
 __device__ __forceinline__ void consume(const PooledAttnParams& p, int kept_steps,
                                         typename Config::Smem& smem, int w) {
-  float* const maxima = reinterpret_cast<float*>(static_cast<char*>(p.workspace) + kCounterBytes) +
-                        (int64_t{blockIdx.x} * kConsumers + w) * kept_steps * dense::kStepMaxima;
+  float* const maxima =
+      reinterpret_cast<float*>(static_cast<char*>(p.workspace) + kCounterBytes) +
+      (int64_t{blockIdx.x} * Config::kConsumers + w) * kept_steps * dense::kStepMaxima;
   dense::attend_tiles<Config>(
       p, kept_steps, smem, w, maxima, [&](const auto& walk, uint32_t& keys, const DenseTile& tile) {
         float* const map = map_row_of(p, tile, w * kRow);
@@ -78,7 +83,7 @@ __device__ __forceinline__ void consume(const PooledAttnParams& p, int kept_step
           const int skipped = walk.first_kept * kKeys;
           const BlockMaxima m{.maxima = maxima,
                               .lse = smem.lse[w],
-                              .num_steps = (walk.num_steps - walk.first_kept) * (kKeys / kRow),
+                              .num_steps = (walk.num_computed() - walk.first_kept) * (kKeys / kRow),
                               .steps_per_block = p.block_k / kRow,
                               .scale_log2 = walk.x.scale_log2,
                               .limit = walk.first_limit - skipped,
@@ -92,7 +97,10 @@ __device__ __forceinline__ void consume(const PooledAttnParams& p, int kept_step
 }
 
 template <class Config>
-__global__ void __launch_bounds__(dense::kThreads, 1)
+constexpr int kThreads = (Config::kConsumers + 1) * kWarpgroup;
+
+template <class Config>
+__global__ void __launch_bounds__(kThreads<Config>, 1)
     pooled_attention(const __grid_constant__ attention::Maps maps,
                      const __grid_constant__ PooledAttnParams p,
                      const __grid_constant__ TileOrder order, int kept_steps) {
@@ -100,7 +108,7 @@ __global__ void __launch_bounds__(dense::kThreads, 1)
   auto& smem = *reinterpret_cast<typename Config::Smem*>(smem_bytes);
   if (threadIdx.x == 0) dense::init_barriers<Config>(smem);
   __syncthreads();  // barriers are ready
-  if (threadIdx.x / kWarpgroup == kConsumers) {
+  if (threadIdx.x / kWarpgroup == Config::kConsumers) {
     ptx::give_registers<Config::kProducerRegisters>();
     if (threadIdx.x % kWarpgroup == 0) {
       auto* const counter = static_cast<unsigned long long*>(p.workspace);
@@ -113,23 +121,35 @@ __global__ void __launch_bounds__(dense::kThreads, 1)
   }
 }
 
-template <class Element, int kHeadDim>
-void run_attention(const PooledAttnParams& p, void* stream) {
-  using C = dense::Config<Element, kHeadDim, /*kPools=*/true>;
-  const TileOrder order = tile_order(p, dense::kQueries, p.num_blocks * p.block_k);
+template <class C>
+void run(const PooledAttnParams& p, const attention::Maps& maps, void* stream) {
+  const TileOrder order = tile_order(p, C::kQueries, p.num_blocks * p.block_k);
+  const Kept& most = kept_of(p);
   // Steps that a thread block keeps: those of the longest row, or what the workspace has room for.
-  const int64_t room = (p.workspace_bytes - kCounterBytes) / kStepBytes;
+  const int64_t room = (p.workspace_bytes - kCounterBytes) / most.step_bytes();
   SEER_CHECK(room > 0, "pooled_attn: the workspace has ", p.workspace_bytes,
-             " bytes, want those of pooled_attn_workspace(), ", kCounterBytes + kStepBytes,
+             " bytes, want those of pooled_attn_workspace(), ", kCounterBytes + most.step_bytes(),
              " at least");
   const int64_t kept =
-      std::min({std::max<int64_t>(longest_row_steps(p), 1), int64_t{kMostKeptSteps}, room});
+      std::min({std::max<int64_t>(longest_row_steps(p), 1), int64_t{most.most_steps}, room});
   const int64_t blocks = std::min({num_places(order), room / kept, int64_t{1} << 16});
   SEER_CUDA_CHECK(cudaMemsetAsync(p.workspace, 0, sizeof(unsigned long long),
                                   static_cast<cudaStream_t>(stream)));
-  launch(pooled_attention<C>, dim3(static_cast<unsigned>(blocks)), dense::kThreads,
-         sizeof(typename C::Smem), stream, attention::tensor_maps(p), p, order,
-         static_cast<int>(kept));
+  launch(pooled_attention<C>, dim3(static_cast<unsigned>(blocks)), kThreads<C>,
+         sizeof(typename C::Smem), stream, maps, p, order, static_cast<int>(kept));
+}
+
+template <class Element, int kHeadDim>
+void run_attention(const PooledAttnParams& p, void* stream) {
+  run<dense::Config<Element, kHeadDim, /*kPools=*/true>>(p, attention::tensor_maps(p), stream);
+}
+
+// lse and the map alone.
+template <class Element, int kHeadDim>
+void run_map(const PooledAttnParams& p, void* stream) {
+  PooledAttnParams with_values = p;
+  with_values.v = p.k;  // a map that no one loads from has to be valid, too
+  run<MapConfig<Element, kHeadDim>>(p, attention::tensor_maps(with_values), stream);
 }
 
 }  // namespace seer::kernels::pooled_sm90

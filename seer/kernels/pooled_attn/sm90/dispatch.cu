@@ -17,17 +17,17 @@ std::string pooled_attn_sm90_why_not(const PooledAttnParams& p) {
 }
 
 int64_t pooled_attn_sm90_workspace(const PooledAttnParams& p, int num_sms) {
-  const int64_t tiles = num_places(tile_order(p, attention::dense::kQueries, 0));
-  const int64_t steps =
-      std::min<int64_t>(pooled_sm90::longest_row_steps(p), pooled_sm90::kMostKeptSteps);
-  return pooled_sm90::kCounterBytes +
-         std::min<int64_t>(tiles, num_sms) * steps * pooled_sm90::kStepBytes;
+  const pooled_sm90::Kept& kept = pooled_sm90::kept_of(p);
+  const int64_t tiles = num_places(tile_order(p, kept.queries, 0));
+  const int64_t steps = std::min<int64_t>(pooled_sm90::longest_row_steps(p), kept.most_steps);
+  return pooled_sm90::kCounterBytes + std::min<int64_t>(tiles, num_sms) * steps * kept.step_bytes();
 }
 
 void pooled_attn_sm90(const PooledAttnParams& p, void* stream) {
   clear_map(p, stream);
   run_instance<64, 128>(p, [&]<class Element, int kHeadDim>() {
-    pooled_sm90::run_attention<Element, kHeadDim>(p, stream);
+    p.o.data ? pooled_sm90::run_attention<Element, kHeadDim>(p, stream)
+             : pooled_sm90::run_map<Element, kHeadDim>(p, stream);
   });
   if (p.normalise) normalise_map(p, stream);
 }

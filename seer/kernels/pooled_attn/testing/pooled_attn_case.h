@@ -21,6 +21,7 @@ struct PooledAttnCase {
   bool group_max = false;
   bool normalise = false;
   bool causal = true;
+  bool map_alone = false;            // neither values nor o
   int padding = 0;                   // elements between rows
   int nan_query = -1, nan_key = -1;  // tokens whose last head is NaN
   friend void PrintTo(const PooledAttnCase& c, std::ostream* out) { *out << c.name; }
@@ -51,6 +52,7 @@ struct PooledAttnCall : AttentionCall {
 
   PooledAttnParams params() {
     PooledAttnParams p{packed(shape.causal)};
+    if (shape.map_alone) p.v = {}, p.o = {};
     p.map = map.data();
     p.cu_rows = cu_rows.data();
     p.num_map_heads = map_heads();

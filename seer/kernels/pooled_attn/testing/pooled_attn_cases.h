@@ -146,6 +146,13 @@ inline const std::vector<PooledAttnCase> kPooledAttnLongCases = {
      .normalise = true},
 };
 
+// With o and without.
+inline std::vector<PooledAttnCase> with_and_without_o(PooledAttnCase shape) {
+  std::vector<PooledAttnCase> both(2, shape);
+  both[1].map_alone = true;
+  return both;
+}
+
 // As exact as scores and lse, for bf16, too.
 inline constexpr Limits kMapLimits = kLseLimits;
 

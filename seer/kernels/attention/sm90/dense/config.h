@@ -22,7 +22,9 @@ constexpr int kStepMaxima = kKeys / kRow * kRow;
 template <class Element_, int kHeadDim_, bool kPools_>
 struct Config {
   using Element = Element_;
+  static constexpr bool kHasValues = true;  // or queries and keys alone
   static constexpr bool kPools = kPools_;
+  static constexpr int kConsumers = dense::kConsumers, kQueries = dense::kQueries;
   static constexpr int kHeadDim = kHeadDim_;
   static constexpr int kChunks = kHeadDim / 64;
   static constexpr int kQueryChunk = kRow * 128;  // bytes

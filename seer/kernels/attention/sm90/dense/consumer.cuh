@@ -133,7 +133,7 @@ struct Consumer {
     for (int i = 0; i < kD / 2; ++i) rO[i] *= keep[i >> 1 & 1];
   }
 
-  // Normalised output and log-sum-exp of the first num_queries queries; smem_lse [64] gets the
+  // Normalised output (where there are values) and log-sum-exp of the first num_queries queries; smem_lse [64] gets the
   // latter for the map.
   __device__ __forceinline__ void store(const PackedAttentionParams& p, int head, int64_t q_begin,
                                         int num_queries, float* smem_lse) {
@@ -143,8 +143,10 @@ struct Consumer {
       const int query = warp * 16 + (lane >> 2) + 8 * r;
       const bool is_inside = query < num_queries;
       const int64_t token = q_begin + query;
-      store_row<Element, kD>(p.o, head, token, is_inside, r, inverse_of(s),
-                             [&](int i) { return &rO[i]; });
+      if constexpr (Config::kHasValues) {
+        store_row<Element, kD>(p.o, head, token, is_inside, r, inverse_of(s),
+                               [&](int i) { return &rO[i]; });
+      }
       lse[r] = is_inside && s != 0.f ? max[r] * scale_log2 + log2f(s) : INFINITY;
       if ((lane & 3) == 0) {
         if constexpr (Config::kPools) smem_lse[query] = lse[r];

@@ -1,5 +1,5 @@
 #pragma once
-// The thread that loads: queries, keys and values of one tile after another, as their places in shared
+// The thread that loads: queries, keys and values (where there are any) of one tile after another, as their places in shared
 // memory become free.
 
 #include "seer/kernels/attention/sm90/dense/config.h"
@@ -31,7 +31,7 @@ __device__ __forceinline__ void produce(const PackedAttentionParams& p, const Ma
     DenseTile tile;
     tile.num_queries = 0;
     while (at < end && tile.num_queries <= 0) {
-      tile = DenseTile::find<kQueries, kKeys>(p, order, static_cast<int64_t>(at));
+      tile = DenseTile::find<Config::kQueries, kKeys>(p, order, static_cast<int64_t>(at));
       at = take();  // arrives while this tile is loaded
     }
     const uint32_t query_full = ptx::smem_address(&smem.query_full);
@@ -42,7 +42,7 @@ __device__ __forceinline__ void produce(const PackedAttentionParams& p, const Ma
       return;
     }
     ptx::mbarrier_expect_tx(query_full, sizeof(smem.query));
-    for (int w = 0; w < kConsumers; ++w) {
+    for (int w = 0; w < Config::kConsumers; ++w) {
       load_tile<kRow, Config::kHeadDim>(smem.query[w], &maps.q, &smem.query_full, tile.head,
                                         tile.q_begin + w * kRow, ptx::CacheHint::kEvictFirst);
     }
@@ -51,9 +51,11 @@ __device__ __forceinline__ void produce(const PackedAttentionParams& p, const Ma
       if (i < tile.num_steps) {
         load(smem.key, smem.key_full, smem.key_empty, keys++, &maps.k, tile.kv_head, token);
       }
-      if (i > 0) {
-        load(smem.value, smem.value_full, smem.value_empty, values++, &maps.v, tile.kv_head,
-             token + kKeys);
+      if constexpr (Config::kHasValues) {
+        if (i > 0) {
+          load(smem.value, smem.value_full, smem.value_empty, values++, &maps.v, tile.kv_head,
+               token + kKeys);
+        }
       }
     }
     for (int step = tile.num_steps - 1 - kept_steps; step >= 0; --step) {

@@ -73,6 +73,32 @@ struct Walk {
     mask(step);
   }
 
+  // Steps whose scores are computed. Without values a consumer leaves out those of which its queries
+  // see nothing.
+  __device__ __forceinline__ int num_computed() const {
+    if constexpr (Config::kHasValues) {
+      return num_steps;
+    } else {
+      const int last = num_queries > 0 ? min(first_limit + kRow - 1, k_len - 1) : -1;
+      return last < 0 ? 0 : min(last / kKeys + 1, num_steps);
+    }
+  }
+
+  // All steps where there are no values; `keys`: tiles read before.
+  __device__ __forceinline__ void sum_up(uint32_t keys) const {
+    int step = num_steps - 1;
+    for (const int first = num_computed(); step >= first; --step, ++keys) {
+      const P k(keys);
+      await(smem.key_full, k);  // else the release would count for the tile before
+      release(smem.key_empty, k);
+    }
+    for (; step >= 0; --step, ++keys) {
+      compute_scores(step, keys);
+      x.softmax(step - first_kept);
+    }
+    if (num_steps > 0 && first_kept == 0) release_queries();
+  }
+
   // All steps; `keys`, `values`: tiles read before.
   __device__ __forceinline__ void attend(uint32_t keys, uint32_t values) const {
     // 1. The last keys. Only their tile can reach past the sequence's end.
@@ -140,9 +166,13 @@ __device__ __forceinline__ void attend_tiles(const PackedAttentionParams& p, int
     if (tile.num_queries <= 0) return;
     const Walk<Config> walk(x, smem, w, tile, kept_steps);
     x.begin();
-    if (walk.num_steps > 0) walk.attend(keys, values);
+    if constexpr (Config::kHasValues) {
+      if (walk.num_steps > 0) walk.attend(keys, values);
+      values += walk.num_steps;
+    } else {
+      walk.sum_up(keys);
+    }
     keys += walk.num_steps;
-    values += walk.num_steps;
     x.store(p, tile.head, tile.q_begin + w * kRow, walk.num_queries, smem.lse[w]);
     after(walk, keys, tile);
   }
@@ -154,12 +184,12 @@ __device__ __forceinline__ void init_barriers(typename Config::Smem& smem) {
     ptx::mbarrier_init(ptx::smem_address(&bar), count);
   };
   init(smem.query_full, 1);
-  init(smem.query_empty, 4 * kConsumers);  // their warps
+  init(smem.query_empty, 4 * Config::kConsumers);  // their warps
   for (int i = 0; i < Config::kStages; ++i) {
     init(smem.key_full[i], 1);
-    init(smem.value_full[i], 1);
-    init(smem.key_empty[i], 4 * kConsumers);
-    init(smem.value_empty[i], 4 * kConsumers);
+    if constexpr (Config::kHasValues) init(smem.value_full[i], 1);
+    init(smem.key_empty[i], 4 * Config::kConsumers);
+    if constexpr (Config::kHasValues) init(smem.value_empty[i], 4 * Config::kConsumers);
   }
   ptx::fence_mbarrier_init();
 }
