@@ -68,12 +68,13 @@ def problems(file):
 
 
 def problems_of_module(file):
-    """Of the Python package: transformers is imported by the functions that need it, as most users of the operations do not."""
+    """Of the Python package: transformers is imported by the functions that need it, as most users of the operations do not;
+    `trainer`, a class of transformers' own, is imported by its name alone."""
     lines = file.read_text().splitlines()
     if len(lines) > 400:
         yield f"{file.relative_to(ROOT)}: {len(lines)} lines, at most 400"
     for number, line in enumerate(lines, 1):
-        if re.match(r"(from|import) (transformers|safetensors)\b", line):
+        if file.name != "trainer.py" and re.match(r"(from|import) (transformers|safetensors)\b", line):
             yield f"{file.relative_to(ROOT)}:{number}: transformers and safetensors are imported where they are needed"
 
 

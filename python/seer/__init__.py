@@ -2,18 +2,21 @@
 
 Functions: block_sparse_attention, pooled_attention, gate_scores, select_blocks, attention (the last three in one). What they
 share: Packing (sequences of a batch), BlockLists (chosen blocks), Gate (a layer's weights). Models: attach, detach, record_lists,
-replay_lists, save_gates. B sequences, S tokens, Hq and Hk heads of queries and keys, D head size, rows are blocks of queries.
+replay_lists, save_gates. Training: distill, PackedWindows, and trainer.GateTrainer, which imports transformers. B sequences, S tokens,
+Hq and Hk heads of queries and keys, D head size, rows are blocks of queries.
 """
 from ._load import load as _load
 
 __version__ = _load()
 
 from .attach import attach, detach, record_lists, replay_lists, save_gates
+from .distill import distill
 from .gates import Gate, GateConfig, block_angles
 from .lists import BlockLists
 from .ops import GateVectors, attention, block_sparse_attention, gate_scores, pooled_attention, select_blocks
 from .packing import Packing
+from .windows import PackedWindows
 
-__all__ = ["BlockLists", "Gate", "GateConfig", "GateVectors", "Packing", "attach", "attention", "block_angles",
-           "block_sparse_attention", "detach", "gate_scores", "pooled_attention", "record_lists", "replay_lists", "save_gates",
+__all__ = ["BlockLists", "Gate", "GateConfig", "GateVectors", "PackedWindows", "Packing", "attach", "attention", "block_angles",
+           "block_sparse_attention", "detach", "distill", "gate_scores", "pooled_attention", "record_lists", "replay_lists", "save_gates",
            "select_blocks"]

@@ -8,7 +8,7 @@ from ._gate_keys import layer_keys
 from ._passes import Part, Pass, flat
 from .gates import Gate
 from .lists import BlockLists
-from .ops import GateVectors, attention, block_sparse_attention
+from .ops import GateVectors, attention, block_sparse_attention, pooled_attention, true_map
 from .packing import Packing, ceil_div
 
 
@@ -25,6 +25,8 @@ def seer_attention(module, query, key, value, attention_mask, scaling=None, drop
     layer = Layer(module, gate, seer_pass, query, key, value, scale)
     if sliding_window and seer_pass.longest > sliding_window:
         return layer.dense(sliding_window), None
+    if seer_pass.learned is not None and gate.attachment.learning.is_dense:
+        return layer.distill(), None
     if not seer_pass.is_sparse:
         layer.remember_keys()
         return layer.dense(None), None
@@ -93,7 +95,13 @@ class Layer:
         of = self.of
         which = "rest" if any(of.heads(self.block)) else "all"
         part = of.on(None, ("part", which), lambda: of.part(which, self.block))
-        o = self.attend(part, which, self.choose(part, which))
+        chosen = self.choose(part, which)
+        if of.learned is not None and self.number not in of.learned:  # the first run of a layer that runs again
+            with torch.no_grad():  # saves nothing that a second run would not
+                q, k, _ = self.packed(part, which)
+                target = true_map(q, k, self.packing(part, which), self.scale)
+            self.learn(part, target)
+        o = self.attend(part, which, chosen)
         if which == "all":
             index = self.index(part, which)[0]
             return self.whole([(o, index)])
@@ -102,6 +110,34 @@ class Layer:
         every = packing.visible()[None].expand(self.k.shape[1], -1, -1)
         lists = of.on(self.device, "head lists", lambda: BlockLists.from_mask(every, packing))
         return self.whole([(o, self.index(part, which)[0]), (self.attend(head, "head", lists), self.index(head, "head")[0])])
+
+    # ---- Learning ---------------------------------------------------------------------------------
+
+    def distill(self):
+        """Dense attention, and the gate's loss against its map."""
+        part = self.of.on(None, ("part", "all"), lambda: self.of.part("all", self.block))
+        q, k, v = (x.detach() for x in self.packed(part, "all"))
+        o, _, target = pooled_attention(q, k, v, self.packing(part, "all"), self.block, scale=self.scale, normalise=True)
+        self.learn(part, target)
+        return self.whole([(o, self.index(part, "all")[0])])
+
+    def learn(self, part: Part, target: torch.Tensor) -> None:
+        """The loss of the gate, once a pass. A pass has no tokens in a cache."""
+        of, gate, index = self.of, self.gate, self.index(part, "all")[0]
+        if of.is_sharded and torch.is_grad_enabled() and not self.q.requires_grad:
+            raise ValueError(f"seer: weights are sharded and no gradient passes through layer {self.number}, so its gate's would be lost: call "
+                             "model.enable_input_require_grads()")
+        self.move_gate()
+        packing = self.packing(part, "all")
+        angles = of.angles("all", gate.attachment.rotary, packing, self.device)
+        q, k = (flat(self.plain(letter), index) for letter in "qk")
+        of.learned[self.number] = gate.attachment.learning.loss(gate, self.number, q, k, angles, packing, target)
+
+    def move_gate(self) -> None:
+        if next(self.gate.parameters()).device != self.device:
+            self.gate.to(self.device)
+
+    # ---- Parts of the pass ------------------------------------------------------------------------
 
     def whole(self, parts):
         """[B, T, H, D] of outputs and their places; tokens of no sequence get 0."""
@@ -150,8 +186,7 @@ class Layer:
             self.remember_new()
             return known
         gate = self.gate
-        if next(gate.parameters()).device != self.device:
-            gate.to(self.device)
+        self.move_gate()
         of, is_whole = self.of, part.q_lens == part.k_lens
         own = of.on(self.device, ("own", which), lambda: part.own(self.device))
         cos, sin = of.angles(which, gate.attachment.rotary, packing, self.device)
@@ -180,8 +215,7 @@ class Layer:
     def key_vectors(self, starts, tokens):
         """Vectors of key blocks from block `starts` of each sequence on."""
         gate, lens = self.gate, [len(x) for x in tokens]
-        if next(gate.parameters()).device != self.device:
-            gate.to(self.device)
+        self.move_gate()
         ends = [start * self.block + n for start, n in zip(starts, lens)]
         key = ("keys", *starts, *lens)
         own = self.of.on(self.device, key, lambda: Packing.from_lengths(lens, None, self.block, device=self.device))

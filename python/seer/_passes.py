@@ -22,6 +22,8 @@ class Pass:
         self.lists: dict = {}         # by layer: what was chosen, or is to be taken
         self.is_sparse = False        # some layer chooses blocks
         self.keeps_lists = False      # for a recording, or for a layer that runs again in a backward
+        self.learned: Optional[dict] = None  # by layer: what Learning.loss gave; None: gates do not learn
+        self.is_sharded = False       # gates' weights are (FSDP2)
         self._devices: dict = {}
         self._angles: dict = {}
 
@@ -135,3 +137,23 @@ def flat(x: torch.Tensor, index: Optional[torch.Tensor]) -> torch.Tensor:
     """[B, S, H, D] -> packed [tokens, H, D] of the places in `index`, or of all: a view where that is possible."""
     x = x.flatten(0, 1)
     return x if index is None else x[index]
+
+
+def packed_lengths(kwargs: dict, batch: int, tokens: int) -> Optional[list[list[int]]]:
+    """Lengths of the sequences of each row where several are packed; None: there is one in each."""
+    cu = kwargs.get("cu_seq_lens_q")
+    if cu is not None:
+        sums = cu.tolist()
+        if batch != 1 or sums[0] != 0 or sums[-1] != tokens or any(b < a for a, b in zip(sums, sums[1:])):
+            raise ValueError(f"seer: cu_seq_lens_q must rise from 0 to the {tokens} tokens of one row of sequences, got {sums[:8]}")
+        return [[b - a for a, b in zip(sums, sums[1:])]]
+    positions = kwargs.get("position_ids")
+    if positions is None or positions.dim() != 2 or positions.shape[1] != tokens:
+        return None
+    starts = (positions[:, 1:] != positions[:, :-1] + 1).nonzero().tolist()
+    if not starts:
+        return None
+    if positions.shape[0] != batch:  # one row for all
+        starts = [[row, at] for row in range(batch) for _, at in starts]
+    ends = [[at + 1 for of, at in starts if of == row] + [tokens] for row in range(batch)]
+    return [[b - a for a, b in zip([0, *row], row)] for row in ends]

@@ -17,7 +17,8 @@ import torch
 
 from . import fingerprint
 from ._attention import seer_attention
-from ._passes import Pass
+from ._learning import Learning, sum_over_layers
+from ._passes import Pass, packed_lengths
 from .gates import Gate, GateConfig, read_weights, write_gates
 from .lists import BlockLists
 from .ops import selection
@@ -42,6 +43,8 @@ class Attachment:
         self.gate_config, self.settings = config, settings
         self.recording: Optional[list] = None
         self.replaying: Optional[Iterator] = None
+        self.learning: Optional[Learning] = None
+        self.learned: Optional[dict] = None  # of the last pass
         self.rotary = None  # what gate vectors rotate by
         self.undo: list = []  # calls that take everything back; copies of the model get copies of them
 
@@ -58,6 +61,14 @@ class Attachment:
         """The rule as the ops take it."""
         return self._selection_of(self.settings)
 
+    @property
+    def gate_loss(self) -> torch.Tensor:
+        """Of the last pass (attach(train_gates=True)): the gates' losses summed over layers, float32 [], to be added to the model's
+        with a weight (10). Differentiable in the gates' weights alone."""
+        if self.learned is None:
+            raise ValueError("seer.gate_loss: the last pass had none, want one with gradients after seer.attach(..., train_gates=True)")
+        return sum_over_layers(self.learned)
+
     def _selection_of(self, s: dict) -> tuple:
         return selection(s["sparsity"], s["rule"], s["strength"], s["sink_blocks"], s["local_blocks"], s["last_dense_rows"],
                          s["prompt_tokens"], self.gate_config.block_size)
@@ -65,7 +76,8 @@ class Attachment:
 
 def attach(model, gates, sparsity: Optional[float] = None, *, rule: str = "nz_ratio",
            strength: Union[float, Sequence[float], None] = None, sink_blocks: int = 0, local_blocks: int = 0,
-           last_dense_rows: int = 0, prompt_tokens: int = 0, dense_below: Optional[int] = None, foreign_gates: bool = False):
+           last_dense_rows: int = 0, prompt_tokens: int = 0, dense_below: Optional[int] = None, foreign_gates: bool = False,
+           seed: int = 1, train_gates: bool = False):
     """Makes a transformers model read prompts sparsely, and returns it.
 
     model: of the Llama, Mistral, Qwen2, Qwen3 or Phi3 classes, whole, with PEFT adapters or quantised. gates: their folder, or
@@ -73,6 +85,10 @@ def attach(model, gates, sparsity: Optional[float] = None, *, rule: str = "nz_ra
     a block), such as decoding, are dense, and so are layers whose sliding window is shorter than the text, and the tokens of a
     chunk before its first block boundary. `prompt_tokens`: length of a prompt that comes in chunks, for rules that depend on it
     (nz_ratio, last_dense_rows); 0: what is there so far counts. `foreign_gates`: take gates that were made for other weights.
+    `seed`: of new gates' first weights, which `seer distill --seed` begins with, too.
+
+    `train_gates`: gates' weights get requires_grad, and in a pass with gradients every sparse layer compares its gate with its
+    true map, which costs as much as the scores of dense attention: `model.seer.gate_loss`. q and k get no gradient of it.
 
     ValueError, one line: gates of another model, an unknown family, settings that do not fit. At a call: masks that are no
     padding, output_attentions, static caches, attention dropout in training.
@@ -85,7 +101,7 @@ def attach(model, gates, sparsity: Optional[float] = None, *, rule: str = "nz_ra
     attention = layers[0]
     heads = head_sizes(attention)
     is_new = isinstance(gates, GateConfig)
-    config = gates if is_new else GateConfig.read(gates)
+    config = dataclasses.replace(gates, gate_dim=gates.gate_dim or heads[2]) if is_new else GateConfig.read(gates)
     shapes = config.shapes(*heads)
     weights = None if is_new else read_weights(gates, shapes, len(layers))
     if weights is not None and not foreign_gates:
@@ -96,8 +112,12 @@ def attach(model, gates, sparsity: Optional[float] = None, *, rule: str = "nz_ra
     attachment = Attachment(model, base, layers, config, settings)
     attachment.selection()  # refuses settings that do not fit
     attachment.rotary = gate_rotary(base, config, heads[2])
+    attachment.learning = Learning() if train_gates else None
     for number, layer in enumerate(layers):
-        add_gate(attachment, layer, Gate(config, *heads, device=device_of(layer)), weights and weights[number])
+        gate = Gate(config, *heads, device=device_of(layer)).requires_grad_(train_gates)
+        if is_new:
+            gate.draw(seed, number)
+        add_gate(attachment, layer, gate, weights and weights[number])
     add_to(attachment)
     return model
 
@@ -340,7 +360,17 @@ def make_pass(attachment: Attachment, kwargs: dict) -> Pass:
     lengths = packed_lengths(kwargs, batch, tokens) if may_be_packed else None
     if lengths is not None:
         made.pack(lengths)
-    if tokens >= attachment.settings["dense_below"]:
+    learning = attachment.learning
+    if learning is not None and (learning.is_dense or torch.is_grad_enabled()):
+        if past:
+            raise ValueError(f"seer: gates learn from whole sequences, but {past} tokens are in a cache already: leave past_key_values out")
+        made.learned = {}
+        made.is_sharded = any(hasattr(x, "placements") for x in attachment.layers[0].attn_gate.parameters())
+    attachment.learned = made.learned
+    if learning is not None and learning.is_dense:
+        if made.sequences is None:
+            made.find_sequences()
+    elif tokens >= attachment.settings["dense_below"]:
         if made.sequences is None:
             made.find_sequences()
         made.is_sparse = True
@@ -366,23 +396,3 @@ def check_cache(cache) -> None:
         is_dynamic = isinstance(cache, cache_utils.DynamicCache)
     if not is_dynamic:
         raise ValueError(f"seer: a cache of class {type(cache).__name__} is not supported, want DynamicCache, the default")
-
-
-def packed_lengths(kwargs: dict, batch: int, tokens: int) -> Optional[list[list[int]]]:
-    """Lengths of the sequences of each row where several are packed; None: there is one in each."""
-    cu = kwargs.get("cu_seq_lens_q")
-    if cu is not None:
-        sums = cu.tolist()
-        if batch != 1 or sums[0] != 0 or sums[-1] != tokens or any(b < a for a, b in zip(sums, sums[1:])):
-            raise ValueError(f"seer: cu_seq_lens_q must rise from 0 to the {tokens} tokens of one row of sequences, got {sums[:8]}")
-        return [[b - a for a, b in zip(sums, sums[1:])]]
-    positions = kwargs.get("position_ids")
-    if positions is None or positions.dim() != 2 or positions.shape[1] != tokens:
-        return None
-    starts = (positions[:, 1:] != positions[:, :-1] + 1).nonzero().tolist()
-    if not starts:
-        return None
-    if positions.shape[0] != batch:  # one row for all
-        starts = [[row, at] for row in range(batch) for _, at in starts]
-    ends = [[at + 1 for of, at in starts if of == row] + [tokens] for row in range(batch)]
-    return [[b - a for a, b in zip([0, *row], row)] for row in ends]

@@ -10,6 +10,7 @@ from typing import Optional
 
 import torch
 
+from ._random import normal
 from .ops import GateVectors
 from .packing import BLOCK, Packing, ceil_div
 
@@ -134,6 +135,14 @@ class Gate(torch.nn.Module):
         if weight is None:
             return torch.ops.seer.attn_gate_pool(*args, cos, sin)
         return torch.ops.seer.attn_gate_project(torch.ops.seer.attn_gate_pool(*args), weight, cos, sin)
+
+    def draw(self, seed: int, number: int) -> None:
+        """First weights of the gate of layer `number`, those that `seer distill --seed` begins with."""
+        for letter in ("q", "k"):
+            linear = getattr(self, f"mask_linear_{letter}")
+            if linear is not None:
+                drawn = normal(tuple(linear.weight.shape), seed, 2 * number + (letter == "k"))
+                linear.weight.data.copy_(INITIAL_DEVIATION * drawn)
 
     def trains(self) -> bool:
         return torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())

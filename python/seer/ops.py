@@ -64,6 +64,13 @@ def pooled_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing:
     return *_results(q, o, lse, True), p.split_rows(pooled)
 
 
+def true_map(q: torch.Tensor, k: torch.Tensor, packing: Packing, scale: float) -> torch.Tensor:
+    """The map of `pooled_attention` of packed q and k alone, whose rows sum to 1: float32 [Hq, R, N]. q and k want no gradient."""
+    q, k = _autocast(q, k)
+    p = packing
+    return torch.ops.seer.pooled_map(q, k, p.cu_q, p.cu_k, p.cu_rows, p.num_rows, p.num_blocks, p.block_q, p.block, scale, True, False, True)[1]
+
+
 def gate_scores(vectors: GateVectors) -> torch.Tensor:
     """What a gate thinks of every key block: float32 [B, Hq, rows, blocks] (packed: [Hq, R, N]), -inf where no key of it is
     visible. Differentiable in the vectors."""

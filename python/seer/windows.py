@@ -1,0 +1,56 @@
+"""Windows of texts for distillation, in the order in which `seer distill` takes them."""
+from __future__ import annotations
+
+from typing import Iterable
+
+import torch
+
+from ._random import Random
+from .fingerprint import mix64
+
+# Streams of random numbers, one for each use (seer/train/data/data.cc).
+_DOCUMENT_ORDER, _WINDOW_ORDER = 0x646f63756d656e74, 0x6f72646572
+
+
+class PackedWindows(torch.utils.data.Dataset):
+    """Windows of `length` tokens of texts, int64 [length]; `windows[i]` for every i >= 0, as epochs follow one another.
+
+    Each epoch joins the texts ([BOS] text EOS) in a drawn order to a ring, cuts it from a drawn place on (a rest is left out)
+    and gives the pieces in a drawn order, BOS first: no token is seen twice in an epoch. Window i of a seed is what
+    `seer distill --seed` takes from a file with these documents. ValueError: no EOS, or fewer tokens than a window.
+    """
+
+    def __init__(self, texts: Iterable[str], tokenizer, length: int, seed: int = 1):
+        bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+        if eos is None:
+            raise ValueError("seer.PackedWindows: the tokenizer has no EOS token, which keeps texts apart: set tokenizer.eos_token")
+        if length < 2:
+            raise ValueError(f"seer.PackedWindows: length is {length}, want 2 or more")
+        self.bos = [] if bos is None else [bos]
+        self.length, self.seed = length - len(self.bos), mix64(seed)
+        tokens = (tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in texts)
+        self.documents = [torch.tensor([*self.bos, *ids, eos], dtype=torch.int32) for ids in tokens if ids]
+        self.size = sum(map(len, self.documents))
+        if self.size < self.length:
+            raise ValueError(f"seer.PackedWindows: the texts have {self.size} tokens, fewer than one window of {length}: give more text "
+                             "or a smaller length")
+        self.epoch = -1
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if index < 0:
+            raise IndexError(f"window {index}, want 0 or more")
+        epoch, at = divmod(index, self.size // self.length)
+        if epoch != self.epoch:
+            self._begin(epoch)
+        begin = (self.first + self.order[at] * self.length) % self.size
+        piece = self.stream[begin:begin + self.length]
+        parts = torch.tensor(self.bos, dtype=torch.int32), piece, self.stream[:self.length - len(piece)]
+        return torch.cat(parts).long()
+
+    def _begin(self, epoch: int) -> None:
+        documents = Random(self.seed, mix64(_DOCUMENT_ORDER) + epoch).permutation(len(self.documents))
+        self.stream = torch.cat([self.documents[i] for i in documents])
+        random = Random(self.seed, mix64(_WINDOW_ORDER) + epoch)
+        self.first = random.below(self.size)
+        self.order = random.permutation(self.size // self.length)
+        self.epoch = epoch
