@@ -1,6 +1,9 @@
 """Gates that learn in Python: seer.distill makes the gates of `seer distill`; fine-tuning with transformers' Trainer."""
 import copy
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
 
 import seer
-from conftest import ROOT
+from conftest import BUILD, PACKAGE_PATH, ROOT
 from model_families import create, token_ids
 
 REFERENCE = ROOT / "assets" / "reference"
@@ -224,3 +227,13 @@ def test_trainer(is_frozen, checkpoints, model, tmp_path):
     seer.save_gates(model, tmp_path / "gates")
     seer.detach(model)
     seer.attach(model, tmp_path / "gates", 0.5)
+
+
+@pytest.mark.skipif(transformers.__version__.startswith("4."), reason="once is enough")
+def test_two_processes(tmp_path):
+    pytest.importorskip("accelerate")
+    run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+                          ROOT / "tests" / "python" / "training_processes.py", tmp_path], capture_output=True, text=True, timeout=300,
+                         env={**os.environ, "PYTHONPATH": PACKAGE_PATH, "SEER_BUILD": str(BUILD), "OMP_NUM_THREADS": "1"})
+    assert run.returncode == 0, run.stderr[-4000:]
+    assert run.stdout.count("same") == 2
