@@ -1,12 +1,5 @@
 #include "seer/bench/bench.h"
 
-#include <unistd.h>
-
-#include <cstdlib>
-#include <filesystem>
-
-#include "seer/base/error.h"
-#include "seer/base/random.h"
 #include "seer/bench/model_shapes.h"
 #include "seer/bench/peak_memory.h"
 #include "seer/report/table.h"
@@ -16,29 +9,6 @@ namespace seer::bench {
 namespace {
 
 constexpr double kRecipeTokens = 500.0 * 16 * 65536;
-
-// A run needs a folder, the same for all processes; nothing of it is kept.
-class ScratchFolder {
- public:
-  explicit ScratchFolder(const train::Ranks& ranks) : is_owner_(ranks.is_first()) {
-    static int count = 0;  // the same in all processes, which come here in step
-    const char* port = std::getenv("MASTER_PORT");
-    const std::string owner = ranks.size() > 1 && port ? port : "p" + std::to_string(::getpid());
-    path = std::filesystem::temp_directory_path() /
-           message("seer_bench_", ::getuid(), "_", owner, "_", count++);
-  }
-  ~ScratchFolder() {
-    std::error_code ignored;
-    if (is_owner_) std::filesystem::remove_all(path, ignored);
-  }
-  ScratchFolder(const ScratchFolder&) = delete;
-  ScratchFolder& operator=(const ScratchFolder&) = delete;
-
-  std::filesystem::path path;
-
- private:
-  const bool is_owner_;
-};
 
 }  // namespace
 
@@ -52,19 +22,12 @@ void distill(const Request& request, nlohmann::json& rows) {
     const PeakMemory peak(device);
     const models::Decoder model = random_model(shape, request.model_dtype, device, request.stream);
     for (const int64_t length : request.lengths) {
-      std::vector<int32_t> tokens(static_cast<size_t>((runs + 2) * sequences * length));
-      Random random(1);
-      const int64_t ids = std::min(tokenizer.vocab_size(), model.config().vocab_size);
-      for (int32_t& token : tokens) {
-        token = static_cast<int32_t>(random.below(static_cast<uint64_t>(ids)));
-      }
+      const auto tokens = random_tokens((runs + 2) * sequences * length, tokenizer, model.config());
       const auto distil = [&](int64_t steps) {
-        const ScratchFolder folder(*ranks);
         train::DistillSettings s;
-        s.loop.out = folder.path;
+        s.loop.keeps = false;
         s.loop.steps = steps;
         s.loop.show_progress = false;
-        s.loop.restart = true;
         s.loop.ranks = ranks.get();
         s.sequences = sequences;
         s.length = length;

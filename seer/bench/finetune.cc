@@ -7,7 +7,6 @@
 #include <chrono>
 #include <optional>
 
-#include "seer/base/random.h"
 #include "seer/bench/bench.h"
 #include "seer/bench/model_shapes.h"
 #include "seer/bench/op_times.h"
@@ -116,14 +115,10 @@ json measure(const Request& request, const std::string& shape, int64_t length, d
   s.length = length;
   s.device = request.device;
   s.dtype = request.model_dtype;
-  std::vector<int32_t> tokens(
-      static_cast<size_t>((times.steps() + 1) * request.sequences * (length + 1)));
-  Random random(1);
-  const int64_t ids = std::min(tokenizer.vocab_size(), config.vocab_size);
-  for (int32_t& token : tokens) {
-    token = static_cast<int32_t>(random.below(static_cast<uint64_t>(ids)));
-  }
-  train::finetune(std::move(model), std::move(tokens), tokenizer, s);
+  train::finetune(
+      std::move(model),
+      random_tokens((times.steps() + 1) * request.sequences * (length + 1), tokenizer, config),
+      tokenizer, s);
 
   const double step_tokens = static_cast<double>(request.sequences * length);
   const double ms =

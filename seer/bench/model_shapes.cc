@@ -2,7 +2,10 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 #include "seer/base/error.h"
+#include "seer/base/random.h"
 #include "seer/kernels/impl.h"
 
 namespace seer::bench {
@@ -93,6 +96,15 @@ models::Decoder random_model(const std::string& name, at::ScalarType dtype,
     return model;
   }
   throw UsageError("--shapes " + name + ": known are " + known);
+}
+
+std::vector<int32_t> random_tokens(int64_t count, const io::Tokenizer& tokenizer,
+                                   const io::ModelConfig& config) {
+  std::vector<int32_t> tokens(static_cast<size_t>(count));
+  Random random(1);
+  const auto ids = static_cast<uint64_t>(std::min(tokenizer.vocab_size(), config.vocab_size));
+  for (int32_t& token : tokens) token = static_cast<int32_t>(random.below(ids));
+  return tokens;
 }
 
 double flop_per_token(const io::ModelConfig& config, int64_t length, double density) {

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "seer/io/tokenizer/tokenizer.h"
 #include "seer/models/decoder.h"
 
 namespace seer::bench {
@@ -15,6 +16,10 @@ std::vector<std::string> model_shapes();
 // the list. `streamed`: its layers stay in host memory (Decoder::stream_layers()).
 models::Decoder random_model(const std::string& shape, at::ScalarType dtype,
                              const at::Device& device, bool streamed = false, uint64_t seed = 0);
+
+// Random ids that both the tokenizer and the model have; the same at every call.
+std::vector<int32_t> random_tokens(int64_t count, const io::Tokenizer& tokenizer,
+                                   const io::ModelConfig& config);
 
 // Of a forward pass, causal attention counted as half and by the share that is kept; without the head.
 double flop_per_token(const io::ModelConfig& config, int64_t length, double density = 1);

@@ -37,6 +37,7 @@ struct LoopSettings {
   // the folder, which all must see.
   Ranks* ranks = nullptr;
   bool is_first() const { return !ranks || ranks->is_first(); }
+  bool writes() const { return keeps && is_first(); }
 };
 
 template <class Visit>

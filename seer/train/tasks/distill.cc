@@ -285,7 +285,7 @@ void check_before(const models::Decoder& model, const DistillSettings& settings)
   SEER_CHECK(!settings.states_on_host || model.is_streamed(),
              "hidden states wait in host memory only where layers are streamed: add --stream, or "
              "leave out --states-on-host");
-  if (settings.loop.is_first()) {
+  if (settings.loop.writes()) {
     check_run_folder(settings.loop.out, "distill", result_files());
   }
 }
@@ -301,7 +301,7 @@ DistillResult distill_on(const models::Decoder& model, const io::Tokenizer& toke
   Distillation task(model, tokenizer, std::move(train), std::move(valid), settings);
   DistillResult result{run(task, settings.loop)};
   result.skipped_documents = skipped_documents;
-  if (settings.loop.is_first()) {
+  if (settings.loop.writes()) {
     task.save(settings.loop.out);
     models::Gates::load(settings.loop.out, model);  // can be read as it was written
     check_run_is_there(settings.loop.out, "the gates are");
