@@ -9,12 +9,13 @@ from ._load import load as _load
 
 __version__ = _load()
 
-from .attach import attach, detach, record_lists, replay_lists, save_gates
+from .attach import attach, detach, record_lists, replay_lists
 from .distill import distill
 from .gates import Gate, GateConfig, block_angles
 from .lists import BlockLists
 from .ops import GateVectors, attention, block_sparse_attention, gate_scores, pooled_attention, select_blocks
 from .packing import Packing
+from .saving import save_gates
 from .windows import PackedWindows
 
 __all__ = ["BlockLists", "Gate", "GateConfig", "GateVectors", "PackedWindows", "Packing", "attach", "attention", "block_angles",

@@ -23,7 +23,7 @@ class Pass:
         self.is_sparse = False        # some layer chooses blocks
         self.keeps_lists = False      # for a recording, or for a layer that runs again in a backward
         self.learned: Optional[dict] = None  # by layer: what Learning.loss gave; None: gates do not learn
-        self.is_sharded = False       # gates' weights are (FSDP2)
+        self.is_sharded = False       # weights are (FSDP2)
         self._devices: dict = {}
         self._angles: dict = {}
 

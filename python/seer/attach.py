@@ -15,11 +15,12 @@ from typing import Iterator, Optional, Sequence, Union
 
 import torch
 
-from . import fingerprint
 from ._attention import seer_attention
 from ._learning import Learning, sum_over_layers
+from ._made_for import check_model
 from ._passes import Pass, packed_lengths
-from .gates import Gate, GateConfig, read_weights, write_gates
+from ._processes import is_model_sharded
+from .gates import Gate, GateConfig, read_weights
 from .lists import BlockLists
 from .ops import selection
 
@@ -154,16 +155,6 @@ def replay_lists(model, recorded: Sequence[dict[int, BlockLists]]):
         attachment.replaying = before
 
 
-def save_gates(model, folder) -> None:
-    """Writes the gates of a model as config.json and attn_gate_weights.safetensors, which the program and `attach` read."""
-    attachment = of_model(model)
-    made_for = dataclasses.replace(attachment.gate_config, base_model=model.config._name_or_path or "",
-                                   fingerprint=fingerprint_of(model, attachment.base) or "")
-    write_gates(folder, attachment.base.config.to_dict(), made_for,
-                [{letter: layer.attn_gate.weight(letter) for letter in attachment.gate_config.shapes(*head_sizes(layer))}
-                 for layer in attachment.layers])
-
-
 def of_model(model) -> Attachment:
     if getattr(model, "seer", None) is None:
         raise ValueError("the model has no gates: call seer.attach(model, ...) first")
@@ -235,52 +226,6 @@ def gate_rotary(base, config: GateConfig, head_dim: int):
     return base.rotary_emb
 
 
-def fingerprint_of(model, base) -> Optional[str]:
-    """Of the weights as they are; None: they are quantised or elsewhere."""
-    sums, named = {}, {f"model.{name}": x for name, x in base.state_dict().items()}
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    if head is not None:
-        named["lm_head.weight"] = head.weight
-    for name, x in named.items():
-        name = name.replace(".base_layer.", ".")  # of PEFT
-        if not fingerprint.READ.fullmatch(name):
-            continue
-        if x.device.type == "meta" or not x.is_floating_point() or x.element_size() < 2:
-            return None
-        sums[name] = fingerprint.sum_of(x.detach().flatten())
-    return fingerprint.text_of(sums)
-
-
-def converted_from(model) -> Optional[str]:
-    """The fingerprint of the folder that the model was loaded from, where its weights were converted to another type."""
-    folder = getattr(model.config, "_name_or_path", None)
-    try:
-        found, types = fingerprint.of_folder(folder) if folder else (None, {model.dtype})
-    except (OSError, ValueError):  # not a folder with safetensors
-        return None
-    return None if model.dtype in types else found
-
-
-def check_model(folder, config: GateConfig, model, base) -> None:
-    """That gates were made for these weights, where their folder tells them."""
-    if not config.fingerprint:
-        return
-    found = fingerprint_of(model, base)
-    if found is None:
-        warnings.warn(f"seer.attach: whether {folder} was made for this model cannot be seen, as its weights are quantised or elsewhere")
-        return
-    advice = "load that one, in the type that its files have, or take foreign_gates=True"
-    if found != config.fingerprint and config.fingerprint != converted_from(model):
-        raise ValueError(f"{folder}: these gates were made for another model, {config.base_model or 'unknown'} with weights "
-                         f"{config.fingerprint}, not {found}; {advice}")
-    theirs = type(base.config).from_pretrained(folder)
-    frequencies = lambda of: type(base.rotary_emb)(config=of).inv_freq.tolist()
-    for what, read in (("RoPE", frequencies), ("rms_norm_eps", lambda of: of.rms_norm_eps),
-                       ("sliding_window", lambda of: getattr(of, "sliding_window", None))):
-        if read(theirs) != read(base.config):
-            raise ValueError(f"{folder}: these gates were made for a model with the same weights but other settings ({what}); {advice}")
-
-
 # ---- Hooks ---------------------------------------------------------------------------------------
 
 
@@ -328,6 +273,9 @@ def add_to(attachment: Attachment) -> None:
 
 
 def _begin_pass(attachment: Attachment, names: list, module, args, kwargs):
+    if getattr(module, "_is_replica", False):
+        raise ValueError("seer: torch.nn.DataParallel runs copies of a model that share its gates' state: use DistributedDataParallel (torchrun), "
+                         "or detach first")
     kwargs = {**dict(zip(names, args)), **kwargs}
     kwargs["seer_pass"] = make_pass(attachment, kwargs)
     return (), kwargs
@@ -365,7 +313,7 @@ def make_pass(attachment: Attachment, kwargs: dict) -> Pass:
         if past:
             raise ValueError(f"seer: gates learn from whole sequences, but {past} tokens are in a cache already: leave past_key_values out")
         made.learned = {}
-        made.is_sharded = any(hasattr(x, "placements") for x in attachment.layers[0].attn_gate.parameters())
+        made.is_sharded = is_model_sharded(attachment.model)
     attachment.learned = made.learned
     if learning is not None and learning.is_dense:
         if made.sequences is None:

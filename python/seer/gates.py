@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
 import pickle
 import re
@@ -202,10 +203,9 @@ def read_weights(folder, shapes: dict[str, tuple[int, int, int]], num_layers: in
 
 
 def write_gates(folder, base_config: dict, config: GateConfig, layers: list[dict[str, torch.Tensor]]) -> None:
-    """A gate's folder: the base model's config with the gate's keys added, and the weights."""
+    """A gate's folder: the base model's config with the gate's keys added, and the weights. ValueError: NaN."""
     from safetensors.torch import save_file
     folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     fields = {**base_config, "base_model": config.base_model, "seerattn_gate_type": config.type,
               "seerattn_gate_block_size": config.block_size, "seerattn_gate_hidden_size": config.gate_dim,
               "seerattn_gate_force_double": config.force_double}
@@ -213,7 +213,19 @@ def write_gates(folder, base_config: dict, config: GateConfig, layers: list[dict
         fields["base_model_fingerprint"] = config.fingerprint
     tensors = {weight_name(layer, letter): weight.detach().cpu().contiguous()
                for layer, weights in enumerate(layers) for letter, weight in weights.items()}
-    for name, write in ((f"{WEIGHTS}.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"})),
-                        ("config.json", lambda path: path.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n"))):
-        write(folder / (name + ".tmp"))
-        (folder / (name + ".tmp")).replace(folder / name)
+    for name, weight in tensors.items():
+        if not torch.isfinite(weight).all():
+            raise ValueError(f"{folder}: {name} has NaN or infinite values, nothing is written")
+    folder.mkdir(parents=True, exist_ok=True)
+    replace(folder / f"{WEIGHTS}.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    replace(folder / "config.json", lambda path: path.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n"))
+
+
+def replace(path: pathlib.Path, write) -> None:
+    """`write(path)` to a file beside `path`, which then takes its place; several processes may do so at once."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        write(unfinished)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

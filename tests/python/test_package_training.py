@@ -194,6 +194,18 @@ def test_where_there_is_no_gate_loss(model):
         model(ids)
 
 
+def test_copies_of_data_parallel_are_refused(model):
+    with pytest.raises(ValueError, match="DataParallel runs copies of a model"):
+        model.model._replicate_for_data_parallel()(token_ids(100))
+
+
+def test_gates_with_nan_are_not_saved(model, tmp_path):
+    model.seer.layers[1].attn_gate.mask_linear_k.weight.data[0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match=r"layers\.1\.self_attn\.attn_gate\.mask_linear_k\.weight has NaN"):
+        seer.save_gates(model, tmp_path / "gates")
+    assert not (tmp_path / "gates").exists()
+
+
 @pytest.mark.parametrize("is_frozen", [True, False])
 @pytest.mark.parametrize("checkpoints", [True, False])
 def test_trainer(is_frozen, checkpoints, model, tmp_path):

@@ -1,8 +1,13 @@
-"""Run by torchrun, two processes on CPUs: gates that learn under DDP (GateTrainer) and FSDP2 get the gradients of one process."""
+"""Run by torchrun, two processes on CPUs: gates that learn under DDP (GateTrainer) and FSDP2, torch's own and accelerate's, get the
+gradients of one process, and are saved whole."""
+import pathlib
 import sys
 
 import torch
-from torch.distributed.fsdp import fully_shard
+from accelerate import Accelerator, FullyShardedDataParallelPlugin
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel, fully_shard
 from transformers import AutoModelForCausalLM, TrainingArguments
 
 import seer
@@ -12,6 +17,7 @@ from seer.trainer import GateTrainer
 ROWS = [token_ids(150)[0, begin:begin + 100] for begin in (0, 10, 20, 30)]
 DATA = [{"input_ids": row, "labels": torch.cat([torch.tensor([-100]), row[1:]])} for row in ROWS]  # nothing predicts a first token
 RATE = 0.01
+LAYERS = dict(version=2, auto_wrap_policy="TRANSFORMER_BASED_WRAP")
 
 
 class InOrder(GateTrainer):
@@ -40,13 +46,60 @@ def expected(is_frozen, steps):
     return dict(model.named_parameters())
 
 
-def data_parallel(is_frozen, folder):
-    model, wanted = make(is_frozen), expected(is_frozen, 2)
-    arguments = TrainingArguments(folder, per_device_train_batch_size=1, max_steps=2, use_cpu=True, optim="sgd", learning_rate=RATE,
-                                  lr_scheduler_type="constant", max_grad_norm=0.0, save_strategy="no", report_to=[], disable_tqdm=True)
-    InOrder(model, arguments, train_dataset=DATA).train()
+def compare(model, wanted):
     for name, x in model.named_parameters():
+        name, x = name.replace("_checkpoint_wrapped_module.", ""), x.full_tensor() if hasattr(x, "full_tensor") else x
         torch.testing.assert_close(x, wanted[name], rtol=1e-5, atol=1e-6, msg=lambda m: f"{name}: {m}")
+
+
+def trained(is_frozen, folder, **fsdp):
+    """Two steps by GateTrainer. Without `fsdp`, DDP."""
+    model, wanted = make(is_frozen), expected(is_frozen, 2)
+    if fsdp and is_frozen:
+        model.enable_input_require_grads()
+    arguments = TrainingArguments(folder, per_device_train_batch_size=1, max_steps=2, use_cpu=True, optim="sgd", learning_rate=RATE,
+                                  lr_scheduler_type="constant", max_grad_norm=0.0, save_strategy="no", report_to=[], disable_tqdm=True,
+                                  **(dict(fsdp=True, fsdp_config=fsdp) if fsdp else {}))
+    as_on_gpus(bool(fsdp))
+    InOrder(model, arguments, train_dataset=DATA).train()
+    assert isinstance(model, FSDPModule) == bool(fsdp)
+    compare(model, wanted)
+    return model
+
+
+def as_on_gpus(is_so):
+    """Accelerate takes no notice of its FSDP plugin where processes are on CPUs: it is to think that they are not."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    PartialState(cpu=True)
+    if is_so:
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+
+def prepared(is_frozen, checkpoints):
+    """A step of a loop of one's own, by Accelerator.prepare."""
+    model, wanted = make(is_frozen), expected(is_frozen, 1)
+    if is_frozen:
+        model.enable_input_require_grads()
+    as_on_gpus(True)
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap", activation_checkpointing=checkpoints)
+    accelerator = Accelerator(cpu=True, fsdp_plugin=plugin)
+    model, optimizer = accelerator.prepare(model, torch.optim.SGD([x for x in model.parameters() if x.requires_grad], RATE))
+    assert isinstance(model, FSDPModule)
+    accelerator.backward(loss_of(model, ROWS[torch.distributed.get_rank()]))
+    optimizer.step()
+    compare(model, wanted)
+
+
+def saved(model, folder):
+    """By one process, with a fingerprint of whole weights."""
+    seer.save_gates(model, folder)
+    names = {path.name for path in folder.iterdir()}
+    assert {"config.json", "attn_gate_weights.safetensors"} <= names and not any(".tmp" in name for name in names)
+    fresh = make(False)
+    seer.detach(fresh).load_state_dict({name: x.full_tensor() for name, x in model.state_dict().items() if "attn_gate" not in name})
+    seer.attach(fresh, folder, 0.5, train_gates=True)  # refuses other weights
+    compare(model, dict(fresh.named_parameters()))
+    return fresh
 
 
 def shard(model):
@@ -56,12 +109,11 @@ def shard(model):
     return model
 
 
-def refused():
-    """No gradient passes through layers whose weights are frozen."""
+def refused(model, message):
     try:
-        loss_of(shard(make(True)), ROWS[0])
+        model(ROWS[0][None], use_cache=False)
     except ValueError as error:
-        assert "call model.enable_input_require_grads()" in str(error)
+        assert message in str(error), error
     else:
         raise AssertionError("gates' gradients would be lost")
 
@@ -77,15 +129,24 @@ def sharded(is_frozen, checkpoints):
     optimizer = torch.optim.SGD([x for x in model.parameters() if x.requires_grad], RATE)
     loss_of(model, ROWS[torch.distributed.get_rank()]).backward()
     optimizer.step()
-    for name, x in model.named_parameters():
-        torch.testing.assert_close(x.full_tensor(), wanted[name], rtol=1e-5, atol=1e-6, msg=lambda m: f"{name}: {m}")
+    compare(model, wanted)
 
 
 torch.set_num_threads(1)
+folder = pathlib.Path(sys.argv[1])
 for is_frozen in (False, True):
-    data_parallel(is_frozen, sys.argv[1])
+    trained(is_frozen, folder)
     for checkpoints in (False, True):
         sharded(is_frozen, checkpoints)
-refused()
+    prepared(is_frozen, checkpoints=not is_frozen)
+model = trained(False, folder, **LAYERS)
+saved(model, folder / "gates")
+trained(True, folder, **LAYERS, activation_checkpointing=True, cpu_ram_efficient_loading=True)
+trained(True, folder, version=2, auto_wrap_policy="NO_WRAP")
+for whole in (False, True):
+    frozen = make(True)
+    refused(fully_shard(frozen) if whole else shard(frozen), "call model.enable_input_require_grads()")
+for original in (False, True):
+    refused(FullyShardedDataParallel(make(False), use_orig_params=original, device_id=torch.device("cpu")), "take FSDP2")
 print("same")
 torch.distributed.destroy_process_group()

@@ -1,0 +1,28 @@
+"""The gates of a model as a folder."""
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from ._made_for import fingerprint_of
+from ._processes import is_sharded, rank, whole
+from .attach import head_sizes, of_model
+from .gates import write_gates
+
+
+def save_gates(model, folder) -> None:
+    """Writes the gates of a model as config.json and attn_gate_weights.safetensors, which the program and `attach` read.
+
+    Where weights are sharded (FSDP2) all processes must call this, and the first one writes. ValueError: NaN in the gates.
+    """
+    attachment = of_model(model)
+    layers = [{letter: whole(layer.attn_gate.weight(letter).detach()) for letter in attachment.gate_config.shapes(*head_sizes(layer))}
+              for layer in attachment.layers]
+    made_for = dataclasses.replace(attachment.gate_config, base_model=model.config._name_or_path or "",
+                                   fingerprint=fingerprint_of(model, attachment.base) or "")
+    shared = any(map(is_sharded, model.parameters()))
+    if not shared or rank() == 0:
+        write_gates(folder, attachment.base.config.to_dict(), made_for, layers)
+    if shared:
+        torch.distributed.barrier()
