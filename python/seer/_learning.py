@@ -21,6 +21,7 @@ class Learning:
     kind: str = "kl"
     skip: Optional[float] = None
     is_dense: bool = False  # attention stays dense (distillation); else it takes the blocks that gates choose
+    trains: bool = True     # False: the loss alone (validation)
 
     def __post_init__(self):
         if self.kind not in ("kl", "mse"):
@@ -28,8 +29,11 @@ class Learning:
         if self.skip is not None and not 0 <= self.skip < 1:
             raise ValueError(f"seer: skip is {self.skip}, want None or 0 or more, and less than 1")
 
+    def share_without_loss(self) -> float:
+        return (0.25 if self.kind == "kl" else 0.0) if self.skip is None else self.skip
+
     def loss(self, gate: Gate, number: int, q: torch.Tensor, k: torch.Tensor, angles, packing: Packing, target: torch.Tensor):
-        """Of the gate of layer `number`: loss [] float64, its weights, and the loss's gradient of each.
+        """Of the gate of layer `number`: loss [] float64, its weights, and the loss's gradient of each (none, unless it trains).
 
         q, k packed, before RoPE; target float32 [Hq, rows, blocks], the true map, whose rows sum to 1.
         """
@@ -37,14 +41,13 @@ class Learning:
         if not weights:
             raise ValueError(f"seer: the gate of layer {number} is to learn, but its weights have requires_grad=False: freeze the model "
                              "before seer.attach(train_gates=True)")
-        skip = (0.25 if self.kind == "kl" else 0.0) if self.skip is None else self.skip
         same = lambda x: x
         # Tensors saved here are for this gradient alone: hooks around the layer (checkpoints) must not take them.
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(same, same):
+        with torch.set_grad_enabled(self.trains), torch.autograd.graph.saved_tensors_hooks(same, same):
             vectors = gate(q, k, *angles, packing)
             scores = torch.ops.seer.attn_gate_score(vectors.q, vectors.k, *packing.cu(), packing.num_blocks, packing.block)
-            loss = torch.ops.seer.gate_loss(scores, target, packing.cu_rows, packing.cu_blocks, skip, self.kind)
-            gradients = torch.autograd.grad(loss, weights)
+            loss = torch.ops.seer.gate_loss(scores, target, packing.cu_rows, packing.cu_blocks, self.share_without_loss(), self.kind)
+            gradients = torch.autograd.grad(loss, weights) if self.trains else ()
         return loss.detach(), weights, gradients
 
 

@@ -15,6 +15,7 @@ from typing import Iterator, Optional, Sequence, Union
 
 import torch
 
+from . import fingerprint
 from ._attention import seer_attention
 from ._learning import Learning, sum_over_layers
 from ._made_for import check_model
@@ -47,6 +48,8 @@ class Attachment:
         self.learning: Optional[Learning] = None
         self.learned: Optional[dict] = None  # of the last pass
         self.rotary = None  # what gate vectors rotate by
+        self.first = ""     # what tells the weights that the gates began with
+        self.trained = ""   # how they were trained, in words
         self.undo: list = []  # calls that take everything back; copies of the model get copies of them
 
     def update(self, **changes) -> None:
@@ -114,6 +117,8 @@ def attach(model, gates, sparsity: Optional[float] = None, *, rule: str = "nz_ra
     attachment.selection()  # refuses settings that do not fit
     attachment.rotary = gate_rotary(base, config, heads[2])
     attachment.learning = Learning() if train_gates else None
+    attachment.first = f"seed {seed}" if is_new else fingerprint.text_of(
+        {f"{number}.{letter}": fingerprint.sum_of(x.flatten()) for number, layer in enumerate(weights) for letter, x in layer.items()})
     for number, layer in enumerate(layers):
         gate = Gate(config, *heads, device=device_of(layer)).requires_grad_(train_gates)
         if is_new:

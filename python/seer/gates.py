@@ -226,6 +226,8 @@ def replace(path: pathlib.Path, write) -> None:
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         write(unfinished)
+        with open(unfinished, "rb") as file:
+            os.fsync(file.fileno())
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

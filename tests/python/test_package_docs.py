@@ -12,7 +12,7 @@ PAGE = (ROOT / "docs" / "python.md").read_text()
 def test_examples(tmp_path):
     examples = re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)
     assert len(examples) == 11
-    for name in ("assets", "README.md"):
+    for name in ("assets", "README.md", "DESIGN.md", "docs"):
         (tmp_path / name).symlink_to(ROOT / name)
     run = subprocess.run([sys.executable, "-c", "\n".join(examples)], cwd=tmp_path, capture_output=True, text=True,
                          env={**os.environ, "PYTHONPATH": PACKAGE_PATH, "SEER_BUILD": str(BUILD)})
@@ -22,4 +22,4 @@ def test_examples(tmp_path):
     share, error = map(float, re.fullmatch(r"(\d+)% of the blocks, relative error ([\d.]+)", found).groups())
     assert 8 < share < 12 and error < 0.3
     for folder in ("my-gates", "tuned/gates"):
-        assert {path.name for path in (tmp_path / folder).iterdir()} == {"config.json", "attn_gate_weights.safetensors"}
+        assert {path.name for path in (tmp_path / folder).iterdir()} >= {"config.json", "attn_gate_weights.safetensors"}

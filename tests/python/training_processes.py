@@ -102,6 +102,33 @@ def saved(model, folder):
     return fresh
 
 
+def distilled(folder):
+    """Micro-batches and held-out sequences are dealt out, and the first process writes; with the results of one process."""
+    gates = lambda model: {name: x.detach().clone() for name, x in model.named_parameters() if "attn_gate" in name}
+    settings = dict(valid=ROWS[:3], steps=4, sequences=3, learning_rate=0.01, save_every=2)
+    model = make(True)
+    if torch.distributed.get_rank() == 1:
+        torch.nn.init.ones_(model.seer.layers[0].attn_gate.mask_linear_k.weight)  # the first process's count
+    rows = seer.distill(model, ROWS, out=folder / "run", **settings)
+    wanted_rows, wanted = torch.load(folder / "one.pt")
+    assert len(rows) == len(wanted_rows)
+    for found, want in zip(rows, wanted_rows):
+        assert found.keys() == want.keys()
+        for name in want:
+            assert abs(found[name] - want[name]) <= 1e-5 * abs(want[name]), (name, found[name], want[name])
+    for name, x in gates(model).items():
+        torch.testing.assert_close(x, wanted[name], rtol=1e-5, atol=1e-6)
+    assert rows == seer.distill(make(True), ROWS, out=folder / "run", **settings)  # nothing is left to do, in all processes
+    seer.attach(seer.detach(make(True)), folder / "run", 0.5)
+    for changes, message in ((dict(steps=5), "has other settings: loop.steps is 5, was 4"), (dict(micro_batch=2, sequences=2), "has 1 micro-batches")):
+        try:
+            seer.distill(make(True), ROWS, out=folder / "run", **{**settings, **changes})
+        except ValueError as error:
+            assert message in str(error), error
+        else:
+            raise AssertionError(message)
+
+
 def shard(model):
     mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
     for layer in [*model.model.layers, model]:
@@ -133,7 +160,9 @@ def sharded(is_frozen, checkpoints):
 
 
 torch.set_num_threads(1)
+torch.distributed.init_process_group("gloo")
 folder = pathlib.Path(sys.argv[1])
+distilled(folder)
 for is_frozen in (False, True):
     trained(is_frozen, folder)
     for checkpoints in (False, True):
