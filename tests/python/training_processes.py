@@ -1,5 +1,6 @@
 """Run by torchrun, two processes on CPUs: gates that learn under DDP (GateTrainer) and FSDP2, torch's own and accelerate's, get the
 gradients of one process, and are saved whole."""
+import os
 import pathlib
 import sys
 
@@ -177,5 +178,6 @@ for whole in (False, True):
     refused(fully_shard(frozen) if whole else shard(frozen), "call model.enable_input_require_grads()")
 for original in (False, True):
     refused(FullyShardedDataParallel(make(False), use_orig_params=original, device_id=torch.device("cpu")), "take FSDP2")
-print("same")
+print("same", flush=True)
 torch.distributed.destroy_process_group()
+os._exit(0)  # Gloo's threads free what they have gathered when they come to it, and abort where the interpreter is already gone
