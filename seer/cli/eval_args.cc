@@ -46,13 +46,17 @@ void EvalArgs::add(Args& args, const std::vector<std::string>& known, const std:
   model.add(args);
   args.add("data", data, message("texts: ", io::kTextFiles))->required();
   args.add("documents", documents, or_automatic(range(1, limits::kSequences), 0),
-           "documents of each length, at most; 0: all that are long enough");
+           further_windows
+               ? "windows of each length, at most, of as many documents; where there are fewer, "
+                 "several of each; 0: all that there are"
+               : "documents of each length, at most; 0: all that are long enough");
   args.add("min-ratio", min_ratio, range(1, 1e9), "documents must have this many times the length");
   args.add("methods", methods, one_of(known), about);
   args.add(
       "block", block, or_automatic(multiple(16, 16, 128), 0),
       "tokens in a block, of methods without gates; 0: as the gates have it, 64 without gates");
-  args.add("seed", seed, at_least(0), "of random blocks and untrained gates");
+  args.add("seed", seed, at_least(0),
+           "of all that is drawn: random blocks, untrained gates, planted questions");
   select.add(args, std::move(default_sparsity));
   args.json_output(json);
   args.when_read([this] {
@@ -77,7 +81,7 @@ std::vector<eval::Windows> EvalArgs::windows(const char* verb, const io::Tokeniz
   const int32_t bos = tokenizer.bos_id().value_or(-1);
   if (bos >= 0) io::check_token_ids({&bos, 1}, vocab_size, model.model, &tokenizer);
   const int64_t most = documents == 0 ? std::numeric_limits<int64_t>::max() : documents;
-  eval::WindowCutter cutter(lengths, min_ratio, most, bos);
+  eval::WindowCutter cutter(lengths, min_ratio, most, bos, further_windows);
   for (const std::string& file : data) {
     io::TextReader reader(file);
     while (cutter.wants_more()) {
@@ -93,10 +97,27 @@ std::vector<eval::Windows> EvalArgs::windows(const char* verb, const io::Tokeniz
   for (const eval::Windows& of : all) {
     if (documents == 0 || static_cast<int64_t>(of.ids.size()) == documents) continue;
     print_line(message("seer ", verb, ": warning: ", of.ids.size(), " of the ", documents,
-                       " documents asked for: no others have ", min_ratio, " x ", of.length,
-                       " tokens (--min-ratio, --documents)"));
+                       further_windows ? " windows" : " documents", " asked for: no others have ",
+                       min_ratio, " x ", of.length, " tokens (--min-ratio, --documents)"));
   }
   return all;
+}
+
+Settled settle(const EvalArgs& a, const std::string& folder, const std::string& gates,
+               const std::vector<std::string>& names) {
+  Settled one{.args = a.model, .config = io::ModelConfig::read(folder), .needs = needs_of(names)};
+  one.args.model = folder;
+  one.gates = find_gates(one.needs, gates, folder, one.config);
+  one.block = a.block_of(one.gates);
+  settle_device(one.args, one.config, one.needs, one.block);
+  one.methods = make_methods(names, a.select, one.gates.config, one.block, a.seed);
+  return one;
+}
+
+std::unique_ptr<Loaded> load(const Settled& one) {
+  std::unique_ptr<Loaded> loaded(new Loaded{one.args.load(), nullptr});
+  if (one.needs.trained) loaded->gates = load_gates(one.gates.folder, one.args, loaded->model);
+  return loaded;
 }
 
 }  // namespace seer::cli

@@ -2,11 +2,13 @@
 // What the verbs of `eval` share: a model, methods to compare, and the texts to compare them on.
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "seer/cli/methods.h"
 #include "seer/cli/settings.h"
+#include "seer/eval/perplexity.h"
 #include "seer/eval/windows.h"
 
 namespace seer::cli {
@@ -22,6 +24,7 @@ struct EvalArgs {
   std::vector<std::string> data, methods;
   int64_t documents = 8;  // 0: all
   double min_ratio = 4;
+  bool further_windows = false;  // of few documents several windows each (eval::WindowCutter)
   uint64_t seed = 1;
   int block = 0;  // 0: that of the gates, 64 where there are none
 
@@ -38,5 +41,25 @@ struct EvalArgs {
   // Where tables go: with JSON on standard output, to the terminal's other stream.
   std::FILE* table_out() const { return json == "-" ? stderr : stdout; }
 };
+
+// A model and its methods, everything about them settled but the weights.
+struct Settled {
+  ModelArgs args;
+  io::ModelConfig config;
+  Needs needs;
+  GatesFound gates{};
+  int block = 0;
+  eval::Subject subject{};
+  std::vector<eval::Method> methods{};
+};
+// The model in `folder` with the gates in `gates` (empty: its own) and the methods of these names.
+Settled settle(const EvalArgs& a, const std::string& folder, const std::string& gates,
+               const std::vector<std::string>& names);
+
+struct Loaded {
+  models::Decoder model;
+  std::unique_ptr<models::Gates> gates;  // null: no method needs them
+};
+std::unique_ptr<Loaded> load(const Settled& one);
 
 }  // namespace seer::cli

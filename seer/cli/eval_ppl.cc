@@ -27,28 +27,6 @@ struct PplArgs : EvalArgs {
   std::vector<int64_t> lengths{8192};
 };
 
-// A model, everything about it settled but its weights.
-struct Settled {
-  ModelArgs args;
-  io::ModelConfig config;
-  Needs needs;
-  GatesFound gates{};
-  int block = 0;
-  eval::Subject subject{};
-  std::vector<eval::Method> methods{};
-};
-
-Settled settle(const PplArgs& a, const std::string& folder, const std::string& gates,
-               const std::vector<std::string>& names) {
-  Settled one{.args = a.model, .config = io::ModelConfig::read(folder), .needs = needs_of(names)};
-  one.args.model = folder;
-  one.gates = find_gates(one.needs, gates, folder, one.config);
-  one.block = a.block_of(one.gates);
-  settle_device(one.args, one.config, one.needs, one.block);
-  one.methods = make_methods(names, a.select, one.gates.config, one.block, a.seed);
-  return one;
-}
-
 // The blocks that `seer finetune` kept while it trained the model in that folder; no rule: dense, or
 // not known.
 eval::Setting trained_setting(const fs::path& folder) {
@@ -103,17 +81,6 @@ void announce_ppl(const std::vector<Settled>& models, const std::vector<eval::Wi
       stderr, "seer eval ppl: %zu rows of %zu lengths, %zu passes over %s tokens; %s\n", rows,
       windows.size(), passes, count_text(static_cast<double>(tokens)).c_str(),
       memory_text(first.args, first.config, longest, first.needs.sparse ? first.block : 0).c_str());
-}
-
-struct Loaded {
-  models::Decoder model;
-  std::unique_ptr<models::Gates> gates;  // null: no method needs them
-};
-
-std::unique_ptr<Loaded> load(const Settled& one) {
-  std::unique_ptr<Loaded> loaded(new Loaded{one.args.load(), nullptr});
-  if (one.needs.trained) loaded->gates = load_gates(one.gates.folder, one.args, loaded->model);
-  return loaded;
 }
 
 // The first model is there before a line of the table is; each is loaded for its own measurement only.

@@ -4,14 +4,11 @@
 // over documents of the mean negative log-likelihood.
 
 #include <cstdint>
-#include <functional>
 #include <string>
 #include <vector>
 
-#include "seer/eval/method.h"
+#include "seer/eval/pass.h"
 #include "seer/eval/windows.h"
-#include "seer/models/decoder.h"
-#include "seer/models/sparse_meter.h"
 
 namespace seer::eval {
 
@@ -43,13 +40,7 @@ struct Row {
 // logits exist for a few rows at a time only.
 double mean_nll(const models::Decoder& model, const at::Tensor& hidden, const at::Tensor& ids);
 
-// What a caller hears of a measurement while it goes on. Each may be empty.
-struct Watch {
-  std::function<void(double share)> part;  // of the pass in progress
-  std::function<void()> pass;              // one is over: a method's over a window
-  std::function<void(const Row&)> row;     // one is complete
-  std::function<bool()> stop;              // asked at every layer: true ends the work
-};
+using Watch = WatchOf<Row>;
 
 // A row per method, all on the same windows. `gates` may be null where no method needs them. Where it is
 // stopped, rows are of the windows that all methods have seen, or, in the first window, of the methods

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "seer/base/error.h"
+#include "seer/report/results.h"
 
 namespace seer::eval {
 namespace {
@@ -36,15 +37,9 @@ double mean(const std::vector<double>& values, size_t count) {
   return sum / static_cast<double>(count);
 }
 
-// As many digits as say something, for files.
-nlohmann::json rounded(double value) {
-  return std::isfinite(value) ? nlohmann::json(std::round(value * 1e6) / 1e6)
-                              : nlohmann::json(nullptr);
-}
-
 nlohmann::json rounded(const std::vector<double>& values) {
   nlohmann::json list = nlohmann::json::array();
-  for (const double value : values) list.push_back(rounded(value));
+  for (const double value : values) list.push_back(report::rounded(value));
   return list;
 }
 
@@ -72,7 +67,7 @@ nlohmann::json to_json(const Row& row, const std::vector<Row>& rows) {
   for (const auto& [name, value] : {std::pair{"vs_dense", with.ratio},
                                     {"vs_dense_error", with.error},
                                     {"excess", with.excess}}) {
-    if (std::isfinite(value)) json[name] = rounded(value);
+    if (std::isfinite(value)) json[name] = report::rounded(value);
   }
   return json;
 }
@@ -82,10 +77,6 @@ std::string name_of(const Row& row) {
   const std::string setting = to_text(row.setting), model = row.subject.model;
   return message(model, model.empty() ? "" : ", ", row.method,
                  setting.empty() ? "" : " at " + setting, ", ", row.length, " tokens");
-}
-
-std::string fixed_or_empty(double value, int digits, const char* before = "") {
-  return std::isfinite(value) ? before + report::fixed(value, digits) : "";
 }
 
 }  // namespace
@@ -175,10 +166,12 @@ std::string RowLines::line(const Row& row) {
   if (has_names_) {
     cells.insert(cells.end(), {row.subject.model, to_text(row.subject.trained)});
   }
-  cells.insert(cells.end(), {row.method, to_text(row.setting), report::fixed(row.density, 3),
-                             report::fixed(row.perplexity, 3), fixed_or_empty(with.ratio, 4, "x")});
+  cells.insert(cells.end(),
+               {row.method, to_text(row.setting), report::fixed(row.density, 3),
+                report::fixed(row.perplexity, 3), report::fixed_or_empty(with.ratio, 4, "x")});
   if (has_names_) {
-    cells.insert(cells.end(), {fixed_or_empty(with.error, 4), fixed_or_empty(with.excess, 2)});
+    cells.insert(cells.end(),
+                 {report::fixed_or_empty(with.error, 4), report::fixed_or_empty(with.excess, 2)});
   }
   cells.insert(cells.end(), {report::fixed(row.attention_ms, 0) + " ms",
                              report::fixed(row.prefill_ms, 0) + " ms"});

@@ -7,25 +7,14 @@
 #include <cmath>
 
 #include "seer/base/error.h"
+#include "seer/eval/testing/identity_model.h"
 
 namespace seer::eval {
 namespace {
 
-// A model whose logits are known: the embedding is the identity, so that hidden states are logits.
-models::Decoder identity_model(int64_t vocabulary) {
-  io::ModelConfig config;
-  config.vocab_size = vocabulary;
-  config.hidden_size = static_cast<int>(vocabulary);
-  models::ModelWeights weights;
-  weights.embedding = at::eye(vocabulary);
-  weights.head = weights.embedding;
-  weights.norm = at::ones({vocabulary});
-  return models::Decoder(config, weights);
-}
-
 TEST(MeanNll, IsTheCrossEntropyOfTheNextToken) {
   at::manual_seed(1);
-  const models::Decoder model = identity_model(11);
+  const models::Decoder model = test::identity_model(11);
   // More rows than one piece of logits.
   const int64_t length = 1500;
   const at::Tensor hidden = at::randn({length, 11}), ids = at::randint(11, {length}, at::kLong);

@@ -12,9 +12,11 @@ namespace {
 
 using report::Color;
 using report::Image;
+using report::kFaint;
+using report::kText;
+using report::kWhite;
 
-constexpr Color kText = {20, 20, 30}, kFaint = {110, 110, 120}, kWhite = {255, 255, 255},
-                kFrame = {0, 190, 220};
+constexpr Color kFrame = {0, 190, 220};
 // Pixels. A letter at scale 2 is 12 wide and 16 high, at scale 1 half of that.
 constexpr int kBorder = 24, kSpace = 32, kTextLine = 24, kTickLine = 22, kTicksLeft = 40;
 constexpr int kBar = 300, kBarHeight = 18;
@@ -76,11 +78,6 @@ Layout layout_of(const std::vector<RecallRow>& rows) {
   return layout;
 }
 
-// Light letters on dark cells, dark ones on light cells.
-Color ink_on(Color cell) {
-  return cell[0] * 3 + cell[1] * 6 + cell[2] > 1300 ? kText : kWhite;
-}
-
 // Frame of `thick` pixels inside of the rectangle.
 void frame(Image& image, int x, int y, int width, int height, int thick, Color color) {
   image.fill(x, y, width, thick, color);
@@ -95,7 +92,7 @@ void write_cell(Image& image, int x, int y, int cell, double recall, Color backg
   const int scale = cell >= 36 ? 2 : 1;
   if (cell < Image::text_width(text, scale) + 2) return;
   image.text(x + (cell - Image::text_width(text, scale) + scale) / 2, y + (cell - 7 * scale) / 2,
-             text, ink_on(background), scale);
+             text, report::ink_on(background), scale);
 }
 
 // Numbers along an axis, as many as have room.

@@ -168,4 +168,16 @@ std::vector<std::string> remarks(const std::vector<RecallRow>& rows) {
   return remarks_on(all);
 }
 
+std::vector<std::string> remarks(const std::vector<Answered>& answered) {
+  std::vector<Measured> all;
+  for (const Answered& of : answered) {
+    for (const PlantedRow& row : of.rows) {
+      const double top1 = score(row, nullptr).top1.value;
+      all.push_back({row.method, "", to_text(row.setting), "", row.setting, row.length, row.block,
+                     row.density, -top1, "top-1", report::fixed(top1, 3)});
+    }
+  }
+  return remarks_on(all);
+}
+
 }  // namespace seer::eval

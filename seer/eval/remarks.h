@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "seer/eval/perplexity.h"
+#include "seer/eval/planted/score.h"
 #include "seer/eval/recall.h"
 
 namespace seer::eval {
@@ -13,5 +14,6 @@ namespace seer::eval {
 // One line each, to be shown below the table.
 std::vector<std::string> remarks(const std::vector<Row>& rows);
 std::vector<std::string> remarks(const std::vector<RecallRow>& rows);
+std::vector<std::string> remarks(const std::vector<Answered>& answered);
 
 }  // namespace seer::eval

@@ -37,6 +37,19 @@ TEST(WindowCutter, EachLengthTakesTheFirstDocumentsThatAreLongEnoughForIt) {
   EXPECT_EQ(windows[1].ids, (std::vector<std::vector<int32_t>>{{1, 1}}));
 }
 
+TEST(WindowCutter, TakesFurtherWindowsOfFewDocuments) {
+  const auto cut = [](int64_t max_documents) {
+    WindowCutter cutter({4}, 1, max_documents, 1, /*further=*/true);
+    cutter.add({10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20});
+    cutter.add({30, 31, 32, 33, 34, 35});
+    return cutter.take()[0].ids;
+  };
+  EXPECT_EQ(cut(4), (std::vector<std::vector<int32_t>>{
+                        {1, 10, 11, 12}, {1, 30, 31, 32}, {1, 13, 14, 15}, {1, 33, 34, 35}}));
+  EXPECT_EQ(cut(2), (std::vector<std::vector<int32_t>>{{1, 10, 11, 12}, {1, 30, 31, 32}}));
+  EXPECT_EQ(cut(9).size(), 5u) << "all that there are";
+}
+
 TEST(WindowCutter, WantsNoMoreThanItUses) {
   WindowCutter cutter({10, 2}, 4, 1, -1);
   cutter.add(std::vector<int32_t>(8, 1));

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 
 #include "seer/base/error.h"
 #include "seer/base/file.h"
@@ -45,6 +46,15 @@ void Image::fill(int x, int y, int width, int height, Color color) {
       std::copy(color.begin(), color.end(),
                 &rgb_[(static_cast<size_t>(row) * width_ + column) * 3]);
     }
+  }
+}
+
+void Image::line(int x0, int y0, int x1, int y1, int thick, Color color) {
+  const int steps = std::max({std::abs(x1 - x0), std::abs(y1 - y0), 1});
+  for (int i = 0; i <= steps; ++i) {
+    const double share = static_cast<double>(i) / steps;
+    fill(x0 + static_cast<int>(std::lround(share * (x1 - x0))) - thick / 2,
+         y0 + static_cast<int>(std::lround(share * (y1 - y0))) - thick / 2, thick, thick, color);
   }
 }
 
@@ -106,6 +116,11 @@ Color heat(double value) {
         std::lround(kAnchors[i][c] + (at - i) * (kAnchors[i + 1][c] - kAnchors[i][c])));
   }
   return color;
+}
+
+Color ink_on(Color background) {
+  const int lightness = background[0] * 3 + background[1] * 6 + background[2];
+  return lightness > 1300 ? kText : kWhite;
 }
 
 }  // namespace seer::report

@@ -10,6 +10,7 @@
 namespace seer::report {
 
 using Color = std::array<uint8_t, 3>;
+inline constexpr Color kText = {20, 20, 30}, kFaint = {110, 110, 120}, kWhite = {255, 255, 255};
 
 class Image {
  public:
@@ -19,6 +20,8 @@ class Image {
   Color at(int x, int y) const;
   // Parts outside of the image are left out.
   void fill(int x, int y, int width, int height, Color color);
+  // A straight line of squares `thick` pixels wide, both ends included.
+  void line(int x0, int y0, int x1, int y1, int thick, Color color);
   // Letters and digits of ASCII and . , : ; - _ % / ( ) = + < > '; others as a box.
   // `scale` pixels a dot; a character is 6 dots wide and 8 high.
   void text(int x, int y, std::string_view text, Color color, int scale = 2);
@@ -32,5 +35,7 @@ class Image {
 
 // A perceptual ramp from dark to light for value in [0, 1]; NaN is grey.
 Color heat(double value);
+// Of letters on that colour: light on dark, dark on light.
+Color ink_on(Color background);
 
 }  // namespace seer::report

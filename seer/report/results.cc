@@ -1,6 +1,7 @@
 #include "seer/report/results.h"
 
 #include <cctype>
+#include <cmath>
 #include <ctime>
 #include <set>
 
@@ -23,6 +24,10 @@ json shape_of(const json& row) {
 }
 
 }  // namespace
+
+json rounded(double value) {
+  return std::isfinite(value) ? json(std::round(value * 1e6) / 1e6) : json(nullptr);
+}
 
 const json& record_form() {
   static const json form = json::parse(kResultsForm);

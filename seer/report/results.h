@@ -18,6 +18,9 @@ nlohmann::json record(const std::string& operation, const std::vector<std::strin
 // both commands. Error: that is no record, or of another chip, number of threads or version.
 nlohmann::json appended(const std::filesystem::path& path, nlohmann::json made);
 
+// With as many digits as say something; null where it is not finite.
+nlohmann::json rounded(double value);
+
 // results.json.
 const nlohmann::json& record_form();
 

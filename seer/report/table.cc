@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cmath>
 #include <cstdio>
 
 #include "seer/base/shown.h"
@@ -28,6 +29,10 @@ std::string fixed(double value, int digits) {
   char buffer[64];
   std::snprintf(buffer, sizeof buffer, "%.*f", digits, value);
   return buffer;
+}
+
+std::string fixed_or_empty(double value, int digits, const char* before) {
+  return std::isfinite(value) ? before + fixed(value, digits) : "";
 }
 
 std::string number(double value, int digits) {

@@ -7,7 +7,9 @@
 
 namespace seer::report {
 
-std::string fixed(double value, int digits);   // 12.345
+std::string fixed(double value, int digits);  // 12.345
+// With `before` in front of it; nothing where it is not finite.
+std::string fixed_or_empty(double value, int digits, const char* before = "");
 std::string number(double value, int digits);  // shortest with at most `digits` significant digits
 
 // Lines of columns whose widths are known beforehand, for rows that are shown as they come. Cells that

@@ -12,8 +12,8 @@ import pytest
 from conftest import BUILD, PACKAGE_PATH, ROOT
 
 README = (ROOT / "README.md").read_text()
-LONG_CONTEXT = "docs/long_context.md"
-PAGES = {page: (ROOT / page).read_text() for page in ("README.md", "docs/results.md", "docs/python.md", LONG_CONTEXT)}
+LONG_CONTEXT, EVALUATION = "docs/long_context.md", "docs/evaluation.md"
+PAGES = {page: (ROOT / page).read_text() for page in ("README.md", "docs/results.md", "docs/python.md", LONG_CONTEXT, EVALUATION)}
 # What makes a command of the README short; the rest of it stays as it is.
 SHORTER = [("--steps 200", "--steps 2"), ("--length 8192", "--length 512"), ("--length 4096", "--length 1024"), ("--lengths 4096", "--lengths 1024"),
            ("--lengths 32768", "--lengths 2048 --runs 1 --seconds 0"), ("--max-new-tokens 64", "--max-new-tokens 4"),
@@ -68,6 +68,16 @@ def test_commands_of_a_longer_context(folder):
     assert rows == {(model, method, s) for model in ("dense", "joint50", "joint90")
                     for method, s in (("dense", 0), *(("seer", s) for s in (.5, .6, .7, .8, .9)))}
     assert [row["run"] for row in json.loads((folder / "runs.json").read_text())["rows"]] == ["dense", "joint50", "joint90", "after"]
+
+
+def test_commands_of_evaluation(folder):
+    commands = re.findall(r"^\$seer ([^\n#]*)", PAGES[EVALUATION], flags=re.M)
+    assert [command.split()[1] for command in commands] == ["facts", "copies", "needle"]
+    for command in commands:
+        short = command.replace("2048,8192", "256,512").replace("32,192", "32,64") + " --documents 1 --threads 1"
+        result = subprocess.run([BUILD / "seer", *short.split(), *([] if "needle" in command else ["--lengths", "1024"])], cwd=folder,
+                                capture_output=True, text=True, timeout=300)
+        assert result.returncode == 0, result.stderr
 
 
 def test_tables_are_those_of_the_results():

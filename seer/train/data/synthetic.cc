@@ -1,11 +1,11 @@
 #include "seer/train/data/synthetic.h"
 
 #include <algorithm>
-#include <string>
 #include <utility>
 
 #include "seer/base/error.h"
 #include "seer/io/tokenizer/token_ids.h"
+#include "seer/io/tokenizer/words.h"
 
 namespace seer::train {
 namespace {
@@ -47,28 +47,12 @@ int64_t between(int64_t low, int64_t high, Random& random) {
 }  // namespace
 
 Synthetic::Synthetic(const io::Tokenizer& tokenizer, int64_t vocab_size)
-    : head_(tokenizer.encode("\nRemember this:", false)), tail_(tokenizer.encode(".\n", false)) {
+    : words_(io::word_tokens(tokenizer, vocab_size, "set the synthetic share to 0")),
+      head_(tokenizer.encode("\nRemember this:", false)),
+      tail_(tokenizer.encode(".\n", false)) {
   for (const auto* ids : {&head_, &tail_}) {
     io::check_token_ids(*ids, vocab_size, "synthetic facts", &tokenizer);
   }
-  for (int64_t id = 0; id < std::min(tokenizer.vocab_size(), vocab_size); ++id) {
-    const auto token = static_cast<int32_t>(id);
-    std::string word = tokenizer.decode({token}, /*skip_special=*/true);
-    if (!word.empty() && word[0] == ' ') word.erase(0, 1);
-    if (word.size() < 3 ||
-        !std::all_of(word.begin(), word.end(), [](char c) { return c >= 'a' && c <= 'z'; })) {
-      continue;
-    }
-    // Behind a colon or a word: the token that stands for the word with its space.
-    const auto ids = tokenizer.encode(": " + word, false);
-    if (ids.size() >= 2 && ids.back() == token &&
-        tokenizer.encode(":", false).size() + 1 == ids.size()) {
-      words_.push_back(token);
-    }
-  }
-  SEER_CHECK(words_.size() >= 100, "the tokenizer has ", words_.size(),
-             " words of one token, too few for synthetic facts (want 100): set the synthetic share "
-             "to 0");
 }
 
 void Synthetic::write(Random random, int64_t length, int32_t* window) const {
