@@ -8,7 +8,7 @@ from ._gate_keys import layer_keys
 from ._passes import Part, Pass, flat
 from .gates import Gate
 from .lists import BlockLists
-from .ops import GateVectors, attention, block_sparse_attention, pooled_attention, true_map
+from .ops import GateVectors, attention, block_sparse_attention, pooled_attention, pooled_map
 from .packing import Packing, ceil_div
 
 
@@ -99,7 +99,7 @@ class Layer:
         if of.learned is not None and self.number not in of.learned:  # the first run of a layer that runs again
             with torch.no_grad():  # saves nothing that a second run would not
                 q, k, _ = self.packed(part, which)
-                target = true_map(q, k, self.packing(part, which), self.scale)
+                target = pooled_map(q, k, self.packing(part, which), self.block, scale=self.scale, normalise=True)[1]
             self.learn(part, target)
         o = self.attend(part, which, chosen)
         if which == "all":

@@ -64,11 +64,17 @@ def pooled_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing:
     return *_results(q, o, lse, True), p.split_rows(pooled)
 
 
-def true_map(q: torch.Tensor, k: torch.Tensor, packing: Packing, scale: float) -> torch.Tensor:
-    """The map of `pooled_attention` of packed q and k alone, whose rows sum to 1: float32 [Hq, R, N]. q and k want no gradient."""
+def pooled_map(q: torch.Tensor, k: torch.Tensor, packing: Sequences = None, block: int = BLOCK, block_q: Optional[int] = None,
+               scale: Optional[float] = None, causal: bool = True, group_max: bool = False,
+               normalise: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """lse and map of `pooled_attention`, where nothing needs its output: values are not read. No gradient."""
     q, k = _autocast(q, k)
-    p = packing
-    return torch.ops.seer.pooled_map(q, k, p.cu_q, p.cu_k, p.cu_rows, p.num_rows, p.num_blocks, p.block_q, p.block, scale, True, False, True)[1]
+    _check_qkv("pooled_map", q, k)
+    p = _packing("pooled_map", q, k, packing, block, block_q)
+    lse, pooled = torch.ops.seer.pooled_map(
+        _flat(q), _flat(k), p.cu_q, p.cu_k, p.cu_rows, p.num_rows, p.num_blocks, p.block_q, p.block, _scale(scale, q), causal,
+        group_max, normalise)
+    return _lse(q, lse), p.split_rows(pooled)
 
 
 def gate_scores(vectors: GateVectors) -> torch.Tensor:
@@ -169,19 +175,19 @@ def _autocast(*tensors: torch.Tensor):
     return tuple(x.to(dtype) if x.is_floating_point() else x for x in tensors)
 
 
-def _check_qkv(name: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, takes_f64: bool = False) -> None:
+def _check_qkv(name: str, q: torch.Tensor, k: torch.Tensor, v: Optional[torch.Tensor] = None, takes_f64: bool = False) -> None:
     dtypes, names = (DTYPES + (torch.float64,), NAMES + ", or float64 on a CPU") if takes_f64 else (DTYPES, NAMES)
     wants = "want [B, S, H, D], or packed [tokens, H, D]"
-    for letter, x in (("q", q), ("k", k), ("v", v)):
+    for letter, x in (("q", q), ("k", k), ("v", k if v is None else v)):
         if x.dim() not in (3, 4) or x.dim() != q.dim():
             raise ValueError(f"{name}: {letter} is {form(x)}, {wants}{'' if x is q else f' as q, {form(q)}'}")
         if x.dtype not in dtypes or x.dtype != q.dtype:
             raise ValueError(f"{name}: {letter} is {form(x)}, want {names}{'' if x is q else f', as q, {form(q)}'}")
         if x.device != q.device:
             raise ValueError(f"{name}: {letter} is on {x.device}, q on {q.device}, want one device")
-    if k.shape != v.shape or k.shape[-1] != q.shape[-1] or q.dim() == 4 and k.shape[0] != q.shape[0]:
-        raise ValueError(f"{name}: q is {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}, want k and v alike, and as q but for "
-                         "tokens and heads")
+    if v is not None and k.shape != v.shape or k.shape[-1] != q.shape[-1] or q.dim() == 4 and k.shape[0] != q.shape[0]:
+        keys, want = (f"k {list(k.shape)}", "k") if v is None else (f"k {list(k.shape)}, v {list(v.shape)}", "k and v alike, and")
+        raise ValueError(f"{name}: q is {list(q.shape)}, {keys}, want {want} as q but for tokens and heads")
     if k.shape[-2] == 0 or q.shape[-2] % k.shape[-2]:
         raise ValueError(f"{name}: q has {q.shape[-2]} heads, want a multiple of the {k.shape[-2]} of k")
 
@@ -216,6 +222,8 @@ def _packing(name: str, q: torch.Tensor, k: torch.Tensor, given: Sequences, bloc
 
 def _results(q: torch.Tensor, o: torch.Tensor, lse: torch.Tensor, return_lse: bool):
     o = o.view(q.shape)
-    if not return_lse:
-        return o
-    return o, lse.view(lse.shape[0], *q.shape[:2]).transpose(0, 1) if q.dim() == 4 else lse
+    return (o, _lse(q, lse)) if return_lse else o
+
+
+def _lse(q: torch.Tensor, lse: torch.Tensor) -> torch.Tensor:
+    return lse.view(lse.shape[0], *q.shape[:2]).transpose(0, 1) if q.dim() == 4 else lse

@@ -198,6 +198,25 @@ def test_pooled_attention():
     close(seer.block_sparse_attention(q, k, v, lists), want_o)
 
 
+@pytest.mark.parametrize("settings", [{}, dict(group_max=True, normalise=True, block_q=1), dict(scale=0.3, causal=False)])
+@pytest.mark.parametrize("tokens,keys", [(T, T), (40, 100)])
+def test_pooled_map_is_pooled_attention_without_values(settings, tokens, keys):
+    q, k, v = inputs(tokens, keys)
+    lse, pooled = seer.pooled_map(q, k, block=BLOCK, **settings)
+    _, want_lse, want = seer.pooled_attention(q, k, v, block=BLOCK, **settings)
+    assert lse.shape == (B, HQ, tokens) and pooled.shape == want.shape
+    close(lse, want_lse)
+    close(pooled, want)
+    packing = seer.Packing.from_lengths([tokens] * B, [keys] * B)
+    packed_lse, packed = seer.pooled_map(q.flatten(0, 1), k.flatten(0, 1), packing, BLOCK, **settings)
+    assert torch.equal(packed_lse.view(HQ, B, tokens).transpose(0, 1), lse)
+    assert torch.equal(packed.view(len(packed), B, *pooled.shape[2:]).transpose(0, 1), pooled)
+    run = lambda q, k: seer.pooled_map(q, k, block=BLOCK, **settings)
+    assert all(map(torch.equal, torch.compile(run, fullgraph=True, backend="aot_eager")(q, k), (lse, pooled)))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(run(q, k)[1], run(q.bfloat16(), k.bfloat16())[1])
+
+
 @pytest.mark.parametrize("rule,limit", [("nz_ratio", {"sparsity": 0.6}), ("head_budget", {"sparsity": 0.6}), ("threshold", {"strength": 0.3}),
                                         ("top_p", {"strength": [0.5, 0.6, 0.7, 0.8]}), ("row_budget", {"strength": 32})])
 def test_attention_is_its_steps_and_the_op(rule, limit):
@@ -320,6 +339,9 @@ def test_wrong_tensors():
 def test_wrong_sequences_and_scores():
     wrong("pooled_attention: q is float64 .*, want float32, float16 or bfloat16$", lambda: seer.pooled_attention(*(x.double() for x in inputs())))
     q, k, v = (x.flatten(0, 1) for x in inputs())
+    wrong("pooled_map: k is bfloat16 .*, as q, float32", lambda: seer.pooled_map(inputs()[0], inputs()[1].bfloat16()))
+    wrong(r"pooled_map: q is \[2, 75, 4, 32\], k \[2, 75, 2, 16\], want k as q but for", lambda: seer.pooled_map(inputs()[0], inputs()[1][..., :16]))
+    wrong("pooled_map: q is packed, .*: say where sequences begin", lambda: seer.pooled_map(q, k))
     wrong("pooled_attention: q is packed, .*: say where sequences begin", lambda: seer.pooled_attention(q, k, v))
     wrong("prefix sums are for packed tensors", lambda: seer.pooled_attention(*inputs(), torch.tensor([0, T])))
     wrong(r"sequences were made for \(100, 100\)", lambda: seer.pooled_attention(q, k, v, torch.tensor([0, 100])))
