@@ -1,11 +1,13 @@
 """The attention function that transformers calls for each layer of a model with gates."""
 from __future__ import annotations
 
+import sys
+
 import torch
 
 from ._dense import dense_attention
 from ._gate_keys import layer_keys
-from ._passes import Part, Pass, flat
+from ._passes import Part, Pass, Unsupported, flat
 from .gates import Gate
 from .lists import BlockLists
 from .ops import GateVectors, attention, block_sparse_attention, pooled_attention, pooled_map
@@ -17,8 +19,9 @@ def seer_attention(module, query, key, value, attention_mask, scaling=None, drop
     gate = getattr(module, "attn_gate", None)
     if gate is None or seer_pass is None:
         raise ValueError('seer: attn_implementation "seer" works on a model as a whole after seer.attach(model, ...)')
-    if dropout:
-        raise ValueError(f"seer: attention_dropout is {dropout}, and sparse attention has none: set it to 0 to train")
+    if isinstance(seer_pass, str):  # a dense call, of which this layer runs again in a backward
+        own = own_attention(module, seer_pass)
+        return own(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, sliding_window=sliding_window, **kwargs)
     if key.device != query.device or value.device != query.device:
         raise ValueError(f"seer: q is on {query.device}, k on {key.device}, v on {value.device}, want one device")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -31,6 +34,12 @@ def seer_attention(module, query, key, value, attention_mask, scaling=None, drop
         layer.remember_keys()
         return layer.dense(None), None
     return layer.sparse(), None
+
+
+def own_attention(module, name: str):
+    """A function of transformers' registry; "eager" is the model's own."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+    return ALL_ATTENTION_FUNCTIONS[name] if name in ALL_ATTENTION_FUNCTIONS else sys.modules[type(module).__module__].eager_attention_forward
 
 
 class Layer:
@@ -83,7 +92,7 @@ class Layer:
             return
         try:
             self.of.find_sequences()
-        except ValueError:  # with tokens hidden in between no sparse call can follow
+        except Unsupported:  # with tokens hidden in between no sparse call can follow
             del self.gate.cache.gate_keys.layers[self.number]
             return
         new = keys.pending.pop()
@@ -95,7 +104,11 @@ class Layer:
         of = self.of
         which = "rest" if any(of.heads(self.block)) else "all"
         part = of.on(None, ("part", which), lambda: of.part(which, self.block))
-        chosen = self.choose(part, which)
+        try:
+            chosen = self.choose(part, which)
+        except Unsupported as error:  # what is in the cache only a layer can know
+            self.gate.attachment.goes_dense(error)
+            return self.dense(None)
         if of.learned is not None and self.number not in of.learned:  # the first run of a layer that runs again
             with torch.no_grad():  # saves nothing that a second run would not
                 q, k, _ = self.packed(part, which)
@@ -207,7 +220,7 @@ class Layer:
             return None
         keys = self.cached()
         if keys is None:
-            raise ValueError(f"seer: the cache holds {self.of.past} tokens that were not read with these gates (before seer.attach, by another "
+            raise Unsupported("unread cache", f"seer: the cache holds {self.of.past} tokens that were not read with these gates (before seer.attach, by another "
                              "model, or packed): begin with an empty cache")
         with torch.no_grad():
             return keys.take(self.block, self.of.sequences, self.plain("k"), self.key_vectors)

@@ -10,6 +10,8 @@ from typing import Callable, Optional
 
 import torch
 
+from ._passes import Unsupported
+
 
 class LayerKeys:
     """Of one layer. Each row of the batch holds one sequence, whose real tokens begin at column `first`.
@@ -67,7 +69,7 @@ class LayerKeys:
             parts, at = [], done * block
             if known > at:
                 if self.raw_begin[row] > at:
-                    raise ValueError(f"the cache was cropped to {known} tokens of row {row}, within a block whose keys are no longer "
+                    raise Unsupported("unread cache", f"the cache was cropped to {known} tokens of row {row}, within a block whose keys are no longer "
                                      f"there (seer.attach): crop it to a multiple of {block} tokens, or copy it before it grows")
                 parts.append(self.raw[row][at - self.raw_begin[row]:known - self.raw_begin[row]])
             column = self.seen

@@ -9,6 +9,14 @@ from .gates import block_angles
 from .packing import Packing
 
 
+class Unsupported(ValueError):
+    """What sparse attention cannot compute and dense attention can. `cause`: one word for all calls alike."""
+
+    def __init__(self, cause: str, message: str):
+        super().__init__(message)
+        self.cause = cause
+
+
 class Pass:
     """Tensors of the model have `batch` rows of `tokens` queries, the last of `columns` keys.
 
@@ -37,7 +45,7 @@ class Pass:
         return self.columns if self.sequences is None else max([end - begin for _, begin, end in self.sequences], default=0)
 
     def find_sequences(self) -> None:
-        """From the mask. ValueError: it hides other tokens than padding at the ends. On a GPU this waits for the mask."""
+        """From the mask. Unsupported: it hides other tokens than padding at the ends. On a GPU this waits for the mask."""
         if self.mask is None:
             self.sequences = [(row, 0, self.columns) for row in range(self.batch)]
             return
@@ -47,7 +55,7 @@ class Pass:
         found = torch.stack([first, last, count], 1).tolist()
         for row, (begin, end, real) in enumerate(found):
             if end - begin != real:
-                raise ValueError(f"attention_mask of row {row} has {end - begin - real} zeros between its ones, want padding on the "
+                raise Unsupported("mask", f"attention_mask of row {row} has {end - begin - real} zeros between its ones, want padding on the "
                                  "left or the right only (seer.attach)")
         self.sequences = [(row, begin, end) for row, (begin, end, _) in enumerate(found)]
 
@@ -145,7 +153,7 @@ def packed_lengths(kwargs: dict, batch: int, tokens: int) -> Optional[list[list[
     if cu is not None:
         sums = cu.tolist()
         if batch != 1 or sums[0] != 0 or sums[-1] != tokens or any(b < a for a, b in zip(sums, sums[1:])):
-            raise ValueError(f"seer: cu_seq_lens_q must rise from 0 to the {tokens} tokens of one row of sequences, got {sums[:8]}")
+            raise Unsupported("cu_seq_lens_q", f"seer: cu_seq_lens_q must rise from 0 to the {tokens} tokens of one row of sequences, got {sums[:8]}")
         return [[b - a for a, b in zip(sums, sums[1:])]]
     positions = kwargs.get("position_ids")
     if positions is None or positions.dim() != 2 or positions.shape[1] != tokens:

@@ -19,7 +19,7 @@ from . import fingerprint
 from ._attention import seer_attention
 from ._learning import Learning, sum_over_layers
 from ._made_for import check_model
-from ._passes import Pass, packed_lengths
+from ._passes import Pass, Unsupported, packed_lengths
 from ._processes import is_model_sharded
 from .gates import Gate, GateConfig, read_weights
 from .lists import BlockLists
@@ -50,6 +50,8 @@ class Attachment:
         self.rotary = None  # what gate vectors rotate by
         self.first = ""     # what tells the weights that the gates began with
         self.trained = ""   # how they were trained, in words
+        self.own_attention = base.config._attn_implementation  # before it is "seer"
+        self.warned: set = set()  # of which causes of dense calls
         self.undo: list = []  # calls that take everything back; copies of the model get copies of them
 
     def update(self, **changes) -> None:
@@ -73,6 +75,14 @@ class Attachment:
             raise ValueError("seer.gate_loss: the last pass had none, want one with gradients after seer.attach(..., train_gates=True)")
         return sum_over_layers(self.learned)
 
+    def goes_dense(self, error: Unsupported) -> None:
+        """Warns, once for each cause, that a call is dense. Raises the error where dense calls are not wanted instead."""
+        if self.settings["strict"]:
+            raise error
+        if error.cause not in self.warned:
+            self.warned.add(error.cause)
+            warnings.warn(f"{error}; such calls are dense, as strict=False")
+
     def _selection_of(self, s: dict) -> tuple:
         return selection(s["sparsity"], s["rule"], s["strength"], s["sink_blocks"], s["local_blocks"], s["last_dense_rows"],
                          s["prompt_tokens"], self.gate_config.block_size)
@@ -81,7 +91,7 @@ class Attachment:
 def attach(model, gates, sparsity: Optional[float] = None, *, rule: str = "nz_ratio",
            strength: Union[float, Sequence[float], None] = None, sink_blocks: int = 0, local_blocks: int = 0,
            last_dense_rows: int = 0, prompt_tokens: int = 0, dense_below: Optional[int] = None, foreign_gates: bool = False,
-           seed: int = 1, train_gates: bool = False):
+           seed: int = 1, train_gates: bool = False, strict: bool = True):
     """Makes a transformers model read prompts sparsely, and returns it.
 
     model: of the Llama, Mistral, Qwen2, Qwen3 or Phi3 classes, whole, with PEFT adapters or quantised. gates: their folder, or
@@ -95,7 +105,9 @@ def attach(model, gates, sparsity: Optional[float] = None, *, rule: str = "nz_ra
     true map, which costs as much as the scores of dense attention: `model.seer.gate_loss`. q and k get no gradient of it.
 
     ValueError, one line: gates of another model, an unknown family, settings that do not fit. At a call: masks that are no
-    padding, output_attentions, static caches, attention dropout in training.
+    padding, output_attentions, caches of other kinds or that were filled without these gates, attention dropout in training. With
+    `strict=False` such a call is one of the model without gates, after a warning for each cause; static caches are refused all the same,
+    as transformers' generate makes their masks for the attention that it knows by name.
     """
     check_transformers()
     if getattr(model, "seer", None) is not None:
@@ -112,7 +124,7 @@ def attach(model, gates, sparsity: Optional[float] = None, *, rule: str = "nz_ra
         check_model(gates, config, model, base)
     settings = dict(sparsity=sparsity, rule=rule, strength=strength, sink_blocks=sink_blocks, local_blocks=local_blocks,
                     last_dense_rows=last_dense_rows, prompt_tokens=prompt_tokens,
-                    dense_below=config.block_size if dense_below is None else max(2, dense_below))
+                    dense_below=config.block_size if dense_below is None else max(2, dense_below), strict=strict)
     attachment = Attachment(model, base, layers, config, settings)
     attachment.selection()  # refuses settings that do not fit
     attachment.rotary = gate_rotary(base, config, heads[2])
@@ -266,15 +278,21 @@ def add_to(attachment: Attachment) -> None:
     from transformers import modeling_utils
     model, base = attachment.model, attachment.base
     modeling_utils.AttentionInterface.register("seer", seer_attention)
-    attachment.undo.append(functools.partial(setattr, base.config, "_attn_implementation", base.config._attn_implementation))
-    base.config._attn_implementation = "seer"
-    if hasattr(base, "_update_causal_mask"):  # transformers 4.5x: it makes S x S masks for names that it does not know
-        base._update_causal_mask = lambda attention_mask, *args, **kwargs: None
-        attachment.undo.append(functools.partial(delattr, base, "_update_causal_mask"))
+    use_attention(base, "seer")
+    attachment.undo.append(functools.partial(use_attention, base, attachment.own_attention))
     names = list(inspect.signature(base.forward).parameters)
-    handle = base.register_forward_pre_hook(functools.partial(_begin_pass, attachment, names), with_kwargs=True)
+    handles = [base.register_forward_pre_hook(functools.partial(_begin_pass, attachment, names), with_kwargs=True),
+               base.register_forward_hook(_end_pass, always_call=True)]
     model.seer = attachment
-    attachment.undo += [handle.remove, functools.partial(delattr, model, "seer")]
+    attachment.undo += [*(handle.remove for handle in handles), functools.partial(delattr, model, "seer")]
+
+
+def use_attention(base, name: str) -> None:
+    base.config._attn_implementation = name
+    if hasattr(base, "_update_causal_mask"):  # transformers 4.5x: it makes S x S masks for names that it does not know
+        base.__dict__.pop("_update_causal_mask", None)
+        if name == "seer":
+            base._update_causal_mask = lambda attention_mask, *args, **kwargs: None
 
 
 def _begin_pass(attachment: Attachment, names: list, module, args, kwargs):
@@ -282,18 +300,33 @@ def _begin_pass(attachment: Attachment, names: list, module, args, kwargs):
         raise ValueError("seer: torch.nn.DataParallel runs copies of a model that share its gates' state: use DistributedDataParallel (torchrun), "
                          "or detach first")
     kwargs = {**dict(zip(names, args)), **kwargs}
-    kwargs["seer_pass"] = make_pass(attachment, kwargs)
+    try:
+        kwargs["seer_pass"] = make_pass(attachment, kwargs)
+    except Unsupported as error:
+        attachment.goes_dense(error)
+        attachment.learned = None
+        kwargs["seer_pass"] = "eager" if error.cause == "output_attentions" else attachment.own_attention
+        use_attention(module, kwargs["seer_pass"])
     return (), kwargs
 
 
+def _end_pass(module, args, output) -> None:
+    if module.config._attn_implementation != "seer":
+        use_attention(module, "seer")
+
+
 def make_pass(attachment: Attachment, kwargs: dict) -> Pass:
-    """What a call of the model is. ValueError: what is not supported, before anything is computed."""
+    """What a call of the model is. Unsupported, ValueError: what cannot be computed, before anything is."""
     ids = kwargs.get("input_ids") if kwargs.get("input_ids") is not None else kwargs.get("inputs_embeds")
     if ids is None:
         raise ValueError("seer: the model got neither input_ids nor inputs_embeds")
     batch, tokens = ids.shape[:2]
     if kwargs.get("output_attentions") or getattr(attachment.base.config, "output_attentions", False):
-        raise ValueError("seer: output_attentions=True is not supported: sparse attention has no whole map; see seer.pooled_attention")
+        raise Unsupported("output_attentions", "seer: output_attentions=True is not supported: sparse attention has no whole map; see "
+                          "seer.pooled_attention")
+    for layer in attachment.layers:
+        if layer.training and layer.attention_dropout:
+            raise Unsupported("dropout", f"seer: attention_dropout is {layer.attention_dropout}, and sparse attention has none: set it to 0 to train")
     cache = next((kwargs[name] for name in CACHE_NAMES if kwargs.get(name) is not None), None)
     check_cache(cache)
     past = cache.get_seq_length() if cache is not None else 0
@@ -301,10 +334,10 @@ def make_pass(attachment: Attachment, kwargs: dict) -> Pass:
     if mask is not None:
         if not isinstance(mask, torch.Tensor) or mask.dim() != 2:
             form = list(mask.shape) if isinstance(mask, torch.Tensor) else type(mask).__name__
-            raise ValueError(f"seer: attention_mask is {form}, want padding, [{batch}, {past + tokens}] of ones and zeros")
+            raise Unsupported("mask", f"seer: attention_mask is {form}, want padding, [{batch}, {past + tokens}] of ones and zeros")
         if tuple(mask.shape) != (batch, past + tokens):
-            raise ValueError(f"seer: attention_mask is {list(mask.shape)}, want [{batch}, {past + tokens}], the tokens of the cache "
-                             "and those given now")
+            raise Unsupported("mask", f"seer: attention_mask is {list(mask.shape)}, want [{batch}, {past + tokens}], the tokens of the cache "
+                              "and those given now")
         mask = mask.to(device=ids.device, dtype=torch.bool)
     may_be_packed = past == 0 and tokens > 1 and mask is None
     if mask is not None and mask.all():  # waits for a GPU, once a pass, as transformers' own sdpa does
@@ -347,5 +380,9 @@ def check_cache(cache) -> None:
         is_dynamic = all(isinstance(layer, dynamic) for layer in layers)
     else:
         is_dynamic = isinstance(cache, cache_utils.DynamicCache)
-    if not is_dynamic:
-        raise ValueError(f"seer: a cache of class {type(cache).__name__} is not supported, want DynamicCache, the default")
+    if is_dynamic:
+        return
+    message = f"seer: a cache of class {type(cache).__name__} is not supported, want DynamicCache, the default"
+    if getattr(cache, "is_compileable", True):  # generate makes masks for it, by the name of the attention: none for ours
+        raise ValueError(message)
+    raise Unsupported("cache", message)

@@ -4,6 +4,7 @@ import copy
 import json
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -437,6 +438,90 @@ def test_calls_that_are_refused(model, folders):
     refused("the model got neither", model)
     model.config.attention_dropout = model.model.layers[0].self_attn.attention_dropout = 0.1
     refused("attention_dropout is 0.1", model.train(), ids)
+
+
+def dense_once(model, message):
+    """A function that calls the model: the first call warns, the second of the same cause does not."""
+    def call(*args, **kwargs):
+        with pytest.warns(UserWarning, match=f"{message}.*; such calls are dense, as strict=False"):
+            first = model(*args, **kwargs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            again = model(*args, **kwargs)
+        assert torch.equal(first.logits, again.logits) and model.config._attn_implementation == "seer"
+        return first
+    return call
+
+
+@pytest.mark.parametrize("name", ["llama3_rope_tied", "phi3_window"])
+def test_calls_that_are_dense_where_it_need_not_be_strict(name, folders):
+    """What is refused else is the call of a model without gates; other calls stay sparse."""
+    dense, model, ids = load(folders(name)), attached(folders(name), **BY_ROW, strict=False), token_ids(100)
+    sparse = model(ids).logits
+    hole, prefix = torch.ones_like(ids), torch.ones(1, 1, 100, 100, dtype=torch.bool).tril()
+    hole[0, 7:29] = 0
+    prefix[..., :40] = True  # prefix-LM
+    for mask, message in ((hole, "attention_mask of row 0 has 22 zeros"), (prefix, r"attention_mask is \[1, 1, 100, 100\], want padding")):
+        model.seer.warned.clear()
+        assert torch.equal(dense_once(model, message)(ids, attention_mask=mask).logits, dense(ids, attention_mask=mask).logits)
+        assert torch.equal(model(ids).logits, sparse)
+    dense.config._attn_implementation = "eager"
+    got, want = (call(ids, output_attentions=True) for call in (dense_once(model, "output_attentions=True is not supported"), dense))
+    assert torch.equal(got.logits, want.logits) and all(map(torch.equal, got.attentions, want.attentions)) and len(got.attentions) == 3
+    with pytest.raises(IndexError):  # within a dense call
+        model(ids + 1000, attention_mask=hole)
+    assert torch.equal(model(ids).logits, sparse)
+    model.seer.update(strict=True)
+    refused("attention_mask of row 0 has 22 zeros", model, ids, attention_mask=hole)
+
+
+@pytest.mark.parametrize("reentrant", [None, False, True], ids=["kept", "checkpoint", "reentrant"])
+def test_dropout_where_it_need_not_be_strict(model, folders, reentrant):
+    """Training with dropout is that without gates, also where layers run again."""
+    ids, made = token_ids(100), []
+    model.seer.update(strict=False)
+    for of in (load(folders("llama3_rope_tied")), model):
+        of.train()
+        for layer in of.model.layers:
+            layer.self_attn.attention_dropout = 0.1
+        if reentrant is not None:
+            of.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+            of.enable_input_require_grads()
+        torch.manual_seed(1)
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            of(ids, labels=ids).loss.backward()
+        assert any("attention_dropout is 0.1" in str(x.message) for x in found) == (of is model)
+        made.append({name: x.grad for name, x in of.named_parameters() if x.grad is not None})
+    assert made[0].keys() == made[1].keys() and all(torch.equal(made[0][name], made[1][name]) for name in made[0])
+    refused("seer.gate_loss: the last pass had none", lambda: model.seer.gate_loss)
+
+
+@torch.no_grad()
+def test_caches_where_it_need_not_be_strict(model, folders):
+    model.seer.update(strict=False)
+    ids, dense = token_ids(150), load(folders("llama3_rope_tied"))
+    want = dense(ids).logits
+    filled = getattr(dense(ids[:, :40], use_cache=True), CACHE)
+    with pytest.warns(UserWarning, match="the cache holds 40 tokens that were not read with these gates"):
+        got = model(ids[:, 40:100], **{CACHE: filled}, use_cache=True)
+    rest = model(ids[:, 100:], **{CACHE: getattr(got, CACHE)}).logits  # no second warning
+    assert distance(torch.cat([got.logits, rest], 1), want[:, 40:]) <= BOUND
+    one = getattr(model(ids[:, :100], use_cache=True), CACHE)
+    one.crop(37 if IS_OLDER else -63)
+    want = dense(ids[:, 37:100], **{CACHE: copy.deepcopy(one)}).logits
+    model.seer.warned.clear()
+    with pytest.warns(UserWarning, match="the cache was cropped to 37 tokens of row 0"):
+        assert distance(model(ids[:, 37:100], **{CACHE: one}).logits, want) <= BOUND
+    static = transformers.StaticCache(config=model.config, max_cache_len=64, **(dict(max_batch_size=1) if IS_OLDER else {}))
+    refused("a cache of class StaticCache is not supported, want DynamicCache", model, ids[:, :40], **{CACHE: static})
+    # Padding that is none in what generate is given.
+    batch, mask = batch_of(60, 41)
+    mask[0, 30:33] = 0
+    settings = dict(attention_mask=mask, max_new_tokens=6, do_sample=False, pad_token_id=0)
+    model.seer.warned.clear()
+    with pytest.warns(UserWarning, match="attention_mask of row 0 has 3 zeros"):
+        assert torch.equal(model.generate(batch, **settings), dense.generate(batch, **settings))
 
 
 @torch.no_grad()
