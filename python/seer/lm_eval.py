@@ -28,8 +28,9 @@ try:
     from lm_eval.api.registry import register_model
     from lm_eval.models.huggingface import HFLM
 except ImportError as error:
-    missing = f"seer.lm_eval: {error.name or 'lm_eval'} is missing: pip install 'lm-eval[hf]' (or this package's extra, [eval])"
-    raise (SystemExit(missing) if __name__ == "__main__" else ImportError(missing)) from None
+    what = f"{error.name} is missing" if isinstance(error, ModuleNotFoundError) else f"lm-eval cannot be imported ({error})"
+    what = f"seer.lm_eval: {what}: pip install 'lm-eval[hf]' (or this package's extra, [eval])"
+    raise (SystemExit(what) if __name__ == "__main__" else ImportError(what)) from None
 
 ALONE = ("predict_only", "check_integrity", "wandb_args", "trackio_args", "hf_hub_log_args")  # options of one run
 SLOW = ("bleu", "chrf", "chrf++", "ter")  # to aggregate: the harness, too, draws them less often

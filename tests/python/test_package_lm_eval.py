@@ -96,7 +96,7 @@ def test_density_one_is_the_harness(folder):
     want = evaluated(model_of(HFLM, folder, batch_size=1), folder)
     dense = evaluated(model_of(harness.SeerLM, folder, sparsity=0, batch_size=3), folder)
     same_responses(responses(dense), responses(want))
-    lm = model_of(harness.SeerLM, folder, gates=str(folder / "gates"), rule="row_budget", strength=10000, batch_size=3)
+    lm = model_of(harness.SeerLM, folder, gates=str(folder / "gates"), rule="row_budget", strength=10000, batch_size="auto", max_batch_size=2)
     got = evaluated(lm, folder)
     assert lm.density == 1 and lm.visible > 0
     same_responses(responses(got), responses(want))
