@@ -5,6 +5,7 @@ import dataclasses
 
 import torch
 
+from ._card import write_card
 from ._made_for import fingerprint_of
 from ._processes import is_sharded, rank, whole
 from .attach import head_sizes, of_model
@@ -12,7 +13,8 @@ from .gates import write_gates
 
 
 def save_gates(model, folder) -> None:
-    """Writes the gates of a model as config.json and attn_gate_weights.safetensors, which the program and `attach` read.
+    """Writes the gates of a model as config.json and attn_gate_weights.safetensors, which the program and `attach` read, and a
+    model card, README.md: the folder can be pushed to Hugging Face's Hub. A card that was changed, or is not of here, stays.
 
     Where weights are sharded (FSDP2) all processes must call this, and the first one writes. ValueError: NaN in the gates.
     """
@@ -24,5 +26,6 @@ def save_gates(model, folder) -> None:
     shared = any(map(is_sharded, model.parameters()))
     if not shared or rank() == 0:
         write_gates(folder, attachment.base.config.to_dict(), made_for, layers)
+        write_card(folder, attachment.base.config, made_for, len(layers), attachment.trained)
     if shared:
         torch.distributed.barrier()

@@ -28,3 +28,11 @@ class GateTrainer(Trainer):
             gate_loss = self.accelerator.unwrap_model(model).seer.gate_loss
             loss = loss + (self.gate_weight * share) * gate_loss.to(loss.device)
         return (loss, outputs) if return_outputs else loss
+
+    def train(self, *args, **kwargs):
+        result, model = super().train(*args, **kwargs), self.accelerator.unwrap_model(self.model)
+        gates = {id(x) for layer in model.seer.layers for x in layer.attn_gate.parameters()}
+        is_frozen = not any(x.requires_grad for x in model.parameters() if id(x) not in gates)
+        model.seer.trained = (f"Trained with {'the model frozen' if is_frozen else 'the model, which learned to read through them'}: "
+                              f"{self.state.global_step} steps, gates' loss times {self.gate_weight:g}.")
+        return result

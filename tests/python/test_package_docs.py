@@ -22,4 +22,4 @@ def test_examples(tmp_path):
     share, error = map(float, re.fullmatch(r"(\d+)% of the blocks, relative error ([\d.]+)", found).groups())
     assert 8 < share < 12 and error < 0.3
     for folder in ("my-gates", "tuned/gates"):
-        assert {path.name for path in (tmp_path / folder).iterdir()} >= {"config.json", "attn_gate_weights.safetensors"}
+        assert {path.name for path in (tmp_path / folder).iterdir()} >= {"config.json", "attn_gate_weights.safetensors", "README.md"}

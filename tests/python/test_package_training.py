@@ -218,6 +218,36 @@ def test_what_distill_refuses(model):
         seer.PackedWindows(["a"], tokenizer, 64)
 
 
+# ---- Model cards ---------------------------------------------------------------------------------
+
+
+def test_a_folder_has_a_model_card(model, tmp_path):
+    hub = pytest.importorskip("huggingface_hub")
+    model.config._name_or_path = model.model.config._name_or_path = "/cache/models--meta-llama--Llama-3.1-8B/snapshots/0e9e39f"
+    seer.distill(model, ROWS, steps=1, sequences=1)
+    seer.save_gates(model, tmp_path)
+    path = tmp_path / "README.md"
+    card = hub.ModelCard.load(path)
+    assert (card.data.base_model, card.data.library_name, card.data.license) == ("meta-llama/Llama-3.1-8B", "seer-attention", None)
+    assert "sparse-attention" in card.data.tags and "q: avg; k: max, min, avg (`Qavg_Kmaxminavg`)" in card.text and "16 tokens" in card.text
+    assert "1 steps of 1 sequences of 100 tokens, KL divergence" in card.text
+    usage = card.text.split("```python\n")[1].split("```")[0]
+    assert len(usage.splitlines()) == 5 and 'from_pretrained("meta-llama/Llama-3.1-8B")' in usage
+    compile(usage, "card", "exec")
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n# Base\n")
+    model.config._name_or_path = str(base)
+    seer.save_gates(model, tmp_path)  # what was written here is written anew
+    data = hub.ModelCard.load(path).data
+    assert data.license == "apache-2.0" and data.base_model is None
+    for text in (path.read_text() + "Mine.\n", path.read_text().replace("Small", "Tiny"), "mine", ""):
+        path.write_text(text)
+        seer.save_gates(model, tmp_path)
+        assert path.read_text() == text
+    seer.attach(seer.detach(model), tmp_path, 0.5)
+
+
 # ---- Fine-tuning ---------------------------------------------------------------------------------
 
 
@@ -330,6 +360,7 @@ def test_trainer(is_frozen, checkpoints, model, tmp_path):
         torch.testing.assert_close(x, wanted[name], rtol=1e-4, atol=1e-6, msg=name)
         assert torch.equal(x, first[name]) == (is_frozen and "attn_gate" not in name), name
     assert trainer.evaluate()["eval_loss"] > 0
+    assert model.seer.trained.startswith("Trained with the model frozen: 2 steps" if is_frozen else "Trained with the model, which learned")
     seer.save_gates(model, tmp_path / "gates")
     seer.detach(model)
     seer.attach(model, tmp_path / "gates", 0.5)
