@@ -22,18 +22,22 @@ def seer_attention(module, query, key, value, attention_mask, scaling=None, drop
     if isinstance(seer_pass, str):  # a dense call, of which this layer runs again in a backward
         own = own_attention(module, seer_pass)
         return own(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, sliding_window=sliding_window, **kwargs)
-    if key.device != query.device or value.device != query.device:
-        raise ValueError(f"seer: q is on {query.device}, k on {key.device}, v on {value.device}, want one device")
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    layer = Layer(module, gate, seer_pass, query, key, value, scale)
-    if sliding_window and seer_pass.longest > sliding_window:
-        return layer.dense(sliding_window), None
-    if seer_pass.learned is not None and gate.attachment.learning.is_dense:
-        return layer.distill(), None
-    if not seer_pass.is_sparse:
+    run = run_layer if seer_pass.learned is None else gate.attachment.learning_layer
+    return run(module, gate, seer_pass, query, key, value, scaling, sliding_window), None
+
+
+def run_layer(module, gate: Gate, of: Pass, q, k, v, scaling, window):
+    if k.device != q.device or v.device != q.device:
+        raise ValueError(f"seer: q is on {q.device}, k on {k.device}, v on {v.device}, want one device")
+    layer = Layer(module, gate, of, q, k, v, q.shape[-1] ** -0.5 if scaling is None else scaling)
+    if window and of.longest > window:
+        return layer.dense(window)
+    if of.learned is not None and gate.attachment.learning.is_dense:
+        return layer.distill()
+    if not of.is_sparse:
         layer.remember_keys()
-        return layer.dense(None), None
-    return layer.sparse(), None
+        return layer.dense(None)
+    return layer.sparse()
 
 
 def own_attention(module, name: str):
@@ -62,7 +66,7 @@ class Layer:
             begin = 0 if letter == "q" else self.q.shape[1] * size
             kept = gate.kept[gate.sources[0]][..., begin:begin + heads * size]
         else:
-            kept = gate.kept[gate.sources[letter == "k"]]
+            kept = gate.kept[gate.sources[int(letter == "k")]]
         return kept.view(self.of.batch, self.of.tokens, heads, size)
 
     # ---- Dense ------------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ class Part:
         whole = True
         for row, begin, stop in spans:
             begin, stop = row * width + begin, row * width + stop
-            whole &= begin == end
+            whole = whole and begin == end  # no &=: torch.compile makes invalid code of it
             end = stop
             runs.append(torch.arange(begin, stop))
         if whole and end == self.of.batch * width:

@@ -16,7 +16,7 @@ from typing import Iterator, Optional, Sequence, Union
 import torch
 
 from . import fingerprint
-from ._attention import seer_attention
+from ._attention import run_layer, seer_attention
 from ._learning import Learning, sum_over_layers
 from ._made_for import check_model
 from ._passes import Pass, Unsupported, packed_lengths
@@ -52,6 +52,9 @@ class Attachment:
         self.trained = ""   # how they were trained, in words
         self.own_attention = base.config._attn_implementation  # before it is "seer"
         self.warned: set = set()  # of which causes of dense calls
+        # One graph break in each layer, where torch.compile would make many.
+        self.learning_layer = torch.compiler.disable(run_layer, reason="seer: a layer whose gate learns takes gradients itself; compile without "
+                                                     "fullgraph=True")
         self.undo: list = []  # calls that take everything back; copies of the model get copies of them
 
     def update(self, **changes) -> None:

@@ -131,7 +131,7 @@ class Gate(torch.nn.Module):
     def of(self, letter: str, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, packing: Packing) -> torch.Tensor:
         """The vectors of queries ("q") or keys ("k") alone, float32 [blocks, heads, d]; `packing`: of their own tokens."""
         x = (x.flatten(0, 1) if x.dim() == 4 else x).detach()
-        args = x, packing.cu_q, packing.cu_rows, packing.num_rows, packing.block, self.config.pools()[letter == "k"]
+        args = x, packing.cu_q, packing.cu_rows, packing.num_rows, packing.block, self.config.pools()[int(letter == "k")]
         weight = self.weight(letter)
         if weight is None:
             return torch.ops.seer.attn_gate_pool(*args, cos, sin)

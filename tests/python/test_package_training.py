@@ -318,6 +318,47 @@ def test_where_there_is_no_gate_loss(model):
         model(ids)
 
 
+def test_bfloat16_and_autocast(tmp_path):
+    """Gates stay float32, and gradients are those of float32 as far as bfloat16 goes, where the same blocks (all) are chosen."""
+    ids = token_ids(100)
+    make = lambda dtype: seer.attach(load(tmp_path, dtype), seer.GateConfig(block_size=BLOCK), 0.0, train_gates=True)
+    create("llama3_rope_tied", tmp_path, torch.bfloat16)
+    model = make(torch.float32)
+    want, loss = gradients(model, ids, labels=ids)
+    narrow, _ = gradients(make(torch.bfloat16), ids, labels=ids)
+    with torch.autocast("cpu", torch.bfloat16):
+        model.gradient_checkpointing_enable()
+        mixed, value = gradients(model.train(), ids, labels=ids)
+    assert value == pytest.approx(loss, rel=0.02)
+    for found in (narrow, mixed):
+        assert found.keys() == want.keys()
+        for name, x in want.items():
+            assert torch.cosine_similarity(found[name].float().flatten(), x.flatten(), 0) > 0.98, name
+            assert "attn_gate" not in name or found[name].dtype == torch.float32
+
+
+def test_compiled_models(model):
+    """Of a layer whose gate learns torch.compile leaves out the attention; a dense or sparse pass without cache is one graph."""
+    compiled, ids = torch.compile(model, backend="eager"), token_ids(100)
+    short = token_ids(70).repeat(2, 1)
+    mask = torch.ones_like(short)
+    mask[1, :20] = 0
+    for given in (dict(input_ids=ids, labels=ids), dict(input_ids=short, labels=short, attention_mask=mask)) * 2:
+        want, loss = gradients(model, **given)
+        model.zero_grad()
+        found = compiled(**given, use_cache=False).loss + 10 * model.seer.gate_loss
+        found.backward()
+        assert found.item() == pytest.approx(loss, rel=1e-5)
+        for name, x in model.named_parameters():
+            torch.testing.assert_close(x.grad, want[name], rtol=1e-4, atol=1e-6)
+    with pytest.raises(RuntimeError, match="a layer whose gate learns takes gradients itself; compile without fullgraph=True"):
+        torch.compile(model, backend="eager", fullgraph=True)(ids, use_cache=False)
+    with torch.no_grad():
+        whole = torch.compile(model, backend="eager", fullgraph=True)
+        torch.testing.assert_close(whole(ids, use_cache=False).logits, model(ids, use_cache=False).logits)
+    torch.compiler.reset()
+
+
 def test_copies_of_data_parallel_are_refused(model):
     with pytest.raises(ValueError, match="DataParallel runs copies of a model"):
         model.model._replicate_for_data_parallel()(token_ids(100))
