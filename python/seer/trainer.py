@@ -1,21 +1,46 @@
 """Training with gates by transformers' Trainer: the gates' loss beside the model's own."""
 from __future__ import annotations
 
+import math
+
 from transformers import Trainer
 
 
 class GateTrainer(Trainer):
-    """A Trainer that adds the gates' loss, summed over layers, times `gate_weight` to the loss of each batch.
+    """A Trainer that adds the gates' loss, summed over layers, times `gate_loss_weight` to the loss of each batch.
 
     model: after seer.attach(..., train_gates=True). With its own weights frozen only gates learn; else it learns to read through
-    the blocks that they choose, while they follow its attention. The logged loss is that of both; evaluation's is the model's.
+    the blocks that they choose, while they follow its attention. Gates have a learning rate of their own, with args' schedule. The
+    logged loss is that of both; evaluation's is the model's. ValueError: no gates that learn; settings out of range.
     """
 
-    def __init__(self, model=None, args=None, *more, gate_weight: float = 10.0, **kwargs):
+    def __init__(self, model=None, args=None, *more, gate_loss_weight: float = 10.0, gate_learning_rate: float = 5e-4, **kwargs):
+        for name, value in (("gate_loss_weight", gate_loss_weight), ("gate_learning_rate", gate_learning_rate)):
+            if not 0 < value < math.inf:
+                raise ValueError(f"seer.GateTrainer: {name} is {value}, want more than 0")
+        if model is not None and getattr(getattr(model, "seer", None), "learning", None) is None:
+            raise ValueError("seer.GateTrainer: the model has no gates that learn: call seer.attach(model, gates, sparsity, train_gates=True) first")
         if args is not None and args.ddp_find_unused_parameters is None:
             args.ddp_find_unused_parameters = False  # to DDP gates look unused: no output of the model depends on their loss
+        self.gate_loss_weight, self.gate_learning_rate = gate_loss_weight, gate_learning_rate
         super().__init__(model, args, *more, **kwargs)
-        self.gate_weight = gate_weight
+
+    def _gates(self) -> set:
+        """Ids of their weights."""
+        layers = self.accelerator.unwrap_model(self.model).seer.layers
+        return {id(x) for layer in layers for x in layer.attn_gate.parameters()}
+
+    def create_optimizer(self, *args, **kwargs):
+        is_new = self.optimizer is None
+        optimizer, gates = super().create_optimizer(*args, **kwargs), self._gates()
+        for group in list(optimizer.param_groups) if is_new else ():
+            own = [x for x in group["params"] if id(x) in gates]
+            if own:
+                group["params"] = [x for x in group["params"] if id(x) not in gates]
+                optimizer.add_param_group({**group, "params": own, "lr": self.gate_learning_rate})
+        if is_new:
+            optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+        return optimizer
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
@@ -26,13 +51,12 @@ class GateTrainer(Trainer):
                 is_whole = self.loss_is_scaled_for_ga
             share = 1 / getattr(self, "current_gradient_accumulation_steps", self.args.gradient_accumulation_steps) if is_whole else 1
             gate_loss = self.accelerator.unwrap_model(model).seer.gate_loss
-            loss = loss + (self.gate_weight * share) * gate_loss.to(loss.device)
+            loss = loss + (self.gate_loss_weight * share) * gate_loss.to(loss.device)
         return (loss, outputs) if return_outputs else loss
 
     def train(self, *args, **kwargs):
-        result, model = super().train(*args, **kwargs), self.accelerator.unwrap_model(self.model)
-        gates = {id(x) for layer in model.seer.layers for x in layer.attn_gate.parameters()}
+        result, model, gates = super().train(*args, **kwargs), self.accelerator.unwrap_model(self.model), self._gates()
         is_frozen = not any(x.requires_grad for x in model.parameters() if id(x) not in gates)
         model.seer.trained = (f"Trained with {'the model frozen' if is_frozen else 'the model, which learned to read through them'}: "
-                              f"{self.state.global_step} steps, gates' loss times {self.gate_weight:g}.")
+                              f"{self.state.global_step} steps, gates' loss times {self.gate_loss_weight:g}.")
         return result

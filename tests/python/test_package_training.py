@@ -382,7 +382,8 @@ def test_trainer(is_frozen, checkpoints, model, tmp_path):
     rows = [token_ids(150)[0, begin:begin + 100] for begin in (0, 10, 20, 30)]
     data = [{"input_ids": row, "labels": torch.cat([torch.tensor([-100]), row[1:]])} for row in rows]  # nothing predicts a first token
     expected, rate = copy.deepcopy(model), 0.01
-    optimizer = torch.optim.SGD([x for x in expected.parameters() if x.requires_grad], rate)
+    optimizer = torch.optim.SGD([{"params": [x], "lr": 2 * rate if "attn_gate" in name else rate}
+                                 for name, x in expected.named_parameters() if x.requires_grad], rate)
     for step in range(2):
         optimizer.zero_grad()
         for row in rows[2 * step:2 * step + 2]:
@@ -394,7 +395,7 @@ def test_trainer(is_frozen, checkpoints, model, tmp_path):
                                   optim="sgd", learning_rate=rate, lr_scheduler_type="constant", max_grad_norm=0.0, save_strategy="no",
                                   report_to=[], disable_tqdm=True, gradient_checkpointing=checkpoints)
     in_order = type("InOrder", (GateTrainer,), {"_get_train_sampler": lambda self, *args: torch.utils.data.SequentialSampler(data)})
-    trainer = in_order(model, arguments, train_dataset=data, eval_dataset=data)
+    trainer = in_order(model, arguments, train_dataset=data, eval_dataset=data, gate_learning_rate=2 * rate)
     trainer.train()
     wanted = dict(expected.named_parameters())
     for name, x in model.named_parameters():
@@ -405,6 +406,22 @@ def test_trainer(is_frozen, checkpoints, model, tmp_path):
     seer.save_gates(model, tmp_path / "gates")
     seer.detach(model)
     seer.attach(model, tmp_path / "gates", 0.5)
+
+
+def test_what_the_trainer_refuses(model, tmp_path):
+    pytest.importorskip("accelerate")
+    from seer.trainer import GateTrainer
+    for settings, message in ((dict(gate_loss_weight=0), "gate_loss_weight is 0, want more than 0"),
+                              (dict(gate_learning_rate=float("nan")), "gate_learning_rate is nan, want more than 0")):
+        with pytest.raises(ValueError, match=message):
+            GateTrainer(model, **settings)
+    seer.save_gates(model, tmp_path)
+    seer.detach(model)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="the model has no gates that learn"):
+            GateTrainer(model)
+        if not hasattr(model, "seer"):
+            seer.attach(model, tmp_path, 0.5)
 
 
 @pytest.mark.skipif(transformers.__version__.startswith("4."), reason="once is enough")

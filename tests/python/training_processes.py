@@ -62,7 +62,7 @@ def trained(is_frozen, folder, **fsdp):
                                   lr_scheduler_type="constant", max_grad_norm=0.0, save_strategy="no", report_to=[], disable_tqdm=True,
                                   **(dict(fsdp=True, fsdp_config=fsdp) if fsdp else {}))
     as_on_gpus(bool(fsdp))
-    InOrder(model, arguments, train_dataset=DATA).train()
+    InOrder(model, arguments, train_dataset=DATA, gate_learning_rate=RATE).train()
     assert isinstance(model, FSDPModule) == bool(fsdp)
     compare(model, wanted)
     return model
