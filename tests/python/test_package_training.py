@@ -15,6 +15,9 @@ import seer
 from conftest import BUILD, PACKAGE_PATH, ROOT
 from model_families import MODELS, create, load, token_ids
 
+if transformers.__version__.startswith("4."):
+    transformers.utils.import_utils._datasets_available = False  # Trainer would import it, and that one wants a newer huggingface_hub
+
 REFERENCE = ROOT / "assets" / "reference"
 BLOCK = 16
 
@@ -127,6 +130,7 @@ def begin(folder):
     return seer.attach(load(folder), seer.GateConfig(block_size=BLOCK), 0.5, seed=3)
 
 
+@pytest.mark.skipif(transformers.__version__.startswith("4."), reason="once is enough")
 def test_a_killed_run_goes_on_with_the_same_bits(tmp_path):
     create("llama3_rope_tied", tmp_path / "model")
     killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "model", tmp_path / "run"], cwd=ROOT / "tests" / "python",
@@ -337,6 +341,7 @@ def test_bfloat16_and_autocast(tmp_path):
             assert "attn_gate" not in name or found[name].dtype == torch.float32
 
 
+@pytest.mark.skipif(transformers.__version__.startswith("4."), reason="once is enough")
 def test_compiled_models(model):
     """Of a layer whose gate learns torch.compile leaves out the attention; a pass without gradients and cache is one graph."""
     compiled, ids = torch.compile(model, backend="eager"), token_ids(100)
