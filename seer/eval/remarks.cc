@@ -135,13 +135,14 @@ void add_worse(const std::vector<Group>& groups, std::vector<std::string>& lines
                   "more text");
 }
 
-std::vector<std::string> remarks_on(const std::vector<Measured>& rows) {
+// `precise`: the measure tells methods apart that are a thousandth apart.
+std::vector<std::string> remarks_on(const std::vector<Measured>& rows, bool precise = true) {
   const std::vector<Group> groups = groups_of(rows);
   std::vector<std::string> lines;
   add_unmet(groups, lines);
   add_same_choice(groups, lines);
   add_unequal(groups, lines);
-  add_worse(groups, lines);
+  if (precise) add_worse(groups, lines);
   return lines;
 }
 
@@ -177,7 +178,7 @@ std::vector<std::string> remarks(const std::vector<Answered>& answered) {
                      row.density, -top1, "top-1", report::fixed(top1, 3)});
     }
   }
-  return remarks_on(all);
+  return remarks_on(all, /*precise=*/false);
 }
 
 }  // namespace seer::eval

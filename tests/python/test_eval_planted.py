@@ -60,7 +60,9 @@ def test_copies_by_distance_and_length(seer, text, tmp_path):
 
 def test_needles_by_depth_and_length(seer, text, tmp_path):
     needle = ["eval", "needle", "--data", text, "--wordings", "words", "--lengths", "256,2048", "--depths", "0,50,100", "--documents", 2, *QUICK]
-    rows = record(seer(*needle, "--methods", "seer", "--sparsity", 0.9, "--json", "--png", tmp_path / "needle.png"))["rows"]
+    result = seer(*needle, "--methods", "seer", "--sparsity", 0.9, "--json", "--png", tmp_path / "needle.png")
+    assert "256 tokens are 4 blocks of 64: sparsity 0.9 cannot be met" in result.stderr  # where the table is, with JSON on stdout
+    rows = record(result)["rows"]
     assert [(r["length"], r["method"]) for r in rows] == [(256, "dense"), (256, "seer"), (2048, "dense"), (2048, "seer")]
     assert [r["windows"] for r in rows] == [6, 6, 2, 2]  # short ones hold one question each
     assert [[c["depth"] for c in r["cells"]] for r in rows] == [[0, 50, 100]] * 4
@@ -96,5 +98,14 @@ def test_wrong_input_is_one_line(seer, text, model, tmp_path):
     bytes_only = {**tokenizer, "model": {**tokenizer["model"], "merges": []}}
     (broken / "tokenizer.json").write_text(json.dumps(bytes_only))
     assert "too few for synthetic facts (want 100): choose wordings of digits" in refused("facts", "--wordings", "words")
+    joined = {c + ".": 256 + i for i, c in enumerate("0123456789")}
+    bytes_only["model"] |= {"vocab": {**{t: i for i, t in enumerate(t for t in tokenizer["model"]["vocab"] if len(t) == 1)}, **joined},
+                            "merges": [f"{digit} ." for digit in "0123456789"]}
+    bytes_only |= {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+                   "added_tokens": [], "post_processor": None}
+    (broken / "tokenizer.json").write_text(json.dumps(bytes_only))
+    found = refused("facts", "--lengths", 2048)
+    assert "the tokenizer joins the value of" in found and "choose another wording than code" in found
     # What is right until then fails for the weights.
+    shutil.copy(REFERENCE / "tokenizer.json", broken)
     assert "model.safetensors" in refused("facts", "--lengths", 2048)

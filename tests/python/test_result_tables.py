@@ -8,7 +8,7 @@ from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
 import result_tables  # noqa: E402
-from tables import models, operations, quality, results, yarn  # noqa: E402
+from tables import models, operations, planted, quality, results, yarn  # noqa: E402
 from test_bench import PROMPTS, cells, made_record  # noqa: E402
 
 
@@ -137,7 +137,27 @@ def test_three_ways(put):
     assert rest[3][:2] == ["SmolLM2-135M, proofs", "2.000"] and rest[3][3:5] == ["", ""]
 
 
-@pytest.mark.parametrize("name", ["gate_gpu", "prefill_gpu", "distill_gpu", "quality_gpu", "yarn", "yarn_headline"])
+def test_planted(put):
+    def row(method, sparsity, top1, **more):
+        return {"method": method, "sparsity": sparsity, "density": 1 - sparsity, "questions": 8, "windows": 2, "top1": top1, "top1_error": .02,
+                "exact": top1 / 2, "exact_error": None, "loss": 10.25, "loss_error": .5, **more}
+
+    rows = [row("dense", 0., 1.), row("seer", .7, .4), row("seer", .9, .1)]
+    for what in ("facts", "copies"):
+        put(f"{what}_smollm2", rows, command=f"seer eval {what} --model /a/SmolLM2 --json x.json")
+    put("facts_embedded", rows, results.CPU, threads=2)  # not without copies
+    text = planted.planted()
+    _, dense, gates = cells(text)[:1] + cells(text)[2:]
+    assert dense == ["SmolLM2-135M", "dense", "1", "1.00 ± .02", ".50 ± -", "1.00 ± .02", "10.25 ± .50"]
+    assert gates == ["SmolLM2-135M", "**learned gates**", ".30 / .10", ".40 ± .02 / .10 ± .02", ".20 ± - / .05 ± -", ".40 ± .02 / .10 ± .02",
+                     "10.25 ± .50 / 10.25 ± .50"]
+    assert "8 questions in 2 windows, 8 passages. NVIDIA H200" in text
+    assert "`seer eval copies --model SmolLM2`; [copies_smollm2.json](results/nvidia-h200/copies_smollm2.json)" in text
+    put("copies_embedded", rows, results.CPU, threads=2)
+    assert [line[0] for line in cells(planted.planted())[2:]] == ["embedded model, 7.6 M"] * 2 + ["SmolLM2-135M"] * 2
+
+
+@pytest.mark.parametrize("name", ["planted", "gate_gpu", "prefill_gpu", "distill_gpu", "quality_gpu", "yarn", "yarn_headline"])
 def test_a_missing_file_is_one_line(put, name):
     with pytest.raises(SystemExit, match=rf'README.md: table "{name}" needs results/nvidia-h200/\w+.json, .* missing$'):
         result_tables.table(name)

@@ -1,0 +1,41 @@
+"""The table of planted facts and pasted passages."""
+from . import results
+from .quality import LABELS
+from .results import CPU, GPU, load, markdown, source
+
+MODELS = {"embedded": "embedded model, 7.6 M", "smollm2": "SmolLM2-135M"}
+
+
+def chip_of(model):
+    """The chip that has both files of the model, a GPU first; None: no chip has."""
+    return next((chip for chip in (GPU, CPU) if all((results.FOLDER / chip / f"{what}_{model}.json").exists() for what in ("facts", "copies"))), None)
+
+
+def figure(row, name):
+    """A score with its standard error, without leading zeros."""
+    value, error = (f"{row[key]:.2f}".removeprefix("0") if row[key] is not None else "-" for key in (name, f"{name}_error"))
+    return f"{value} ± {error}"
+
+
+def planted():
+    """A line for each model and method; at each sparsity what it finds of facts and copies."""
+    chips = {model: chip_of(model) for model in MODELS}
+    if not any(chips.values()):
+        load("facts_embedded", GPU)  # says what is missing
+    lines, sources = [], []
+    for model, chip in chips.items():
+        if chip is None:
+            continue
+        facts, copies = load(f"facts_{model}", chip), load(f"copies_{model}", chip)
+        methods = list(dict.fromkeys(row["method"] for row in facts["rows"]))
+        for method in methods:
+            of = [[row for row in made["rows"] if row["method"] == method] for made in (facts, copies)]
+            density = " / ".join(f"{row['density']:.2f}".lstrip("0") for row in of[0]) if method != "dense" else "1"
+            cells = [" / ".join(figure(row, name) for row in rows) for rows, name in
+                     ((of[0], "top1"), (of[0], "exact"), (of[1], "top1"), (of[1], "loss"))]
+            lines.append([MODELS[model], LABELS.get(method, method), density, *cells])
+        first = facts["rows"][0]
+        asked = f"{MODELS[model]}: {first['questions']} questions in {first['windows']} windows, {copies['rows'][0]['questions']} passages."
+        sources.append(f"{asked} {source(facts, f'facts_{model}', chip)}; {source(copies, f'copies_{model}', chip)}")
+    header = ["", "blocks chosen by", "density", "facts, tokens right", "whole answers", "copies, tokens right", "loss"]
+    return markdown(header, lines) + "\n\n" + "\n\n".join(sources)
