@@ -161,7 +161,8 @@ int eval_facts(int argc, char** argv, int first) {
             "(top-1, of digits for most wordings), whole answers (exact) and loss, by distance.");
   a.add_wordings(args);
   args.add("facts", facts, range(1, 32), "facts that a question asks for, one after another");
-  a.add_distances(args, "where it is told", "one for 512 tokens of its length");
+  a.add_distances(args, "where it is told",
+                  "one for 512 tokens of its length, as far as there are names");
   a.add_all(args, "top-1 by distance, a line for each method");
   if (!args.parse(argc, argv, first)) return 0;
   return measure_planted(

@@ -40,6 +40,17 @@ TEST(Image, ClipsAndDrawsText) {
   EXPECT_EQ(Image::text_width("a\xc3\xa9", 1), 12);  // one box for two bytes
 }
 
+TEST(Image, DrawsLinesWithBothEnds) {
+  Image image(20, 20, kWhite);
+  image.line(15, 4, 3, 16, 3, kText);
+  for (int i = 0; i <= 12; ++i) EXPECT_EQ(image.at(15 - i, 4 + i), kText) << i;
+  EXPECT_EQ(image.at(16, 3), kText) << "as thick as asked";
+  EXPECT_EQ(image.at(18, 4), kWhite);
+  EXPECT_EQ(image.at(9, 13), kWhite);
+  image.line(1, 1, 1, 1, 1, kFaint);
+  EXPECT_EQ(image.at(1, 1), kFaint);
+}
+
 TEST(Image, WritesAPngFile) {
   const auto path = std::filesystem::path(testing::TempDir()) / "image_test.png";
   Image(3, 2, {9, 8, 7}).write_png(path);
@@ -56,6 +67,14 @@ TEST(Heat, GrowsLighter) {
     before = c[0] + c[1] + c[2];
   }
   EXPECT_EQ(heat(std::nan("")), (Color{128, 128, 128}));
+  EXPECT_EQ(ink_on(heat(0)), kWhite);
+  EXPECT_EQ(ink_on(heat(1)), kText);
+}
+
+TEST(Results, NumbersThatAreNotFiniteAreNull) {
+  EXPECT_EQ(rounded(0.12345678), 0.123457);
+  EXPECT_TRUE(rounded(std::nan("")).is_null());
+  EXPECT_EQ(fixed_or_empty(1.25, 1, "x") + fixed_or_empty(INFINITY, 1, "x"), "x1.2");
 }
 
 TEST(Results, FieldsAreThoseOfTheForm) {

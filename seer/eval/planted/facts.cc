@@ -115,6 +115,8 @@ FactMaker::FactMaker(const io::Tokenizer& tokenizer, int64_t vocab_size,
 Fact FactMaker::make(const std::string& name, std::set<std::string>& taken, Random& random) const {
   const Wording& wording = wording_named(name);
   const auto word = [&] { return io::word_of(tokenizer_, words_[random.below(words_.size())]); };
+  SEER_CHECK(static_cast<int64_t>(taken.size()) < things(name), "all ", things(name),
+             " names of the wording ", name, " are asked for already: ask for fewer facts");
   std::string thing, value;
   do {
     thing = wording.words ? word() + " " + word() : kNames[random.below(std::size(kNames))];

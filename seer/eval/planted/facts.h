@@ -30,7 +30,7 @@ class FactMaker {
 
   // A fact about something that is not in `taken`, where it is put. The value's tokens are those that hold
   // its characters, whatever their number: many tokenizers join digits. Error: they join the value with
-  // what stands beside it, or a token is beyond the vocabulary.
+  // what stands beside it, a token is beyond the vocabulary, or as many things are taken as there are.
   Fact make(const std::string& wording, std::set<std::string>& taken, Random& random) const;
 
   // Different things that a wording's facts can be about.

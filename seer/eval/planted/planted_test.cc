@@ -108,6 +108,8 @@ TEST(FactMaker, KnowsWhereTheValueIs) {
   Random random(1);
   const FactMaker small(tokenizer(), 50, {"code"});
   EXPECT_THROW(small.make("code", taken, random), Error) << "tokens that the model has not";
+  for (int i = 0; i < 1000; ++i) taken.insert(std::to_string(i));
+  EXPECT_THROW(maker.make("code", taken, random), Error) << "no names are left";
 }
 
 TEST(PlantedFacts, AreAskedForAtTheDistancesAskedFor) {
@@ -149,6 +151,12 @@ TEST(PlantedFacts, ByDefaultGoByTheLength) {
   check_answers(planted, {1024, 2048, 4096, 6144});
   EXPECT_EQ(planted.points[0].name, "1k-2k");
   check_answers(facts(512, {}, 1), {64, 128, 256, 384});
+  // Long windows have no more questions than there are names.
+  const size_t most = facts(65536, {}, 1).windows[0].questions.size();
+  EXPECT_GT(most, 64u);
+  EXPECT_LT(most, 128u);
+  EXPECT_EQ(facts(65536, {.facts = {4}}, 1).windows[0].questions.size(), most / 4);
+  EXPECT_EQ(facts(65536, {.wordings = {"words"}}, 1).windows[0].questions.size(), 128u);
 }
 
 TEST(PlantedFacts, ThatDoNotFitAreAnError) {

@@ -248,10 +248,11 @@ Planted plant_facts(const Windows& windows, const io::Tokenizer& tokenizer, int6
       most = std::max(most, facts);
     }
   }
-  const int64_t count =
-      settings.questions > 0 ? settings.questions : std::max<int64_t>(1, windows.length / 512);
+  int64_t count = settings.questions;
+  if (count == 0)
+    count = std::clamp<int64_t>(windows.length / 512, 1, std::max<int64_t>(1, things / most));
   if (count * most > things) {
-    throw UsageError(message(count, " questions of ", most, " facts a window: there are only ",
+    throw UsageError(message("questions for ", count * most, " facts in a window: there are only ",
                              things, " names to ask for: choose fewer --questions or --facts"));
   }
   plant(

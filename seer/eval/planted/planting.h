@@ -48,7 +48,7 @@ struct FactsSettings {
   std::vector<std::string> wordings{"code"};
   std::vector<int64_t> facts{1};  // that a question asks for, one after another
   Distances distances;
-  int64_t questions = 0;  // of a window; 0: one for 512 tokens
+  int64_t questions = 0;  // of a window; 0: one for 512 tokens, as far as there are names
   uint64_t seed = 1;
 };
 // Facts at random places and their questions. All distances, wordings and numbers of facts come equally
