@@ -2,8 +2,11 @@
 from __future__ import annotations
 
 import math
+import pathlib
 
 from transformers import Trainer
+
+from .saving import save_gates
 
 
 class GateTrainer(Trainer):
@@ -23,6 +26,7 @@ class GateTrainer(Trainer):
         if args is not None and args.ddp_find_unused_parameters is None:
             args.ddp_find_unused_parameters = False  # to DDP gates look unused: no output of the model depends on their loss
         self.gate_loss_weight, self.gate_learning_rate = gate_loss_weight, gate_learning_rate
+        self._is_result = False  # what is being saved; else a checkpoint
         super().__init__(model, args, *more, **kwargs)
 
     def _gates(self) -> set:
@@ -53,6 +57,23 @@ class GateTrainer(Trainer):
             gate_loss = self.accelerator.unwrap_model(model).seer.gate_loss
             loss = loss + (self.gate_loss_weight * share) * gate_loss.to(loss.device)
         return (loss, outputs) if return_outputs else loss
+
+    def save_model(self, output_dir=None, _internal_call=False):
+        """A folder that transformers opens as a dense model, and its gates in gates/, as `seer finetune` leaves them; to be called in
+        all processes. A checkpoint, from which a run goes on, has them within the model's file."""
+        self._is_result = not (_internal_call and output_dir is not None)
+        if self._is_result:
+            if self.is_fsdp_enabled and "FULL_STATE_DICT" not in str(self.accelerator.state.fsdp_plugin.state_dict_type):
+                raise ValueError('seer.GateTrainer: a sharded model is saved whole only with fsdp_config={"state_dict_type": "FULL_STATE_DICT"}')
+            if self.is_fsdp_enabled or self.args.should_save:
+                save_gates(self.accelerator.unwrap_model(self.model), pathlib.Path(output_dir or self.args.output_dir) / "gates")
+        super().save_model(output_dir, _internal_call)
+
+    def _save(self, output_dir=None, state_dict=None):
+        if self._is_result and self.args.should_save:
+            named = self.model.state_dict() if state_dict is None else state_dict
+            state_dict = {name: x for name, x in named.items() if ".attn_gate." not in name}
+        super()._save(output_dir, state_dict)
 
     def train(self, *args, **kwargs):
         result, model, gates = super().train(*args, **kwargs), self.accelerator.unwrap_model(self.model), self._gates()

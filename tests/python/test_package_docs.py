@@ -23,3 +23,6 @@ def test_examples(tmp_path):
     assert 8 < share < 12 and error < 0.3
     for folder in ("my-gates", "tuned/gates"):
         assert {path.name for path in (tmp_path / folder).iterdir()} >= {"config.json", "attn_gate_weights.safetensors", "README.md"}
+    # The program reads what the trainer wrote: the same RoPE, and gates of these weights.
+    subprocess.run([BUILD / "seer", "logits", "--model", tmp_path / "tuned", "--method", "seer", "--text", "Once upon a time", "--device", "cpu",
+                    "--out", tmp_path / "logits.safetensors"], check=True, capture_output=True)

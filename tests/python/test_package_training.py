@@ -342,8 +342,12 @@ def test_bfloat16_and_autocast(tmp_path):
 
 
 @pytest.mark.skipif(transformers.__version__.startswith("4."), reason="once is enough")
-def test_compiled_models(model):
+def test_compiled_models():
     """Of a layer whose gate learns torch.compile leaves out the attention; a pass without gradients and cache is one graph."""
+    torch.manual_seed(0)
+    config = copy.deepcopy(MODELS["llama3_rope_tied"])
+    config.num_hidden_layers = 2
+    model = seer.attach(AutoModelForCausalLM.from_config(config), seer.GateConfig(block_size=BLOCK), 0.5, train_gates=True)
     compiled, ids = torch.compile(model, backend="eager"), token_ids(100)
     short = token_ids(70).repeat(2, 1)
     mask = torch.ones_like(short)
@@ -408,9 +412,30 @@ def test_trainer(is_frozen, checkpoints, model, tmp_path):
         assert torch.equal(x, first[name]) == (is_frozen and "attn_gate" not in name), name
     assert trainer.evaluate()["eval_loss"] > 0
     assert model.seer.trained.startswith("Trained with the model frozen: 2 steps" if is_frozen else "Trained with the model, which learned")
-    seer.save_gates(model, tmp_path / "gates")
-    seer.detach(model)
-    seer.attach(model, tmp_path / "gates", 0.5)
+    now = dict(model.named_parameters())
+    trainer.save_model(tmp_path / "result")
+    saved = load(tmp_path / "result")
+    assert not any("attn_gate" in name for name in load_file(tmp_path / "result" / "model.safetensors"))
+    seer.attach(saved, tmp_path / "result" / "gates", 0.5)
+    assert all(torch.equal(x, now[name]) for name, x in saved.named_parameters())
+
+
+def test_a_run_of_the_trainer_goes_on(tmp_path):
+    """From its checkpoint, with the same bits."""
+    pytest.importorskip("accelerate")
+    from seer.trainer import GateTrainer
+    create("llama3_rope_tied", tmp_path / "model")
+    data = [{"input_ids": row, "labels": row} for row in ROWS]
+
+    def run(folder, begin=None):
+        arguments = TrainingArguments(str(tmp_path / folder), per_device_train_batch_size=1, max_steps=3, use_cpu=True, learning_rate=0.01,
+                                      save_strategy="steps", save_steps=2, report_to=[], disable_tqdm=True)
+        model = seer.attach(load(tmp_path / "model"), seer.GateConfig(block_size=BLOCK), 0.5, train_gates=True)
+        GateTrainer(model, arguments, train_dataset=data).train(resume_from_checkpoint=begin)
+        return dict(model.named_parameters())
+
+    straight, resumed = run("a"), run("b", str(tmp_path / "a" / "checkpoint-2"))
+    assert all(torch.equal(x, straight[name]) for name, x in resumed.items())
 
 
 def test_what_the_trainer_refuses(model, tmp_path):

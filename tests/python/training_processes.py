@@ -62,10 +62,11 @@ def trained(is_frozen, folder, **fsdp):
                                   lr_scheduler_type="constant", max_grad_norm=0.0, save_strategy="no", report_to=[], disable_tqdm=True,
                                   **(dict(fsdp=True, fsdp_config=fsdp) if fsdp else {}))
     as_on_gpus(bool(fsdp))
-    InOrder(model, arguments, train_dataset=DATA, gate_learning_rate=RATE).train()
+    trainer = InOrder(model, arguments, train_dataset=DATA, gate_learning_rate=RATE)
+    trainer.train()
     assert isinstance(model, FSDPModule) == bool(fsdp)
     compare(model, wanted)
-    return model
+    return trainer
 
 
 def as_on_gpus(is_so):
@@ -91,16 +92,14 @@ def prepared(is_frozen, checkpoints):
     compare(model, wanted)
 
 
-def saved(model, folder):
-    """By one process, with a fingerprint of whole weights."""
-    seer.save_gates(model, folder)
-    names = {path.name for path in folder.iterdir()}
+def saved(trainer, folder):
+    """By one process, whole; with a fingerprint of the whole model."""
+    trainer.save_model(folder)
+    torch.distributed.barrier()
+    names = {path.name for path in (folder / "gates").iterdir()}
     assert {"config.json", "attn_gate_weights.safetensors"} <= names and not any(".tmp" in name for name in names)
-    fresh = make(False)
-    seer.detach(fresh).load_state_dict({name: x.full_tensor() for name, x in model.state_dict().items() if "attn_gate" not in name})
-    seer.attach(fresh, folder, 0.5, train_gates=True)  # refuses other weights
-    compare(model, dict(fresh.named_parameters()))
-    return fresh
+    again = seer.attach(AutoModelForCausalLM.from_pretrained(folder), folder / "gates", 0.5)  # refuses other weights
+    compare(trainer.model, dict(again.named_parameters()))
 
 
 def distilled(folder):
@@ -169,9 +168,8 @@ for is_frozen in (False, True):
     for checkpoints in (False, True):
         sharded(is_frozen, checkpoints)
     prepared(is_frozen, checkpoints=not is_frozen)
-model = trained(False, folder, **LAYERS)
-saved(model, folder / "gates")
-trained(True, folder, **LAYERS, activation_checkpointing=True, cpu_ram_efficient_loading=True)
+saved(trained(False, folder, **LAYERS), folder / "tuned")
+saved(trained(True, folder, **LAYERS, activation_checkpointing=True, cpu_ram_efficient_loading=True), folder / "frozen")
 trained(True, folder, version=2, auto_wrap_policy="NO_WRAP")
 for whole in (False, True):
     frozen = make(True)
