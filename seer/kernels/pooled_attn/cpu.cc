@@ -10,6 +10,7 @@
 #include "seer/kernels/attention/checks.h"
 #include "seer/kernels/attention/cpu/attention_tile.h"
 #include "seer/kernels/attention/cpu/packed_kv.h"
+#include "seer/kernels/simd/element.h"
 
 namespace seer::kernels {
 namespace {
@@ -22,9 +23,11 @@ using Unit = PackedKv::Unit;
 struct Scratch {
   Scratch(const Params& p, const TileEngine& engine)
       : tile(engine, p, p.block_k),
-        row_max(sizeof(float) * kTileLanes * static_cast<size_t>(p.num_blocks)) {}
+        row_max(sizeof(float) * kTileLanes * static_cast<size_t>(p.num_blocks)),
+        sums(p.block_softmax ? sizeof(float) * kTileLanes * static_cast<size_t>(p.num_blocks) : 0) {
+  }
   AttentionTile tile;
-  AlignedBuffer row_max;
+  AlignedBuffer row_max, sums;
   std::vector<KvBlock> blocks;
 };
 
@@ -54,6 +57,14 @@ void pool(const std::vector<RowLanes>& rows, const float* x, int64_t n, int lane
   }
 }
 
+bool all_finite(const Params& p, const StridedIn& x, int64_t token, int head) {
+  const int64_t begin = token * x.token_stride + head * x.head_stride;
+  for (int d = 0; d < p.head_dim; ++d) {
+    if (!std::isfinite(load_double(p.dtype, x.data, begin + d))) return false;
+  }
+  return true;
+}
+
 // A query with NaN among its scores makes every block that it sees NaN. pool() ignores NaN, so that
 // what such a query does not see stays as it is.
 void put_nan(const std::vector<RowLanes>& rows, const TileQuery* queries, int64_t n, int block_k) {
@@ -73,6 +84,14 @@ void normalise_row(float* map, int64_t n) {
   for (int64_t j = 0; j < n; ++j) map[j] = static_cast<float>(map[j] / sum);
 }
 
+// The first key of a kv head that is not finite, counted from its sequence's start; behind it scores may be NaN.
+int32_t first_not_finite(const Params& p, const Unit& unit) {
+  const auto is_finite = [&](int64_t token) { return all_finite(p, p.k, token, unit.kv_head); };
+  int32_t j = 0;
+  while (j < p.len_k(unit.seq) && is_finite(p.key_token(unit.seq, j))) ++j;
+  return j;
+}
+
 // The work on one packed kv head.
 class UnitTasks {
  public:
@@ -82,6 +101,7 @@ class UnitTasks {
     num_rows_ = p.cu_rows[unit.seq + 1] - p.cu_rows[unit.seq];
     rows_per_task_ = std::max(1, kTileLanes / p.block_q);
     num_groups_ = (num_rows_ + rows_per_task_ - 1) / rows_per_task_;
+    if (p.block_softmax) first_not_finite_ = first_not_finite(p, unit);
   }
 
   int64_t size() const { return num_groups_ * maps_per_unit_; }
@@ -96,6 +116,7 @@ class UnitTasks {
   const Params& p_;
   Unit unit_;
   int64_t maps_per_unit_, heads_per_map_, num_rows_, rows_per_task_, num_groups_;
+  int32_t first_not_finite_ = 0;
 };
 
 void UnitTasks::run(int64_t task, const PackedKv& kv, Scratch& scratch) const {
@@ -130,7 +151,17 @@ void UnitTasks::attend(int64_t head, int64_t begin, int64_t end, float* first_ma
   }
   float* row_max = scratch.row_max.as<float>();
   const int64_t n = static_cast<int64_t>(scratch.blocks.size());
-  tile.add(scratch.blocks, row_max);
+  if (p_.block_softmax) {
+    bool is_finite = tile.last_key() < first_not_finite_;
+    for (int64_t i = begin; i < end && is_finite; ++i) {
+      is_finite = all_finite(p_, p_.q, p_.cu_q[unit_.seq] + i, static_cast<int>(head));
+    }
+    // The sum over keys is NaN where a score is.
+    is_finite ? tile.add_maxima(scratch.blocks, row_max) : tile.add(scratch.blocks, row_max);
+    tile.sum_maxima(n, row_max, scratch.sums.as<float>());
+  } else {
+    tile.add(scratch.blocks, row_max);
+  }
   tile.end();
   tile.weights(n, row_max);
   std::vector<RowLanes> rows;

@@ -13,6 +13,13 @@ namespace seer::kernels {
 // The map alone: without o (null data) lse and the map are what they are with it, and v, which may be
 // null, too, is not read.
 //
+// With block_softmax the weights of a query are a softmax over the largest scores of its blocks, not over those of all keys:
+//
+//   map[h, I, J] = max over i in row I of softmax over J of (max over j in key block J of scale * q k^T)[h, i, J]
+//
+// and lse is the log-sum-exp of these. It costs an exponential a block instead of one a key, and orders blocks nearly as the
+// true map does (README.md). Of the map alone.
+//
 // A query with NaN among its scores has no weights: its o and lse are NaN, and so is the map in its
 // row, in every block that the query sees.
 //
@@ -31,6 +38,7 @@ struct PooledAttnParams : PackedAttentionParams {
   int block_k;
   bool normalise;  // divide each row of the map by its sum where that is positive and not NaN (the
                    // target of the loss)
+  bool block_softmax = false;
 
   // On a GPU: memory for block maxima, as much as pooled_attn_workspace() says, at a multiple of 16
   // bytes. Calls that may run at the same time need one each.

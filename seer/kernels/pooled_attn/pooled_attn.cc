@@ -18,10 +18,22 @@ void run_cpu(const Params& p, void*) {
   pooled_attn_cpu(p, tile_engine(p.dtype, cpu_has_bf16_dot()));
 }
 
+// With block_softmax: the type and sizes of lookup heads, whose blocks are the steps of all kernels.
+std::string why_not_lookup(const Params& p) {
+  if (p.dtype != DType::bf16 && p.dtype != DType::f16) {
+    return message("dtype is ", name(p.dtype), ", want bf16 or f16");
+  }
+  if (p.head_dim != 32 && p.head_dim != 64) {
+    return message("head_dim is ", p.head_dim, ", want 32 or 64");
+  }
+  if (p.block_k != 64) return message("block_k is ", p.block_k, ", want 64");
+  return p.block_q == 64 ? "" : message("block_q is ", p.block_q, ", want 64");
+}
+
 // What every GPU kernel asks for; kOwn gives what only this one does.
 template <std::string (*kOwn)(const Params&)>
 std::string why_not_gpu(const Params& p) {
-  std::string reason = why_not_on_gpus(p);
+  std::string reason = p.block_softmax ? why_not_lookup(p) : why_not_on_gpus(p);
   if (reason.empty() && p.block_q != 1 && p.block_q != 64 && p.block_q != 128) {
     reason = message("block_q is ", p.block_q, ", want 1, 64 or 128");
   }
@@ -51,6 +63,8 @@ void check(const Params& p) {
   SEER_CHECK(p.num_rows >= 0 && p.num_blocks >= 0 && p.block_q > 0 && p.block_k > 0, kOp, ": ",
              p.num_rows, " rows, ", p.num_blocks, " blocks, block_q ", p.block_q, ", block_k ",
              p.block_k, ", want counts not below 0 and sizes above");
+  SEER_CHECK(!p.block_softmax || !p.o.data, kOp,
+             ": block_softmax is for the map alone, but there is an output");
 }
 
 }  // namespace

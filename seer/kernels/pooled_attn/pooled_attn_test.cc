@@ -8,6 +8,7 @@
 #include <cstring>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "seer/kernels/attention/testing/attention_engines.h"
 #include "seer/kernels/attention/testing/call_checks.h"
@@ -56,6 +57,24 @@ TEST_P(PooledAttnCases, EveryEngineMatchesTheReference) {
 INSTANTIATE_TEST_SUITE_P(All, PooledAttnCases, testing::ValuesIn(kPooledAttnCases),
                          [](const auto& info) { return std::string(info.param.name); });
 
+class BlockSoftmaxCases : public testing::TestWithParam<Case> {};
+
+TEST_P(BlockSoftmaxCases, EveryEngineMatchesTheReference) {
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+    Call call(GetParam(), dtype);
+    const PooledAttnReference reference(call);
+    for_each_engine(dtype, [&](const TileEngine& engine) {
+      call.lse.assign(call.lse.size(), 7);
+      call.map.assign(call.map.size(), 7);
+      pooled_attn_cpu(call.params(), engine);
+      EXPECT_EQ(reference.compare(call, {0, 0, 0}), "") << name(dtype) << " " << engine.name;
+    });
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, BlockSoftmaxCases, testing::ValuesIn(kBlockSoftmaxCases),
+                         [](const auto& info) { return std::string(info.param.name); });
+
 TEST(PooledAttn, SameBitsInEveryRunAndForEveryThreadCount) {
   const Case shape = {.name = "",
                       .q_lens = {333, 40, 129},
@@ -65,7 +84,10 @@ TEST(PooledAttn, SameBitsInEveryRunAndForEveryThreadCount) {
                       .block_q = 32,
                       .group_max = true,
                       .normalise = true};
-  for (const Case& c : with_and_without_o(shape)) {
+  std::vector<Case> cases = with_and_without_o(shape);
+  cases.push_back(cases[1]);
+  cases[2].block_softmax = true;
+  for (const Case& c : cases) {
     same_bits_for_every_thread_count<Call>(c, attend);
   }
 }
@@ -82,6 +104,7 @@ TEST(PooledAttn, ErrorsSayWhatIsWrong) {
   expect_error([](Call&, P& p) { p.num_map_heads = 5; }, "5 map heads, want 2");
   expect_error([](Call&, P& p) { p.head_dim = 264; }, "cpu: head_dim is 264, want at most 256");
   expect_error([](Call&, P& p) { p.block_k = 24; }, "block_k is 24, want a multiple of 16");
+  expect_error([](Call&, P& p) { p.block_softmax = true; }, "block_softmax is for the map alone");
   expect_error([](Call&, P& p) { p.scale = -1; }, "scale is -1");
   expect_error([](Call& c, P&) { c.cu_k[1] = 99; }, "cu_k goes from 0 to 99, want 0 to 100");
   expect_error([](Call&, P& p) { p.num_blocks = 1; }, "100 keys, more than the map's 1 blocks");

@@ -1,6 +1,8 @@
 #include "seer/kernels/pooled_attn/reference.h"
 
 #include <cmath>
+#include <numeric>
+#include <vector>
 
 #include "seer/kernels/attention/reference.h"
 
@@ -15,10 +17,19 @@ void attend(const PooledAttnParams& p, int b, int64_t i, int head, std::vector<d
   const int64_t row = p.cu_rows[b] + i / p.block_q;
   const int64_t map_head = int64_t{head} * p.num_map_heads / p.num_q_heads;
   double* to = map.data() + (map_head * p.num_rows + row) * p.num_blocks;
-  for (size_t j = 0; j < w.size(); ++j) {
-    double& top = to[j / p.block_k];
-    if (w[j] > top || std::isnan(w[j])) top = w[j];  // NaN stays
+  std::vector<double> of_block((w.size() + p.block_k - 1) / p.block_k, 0.0);
+  const auto take = [](double& top, double x) {
+    if (x > top || std::isnan(x)) top = x;  // NaN stays
+  };
+  for (size_t j = 0; j < w.size(); ++j) take(of_block[j / p.block_k], w[j]);
+  if (p.block_softmax && !w.empty()) {
+    // Weights of keys are exp(score - lse): a common factor away from those of blocks.
+    const double sum = std::accumulate(of_block.begin(), of_block.end(), 0.0);
+    for (double& x : of_block) x /= sum;
+    float& lse = p.lse[head * p.total_q + p.cu_q[b] + i];
+    lse = static_cast<float>(lse + std::log(sum));
   }
+  for (size_t j = 0; j < of_block.size(); ++j) take(to[j], of_block[j]);
 }
 
 }  // namespace

@@ -61,6 +61,44 @@ void AttentionTile::add(std::span<const KvBlock> blocks, float* row_max) {
   }
 }
 
+void AttentionTile::score(const KvBlock& block, float* s, float* top) {
+  engine_.scores(q_.as(), block.k, lanes_, block_k_, padded_, s, top);
+  // Blocks that every query sees whole take no mask work.
+  if (block.first_key + block_k_ - 1 <= earliest_) return;
+  alignas(64) int32_t limit[kTileLanes];
+  for (int lane = 0; lane < lanes_; ++lane) limit[lane] = last_key_[lane] - block.first_key;
+  engine_.mask(limit, lanes_, block_k_, s, top);
+}
+
+void AttentionTile::add_maxima(std::span<const KvBlock> blocks, float* row_max) {
+  for (const KvBlock& block : blocks) {
+    score(block, s_.as<float>(), row_max);
+    row_max += lanes_;
+  }
+}
+
+void AttentionTile::sum_maxima(int64_t blocks, const float* row_max, float* scratch) {
+  bool is_nan[kTileLanes];
+  for (int lane = 0; lane < lanes_; ++lane) is_nan[lane] = std::isnan(m_[lane] + l_[lane]);
+  std::fill_n(m_, lanes_, -INFINITY);
+  for (int64_t n = 0; n < blocks; ++n) {
+    for (int lane = 0; lane < lanes_; ++lane) {
+      m_[lane] = std::max(m_[lane], row_max[n * lanes_ + lane] * scale_log2_);
+    }
+  }
+  alignas(64) float base[kTileLanes];  // no key seen: no inf - inf
+  for (int lane = 0; lane < lanes_; ++lane) base[lane] = m_[lane] == -INFINITY ? 0.f : m_[lane];
+  std::copy_n(row_max, blocks * lanes_, scratch);
+  engine_.weights(scale_log2_, base, lanes_, blocks, scratch);
+  std::fill_n(l_, lanes_, 0.f);
+  for (int64_t n = 0; n < blocks; ++n) {
+    for (int lane = 0; lane < lanes_; ++lane) l_[lane] += scratch[n * lanes_ + lane];
+  }
+  for (int lane = 0; lane < lanes_; ++lane) {
+    if (is_nan[lane]) l_[lane] = NAN;
+  }
+}
+
 void AttentionTile::add_step(std::span<const KvBlock> blocks, float* row_max) {
   const int n = static_cast<int>(blocks.size());
   const void* values[kMaxBlockKeys / 16];
@@ -69,13 +107,7 @@ void AttentionTile::add_step(std::span<const KvBlock> blocks, float* row_max) {
     values[i] = blocks[i].v;
     float* s = s_.as<float>() + size_t(i) * block_k_ * lanes_;
     float* top = row_max ? row_max + size_t(i) * lanes_ : i == 0 ? step_max_ : block_max;
-    engine_.scores(q_.as(), blocks[i].k, lanes_, block_k_, padded_, s, top);
-    // Blocks that every query sees whole take no mask work.
-    if (blocks[i].first_key + block_k_ - 1 > earliest_) {
-      alignas(64) int32_t limit[kTileLanes];
-      for (int lane = 0; lane < lanes_; ++lane) limit[lane] = last_key_[lane] - blocks[i].first_key;
-      engine_.mask(limit, lanes_, block_k_, s, top);
-    }
+    score(blocks[i], s, top);
     if (i == 0) {
       if (row_max) std::copy_n(top, lanes_, step_max_);
     } else {

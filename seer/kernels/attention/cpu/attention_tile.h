@@ -51,6 +51,10 @@ class AttentionTile {
   // Adds blocks. row_max [blocks, lanes], where given, receives the largest unscaled score of each
   // query in each block, -inf where the query sees no key of it.
   void add(std::span<const KvBlock> blocks, float* row_max = nullptr);
+  // Only row_max. Scores that are NaN do not count. Then sum_maxima() takes the place of the sum over keys.
+  void add_maxima(std::span<const KvBlock> blocks, float* row_max);
+  // After all blocks were added: lse becomes that of row_max [blocks, lanes] (NaN where it is NaN already). `scratch`: as large.
+  void sum_maxima(int64_t blocks, const float* row_max, float* scratch);
   // Writes lse of the tile's queries, and o where the call has one.
   void end();
   // After end(): x [rows, lanes], unscaled scores, become softmax weights; 0 where a query saw no
@@ -59,6 +63,7 @@ class AttentionTile {
 
  private:
   void add_step(std::span<const KvBlock> blocks, float* row_max);
+  void score(const KvBlock& block, float* s, float* top);
 
   const TileEngine& engine_;
   DType dtype_;

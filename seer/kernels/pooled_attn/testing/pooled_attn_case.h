@@ -22,6 +22,7 @@ struct PooledAttnCase {
   bool normalise = false;
   bool causal = true;
   bool map_alone = false;            // neither values nor o
+  bool block_softmax = false;        // of the map alone
   int padding = 0;                   // elements between rows
   int nan_query = -1, nan_key = -1;  // tokens whose last head is NaN
   friend void PrintTo(const PooledAttnCase& c, std::ostream* out) { *out << c.name; }
@@ -61,6 +62,7 @@ struct PooledAttnCall : AttentionCall {
     p.block_q = shape.block_q;
     p.block_k = shape.block_k;
     p.normalise = shape.normalise;
+    p.block_softmax = shape.block_softmax;
     return p;
   }
 };

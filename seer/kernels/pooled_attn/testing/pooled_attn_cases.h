@@ -135,6 +135,41 @@ inline const std::vector<PooledAttnCase> kPooledAttnCases = {
      .nan_query = 20},
 };
 
+// Of the map alone: weights that are a softmax over blocks, as lookup heads have them.
+inline const std::vector<PooledAttnCase> kBlockSoftmaxCases = [] {
+  std::vector<PooledAttnCase> cases = {
+      {.name = "one_token", .q_lens = {1}, .k_lens = {1}},
+      {.name = "one_token_of_many", .q_lens = {1}, .k_lens = {200}, .head_dim = 32},
+      {.name = "odd_tail", .q_lens = {201}, .k_lens = {201}, .head_dim = 32},
+      {.name = "empty_sequence", .q_lens = {70, 0, 33, 20}, .k_lens = {70, 40, 33, 0}},
+      {.name = "unequal_lengths", .q_lens = {5, 130, 64}, .k_lens = {64, 131, 320}, .head_dim = 32},
+      {.name = "odd_offset", .q_lens = {100}, .k_lens = {337}, .normalise = true},
+      {.name = "q_longer_than_k", .q_lens = {200}, .k_lens = {90}, .head_dim = 32},
+      {.name = "not_causal", .q_lens = {90, 64}, .k_lens = {200, 70}, .causal = false},
+      {.name = "strided", .q_lens = {130}, .k_lens = {190}, .head_dim = 32, .padding = 24},
+      {.name = "many_sequences",
+       .q_lens = {1, 64, 0, 65, 127, 128, 129, 3, 0, 200, 300},
+       .k_lens = {1, 64, 9, 65, 127, 128, 129, 300, 0, 200, 333},
+       .head_dim = 32},
+      {.name = "many_blocks", .q_lens = {70}, .k_lens = {8500}, .head_dim = 32},
+      {.name = "rank_16", .q_lens = {150}, .k_lens = {210}, .head_dim = 16},
+      {.name = "block_16", .q_lens = {150}, .k_lens = {150}, .block_q = 16, .block_k = 16},
+      {.name = "block_128", .q_lens = {300}, .k_lens = {300}, .block_q = 128, .block_k = 128},
+      {.name = "nan_query", .q_lens = {70, 150}, .k_lens = {70, 200}, .nan_query = 100},
+      {.name = "nan_key", .q_lens = {200}, .k_lens = {200}, .head_dim = 32, .nan_key = 70},
+      {.name = "nan_key_not_causal",
+       .q_lens = {70},
+       .k_lens = {200},
+       .causal = false,
+       .nan_key = 70},
+  };
+  for (PooledAttnCase& c : cases) {
+    c.heads_kv = c.heads_q;  // each has keys of its own
+    c.map_alone = c.block_softmax = true;
+  }
+  return cases;
+}();
+
 // For GPUs: more key blocks than the warps of a tile turn into the map at once.
 inline const std::vector<PooledAttnCase> kPooledAttnLongCases = {
     {.name = "many_blocks", .q_lens = {70}, .k_lens = {8500}},
