@@ -70,6 +70,25 @@ INSTANTIATE_TEST_SUITE_P(All, PooledAttnGpuCases, testing::ValuesIn(kPooledAttnC
 INSTANTIATE_TEST_SUITE_P(ManyBlocks, PooledAttnGpuCases, testing::ValuesIn(kPooledAttnLongCases),
                          [](const auto& info) { return std::string(info.param.name); });
 
+class BlockSoftmaxGpuCases : public OnGpu<testing::TestWithParam<Case>> {};
+
+TEST_P(BlockSoftmaxGpuCases, EveryKernelMatchesTheReference) {
+  const Case& shape = GetParam();
+  const bool should_be_taken = shape.head_dim != 16 && shape.block_q == 64 && shape.block_k == 64;
+  for (const DType dtype : kGpuDTypes) {
+    Call call(shape, dtype);
+    const Reference reference(call);
+    const int taken = Gpu::visit(call.params(), [&](const Kernel& kernel) {
+      Gpu::run(kernel, call);
+      EXPECT_EQ(reference.compare(call, {0, 0, 0}), "");
+    });
+    EXPECT_EQ(taken > 0, should_be_taken);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, BlockSoftmaxGpuCases, testing::ValuesIn(kBlockSoftmaxCases),
+                         [](const auto& info) { return std::string(info.param.name); });
+
 // --- what must not leak ---
 
 TEST_F(PooledAttnGpu, NanOfANeighbourDoesNotLeak) {

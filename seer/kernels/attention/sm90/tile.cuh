@@ -22,7 +22,7 @@ __device__ __forceinline__ void load_tile(uint8_t* tile, const CUtensorMap* map,
                                           int head, int token, ptx::CacheHint hint) {
   const uint32_t bar = ptx::smem_address(full), to = ptx::smem_address(tile);
 #pragma unroll
-  for (int c = 0; c < kColumns / 64; ++c) {
+  for (int c = 0; c < (kColumns + 63) / 64; ++c) {  // zeros behind the last column
 #pragma unroll
     for (int row = 0; row < kRows; row += 64) {
       ptx::tma_load_3d(to + (c * kRows + row) * 128, map, bar, 64 * c, head, token + row, hint);
@@ -60,14 +60,18 @@ __device__ __forceinline__ void mask(float (&rS)[kN], int last0, int last1) {
 }
 
 // The largest of the scores rS[kFirst] and on, of kColumns columns, in row r; the quad agrees.
-template <int kColumns, int kN>
+// kKeepsNan: NaN where one of them is; else they do not count.
+template <int kColumns, bool kKeepsNan = false, int kN>
 __device__ __forceinline__ float row_max(const float (&rS)[kN], int first, int r) {
+  const auto larger = [](float a, float b) {
+    return kKeepsNan ? ptx::max_or_nan(a, b) : fmaxf(a, b);
+  };
   const float* s = rS + first + 2 * r;
-  float top = fmaxf(s[0], s[1]);
+  float top = larger(s[0], s[1]);
 #pragma unroll
-  for (int i = 4; i < kColumns / 2; i += 4) top = fmaxf(top, fmaxf(s[i], s[i + 1]));
-  top = fmaxf(top, __shfl_xor_sync(kAllLanes, top, 1));
-  return fmaxf(top, __shfl_xor_sync(kAllLanes, top, 2));
+  for (int i = 4; i < kColumns / 2; i += 4) top = larger(top, larger(s[i], s[i + 1]));
+  top = larger(top, __shfl_xor_sync(kAllLanes, top, 1));
+  return larger(top, __shfl_xor_sync(kAllLanes, top, 2));
 }
 
 // The running maxima of a thread's two rows take in `top`; keep gets the factors of what was summed

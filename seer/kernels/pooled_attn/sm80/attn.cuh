@@ -20,13 +20,14 @@ using attention::kQueries;
 using attention::kThreads;
 
 // One tile: o and lse are written, the maxima and smem.lse are complete.
-template <class Config>
+template <class Config, bool kBlockSoftmax>
 __device__ __forceinline__ void attend(const PooledAttnParams& p, const DenseTile& tile,
                                        typename Config::Smem& smem, float* maxima) {
   const int row0 = attention::thread_row0();
   const float scale_log2 = p.scale * 1.44269504f;
   float rO[Config::kHeadDim / 8][4], inverse[2], lse[2];
   device::OnlineSoftmax softmax;
+  float of_blocks[2] = {0.f, 0.f};  // the sum over blocks in place of that over keys
   attention::attend<Config>(
       p, tile, tile.num_steps, smem.tiles, rO, [](int step) { return step * Config::kKeys; },
       [&](int step, auto& rS, float(&keep)[2]) {
@@ -37,7 +38,21 @@ __device__ __forceinline__ void attend(const PooledAttnParams& p, const DenseTil
           maxima[int64_t{step} * kQueries + row0 + 8 * r] = r == 0 ? top[0] : top[1];
         }
         softmax.update(rS, top, scale_log2, keep);
+        if constexpr (kBlockSoftmax) {
+#pragma unroll
+          for (int r = 0; r < 2; ++r) {
+            const float base = softmax.max[r] == -INFINITY ? 0.f : softmax.max[r];
+            of_blocks[r] =
+                of_blocks[r] * keep[r] + ptx::exp2_approx(fmaf(top[r], scale_log2, -base));
+          }
+        }
       });
+  if constexpr (kBlockSoftmax) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {  // the quad agrees on it, and NaN is the sum over keys' alone
+      if (!isnan(softmax.sum[r])) softmax.sum[r] = threadIdx.x % 4 == 0 ? of_blocks[r] : 0.f;
+    }
+  }
   softmax.finish(inverse, lse);
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -50,7 +65,7 @@ __device__ __forceinline__ void attend(const PooledAttnParams& p, const DenseTil
   attention::store<typename Config::Element>(p, tile, rO, inverse, lse);
 }
 
-template <class Config>
+template <class Config, bool kBlockSoftmax>
 __global__ void __launch_bounds__(kThreads, Config::kBlocksPerSm)
     pooled_attention(const __grid_constant__ PooledAttnParams p, const TileOrder order,
                      int64_t slot) {
@@ -62,7 +77,7 @@ __global__ void __launch_bounds__(kThreads, Config::kBlocksPerSm)
   for (int64_t at = blockIdx.x; at < end; at += gridDim.x) {
     const auto tile = DenseTile::find<kQueries, Config::kKeys>(p, order, at);
     if (tile.num_queries <= 0) continue;
-    attend<Config>(p, tile, smem, maxima);
+    attend<Config, kBlockSoftmax>(p, tile, smem, maxima);
     __syncthreads();  // all maxima and log-sum-exps are written
 
     const BlockMaxima x{.maxima = maxima,
@@ -84,7 +99,7 @@ __global__ void __launch_bounds__(kThreads, Config::kBlocksPerSm)
   }
 }
 
-template <class Element, int kHeadDim>
+template <class Element, int kHeadDim, bool kBlockSoftmax>
 void run_attention(const PooledAttnParams& p, void* stream) {
   using C = Config<Element, kHeadDim>;
   const TileOrder order = tile_order(p, kQueries, p.num_blocks * p.block_k);
@@ -92,7 +107,7 @@ void run_attention(const PooledAttnParams& p, void* stream) {
   SEER_CHECK(slots > 0, "pooled_attn: the workspace has ", p.workspace_bytes,
              " bytes, want those of pooled_attn_workspace()");
   const int64_t blocks = std::min(std::min(num_places(order), slots), int64_t{1} << 20);
-  launch(pooled_attention<C>, dim3(static_cast<unsigned>(blocks)), kThreads,
+  launch(pooled_attention<C, kBlockSoftmax>, dim3(static_cast<unsigned>(blocks)), kThreads,
          sizeof(typename C::Smem), stream, p, order, slot);
 }
 

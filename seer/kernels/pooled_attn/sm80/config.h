@@ -7,7 +7,7 @@
 namespace seer::kernels::pooled_sm80 {
 
 constexpr int blocks_per_sm(int head_dim) {
-  return head_dim == 64 ? 3 : 2;
+  return head_dim <= 64 ? 3 : 2;
 }
 
 // Bytes of a thread block's maxima: one for every query and step of the longest sequence.

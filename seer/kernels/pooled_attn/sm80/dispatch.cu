@@ -32,9 +32,15 @@ void pooled_attn_sm80(const PooledAttnParams& call, void* stream) {
     p.workspace_bytes -= row;
   }
   clear_map(p, stream);
-  run_instance<64, 96, 128, 256>(p, [&]<class Element, int kHeadDim>() {
-    pooled_sm80::run_attention<Element, kHeadDim>(p, stream);
-  });
+  if (p.block_softmax) {
+    run_instance<32, 64>(p, [&]<class Element, int kHeadDim>() {
+      pooled_sm80::run_attention<Element, kHeadDim, true>(p, stream);
+    });
+  } else {
+    run_instance<64, 96, 128, 256>(p, [&]<class Element, int kHeadDim>() {
+      pooled_sm80::run_attention<Element, kHeadDim, false>(p, stream);
+    });
+  }
   if (p.normalise) normalise_map(p, stream);
 }
 

@@ -14,7 +14,7 @@
 //
 // For the map alone (MapConfig) there are 256 queries, four consumers and no values:
 //
-//   consumer      k[i]     ─► S = q k^T ─────────► maxima ─► workspace;  sum of exp(S)
+//   consumer      k[i]     ─► S = q k^T ─────────► maxima ─► workspace;  sum of exp(S), or of exp(maxima)
 //
 // The maxima of a tile, [keys / 64][64] for each consumer, lie in the thread block's part of the
 // workspace: a row's weights are known only when its last key was seen. Where that part is too short
@@ -145,11 +145,11 @@ void run_attention(const PooledAttnParams& p, void* stream) {
 }
 
 // lse and the map alone.
-template <class Element, int kHeadDim>
+template <class Element, int kHeadDim, bool kBlockSoftmax>
 void run_map(const PooledAttnParams& p, void* stream) {
   PooledAttnParams with_values = p;
   with_values.v = p.k;  // a map that no one loads from has to be valid, too
-  run<MapConfig<Element, kHeadDim>>(p, attention::tensor_maps(with_values), stream);
+  run<MapConfig<Element, kHeadDim, kBlockSoftmax>>(p, attention::tensor_maps(with_values), stream);
 }
 
 }  // namespace seer::kernels::pooled_sm90

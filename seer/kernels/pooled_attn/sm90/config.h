@@ -16,17 +16,18 @@ constexpr int64_t kCounterBytes = 256;  // at the workspace's start: places take
 
 // The map alone. What bounds it is exponentials: while a consumer waits for its scores or takes their
 // maxima, the three others keep the units busy that compute them.
-template <class Element_, int kHeadDim_>
+template <class Element_, int kHeadDim_, bool kBlockSoftmax_ = false>
 struct MapConfig {
   using Element = Element_;
   static constexpr bool kHasValues = false;
   static constexpr bool kPools = true;
+  static constexpr bool kBlockSoftmax = kBlockSoftmax_;
   static constexpr int kConsumers = 4, kQueries = kConsumers * kRow;
   static constexpr int kHeadDim = kHeadDim_;
-  static constexpr int kChunks = kHeadDim / 64;
+  static constexpr int kChunks = (kHeadDim + 63) / 64;
   static constexpr int kQueryChunk = kRow * 128;  // bytes
   static constexpr int kKeyChunk = kKeys * 128;
-  static constexpr int kStages = kHeadDim == 64 ? 8 : 4;
+  static constexpr int kStages = kChunks == 1 ? 8 : 4;
 
   // 61440 registers: what the launch gives each of five warpgroups, redistributed.
   static constexpr int kProducerRegisters = 32, kConsumerRegisters = 112;

@@ -9,7 +9,7 @@
 namespace seer::kernels {
 
 std::string pooled_attn_sm90_why_not(const PooledAttnParams& p) {
-  if (p.head_dim != 64 && p.head_dim != 128) {
+  if (!p.block_softmax && p.head_dim != 64 && p.head_dim != 128) {
     return message("head_dim is ", p.head_dim, ", want 64 or 128");
   }
   if (p.block_q == 1) return "block_q is 1, want 64 or 128";
@@ -25,10 +25,16 @@ int64_t pooled_attn_sm90_workspace(const PooledAttnParams& p, int num_sms) {
 
 void pooled_attn_sm90(const PooledAttnParams& p, void* stream) {
   clear_map(p, stream);
-  run_instance<64, 128>(p, [&]<class Element, int kHeadDim>() {
-    p.o.data ? pooled_sm90::run_attention<Element, kHeadDim>(p, stream)
-             : pooled_sm90::run_map<Element, kHeadDim>(p, stream);
-  });
+  if (p.block_softmax) {
+    run_instance<32, 64>(p, [&]<class Element, int kHeadDim>() {
+      pooled_sm90::run_map<Element, kHeadDim, true>(p, stream);
+    });
+  } else {
+    run_instance<64, 128>(p, [&]<class Element, int kHeadDim>() {
+      p.o.data ? pooled_sm90::run_attention<Element, kHeadDim>(p, stream)
+               : pooled_sm90::run_map<Element, kHeadDim, false>(p, stream);
+    });
+  }
   if (p.normalise) normalise_map(p, stream);
 }
 
