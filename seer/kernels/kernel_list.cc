@@ -9,6 +9,7 @@
 #include "seer/kernels/block_sparse_attn/block_sparse_attn.h"
 #include "seer/kernels/decode_attn/decode_attn.h"
 #include "seer/kernels/gate_loss/gate_loss.h"
+#include "seer/kernels/lookup_grad/lookup_grad.h"
 #include "seer/kernels/pooled_attn/pooled_attn.h"
 
 namespace seer::kernels {
@@ -50,6 +51,14 @@ std::vector<KernelStatus> kernel_list(const Device& device, DType dtype, int hea
   pooled.block_q = pooled.block_k = block;
   pooled.dtype = dtype;
   add(list, "pooled_attn", pooled_attn_impls(), pooled, device);
+  LookupGradParams lookup_grad{};
+  lookup_grad.head_dim = 32;
+  lookup_grad.block = block;
+  lookup_grad.dtype = dtype;
+  pooled.head_dim = lookup_grad.head_dim;
+  pooled.block_softmax = true;
+  add(list, "lookup_score", pooled_attn_impls(), pooled, device);
+  add(list, "lookup_score_grad", lookup_grad_impls(), lookup_grad, device);
   add(list, "attn_gate_pool", attn_gate_pool_impls(), {}, device);
   GateProjectParams project{};  // with a weight and RoPE: only their addresses are looked at
   alignas(16) static constexpr float kSomething = 0;

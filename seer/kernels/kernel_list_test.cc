@@ -19,9 +19,9 @@ std::string reason(const Device& device, DType dtype, int head_dim, const std::s
 }
 
 TEST(KernelList, EveryOperationRunsOnTheCpu) {
-  for (const char* op :
-       {"block_sparse_attn", "block_sparse_attn_backward", "decode_attn", "pooled_attn",
-        "attn_gate_pool", "attn_gate_project", "attn_gate_score", "gate_loss", "block_select"}) {
+  for (const char* op : {"block_sparse_attn", "block_sparse_attn_backward", "decode_attn",
+                         "pooled_attn", "lookup_score", "lookup_score_grad", "attn_gate_pool",
+                         "attn_gate_project", "attn_gate_score", "gate_loss", "block_select"}) {
     EXPECT_EQ(reason({}, DType::bf16, 128, op, "cpu"), "") << op;
     EXPECT_THAT(reason({.sm = 90}, DType::bf16, 128, op, "cpu"), HasSubstr("GPU")) << op;
   }
@@ -68,6 +68,9 @@ TEST(KernelList, GpuKernelsSayWhichChipsTheyTake) {
   EXPECT_THAT(reason(hopper, DType::f32, 128, "block_sparse_attn", "sm90"),
               HasSubstr("dtype is f32"));
   EXPECT_EQ(reason(hopper, DType::bf16, 128, "pooled_attn", "sm90"), "");
+  EXPECT_EQ(reason(hopper, DType::bf16, 128, "lookup_score", "sm90"), "");
+  EXPECT_EQ(reason(ampere, DType::bf16, 128, "lookup_score", "sm80"), "");
+  EXPECT_EQ(reason(hopper, DType::bf16, 128, "lookup_score_grad", "sm80"), "");
   for (const char* op : {"attn_gate_project", "attn_gate_score"}) {
     EXPECT_EQ(reason(hopper, DType::bf16, 128, op, "sm90"), "") << op;
     EXPECT_THAT(reason(ampere, DType::bf16, 128, op, "sm90"), HasSubstr("9.0")) << op;

@@ -104,6 +104,15 @@ std::tuple<at::Tensor, at::Tensor> attn_gate_vectors(
 at::Tensor attn_gate_score(const at::Tensor& q_gate, const at::Tensor& k_gate,
                            const Ragged& ragged);
 
+// Scores of lookup heads, which are chosen by tokens: q [T, L, r] and k [S, L, r], the projections of a head's q and of its
+// k after RoPE -> [L, R, N] f32, -inf where masked:
+//
+//   max over i in row I of (m_iJ - log of the sum over J of exp(m_iJ)),   m_iJ = scale * max over j in block J of q_i . k_j
+//
+// Differentiable in both, with the sum constant: the pair of the maximum gets the gradient.
+at::Tensor lookup_score(const at::Tensor& q, const at::Tensor& k, const Ragged& ragged,
+                        double scale);
+
 // scores, target [H, R, N] f32 -> loss [] f64. kind: "kl" or "mse". Differentiable in scores.
 at::Tensor gate_loss(const at::Tensor& scores, const at::Tensor& target, const Ragged& ragged,
                      double skip, const std::string& kind);
@@ -134,9 +143,18 @@ struct SparseOutput {
   at::Tensor o, lse;  // as of block_sparse_attn
   BlockLists lists;
 };
+// Lookup heads of a layer: which of its query heads, int64 [L] on their device, and lookup_score's q and k.
+struct Lookups {
+  at::Tensor q, k, heads;  // undefined: none
+};
+// With `lookups` their scores take the place of the gate's.
 SparseOutput sparse_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                               const at::Tensor& q_gate, const at::Tensor& k_gate,
                               const Ragged& ragged, const Selection& selection, double scale,
-                              bool causal);
+                              bool causal, const Lookups& lookups = {});
+// The gate's scores [Hq, R, N] with those of lookup heads in their place. Differentiable; without gradients `scores` itself
+// is written to.
+at::Tensor scores_with_lookups(const at::Tensor& scores, const Lookups& lookups,
+                               const Ragged& ragged, double scale);
 
 }  // namespace seer::torch_ops

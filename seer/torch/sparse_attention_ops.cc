@@ -22,12 +22,15 @@ struct SparseAttention {
       "(Tensor q, Tensor k, Tensor v, Tensor q_gate, Tensor k_gate, Tensor cu_q, Tensor cu_k, "
       "Tensor cu_rows, Tensor cu_blocks, SymInt num_blocks, int block, float scale, bool causal, "
       "str rule, float[] strength, int sink_blocks=0, int local_blocks=0, int last_dense_rows=0, "
-      "int prompt_blocks=0, bool forced_within=False) "
+      "int prompt_blocks=0, bool forced_within=False, Tensor? lookup_q=None, Tensor? "
+      "lookup_k=None, "
+      "Tensor? lookup_heads=None) "
       "-> (Tensor o, Tensor lse, Tensor begin, Tensor count, Tensor list)";
   using Result = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
   using Signature = Result(TensorIn, TensorIn, TensorIn, TensorIn, TensorIn, TensorIn, TensorIn,
                            TensorIn, TensorIn, SymInt, int64_t, double, bool, c10::string_view,
-                           at::ArrayRef<double>, int64_t, int64_t, int64_t, int64_t, bool);
+                           at::ArrayRef<double>, int64_t, int64_t, int64_t, int64_t, bool,
+                           OptionalIn, OptionalIn, OptionalIn);
 
   const at::Tensor &q, &k, &v, &q_gate, &k_gate, &cu_q, &cu_k, &cu_rows, &cu_blocks;
   SymInt num_blocks;
@@ -38,11 +41,13 @@ struct SparseAttention {
   at::ArrayRef<double> strength;
   int64_t sink_blocks, local_blocks, last_dense_rows, prompt_blocks;
   bool forced_within;
+  const OptionalTensor &lookup_q, &lookup_k, &lookup_heads;
 
   Result run() const {
     Ragged ragged{.cu_q = cu_q, .cu_k = cu_k, .cu_rows = cu_rows, .cu_blocks = cu_blocks};
     ragged.num_blocks = num_blocks.guard_int(__FILE__, __LINE__);
     ragged.block = ragged.block_q = static_cast<int>(block);
+    if (lookup_q) ragged.num_rows = q_gate.sym_size(0).guard_int(__FILE__, __LINE__);
     const BlockLists lists = choose(ragged);
     const auto [o, lse] = block_sparse_attn(q, k, v, ragged, lists, scale, causal);
     return {o, lse, lists.begin, lists.count, lists.list};
@@ -50,7 +55,12 @@ struct SparseAttention {
 
   BlockLists choose(const Ragged& ragged) const {
     const at::NoGradGuard no_grad;
-    return choose_blocks(attn_gate_score(q_gate, k_gate, ragged), ragged,
+    const Lookups lookups = {given(lookup_q), given(lookup_k), given(lookup_heads)};
+    const int num_given = lookups.q.defined() + lookups.k.defined() + lookups.heads.defined();
+    TORCH_CHECK(num_given == 0 || num_given == 3, kName,
+                ": lookup_q, lookup_k and lookup_heads come together");
+    const at::Tensor scores = attn_gate_score(q_gate, k_gate, ragged);
+    return choose_blocks(scores_with_lookups(scores, lookups, ragged, scale), ragged,
                          {std::string(rule), strength.vec(), sink_blocks, local_blocks,
                           last_dense_rows, prompt_blocks, forced_within});
   }
@@ -102,14 +112,24 @@ BlockLists choose_blocks(const at::Tensor& scores, const Ragged& ragged,
   return block_select(ranked, ragged, selection);
 }
 
+at::Tensor scores_with_lookups(const at::Tensor& scores, const Lookups& lookups,
+                               const Ragged& ragged, double scale) {
+  if (!lookups.q.defined()) return scores;
+  const at::Tensor own = lookup_score(lookups.q, lookups.k, ragged, scale);
+  if (at::GradMode::is_enabled()) return scores.index_copy(0, lookups.heads, own);
+  at::Tensor out = scores;
+  return out.index_copy_(0, lookups.heads, own);
+}
+
 SparseOutput sparse_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                               const at::Tensor& q_gate, const at::Tensor& k_gate,
-                              const Ragged& ragged, const Selection& s, double scale, bool causal) {
+                              const Ragged& ragged, const Selection& s, double scale, bool causal,
+                              const Lookups& lookups) {
   const auto [o, lse, begin, count, list] = call<SparseAttention>(
       q, k, v, q_gate, k_gate, ragged.cu_q, ragged.cu_k, ragged.cu_rows, ragged.cu_blocks,
       ragged.num_blocks, ragged.one_block(SparseAttention::kName), scale, causal, s.rule,
       s.strength, s.sink_blocks, s.local_blocks, s.last_dense_rows, s.prompt_blocks,
-      s.forced_within);
+      s.forced_within, optional(lookups.q), optional(lookups.k), optional(lookups.heads));
   return {o, lse, {begin, count, list}};
 }
 

@@ -579,6 +579,74 @@ def test_decode_attn_says_what_is_wrong(change, message):
         ops.decode_attn(**on_meta)
 
 
+# ---- Lookup heads --------------------------------------------------------------------------------
+
+
+def lookup_inputs(pack, dtype=torch.float32, heads=4, rank=32):
+    return attention_inputs(pack, dtype, heads, heads, rank)[:2]
+
+
+def lookup_formula(q, k, pack, scale):
+    """Scores and log-sum-exp of the blocks' maxima [L, T]; the gradient takes the latter for a constant."""
+    heads = q.shape[1]
+    scores, lse = q.new_full((heads, pack.num_rows, pack.num_blocks), -math.inf), q.new_full((heads, len(q)), -math.inf)
+    for b, (nq, nk) in enumerate(zip(pack.q_lens, pack.k_lens)):
+        first, row0 = int(pack.cu_q[b]), int(pack.cu_rows[b])
+        s = torch.einsum("ihr,jhr->hij", q[first:first + nq], k[pack.cu_k[b]:pack.cu_k[b] + nk]) * scale
+        s = s.masked_fill(torch.ones(nq, nk, dtype=torch.bool).triu(nk - nq + 1), -math.inf)
+        maxima = torch.stack([part.amax(-1) for part in s.split(pack.block, -1)], -1)
+        sums = maxima.detach().logsumexp(-1)
+        lse[:, first:first + nq] = sums
+        for m, part in enumerate((maxima - sums[..., None]).split(pack.block, 1)):
+            scores[:, row0 + m, :part.shape[-1]] = part.amax(1) if part.shape[1] else -math.inf
+    return scores, lse
+
+
+def test_lookup_score(pack):
+    q, k = (x.double().requires_grad_() for x in lookup_inputs(pack))
+    want, want_lse = lookup_formula(q, k, pack, 0.2)
+    args = *pack.cu()[:3], pack.num_rows, pack.num_blocks, pack.block, 0.2
+    copies = [x.detach().float().requires_grad_() for x in (q, k)]
+    scores, lse = ops.lookup_score(*copies, *args)
+    hidden = want.isinf()
+    assert torch.equal(scores.isinf(), hidden) and not lse.requires_grad
+    close(scores.masked_fill(hidden, 0), want.masked_fill(hidden, 0))
+    close(lse, want_lse)
+    alone = (~hidden).sum(-1, keepdim=True) == 1  # all queries of such a row score 0: any is the largest
+    weights = torch.randn(scores.shape, dtype=torch.float64).masked_fill(hidden | alone, 0)
+    want_grads = grad(want[~hidden], q, k, grad_outputs=weights[~hidden])
+    for x, y in zip(grad(scores, *copies, grad_outputs=weights.float()), want_grads, strict=True):
+        close(x, y)
+    with torch.no_grad():
+        assert torch.equal(scores, ops.lookup_score(*copies, *args)[0])
+
+
+@pytest.mark.parametrize("where", ["query", "key"])
+def test_lookup_score_keeps_nan(where):
+    pack = PACKS["chunk"]
+    q, k = lookup_inputs(pack)
+    (q if where == "query" else k)[7, 1] = math.nan
+    scores, lse = ops.lookup_score(q, k, *pack.cu()[:3], pack.num_rows, pack.num_blocks, pack.block, 0.2)
+    assert scores[1].isnan().any() and lse[1].isnan().any()
+    assert not scores[[0, 2, 3]].isnan().any() and not lse[[0, 2, 3]].isnan().any()
+
+
+def test_sparse_attention_with_lookup_heads(pack):
+    q, k, v, q_gate, k_gate, *rest = args = sparse_inputs(pack)
+    heads = torch.tensor([1, 3])
+    lookup_q, lookup_k = lookup_inputs(pack, heads=2, rank=16)
+    scores = ops.attn_gate_score(q_gate, k_gate, *pack.cu(), pack.num_blocks, pack.block)
+    own, _ = ops.lookup_score(lookup_q, lookup_k, *pack.cu()[:3], pack.num_rows, pack.num_blocks, pack.block, 0.2)
+    lists = ops.block_select(scores.index_copy(0, heads, own), *pack.cu()[:3], pack.block, "row_budget", [32])
+    want = *ops.block_sparse_attn(q, k, v, *pack.cu()[:3], *lists, pack.block, 0.2, True), *lists
+    given = dict(lookup_q=lookup_q, lookup_k=lookup_k, lookup_heads=heads)
+    for x, y in zip(ops.sparse_attention(*args, "row_budget", [32], **given), want, strict=True):
+        assert torch.equal(x, y)
+    del given["lookup_k"]
+    with pytest.raises(RuntimeError, match="come together"):
+        ops.sparse_attention(*args, "row_budget", [32], **given)
+
+
 # ---- The dispatcher ------------------------------------------------------------------------------
 
 
@@ -605,6 +673,8 @@ def calls(pack):
         "block_sparse_attn_backward": (
             (torch.randn(q.shape), *ops.block_sparse_attn(q, k, v, *three, *lists, block, 0.2, True), q, k, v, *three,
              *lists, block, 0.2, True), ()),
+        "lookup_score": ((*lookup_inputs(pack), *three, pack.num_rows, pack.num_blocks, block, 0.2), (0, 1)),
+        "lookup_score_grad": ((target, *lookup_inputs(pack), torch.randn(4, len(q)), *three, block, 0.2), ()),
         "decode_attn": ((newest_tokens(pack), k, v, pack.cu_k, 0, 0.2), ()),
         "sparse_attention": ((*sparse_inputs(pack), "nz_ratio", [0.3], 1, 1, 2), ()),
         "pooled_attn": (
@@ -665,8 +735,8 @@ def test_every_op_has_a_cuda_implementation(name):
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-OF_HALF_PRECISION = {"block_sparse_attn", "block_sparse_attn_backward", "decode_attn", "pooled_attn", "pooled_map",
-                     "sparse_attention"}  # on a GPU
+OF_HALF_PRECISION = {"block_sparse_attn", "block_sparse_attn_backward", "decode_attn", "lookup_score", "lookup_score_grad",
+                     "pooled_attn", "pooled_map", "sparse_attention"}  # on a GPU
 ON_GPU_IN_F32 = sorted(set(OPS) - OF_HALF_PRECISION)
 
 
@@ -720,6 +790,21 @@ def test_cuda_map_equals_cpu(block_q):
     for x, y, limit in zip(got, (*want, *want[1:]), (2e-2, *[1e-4] * 4), strict=True):
         assert x.is_cuda and x.dtype == y.dtype
         close(x.cpu(), y, limit)
+
+
+@needs_gpu
+@pytest.mark.parametrize("rank", [16, 32, 64])
+def test_cuda_lookup_scores_equal_cpu(rank):
+    pack = Pack([65, 1, 200], [150, 200, 200], block=64)
+    inputs = [x.requires_grad_() for x in lookup_inputs(pack, torch.bfloat16, rank=rank)]
+    copies = [x.detach().cuda().requires_grad_() for x in inputs]
+    args = *pack.cu()[:3], pack.num_rows, pack.num_blocks, 64, 0.2
+    want, got = ops.lookup_score(*inputs, *args), ops.lookup_score(*copies, *on_gpu(args))
+    for x, y in zip(got, want, strict=True):
+        close(x.cpu().nan_to_num(neginf=0), y.nan_to_num(neginf=0), 1e-4)
+    weights = torch.randn(want[0].shape).masked_fill(want[0].isinf(), 0)
+    for x, y in zip(grad(got[0], *copies, grad_outputs=weights.cuda()), grad(want[0], *inputs, grad_outputs=weights), strict=True):
+        close(x.cpu(), y, 1e-2)
 
 
 @needs_gpu
@@ -850,6 +935,11 @@ WRONG = [
     ("pooled_attn", 6, -1, "num_rows is -1"),
     ("pooled_map", 1, lambda k: k[..., 1:], "want one head size"),
     ("pooled_map", 1, lambda k: k.bfloat16(), "k is BFloat16, want Float as q"),
+    ("lookup_score", 1, lambda k: k[:, :2], "q has 4 heads, k 2; each lookup head has keys of its own"),
+    ("lookup_score", 1, lambda k: k.half(), "k is Half, want Float as q"),
+    ("lookup_score", 6, 2**40, "num_blocks is 1099511627776"),
+    ("lookup_score_grad", 0, lambda d: d[:2], "dscores has 2 heads, want 4"),
+    ("lookup_score_grad", 3, lambda lse: lse.T, "lse is .*, want float32"),
     ("pooled_attn", 7, 2**40, "num_blocks is 1099511627776"),
     ("pooled_attn", 10, 0.0, "scale is 0"),
     ("pooled_attn", 8, 0, "block_q is 0, want 1"),

@@ -158,7 +158,7 @@ void UnitTasks::attend(int64_t head, int64_t begin, int64_t end, float* first_ma
     }
     // The sum over keys is NaN where a score is.
     is_finite ? tile.add_maxima(scratch.blocks, row_max) : tile.add(scratch.blocks, row_max);
-    tile.sum_maxima(n, row_max, scratch.sums.as<float>());
+    tile.sum_maxima(n, row_max, scratch.sums.as<float>(), kSmallestBlockWeight);
   } else {
     tile.add(scratch.blocks, row_max);
   }

@@ -23,6 +23,7 @@ struct BlockMaxima {
   float scale_log2;
   int limit, k_len;  // query i sees keys up to limit + i, of k_len; counted from the first step's
   int step_keys;     // keys of a step
+  float smallest = -INFINITY;  // weight of a block of which a query sees something, in log2
 
   __device__ __forceinline__ int keys_seen(int query) const {
     return min(limit + query + 1, k_len);
@@ -114,6 +115,7 @@ __device__ __forceinline__ void write_row(const BlockMaxima& x, float* row, int6
     const int block = step / x.steps_per_block;
     if (step < x.num_steps && step % x.steps_per_block == 0 && block < num_blocks) {
       const bool is_nan = step * x.step_keys < nan_end;
+      if (largest > -INFINITY) largest = fmaxf(largest, x.smallest);
       put_weight(row + block, is_nan ? nan_weight() : ptx::exp2_approx(largest), is_shared);
     }
   }

@@ -5,6 +5,9 @@
 
 namespace seer::kernels {
 
+// The smallest weight with block_softmax, in log2.
+constexpr float kSmallestBlockWeight = -125;
+
 // Attention to all visible keys, and the ground truth of gate distillation (arXiv 2410.13276, section
 // 3.2):
 //
@@ -17,7 +20,7 @@ namespace seer::kernels {
 //
 //   map[h, I, J] = max over i in row I of softmax over J of (max over j in key block J of scale * q k^T)[h, i, J]
 //
-// and lse is the log-sum-exp of these. It costs an exponential a block instead of one a key, and orders blocks nearly as the
+// at least 2^-125 where the row sees something of J, so that it has a logarithm; lse is the log-sum-exp of these maxima. It costs an exponential a block instead of one a key, and orders blocks nearly as the
 // true map does (README.md). Of the map alone.
 //
 // A query with NaN among its scores has no weights: its o and lse are NaN, and so is the map in its

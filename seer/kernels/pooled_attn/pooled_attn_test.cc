@@ -75,6 +75,36 @@ TEST_P(BlockSoftmaxCases, EveryEngineMatchesTheReference) {
 INSTANTIATE_TEST_SUITE_P(All, BlockSoftmaxCases, testing::ValuesIn(kBlockSoftmaxCases),
                          [](const auto& info) { return std::string(info.param.name); });
 
+// Weights too small for a float: at least 2^-125 where something of a block is seen, and 0 elsewhere.
+TEST(PooledAttn, BlockWeightsHaveALogarithm) {
+  Call call({.name = "",
+             .q_lens = {300},
+             .k_lens = {300},
+             .heads_q = 1,
+             .map_alone = true,
+             .block_softmax = true},
+            DType::f32);
+  for (int64_t t = 0; t < 300; ++t) {
+    for (int d = 0; d < 64; ++d) {  // scores of -160 in the first block, 0 elsewhere
+      call.q.set(t, 0, d, 1);
+      call.k.set(t, 0, d, t < 64 ? -20.f : 0.f);
+    }
+  }
+  const PooledAttnReference reference(call);
+  attend(call.params());
+  int small = 0;
+  for (int row = 0; row < 5; ++row) {
+    for (int block = 0; block < 5; ++block) {
+      const float weight = call.map[row * 5 + block], want = reference.wide.map[row * 5 + block];
+      EXPECT_EQ(weight > 0, block <= row);
+      EXPECT_EQ(std::isfinite(std::log(weight)), block <= row);
+      if (block <= row) EXPECT_NEAR(std::log(weight), std::log(want), 0.02);
+      small += weight > 0 && weight < 1e-37;
+    }
+  }
+  EXPECT_EQ(small, 4);
+}
+
 TEST(PooledAttn, SameBitsInEveryRunAndForEveryThreadCount) {
   const Case shape = {.name = "",
                       .q_lens = {333, 40, 129},

@@ -1,5 +1,6 @@
 #include "seer/kernels/pooled_attn/reference.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <vector>
@@ -25,7 +26,7 @@ void attend(const PooledAttnParams& p, int b, int64_t i, int head, std::vector<d
   if (p.block_softmax && !w.empty()) {
     // Weights of keys are exp(score - lse): a common factor away from those of blocks.
     const double sum = std::accumulate(of_block.begin(), of_block.end(), 0.0);
-    for (double& x : of_block) x /= sum;
+    for (double& x : of_block) x = std::max(x / sum, std::exp2(double{kSmallestBlockWeight}));
     float& lse = p.lse[head * p.total_q + p.cu_q[b] + i];
     lse = static_cast<float>(lse + std::log(sum));
   }

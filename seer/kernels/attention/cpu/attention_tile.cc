@@ -77,7 +77,7 @@ void AttentionTile::add_maxima(std::span<const KvBlock> blocks, float* row_max) 
   }
 }
 
-void AttentionTile::sum_maxima(int64_t blocks, const float* row_max, float* scratch) {
+void AttentionTile::sum_maxima(int64_t blocks, float* row_max, float* scratch, float smallest) {
   bool is_nan[kTileLanes];
   for (int lane = 0; lane < lanes_; ++lane) is_nan[lane] = std::isnan(m_[lane] + l_[lane]);
   std::fill_n(m_, lanes_, -INFINITY);
@@ -94,8 +94,16 @@ void AttentionTile::sum_maxima(int64_t blocks, const float* row_max, float* scra
   for (int64_t n = 0; n < blocks; ++n) {
     for (int lane = 0; lane < lanes_; ++lane) l_[lane] += scratch[n * lanes_ + lane];
   }
+  alignas(64) float least[kTileLanes];
   for (int lane = 0; lane < lanes_; ++lane) {
+    least[lane] = (m_[lane] + std::log2(l_[lane]) + smallest) / scale_log2_;
     if (is_nan[lane]) l_[lane] = NAN;
+  }
+  for (int64_t n = 0; n < blocks; ++n) {
+    for (int lane = 0; lane < lanes_; ++lane) {
+      float& top = row_max[n * lanes_ + lane];
+      if (top > -INFINITY) top = std::max(top, least[lane]);
+    }
   }
 }
 

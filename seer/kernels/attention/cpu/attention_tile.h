@@ -54,7 +54,8 @@ class AttentionTile {
   // Only row_max. Scores that are NaN do not count. Then sum_maxima() takes the place of the sum over keys.
   void add_maxima(std::span<const KvBlock> blocks, float* row_max);
   // After all blocks were added: lse becomes that of row_max [blocks, lanes] (NaN where it is NaN already). `scratch`: as large.
-  void sum_maxima(int64_t blocks, const float* row_max, float* scratch);
+  // Maxima become large enough for weights() of 2^`smallest`, but for those of blocks that a query does not see.
+  void sum_maxima(int64_t blocks, float* row_max, float* scratch, float smallest);
   // Writes lse of the tile's queries, and o where the call has one.
   void end();
   // After end(): x [rows, lanes], unscaled scores, become softmax weights; 0 where a query saw no

@@ -87,7 +87,8 @@ __global__ void __launch_bounds__(kThreads, Config::kBlocksPerSm)
                         .scale_log2 = p.scale * 1.44269504f,
                         .limit = tile.limit,
                         .k_len = tile.k_len,
-                        .step_keys = Config::kKeys};
+                        .step_keys = Config::kKeys,
+                        .smallest = kBlockSoftmax ? kSmallestBlockWeight : -INFINITY};
     float* row = map_row_of(p, tile, 0);
     const bool is_shared = map_rows_are_shared(p, kQueries);
     if (p.block_q == 1) {

@@ -32,6 +32,9 @@
 
 namespace seer::kernels::pooled_sm90 {
 
+template <class Config>
+constexpr float smallest_weight = Config::kBlockSoftmax ? kSmallestBlockWeight : -INFINITY;
+
 // The map of the steps that were not kept, from scores anew.
 template <class Config>
 __device__ __forceinline__ void pool_again(const dense::Walk<Config>& walk,
@@ -55,8 +58,9 @@ __device__ __forceinline__ void pool_again(const dense::Walk<Config>& walk,
     float weight[2];
     x.largest_weights(weight);
     const int64_t block = int64_t{step} * (is_one_block ? 1 : 2) + x.lane;
-    const float largest =
+    float largest =
         is_one_block ? fmaxf(weight[0], weight[1]) : (x.lane == 0 ? weight[0] : weight[1]);
+    if (largest > -INFINITY) largest = fmaxf(largest, smallest_weight<Config>);
     if (walk.num_queries > 0 && x.lane < (is_one_block ? 1 : 2) && block < p.num_blocks) {
       const bool is_nan = block * p.block_k < nan_end;
       put_weight(map_row + block, is_nan ? nan_weight() : ptx::exp2_approx(largest), true);
@@ -88,7 +92,8 @@ __device__ __forceinline__ void consume(const PooledAttnParams& p, int kept_step
                               .scale_log2 = walk.x.scale_log2,
                               .limit = walk.first_limit - skipped,
                               .k_len = walk.k_len - skipped,
-                              .step_keys = kRow};
+                              .step_keys = kRow,
+                              .smallest = smallest_weight<Config>};
           write_row(m, map + first_block, p.num_blocks - first_block, map_rows_are_shared(p, kRow));
         }
         ptx::named_barrier_sync(dense::barrier_of(w),
