@@ -88,7 +88,7 @@ def test_wrong_input_is_one_line(seer, text, model, tmp_path):
     assert "--distances: want two or more" in refused("facts", "--distances", 512, status=2)
     assert "each larger than the one before" in refused("facts", "--distances", "512,512", status=2)
     assert "--wordings riddle: want code, question" in refused("facts", "--wordings", "riddle", status=2)
-    assert "16 questions at distances up to 9000 do not fit into 8192 tokens" in refused("facts", "--distances", "8000,9000")
+    assert "8192 tokens have no room for 16 questions at distances up to 9000" in refused("facts", "--distances", "8000,9000")
     assert "fewer --questions" in refused("facts", "--lengths", 512, "--questions", 40)
     assert "questions for 512 facts in a window: there are only" in refused("facts", "--facts", 32, "--questions", 16, status=2)
     assert "a passage of 300 tokens cannot be pasted 128 tokens later" in refused("copies", "--lengths", 1024, "--passages", 300, status=2)

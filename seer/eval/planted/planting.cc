@@ -103,8 +103,8 @@ struct Asked {
   std::vector<Told> told;
 };
 
-// Finds places for a question with its facts at distances from `low` up to `high`, and writes both.
-// `copied`: what is told is the text itself, which the question repeats. False: there is no place.
+// Finds places for a question and what is told, at distances from `low` up to `high`, and writes both. Where
+// the text itself is what is told, the question becomes a copy of it. False: there is no place.
 bool place(Page& page, Asked asked, int64_t low, int64_t high, Random& random, Question& question) {
   const auto size = static_cast<int64_t>(asked.piece.size());
   for (int t = 0; t < kTries; ++t) {
@@ -174,10 +174,10 @@ void plant(const Windows& windows, const Distances& distances, int64_t count, ui
     std::set<std::string> taken;
     for (Question& question : questions) {
       const int64_t low = distances[question.point], high = distances[question.point + 1];
-      SEER_CHECK(place(page, ask(question.kind, taken, random), low, high, random, question), count,
+      SEER_CHECK(place(page, ask(question.kind, taken, random), low, high, random, question),
+                 windows.length, " tokens have no room for ", count,
                  count == 1 ? " question" : " questions", " at distances up to ", distances.back(),
-                 " do not fit into ", windows.length,
-                 " tokens: choose fewer --questions, shorter --distances or a longer length");
+                 ": choose fewer --questions, shorter --distances or a longer length");
     }
     planted.windows.push_back({w, page.ids(), std::move(questions)});
   }
