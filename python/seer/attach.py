@@ -177,7 +177,9 @@ def replay_lists(model, recorded: Sequence[dict[int, BlockLists]]):
 
 def of_model(model) -> Attachment:
     if getattr(model, "seer", None) is None:
-        raise ValueError("the model has no gates: call seer.attach(model, ...) first")
+        is_inside = getattr(getattr(model, "module", None), "seer", None) is not None
+        raise ValueError(f"{type(model).__name__} has the model with gates inside: give its .module" if is_inside else
+                         "the model has no gates: call seer.attach(model, ...) first")
     return model.seer
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import numbers
 import warnings
 from typing import Callable, Optional, Sequence
 
@@ -51,13 +52,16 @@ def distill(model, dataset, *, weights: Optional[Sequence[float]] = None, valid=
     attachment = of_model(model)
     for name, value, least in (("steps", steps, 1), ("sequences", sequences, 1), ("micro_batch", micro_batch, 1), ("warmup", warmup or 0, 0),
                                ("valid_sequences", valid_sequences, 1), ("save_every", save_every, 1), ("valid_every", valid_every, 0)):
-        if value != int(value) or value < least:
+        if not isinstance(value, numbers.Integral) or value < least:
             raise ValueError(f"seer.distill: {name} is {value}, want a whole number, {least} or more")
     for name, value in (("clip", clip), ("weight_decay", weight_decay), ("loss_scale", loss_scale), ("learning_rate", learning_rate)):
-        if not 0 <= value < math.inf or value == 0 and name in ("loss_scale", "learning_rate"):
-            raise ValueError(f"seer.distill: {name} is {value}, want {'0 or more' if name in ('clip', 'weight_decay') else 'more than 0'}")
+        may_be_0 = name in ("clip", "weight_decay")
+        if not isinstance(value, numbers.Real) or not 0 <= value < math.inf or value == 0 and not may_be_0:
+            raise ValueError(f"seer.distill: {name} is {value}, want {'0 or more' if may_be_0 else 'more than 0'}")
     if restart and out is None:
         raise ValueError("seer.distill: restart=True discards the run in `out`, but none is given")
+    if torch.is_inference_mode_enabled():
+        raise ValueError("seer.distill: gates cannot learn within torch.inference_mode()")
     check_job("seer.distill")
     if is_model_sharded(model):
         raise ValueError("seer.distill: the model's weights are sharded (FSDP2), want a whole model in every process; GateTrainer takes sharded ones")
@@ -82,7 +86,8 @@ def distill(model, dataset, *, weights: Optional[Sequence[float]] = None, valid=
                      "weight_decay": weight_decay, "warmup": _warmup(steps, warmup), "dtype": str(model.dtype).removeprefix("torch."),
                      "device": next(attachment.base.parameters()).device.type},
         "loop": {"steps": steps, "clip": clip}}
-    with _learning(model, learning) as gates:
+    home = next(attachment.base.parameters()).device
+    with _learning(model, learning) as gates, torch.cuda.device(home) if home.type == "cuda" else contextlib.nullcontext():
         folder = first_alone(lambda: RunFolder(out, settings, restart)) if out is not None else None
         try:
             run = _Distillation(attachment, gates, mixture, valid_rows, settings, folder, valid_every, save_every)

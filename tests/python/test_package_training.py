@@ -186,6 +186,11 @@ def test_what_distill_refuses(model):
     refused("save_every is 0, want a whole number, 1 or more", model, rows, save_every=0)
     refused("learning_rate is 0, want more than 0", model, rows, learning_rate=0)
     refused("clip is nan, want 0 or more", model, rows, clip=float("nan"))
+    refused("sequences is 3, want a whole number", model, rows, sequences="3")
+    refused("loss_scale is None, want more than 0", model, rows, loss_scale=None)
+    refused("DataParallel has the model with gates inside: give its .module", torch.nn.DataParallel(model), rows)
+    with torch.inference_mode():
+        refused("gates cannot learn within torch.inference_mode", model, rows)
     refused("restart=True discards the run in `out`, but none is given", model, rows, restart=True)
     refused(r"weights are \[1\], want 2 above 0, one for each dataset", model, {"a": rows, "b": rows}, weights=[1])
     refused(r"weights are \[0\], want 1 above 0", model, rows, weights=[0])
@@ -334,6 +339,12 @@ def test_bfloat16_and_autocast(tmp_path):
         model.gradient_checkpointing_enable()
         mixed, value = gradients(model.train(), ids, labels=ids)
     assert value == pytest.approx(loss, rel=0.02)
+    model.eval()
+    steps = dict(steps=1, sequences=1)
+    exact = seer.distill(make(torch.float32), [ids[0]], **steps)[0]["kl_per_row"]
+    with torch.autocast("cpu", torch.bfloat16):
+        near = seer.distill(model, [ids[0]], **steps)[0]["kl_per_row"]
+    assert [near, seer.distill(make(torch.bfloat16), [ids[0]], **steps)[0]["kl_per_row"]] == pytest.approx([exact, exact], rel=0.05)
     for found in (narrow, mixed):
         assert found.keys() == want.keys()
         for name, x in want.items():
