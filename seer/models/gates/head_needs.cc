@@ -1,0 +1,145 @@
+#include "seer/models/gates/head_needs.h"
+
+#include <ATen/ATen.h>
+#include <ATen/core/grad_mode.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "seer/base/error.h"
+
+namespace seer::models {
+namespace {
+
+constexpr int64_t kNearBlocks =
+    4;  // that a row sees last, besides the first block: any rule keeps them
+constexpr int64_t kFewestBlocks = 16;
+
+// bool [L, R, N].
+at::Tensor mask_of(const torch_ops::BlockLists& lists, int64_t num_blocks) {
+  const auto options = lists.begin.options();
+  const at::Tensor at = at::arange(num_blocks, options);
+  const at::Tensor places = lists.begin.unsqueeze(-1).add(at).clamp(0, lists.list.numel() - 1);
+  const at::Tensor blocks = lists.list.index({places}).to(at::kLong);
+  const at::Tensor is_listed = at.lt(lists.count.unsqueeze(-1));
+  // What is not listed goes into a column of its own.
+  const at::Tensor to = at::where(is_listed, blocks, at::full({}, num_blocks, options));
+  const at::Tensor mask =
+      at::zeros({to.size(0), to.size(1), num_blocks + 1}, options.dtype(at::kBool));
+  return mask.scatter(2, to, true).narrow(2, 0, num_blocks);
+}
+
+// bool [R, N] of one whole sequence: blocks that are neither the first nor among the last that a row sees.
+at::Tensor far_blocks(int64_t num_blocks, const at::Device& device) {
+  const at::Tensor at = at::arange(num_blocks, at::TensorOptions(at::kLong).device(device));
+  return at.gt(0).logical_and(at.le(at.unsqueeze(1).sub(kNearBlocks)));
+}
+
+// The square root of a positive semidefinite matrix, and its inverse where it has one.
+std::pair<at::Tensor, at::Tensor> roots(const at::Tensor& moment) {
+  const auto [values, vectors] = at::linalg_eigh(moment);
+  const double smallest = 1e-12 * std::max(values.max().item<double>(), 1e-300);
+  const at::Tensor root = values.clamp_min(smallest).sqrt();
+  return {vectors.mul(root).matmul(vectors.t()), vectors.div(root).matmul(vectors.t())};
+}
+
+}  // namespace
+
+HeadNeeds::HeadNeeds(const Decoder& model, const Gates& gates, double density)
+    : model_(model), gates_(gates), density_(density) {
+  const auto& config = model.config();
+  lost_ = at::full({config.num_layers, config.num_heads}, std::numeric_limits<double>::quiet_NaN(),
+                   at::TensorOptions(model.device()).dtype(at::kDouble));
+  q_.resize(static_cast<size_t>(config.num_layers));
+  k_.resize(q_.size());
+}
+
+void HeadNeeds::add(const at::Tensor& ids) {
+  const at::NoGradGuard no_grad;
+  const int block = gates_.config().block_size;
+  const int64_t length = ids.numel(), num_blocks = (length + block - 1) / block;
+  SEER_CHECK(num_blocks >= kFewestBlocks, "a text of ", length,
+             " tokens is too short to find lookup heads: want at least ", kFewestBlocks * block);
+  const Sequences sequences{.q_lens = {length}, .k_lens = {length}};
+  const auto ragged = torch_ops::make_ragged({length}, {length}, block, model_.device());
+  model_.hidden(ids.to(model_.device()), sequences, [&](const AttentionInput& input) {
+    return window_cuts(input) ? dense_attention(input) : measure(input, ragged);
+  });
+  num_rows_ += num_blocks;
+  num_tokens_ += length;
+}
+
+at::Tensor HeadNeeds::measure(const AttentionInput& input, const torch_ops::Ragged& ragged) {
+  const auto [o, lse, map] =
+      torch_ops::pooled_attn(input.q, input.k, input.v, ragged, input.scale, /*causal=*/true,
+                             /*group_max=*/false, /*normalise=*/false);
+  const at::Tensor scores = gates_.scores(input, ragged);
+  const torch_ops::Selection selection{.rule = "nz_ratio", .strength = {density_}};
+  // What no query of a row sees has a weight of 0, as something seen may have, but is never chosen.
+  const at::Tensor by_map =
+      map.masked_fill(scores.isneginf(), -std::numeric_limits<double>::infinity());
+  const at::Tensor best = mask_of(torch_ops::block_select(by_map, ragged, selection), map.size(2));
+  const at::Tensor kept = mask_of(torch_ops::block_select(scores, ragged, selection), map.size(2));
+  const at::Tensor missed =
+      best.logical_and(kept.logical_not()).logical_and(far_blocks(map.size(2), map.device()));
+  const at::Tensor sum = map.mul(missed).sum({1, 2}, /*keepdim=*/false, at::kDouble);
+  at::Tensor of_layer = lost_[input.layer];
+  const auto layer = static_cast<size_t>(input.layer);
+  const auto moment = [](const at::Tensor& x) {
+    const at::Tensor heads = x.transpose(0, 1).to(at::kFloat);
+    return heads.transpose(1, 2).bmm(heads).to(at::kDouble);
+  };
+  if (!q_[layer].defined()) {
+    of_layer.copy_(sum);
+    q_[layer] = moment(input.q);
+    k_[layer] = moment(input.k);
+  } else {
+    of_layer.add_(sum);
+    q_[layer].add_(moment(input.q));
+    k_[layer].add_(moment(input.k));
+  }
+  return o;
+}
+
+at::Tensor HeadNeeds::lost() const {
+  SEER_CHECK(num_rows_ > 0, "no text was given to find lookup heads in");
+  return lost_.cpu().div(static_cast<double>(num_rows_));
+}
+
+std::vector<std::vector<int>> HeadNeeds::neediest(int64_t count) const {
+  const at::Tensor all = lost();
+  const auto value = all.accessor<double, 2>();
+  std::vector<std::pair<double, std::pair<int, int>>> heads;
+  for (int layer = 0; layer < all.size(0); ++layer) {
+    for (int head = 0; head < all.size(1); ++head) {
+      if (value[layer][head] > 0) heads.push_back({-value[layer][head], {layer, head}});
+    }
+  }
+  std::sort(heads.begin(), heads.end());
+  heads.resize(std::min(heads.size(), static_cast<size_t>(std::max<int64_t>(count, 0))));
+  std::vector<std::vector<int>> layers(static_cast<size_t>(all.size(0)));
+  for (const auto& [need, at] : heads) layers[static_cast<size_t>(at.first)].push_back(at.second);
+  for (auto& of_layer : layers) std::sort(of_layer.begin(), of_layer.end());
+  return layers;
+}
+
+std::pair<at::Tensor, at::Tensor> HeadNeeds::best_projections(int layer, int head, int rank) const {
+  const auto& config = model_.config();
+  const at::Tensor &q = q_.at(static_cast<size_t>(layer)), &k = k_.at(static_cast<size_t>(layer));
+  SEER_CHECK(q.defined(), "layer ", layer, " chooses no blocks: its window hides keys");
+  SEER_CHECK(rank > 0 && rank <= config.head_dim, "projections to ", rank, " features, want 1 to ",
+             config.head_dim);
+  const int kv_head = head / (config.num_heads / config.num_kv_heads);
+  const auto tokens = static_cast<double>(num_tokens_);
+  const auto [root_q, inverse_q] = roots(q[head].cpu().div(tokens));
+  const auto [root_k, inverse_k] = roots(k[kv_head].cpu().div(tokens));
+  const auto [u, values, vt] = at::linalg_svd(root_q.matmul(root_k), /*full_matrices=*/false);
+  const at::Tensor share = values.narrow(0, 0, rank).sqrt();
+  const auto project = [&](const at::Tensor& inverse, const at::Tensor& vectors) {
+    return inverse.matmul(vectors.narrow(1, 0, rank).mul(share)).to(at::kFloat).contiguous();
+  };
+  return {project(inverse_q, u), project(inverse_k, vt.t())};
+}
+
+}  // namespace seer::models
