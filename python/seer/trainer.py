@@ -6,6 +6,8 @@ import pathlib
 
 from transformers import Trainer
 
+from .attach import head_sizes
+from .gates import read_weights
 from .saving import save_gates
 
 
@@ -28,6 +30,8 @@ class GateTrainer(Trainer):
         self.gate_loss_weight, self.gate_learning_rate = gate_loss_weight, gate_learning_rate
         self._is_result = False  # what is being saved; else a checkpoint
         super().__init__(model, args, *more, **kwargs)
+        if self.is_fsdp_enabled and self._has_adapters() and str(getattr(self.args.save_strategy, "value", self.args.save_strategy)) != "no":
+            raise ValueError('seer.GateTrainer: checkpoints of sharded PEFT adapters have no gates: take save_strategy="no", and save_model at the end')
 
     def _gates(self) -> set:
         """Ids of their weights."""
@@ -74,6 +78,30 @@ class GateTrainer(Trainer):
             named = self.model.state_dict() if state_dict is None else state_dict
             state_dict = {name: x for name, x in named.items() if ".attn_gate." not in name}
         super()._save(output_dir, state_dict)
+        if not self._is_result and self.args.should_save and self._has_adapters():
+            save_gates(self.accelerator.unwrap_model(self.model), pathlib.Path(output_dir) / "gates")
+
+    # A checkpoint of PEFT adapters has the adapters alone: gates lie beside them.
+
+    def _has_adapters(self) -> bool:
+        return hasattr(self.accelerator.unwrap_model(self.model), "peft_config")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._load_gates(resume_from_checkpoint)
+
+    def _load_best_model(self):
+        super()._load_best_model()
+        self._load_gates(self.state.best_model_checkpoint)
+
+    def _load_gates(self, checkpoint) -> None:
+        if not self._has_adapters():
+            return
+        attachment = self.accelerator.unwrap_model(self.model).seer
+        shapes = attachment.gate_config.shapes(*head_sizes(attachment.layers[0]))
+        for layer, weights in zip(attachment.layers, read_weights(pathlib.Path(checkpoint) / "gates", shapes, len(attachment.layers))):
+            for letter, weight in weights.items():
+                getattr(layer.attn_gate, f"mask_linear_{letter}").weight.data.copy_(weight)
 
     def train(self, *args, **kwargs):
         result, model, gates = super().train(*args, **kwargs), self.accelerator.unwrap_model(self.model), self._gates()

@@ -183,9 +183,11 @@ def test_trainer(is_frozen, checkpoints, model, tmp_path):
     assert all(torch.equal(x, now[name]) for name, x in saved.named_parameters())
 
 
-def test_a_run_of_the_trainer_goes_on(tmp_path):
-    """From its checkpoint, with the same bits."""
+@pytest.mark.parametrize("adapters", [False, True])
+def test_a_run_of_the_trainer_goes_on(adapters, tmp_path):
+    """From its checkpoint, with the same bits; of PEFT adapters, too."""
     pytest.importorskip("accelerate")
+    peft = pytest.importorskip("peft") if adapters else None
     from seer.trainer import GateTrainer
     create("llama3_rope_tied", tmp_path / "model")
     data = [{"input_ids": row, "labels": row} for row in ROWS]
@@ -193,7 +195,10 @@ def test_a_run_of_the_trainer_goes_on(tmp_path):
     def run(folder, begin=None):
         arguments = TrainingArguments(str(tmp_path / folder), per_device_train_batch_size=1, max_steps=3, use_cpu=True, learning_rate=0.01,
                                       save_strategy="steps", save_steps=2, report_to=[], disable_tqdm=True)
-        model = seer.attach(load(tmp_path / "model"), seer.GateConfig(block_size=BLOCK), 0.5, train_gates=True)
+        model = load(tmp_path / "model")
+        torch.manual_seed(0)
+        model = peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj", "v_proj"], r=4)) if adapters else model
+        seer.attach(model, seer.GateConfig(block_size=BLOCK), 0.5, train_gates=True)
         GateTrainer(model, arguments, train_dataset=data).train(resume_from_checkpoint=begin)
         return dict(model.named_parameters())
 
