@@ -99,9 +99,11 @@ def test_distill_with_windowed_layers_and_datasets_that_end(tmp_path):
 RUN = dict(steps=6, sequences=3, micro_batch=2, learning_rate=0.01, save_every=2, valid_every=3, valid_sequences=1)
 KILLED = """
 import os, signal, sys
+import torch
 import seer
 from learning_models import ROWS, begin
 from test_package_distill import RUN
+torch.set_num_threads(int(sys.argv[3]))
 seer.distill(begin(sys.argv[1]), {"a": ROWS[:3], "b": ROWS[3:]}, valid=ROWS[1:], out=sys.argv[2], **RUN,
              on_step=lambda step, row: step == 4 and os.kill(os.getpid(), signal.SIGKILL))
 """
@@ -110,7 +112,8 @@ seer.distill(begin(sys.argv[1]), {"a": ROWS[:3], "b": ROWS[3:]}, valid=ROWS[1:],
 @pytest.mark.skipif(transformers.__version__.startswith("4."), reason="once is enough")
 def test_a_killed_run_goes_on_with_the_same_bits(tmp_path):
     create("llama3_rope_tied", tmp_path / "model")
-    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "model", tmp_path / "run"], cwd=ROOT / "tests" / "python",
+    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "model", tmp_path / "run", str(torch.get_num_threads())],
+                            cwd=ROOT / "tests" / "python",
                             env={**os.environ, "PYTHONPATH": PACKAGE_PATH, "SEER_BUILD": str(BUILD)}, capture_output=True, text=True)
     assert killed.returncode == -9, killed.stderr
     folder, steps = tmp_path / "run", []

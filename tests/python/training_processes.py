@@ -102,6 +102,19 @@ def saved(trainer, folder):
     compare(trainer.model, dict(again.named_parameters()))
 
 
+def resumed(folder):
+    """A sharded run goes on from its checkpoint, with the same bits."""
+    def run(name, begin=None):
+        arguments = TrainingArguments(folder / name, per_device_train_batch_size=1, max_steps=2, use_cpu=True, learning_rate=RATE,
+                                      save_strategy="steps", save_steps=1, report_to=[], disable_tqdm=True, fsdp=True, fsdp_config={**LAYERS})
+        as_on_gpus(True)
+        model = make(False)
+        InOrder(model, arguments, train_dataset=DATA).train(resume_from_checkpoint=begin)
+        return {name: x.full_tensor() for name, x in model.named_parameters()}
+    straight, again = run("straight"), run("again", str(folder / "straight" / "checkpoint-1"))
+    assert all(torch.equal(x, straight[name]) for name, x in again.items())
+
+
 def distilled(folder):
     """Micro-batches and held-out sequences are dealt out, and the first process writes; with the results of one process."""
     gates = lambda model: {name: x.detach().clone() for name, x in model.named_parameters() if "attn_gate" in name}
@@ -171,6 +184,7 @@ for is_frozen in (False, True):
 saved(trained(False, folder, **LAYERS), folder / "tuned")
 saved(trained(True, folder, **LAYERS, activation_checkpointing=True, cpu_ram_efficient_loading=True), folder / "frozen")
 trained(True, folder, version=2, auto_wrap_policy="NO_WRAP")
+resumed(folder)
 for whole in (False, True):
     frozen = make(True)
     refused(fully_shard(frozen) if whole else shard(frozen), "call model.enable_input_require_grads()")
