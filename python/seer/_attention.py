@@ -147,8 +147,9 @@ class Layer:
         self.move_gate()
         packing = self.packing(part, "all")
         angles = of.angles("all", gate.attachment.rotary, packing, self.device)
-        q, k = (flat(self.plain(letter), index) for letter in "qk")
-        of.learned[self.number] = gate.attachment.learning.loss(gate, self.number, q, k, angles, packing, target)
+        plain = tuple(flat(self.plain(letter), index) for letter in "qk")
+        rotated = self.packed(part, "all")[:2]
+        of.learned[self.number] = gate.attachment.learning.loss(gate, self.number, plain, rotated, angles, packing, self.scale, target)
 
     def move_gate(self) -> None:
         if next(self.gate.parameters()).device != self.device:
@@ -186,7 +187,10 @@ class Layer:
         s = self.gate.attachment.settings
         wanted = {name: s[name] for name in ("sparsity", "rule", "strength", "sink_blocks", "local_blocks", "last_dense_rows")}
         prompt = max(s["prompt_tokens"], max(part.k_lens, default=0)) if s["prompt_tokens"] else 0
-        o, lists = attention(*self.packed(part, which), chosen, scale=self.scale, prompt_tokens=prompt, return_lists=True, **wanted)
+        q, k, v = self.packed(part, which)
+        with torch.no_grad():
+            lookups = self.gate.lookups(q, k)
+        o, lists = attention(q, k, v, chosen, scale=self.scale, prompt_tokens=prompt, return_lists=True, lookups=lookups, **wanted)
         if self.of.keeps_lists:
             self.of.lists[self.number] = lists
         return o

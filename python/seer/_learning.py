@@ -11,7 +11,11 @@ from typing import Optional
 import torch
 
 from .gates import Gate
+from .ops import gate_scores
 from .packing import Packing
+
+
+Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +36,11 @@ class Learning:
     def share_without_loss(self) -> float:
         return (0.25 if self.kind == "kl" else 0.0) if self.skip is None else self.skip
 
-    def loss(self, gate: Gate, number: int, q: torch.Tensor, k: torch.Tensor, angles, packing: Packing, target: torch.Tensor):
+    def loss(self, gate: Gate, number: int, plain: Pair, rotated: Pair, angles, packing: Packing, scale: float, target: torch.Tensor):
         """Of the gate of layer `number`: loss [] float64, its weights, and the loss's gradient of each (none, unless it trains).
 
-        q, k packed, before RoPE; target float32 [Hq, rows, blocks], the true map, whose rows sum to 1.
+        plain, rotated: q and k, packed, before and after RoPE; scale: of the attention; target float32 [Hq, rows, blocks], the true
+        map, whose rows sum to 1.
         """
         weights = [x for x in gate.parameters() if x.requires_grad]
         if not weights:
@@ -44,8 +49,7 @@ class Learning:
         same = lambda x: x
         # Tensors saved here are for this gradient alone: hooks around the layer (checkpoints) must not take them.
         with torch.set_grad_enabled(self.trains), torch.autograd.graph.saved_tensors_hooks(same, same):
-            vectors = gate(q, k, *angles, packing)
-            scores = torch.ops.seer.attn_gate_score(vectors.q, vectors.k, *packing.cu(), packing.num_blocks, packing.block)
+            scores = gate_scores(gate(*plain, *angles, packing), gate.lookups(*rotated), scale)
             loss = torch.ops.seer.gate_loss(scores, target, packing.cu_rows, packing.cu_blocks, self.share_without_loss(), self.kind)
             gradients = torch.autograd.grad(loss, weights) if self.trains else ()
         return loss.detach(), weights, gradients

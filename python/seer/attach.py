@@ -21,7 +21,7 @@ from ._learning import Learning, sum_over_layers
 from ._made_for import check_model
 from ._passes import Pass, Unsupported, packed_lengths
 from ._processes import is_model_sharded
-from .gates import Gate, GateConfig, read_weights
+from .gates import PARAMETERS, Gate, GateConfig, read_weights
 from .lists import BlockLists
 from .ops import selection
 
@@ -121,8 +121,9 @@ def attach(model, gates, sparsity: Optional[float] = None, *, rule: str = "nz_ra
     heads = head_sizes(attention)
     is_new = isinstance(gates, GateConfig)
     config = dataclasses.replace(gates, gate_dim=gates.gate_dim or heads[2]) if is_new else GateConfig.read(gates)
-    shapes = config.shapes(*heads)
-    weights = None if is_new else read_weights(gates, shapes, len(layers))
+    if is_new:
+        config.check_lookups(heads[0], heads[2], len(layers))
+    weights = None if is_new else read_weights(gates, config, len(layers), heads)
     if weights is not None and not foreign_gates:
         check_model(gates, config, model, base)
     settings = dict(sparsity=sparsity, rule=rule, strength=strength, sink_blocks=sink_blocks, local_blocks=local_blocks,
@@ -133,9 +134,9 @@ def attach(model, gates, sparsity: Optional[float] = None, *, rule: str = "nz_ra
     attachment.rotary = gate_rotary(base, config, heads[2])
     attachment.learning = Learning() if train_gates else None
     attachment.first = f"seed {seed}" if is_new else fingerprint.text_of(
-        {f"{number}.{letter}": fingerprint.sum_of(x.flatten()) for number, layer in enumerate(weights) for letter, x in layer.items()})
+        {f"{number}.{parameter}": fingerprint.sum_of(x.flatten()) for number, layer in enumerate(weights) for parameter, x in layer.items()})
     for number, layer in enumerate(layers):
-        gate = Gate(config, *heads, device=device_of(layer)).requires_grad_(train_gates)
+        gate = Gate(config, *heads, device_of(layer), number).requires_grad_(train_gates)
         if is_new:
             gate.draw(seed, number)
         add_gate(attachment, layer, gate, weights and weights[number])
@@ -267,8 +268,8 @@ def _begin_layer(gate: Gate, module, args, kwargs) -> None:
 
 
 def add_gate(attachment: Attachment, layer, gate: Gate, weights) -> None:
-    for letter, weight in (weights or {}).items():
-        getattr(gate, f"mask_linear_{letter}").weight.data.copy_(weight)
+    for parameter, weight in (weights or {}).items():
+        getattr(gate, PARAMETERS[parameter][0]).weight.data.copy_(weight)
     gate.kept, gate.cache, gate.sources = {}, None, FAMILIES[type(layer).__name__]
     gate.hooked = tuple(getattr(layer, name) for name in gate.sources)
     gate.attachment = attachment

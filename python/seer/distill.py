@@ -75,11 +75,12 @@ def distill(model, dataset, *, weights: Optional[Sequence[float]] = None, valid=
     context = getattr(attachment.base.config, "max_position_embeddings", None)
     if context and form.length > context:
         warnings.warn(f"seer.distill: sequences have {form.length} tokens, the model was made for {context}")
-    gate_config = dataclasses.asdict(attachment.gate_config)
+    gate = dataclasses.asdict(attachment.gate_config)
+    of_gate = ("type", "block_size", "gate_dim", "force_double", *(("lookup_rank", "lookup_heads") if gate["lookup_heads"] else ()))
     settings = {
         "task": TASK,
         "settings": {"weights": fingerprint_of(model, attachment.base), "first_gates": attachment.first,
-                     "gate": {name: gate_config[name] for name in ("type", "block_size", "gate_dim", "force_double")},
+                     "gate": {name: gate[name] for name in of_gate},
                      "data": mixture.identity(), "valid": {f"valid{name}": digest(*rows) for name, rows in valid_rows.items()},
                      "sequences": sequences, "length": form.length, "micro_batch": micro_batch, "loss": loss,
                      "skip": learning.share_without_loss(), "loss_scale": loss_scale, "learning_rate": learning_rate,

@@ -7,17 +7,21 @@ import os
 import pathlib
 import pickle
 import re
-from typing import Optional
+from typing import Mapping, Optional, Sequence
 
 import torch
 
 from ._random import normal
-from .ops import GateVectors
+from .ops import GateVectors, Lookups
 from .packing import BLOCK, Packing, ceil_div
 
 INITIAL_DEVIATION = 0.02  # of the published code
 WEIGHTS = "attn_gate_weights"
 _POOLS = {"max": 1, "min": 2, "avg": 4}
+LOOKUP_RANKS = (16, 32, 64)
+# A layer's parameters: their names in a state dict and in folders, and the streams of the draws of first values, to which twice
+# the layer is added.
+PARAMETERS = {"q": ("mask_linear_q", 0), "k": ("mask_linear_k", 1), "lookup_q": ("lookup_q", 2 << 32), "lookup_k": ("lookup_k", 3 << 32)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +34,27 @@ class GateConfig:
     force_double: bool = False     # [seerattn_gate_force_double] a weight for q, too
     base_model: str = ""           # [base_model] what they were made for
     fingerprint: str = ""          # [base_model_fingerprint] of its weights; empty: not known
+    # Query heads whose blocks are chosen by their own tokens (seer.Lookups).
+    lookup_rank: int = 0           # [seer_lookup_rank] features of a token: 16, 32 or 64; 0: there are no such heads
+    lookup_heads: Mapping[int, Sequence[int]] = dataclasses.field(default_factory=dict, hash=False)  # [seer_lookup_heads] by layer, ascending
+
+    def __post_init__(self):
+        if not isinstance(self.lookup_heads, Mapping):
+            raise ValueError(f"lookup_heads is {self.lookup_heads!r}, expected lists of heads by layer, such as {{3: [1, 5]}}")
+        found = {layer: tuple(heads) for layer, heads in self.lookup_heads.items() if len(heads)}
+        for layer, heads in found.items():
+            for number in (layer, *heads):
+                if not _is_count(number):
+                    raise ValueError(f"the lookup heads of layer {layer!r} are {list(heads)}, expected whole numbers from 0 on")
+            for before, head in zip(heads, heads[1:]):
+                if before >= head:
+                    raise ValueError(f"among the lookup heads of layer {layer} {head} comes after {before}, expected each head once, in "
+                                     "ascending order")
+        object.__setattr__(self, "lookup_heads", dict(sorted(found.items())))
+        if (found or self.lookup_rank) and self.lookup_rank not in LOOKUP_RANKS:
+            raise ValueError(f"the rank of lookup heads is {self.lookup_rank!r}, expected 16, 32 or 64 (seer_lookup_rank)")
+        if self.lookup_rank and not found:
+            raise ValueError(f"lookup heads have the rank {self.lookup_rank}, but no layer has any (seer_lookup_heads)")
 
     def pools(self) -> tuple[int, int]:
         """Poolings of q and of k as bits: max 1, min 2, avg 4."""
@@ -44,13 +69,26 @@ class GateConfig:
         """Whether q has a weight, too, and k one for each key head instead of each query head."""
         return self.force_double or self.gate_dim not in (0, head_dim) or self.pools()[0].bit_count() > 1
 
-    def shapes(self, num_heads: int, num_kv_heads: int, head_dim: int) -> dict[str, tuple[int, int, int]]:
-        """Of the weights of a layer, "q" and "k": (heads, features in, features out)."""
+    def shapes(self, num_heads: int, num_kv_heads: int, head_dim: int, layer: int = 0) -> dict[str, tuple[int, int, int]]:
+        """Of the weights of a layer, those of PARAMETERS that it has: (heads, features in, features out)."""
         q, k = (head_dim * bits.bit_count() for bits in self.pools())
         size = self.gate_dim or head_dim
-        if self.is_double(head_dim):
-            return {"q": (num_heads, q, size), "k": (num_kv_heads, k, size)}
-        return {"k": (num_heads, k, size)}
+        double = self.is_double(head_dim)
+        found = {"q": (num_heads, q, size), "k": (num_kv_heads, k, size)} if double else {"k": (num_heads, k, size)}
+        heads = self.lookup_heads.get(layer)
+        return {**found, **dict.fromkeys(("lookup_q", "lookup_k"), (len(heads), head_dim, self.lookup_rank))} if heads else found
+
+    def check_lookups(self, num_heads: int, head_dim: int, num_layers: Optional[int] = None) -> None:
+        """ValueError: a model of these sizes does not have the lookup heads."""
+        if self.lookup_rank > head_dim:
+            raise ValueError(f"the rank of lookup heads is {self.lookup_rank}, more than the model's head size {head_dim}")
+        for layer, heads in self.lookup_heads.items():
+            if num_layers is not None and layer >= num_layers:
+                raise ValueError(f"layer {layer} has lookup heads, but the model has {num_layers} layers, counted from 0; are these gates of "
+                                 "another model?")
+            if heads[-1] >= num_heads:
+                raise ValueError(f"layer {layer} has the lookup head {heads[-1]}, but the model has {num_heads} heads a layer, counted from 0; "
+                                 "are these gates of another model?")
 
     @classmethod
     def read(cls, folder) -> GateConfig:
@@ -66,16 +104,35 @@ class GateConfig:
             raise ValueError(f'{path}: "seerattn_k_seq_pooling_type" says that these gates are for decoding; expected gates for prefill')
         if "seerattn_gate_type" not in fields:
             raise ValueError(f'{path}: "seerattn_gate_type" is missing; this is a model\'s config.json, not a gate\'s')
-        config = cls(fields["seerattn_gate_type"], fields.get("seerattn_gate_block_size", BLOCK),
-                     fields.get("seerattn_gate_hidden_size") or 0, bool(fields.get("seerattn_gate_force_double", False)),
-                     fields.get("base_model") or "", fields.get("base_model_fingerprint") or "")
         try:
+            config = cls(fields["seerattn_gate_type"], fields.get("seerattn_gate_block_size", BLOCK),
+                         fields.get("seerattn_gate_hidden_size") or 0, bool(fields.get("seerattn_gate_force_double", False)),
+                         fields.get("base_model") or "", fields.get("base_model_fingerprint") or "",
+                         fields.get("seer_lookup_rank") or 0, _lookup_heads(fields.get("seer_lookup_heads")))
             config.pools()
             if config.block_size not in range(16, 129, 16):
                 raise ValueError(f"gate block size is {config.block_size}, expected 16 to 128 by 16")
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         return config
+
+
+def _is_count(x) -> bool:
+    return isinstance(x, int) and not isinstance(x, bool) and x >= 0
+
+
+def _lookup_heads(field) -> dict[int, list[int]]:
+    """Of a config.json: {"3": [1, 5]}, layers without left out."""
+    if field is None:
+        return {}
+    if not isinstance(field, dict) or not field:
+        raise ValueError(f'seer_lookup_heads is {json.dumps(field)}, expected lists of heads by layer, such as {{"3": [1, 5]}}, or no such key')
+    for layer, heads in field.items():
+        if not re.fullmatch("0|[1-9][0-9]{0,5}", layer):
+            raise ValueError(f"seer_lookup_heads has the key {json.dumps(layer)}, expected the number of a layer")
+        if not isinstance(heads, list) or not heads or not all(map(_is_count, heads)):
+            raise ValueError(f"seer_lookup_heads.{layer} is {json.dumps(heads)}, expected a list of heads; layers without are left out")
+    return {int(layer): heads for layer, heads in field.items()}
 
 
 class _HeadLinear(torch.nn.Module):
@@ -88,24 +145,29 @@ class _HeadLinear(torch.nn.Module):
 
 
 class Gate(torch.nn.Module):
-    """The gate of one layer.
+    """The gate of one layer; `layer`: which one, where layers have lookup heads.
 
     Called with q [B, S, Hq, D] and k [B, S, Hk, D] of the same tokens before RoPE (after bias and norm), or packed ones with
     their packing, and cos, sin float32 [rows, w / 2] of the first token of each block (`block_angles`), it gives the vectors
     that `seer.attention` and `seer.gate_scores` take. Where gradients are enabled and its weights want one, they get it; q
-    and k never do.
+    and k never do. `lookups` makes of q and k after RoPE what lookup heads are chosen by.
     """
 
-    def __init__(self, config: GateConfig, num_heads: int, num_kv_heads: int, head_dim: int, device=None):
+    def __init__(self, config: GateConfig, num_heads: int, num_kv_heads: int, head_dim: int, device=None, layer: int = 0):
         super().__init__()
         self.config = config
-        self.mask_linear_q = None
-        for letter, shape in config.shapes(num_heads, num_kv_heads, head_dim).items():
-            setattr(self, f"mask_linear_{letter}", _HeadLinear(shape, device))
+        config.check_lookups(num_heads, head_dim)
+        shapes = config.shapes(num_heads, num_kv_heads, head_dim, layer)
+        for parameter, (name, _) in PARAMETERS.items():
+            setattr(self, name, _HeadLinear(shapes[parameter], device) if parameter in shapes else None)
+        if self.lookup_q is not None:
+            heads = torch.tensor(config.lookup_heads[layer], device=device)
+            self.register_buffer("lookup_heads", heads, persistent=False)
+            self.register_buffer("lookup_kv_heads", heads // (num_heads // num_kv_heads), persistent=False)
 
-    def weight(self, letter: str) -> Optional[torch.Tensor]:
-        """Of "q" or "k"; None: the form has none."""
-        linear = getattr(self, f"mask_linear_{letter}")
+    def weight(self, parameter: str) -> Optional[torch.Tensor]:
+        """float32, of one of PARAMETERS; None: the layer has none."""
+        linear = getattr(self, PARAMETERS[parameter][0])
         return None if linear is None else linear.weight.float()
 
     def forward(self, q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor,
@@ -137,16 +199,31 @@ class Gate(torch.nn.Module):
             return torch.ops.seer.attn_gate_pool(*args, cos, sin)
         return torch.ops.seer.attn_gate_project(torch.ops.seer.attn_gate_pool(*args), weight, cos, sin)
 
+    def lookups(self, q: torch.Tensor, k: torch.Tensor) -> Optional[Lookups]:
+        """Of the layer's lookup heads, None where it has none, by q [B, Sq, Hq, D] and k [B, Sk, Hk, D] after RoPE, or packed ones; k:
+        all keys that q sees. Computed in float32, of the type of q and k. Differentiable in the weights alone."""
+        if self.lookup_q is None:
+            return None
+        return Lookups(_project(q, self.lookup_heads, self.weight("lookup_q")), _project(k, self.lookup_kv_heads, self.weight("lookup_k")),
+                       self.lookup_heads)
+
     def draw(self, seed: int, number: int) -> None:
         """First weights of the gate of layer `number`, those that `seer distill --seed` begins with."""
-        for letter in ("q", "k"):
-            linear = getattr(self, f"mask_linear_{letter}")
+        for name, stream in PARAMETERS.values():
+            linear = getattr(self, name)
             if linear is not None:
-                drawn = normal(tuple(linear.weight.shape), seed, 2 * number + (letter == "k"))
-                linear.weight.data.copy_(INITIAL_DEVIATION * drawn)
+                linear.weight.data.copy_(INITIAL_DEVIATION * normal(tuple(linear.weight.shape), seed, 2 * number + stream))
 
     def trains(self) -> bool:
         return torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
+
+
+def _project(x: torch.Tensor, heads: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """x [..., H, D], the products of its `heads` with weight [L, D, r]: [..., L, r]."""
+    tokens = x.detach().index_select(-2, heads).flatten(0, -3).transpose(0, 1).float()
+    with torch.autocast(x.device.type, enabled=False):
+        made = torch.bmm(tokens, weight).to(x.dtype)
+    return made.transpose(0, 1).unflatten(0, x.shape[:-2])
 
 
 def block_angles(inv_freq: torch.Tensor, packing: Packing, scaling: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -161,15 +238,19 @@ def block_angles(inv_freq: torch.Tensor, packing: Packing, scaling: float = 1.0)
     return angle.cos() * scaling, angle.sin() * scaling
 
 
-def weight_name(layer: int, letter: str) -> str:
+def weight_name(layer: int, parameter: str) -> str:
     """As the published gates name it."""
-    return f"model.layers.{layer}.self_attn.attn_gate.mask_linear_{letter}.weight"
+    return f"model.layers.{layer}.self_attn.attn_gate.{PARAMETERS[parameter][0]}.weight"
 
 
-def read_weights(folder, shapes: dict[str, tuple[int, int, int]], num_layers: int) -> list[dict[str, torch.Tensor]]:
-    """Weights "q" and "k" of every layer, float32, of a gate's folder. ValueError, which names the file: gates of another
-    model, or NaN."""
+def read_weights(folder, config: GateConfig, num_layers: int, heads: tuple[int, int, int]) -> list[dict[str, torch.Tensor]]:
+    """Weights of every layer, by PARAMETERS, float32, of a gate's folder. `heads`: query heads, key heads, features of a head.
+    ValueError, which names the file: gates of another model, or NaN."""
     folder = pathlib.Path(folder)
+    try:
+        config.check_lookups(heads[0], heads[2], num_layers)
+    except ValueError as error:
+        raise ValueError(f"{folder / 'config.json'}: {error}") from None
     path = folder / f"{WEIGHTS}.safetensors"
     try:
         if path.exists():
@@ -182,15 +263,22 @@ def read_weights(folder, shapes: dict[str, tuple[int, int, int]], num_layers: in
         raise ValueError(f"{folder} holds neither {WEIGHTS}.safetensors nor {WEIGHTS}.pth") from None
     except (RuntimeError, OSError, pickle.UnpicklingError, EOFError) as error:
         raise ValueError(f"{path} cannot be read ({str(error).splitlines()[0]})") from None
-    expected = num_layers * len(shapes)
+    shapes = [config.shapes(*heads, layer) for layer in range(num_layers)]
+    for layer, name in [(layer, name) for layer in range(num_layers) for name in ("lookup_q", "lookup_k")]:
+        has = name in shapes[layer]
+        if isinstance(found, dict) and (weight_name(layer, name) in found) != has:
+            state, names = ("missing, but", "lookup heads") if has else ("there, but", "no lookup head")
+            raise ValueError(f"{path}: tensor {weight_name(layer, name)} is {state} {folder / 'config.json'} names {names} of layer {layer}; do "
+                             "config.json and weights belong together?")
+    expected = sum(map(len, shapes))
     if not isinstance(found, dict) or len(found) != expected:
         raise ValueError(f"{path} holds {len(found)} tensors, expected {expected} for a model of {num_layers} layers; are these gates "
                          "of another model?")
     layers: list[dict[str, torch.Tensor]] = []
     for layer in range(num_layers):
         layers.append({})
-        for letter, shape in shapes.items():
-            name = weight_name(layer, letter)
+        for parameter, shape in shapes[layer].items():
+            name = weight_name(layer, parameter)
             weight = found.get(name)
             if weight is None:
                 raise ValueError(f"{path}: {name} is missing; are these gates of another model?")
@@ -198,7 +286,7 @@ def read_weights(folder, shapes: dict[str, tuple[int, int, int]], num_layers: in
                 raise ValueError(f"{path}: {name} is {list(weight.shape)}, expected {list(shape)}; are these gates of another model?")
             if not torch.isfinite(weight).all():
                 raise ValueError(f"{path}: {name} has NaN or infinite values")
-            layers[-1][letter] = weight.float()
+            layers[-1][parameter] = weight.float()
     return layers
 
 
@@ -211,8 +299,11 @@ def write_gates(folder, base_config: dict, config: GateConfig, layers: list[dict
               "seerattn_gate_force_double": config.force_double}
     if config.fingerprint:
         fields["base_model_fingerprint"] = config.fingerprint
-    tensors = {weight_name(layer, letter): weight.detach().cpu().contiguous()
-               for layer, weights in enumerate(layers) for letter, weight in weights.items()}
+    if config.lookup_heads:
+        fields["seer_lookup_rank"] = config.lookup_rank
+        fields["seer_lookup_heads"] = {str(layer): list(heads) for layer, heads in config.lookup_heads.items()}
+    tensors = {weight_name(layer, parameter): weight.detach().cpu().contiguous()
+               for layer, weights in enumerate(layers) for parameter, weight in weights.items()}
     for name, weight in tensors.items():
         if not torch.isfinite(weight).all():
             raise ValueError(f"{folder}: {name} has NaN or infinite values, nothing is written")

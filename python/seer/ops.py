@@ -29,6 +29,14 @@ class GateVectors(NamedTuple):
     packing: Packing
 
 
+class Lookups(NamedTuple):
+    """What lookup heads are chosen by: their tokens' q and k after RoPE, each projected to r features. Made by `Gate.lookups`."""
+
+    q: torch.Tensor      # [B, Sq, L, r], or packed [T, L, r]
+    k: torch.Tensor      # [B, Sk, L, r], or packed [S, L, r]: each head has keys of its own
+    heads: torch.Tensor  # int64 [L], on their device: which query heads they are
+
+
 def block_sparse_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lists: BlockLists, scale: Optional[float] = None,
                            causal: bool = True, return_lse: bool = False):
     """Attention of every row to its listed key blocks.
@@ -77,11 +85,32 @@ def pooled_map(q: torch.Tensor, k: torch.Tensor, packing: Sequences = None, bloc
     return _lse(q, lse), p.split_rows(pooled)
 
 
-def gate_scores(vectors: GateVectors) -> torch.Tensor:
+def gate_scores(vectors: GateVectors, lookups: Optional[Lookups] = None, scale: Optional[float] = None) -> torch.Tensor:
     """What a gate thinks of every key block: float32 [B, Hq, rows, blocks] (packed: [Hq, R, N]), -inf where no key of it is
-    visible. Differentiable in the vectors."""
+    visible. With `lookups` the scores of these heads are `lookup_scores`, which want the attention's `scale`. Differentiable in
+    vectors and lookups."""
     p = vectors.packing
-    return p.split_rows(torch.ops.seer.attn_gate_score(vectors.q, vectors.k, *p.cu(), p.num_blocks, p.block))
+    scores = torch.ops.seer.attn_gate_score(vectors.q, vectors.k, *p.cu(), p.num_blocks, p.block)
+    if lookups is not None:
+        _check_lookups("gate_scores", lookups, p)
+        if scale is None:
+            raise ValueError("gate_scores: lookups want scale, that of the attention (1 / sqrt(D))")
+        scores = scores.index_copy(0, lookups.heads, _lookup_scores(lookups.q, lookups.k, p, scale))
+    return p.split_rows(scores)
+
+
+def lookup_scores(q: torch.Tensor, k: torch.Tensor, packing: Sequences = None, block: int = BLOCK, *, scale: float) -> torch.Tensor:
+    """Scores of lookup heads, which look single tokens up: float32 [B, L, rows, blocks] (packed: [L, R, N]), -inf where no key of
+    a block is visible.
+
+    q [B, Sq, L, r], k [B, Sk, L, r], or packed: projections of q and k after RoPE (`Gate.lookups`). With m the largest `scale` q k of a
+    query in a block, the score of a row and a block is the largest among its queries of m less the log-sum-exp of the query's m over
+    the blocks. `scale`: that of the attention, 1 / sqrt(D), not of r. Differentiable in q and k, with the log-sum-exp constant.
+    """
+    q, k = _autocast(q, k)
+    _check_lookup_heads("lookup_scores", q, k)
+    p = _packing("lookup_scores", q, k, packing, block, None)
+    return p.split_rows(_lookup_scores(q, k, p, scale))
 
 
 def select_blocks(scores: torch.Tensor, sparsity: Optional[float] = None, packing: Sequences = None, *, rule: str = "nz_ratio",
@@ -120,19 +149,24 @@ def select_blocks(scores: torch.Tensor, sparsity: Optional[float] = None, packin
 def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, vectors: GateVectors, sparsity: Optional[float] = None, *,
               rule: str = "nz_ratio", strength: Union[float, Sequence[float], None] = None, sink_blocks: int = 0,
               local_blocks: int = 0, last_dense_rows: int = 0, prompt_tokens: int = 0, scale: Optional[float] = None,
-              causal: bool = True, return_lists: bool = False):
+              causal: bool = True, return_lists: bool = False, lookups: Optional[Lookups] = None):
     """`gate_scores`, `select_blocks` and `block_sparse_attention` in one call, the program's own.
 
-    q, k, v after RoPE; `vectors` of q and k before it (seer.Gate). -> o as q, with `return_lists` also the BlockLists.
-    Differentiable in q, k and v; the choice has no gradient.
+    q, k, v after RoPE; `vectors` of q and k before it (seer.Gate); `lookups` of q and k after it (Gate.lookups), whose heads are
+    chosen by `lookup_scores`. -> o as q, with `return_lists` also the BlockLists. Differentiable in q, k and v; the choice has no
+    gradient.
     """
     q, k, v = _autocast(q, k, v)
     _check_qkv("attention", q, k, v)
     p = vectors.packing
     _check_sequences("attention", q, k, p, "vectors")
+    own = {}
+    if lookups is not None:
+        _check_lookups("attention", lookups, p)
+        own = dict(lookup_q=_flat(lookups.q.detach()), lookup_k=_flat(lookups.k.detach()), lookup_heads=lookups.heads)
     o, lse, *lists = torch.ops.seer.sparse_attention(
         _flat(q), _flat(k), _flat(v), vectors.q, vectors.k, *p.cu(), p.num_blocks, p.block, _scale(scale, q), causal,
-        *selection(sparsity, rule, strength, sink_blocks, local_blocks, last_dense_rows, prompt_tokens, p.block))
+        *selection(sparsity, rule, strength, sink_blocks, local_blocks, last_dense_rows, prompt_tokens, p.block), **own)
     o = o.view(q.shape)
     return (o, BlockLists(*lists, p)) if return_lists else o
 
@@ -205,6 +239,25 @@ def _check_sequences(name: str, q: torch.Tensor, k: torch.Tensor, p: Packing, of
     if not is_same:
         what = "sequences, tokens of q and of k" if q.dim() == 4 else "tokens of q and of k"
         raise ValueError(f"{name}: q and k have {found} ({what}), but the {of} were made for {made} of {_kind(p)} tensors")
+
+
+def _check_lookup_heads(name: str, q: torch.Tensor, k: torch.Tensor) -> None:
+    _check_qkv(name, q, k)
+    if q.shape[-2] != k.shape[-2]:
+        raise ValueError(f"{name}: q has {q.shape[-2]} lookup heads, k {k.shape[-2]}, want as many: each has keys of its own")
+
+
+def _check_lookups(name: str, lookups: Lookups, p: Packing) -> None:
+    name = f"{name}, lookups"
+    q, k, heads = lookups
+    _check_lookup_heads(name, q, k)
+    _check_sequences(name, q, k, p, "vectors")
+    if heads.dtype != torch.int64 or tuple(heads.shape) != (q.shape[-2],) or heads.device != q.device:
+        raise ValueError(f"{name}: heads is {form(heads)} on {heads.device}, want int64 [{q.shape[-2]}] on {q.device}, the query heads")
+
+
+def _lookup_scores(q: torch.Tensor, k: torch.Tensor, p: Packing, scale: float) -> torch.Tensor:
+    return torch.ops.seer.lookup_score(_flat(q), _flat(k), p.cu_q, p.cu_k, p.cu_rows, p.num_rows, p.num_blocks, p.block, scale)[0]
 
 
 def _packing(name: str, q: torch.Tensor, k: torch.Tensor, given: Sequences, block: int, block_q: Optional[int]) -> Packing:

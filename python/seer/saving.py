@@ -19,9 +19,10 @@ def save_gates(model, folder) -> None:
     Where weights are sharded (FSDP2) all processes must call this, and the first one writes. ValueError: NaN in the gates.
     """
     attachment = of_model(model)
-    layers = [{letter: whole(layer.attn_gate.weight(letter).detach()) for letter in attachment.gate_config.shapes(*head_sizes(layer))}
-              for layer in attachment.layers]
-    made_for = dataclasses.replace(attachment.gate_config, base_model=model.config._name_or_path or "",
+    config = attachment.gate_config
+    layers = [{parameter: whole(layer.attn_gate.weight(parameter).detach()) for parameter in config.shapes(*head_sizes(layer), number)}
+              for number, layer in enumerate(attachment.layers)]
+    made_for = dataclasses.replace(config, base_model=model.config._name_or_path or "",
                                    fingerprint=fingerprint_of(model, attachment.base) or "")
     shared = any(map(is_sharded, model.parameters()))
     if not shared or rank() == 0:

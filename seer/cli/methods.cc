@@ -84,7 +84,7 @@ std::string no_gates(const std::string& model) {
 GatesFound find_gates(const std::string& folder, const io::ModelConfig& model) {
   GatesFound found{folder, io::read_gate_config(folder)};
   try {
-    found.config.check(model.head_dim);
+    found.config.check(model);
   } catch (const Error& error) {
     fail((fs::path(folder) / "config.json").string(), ": ", error.what());
   }

@@ -9,6 +9,7 @@
 
 #include "seer/base/error.h"
 #include "seer/base/file.h"
+#include "seer/io/model_config.h"
 
 namespace seer::io {
 namespace {
@@ -80,8 +81,9 @@ TEST(GateConfig, Ranges) {
 }
 
 TEST(GateNames, AsPublished) {
-  EXPECT_EQ(gate_weight_name(3, 'k'), "model.layers.3.self_attn.attn_gate.mask_linear_k.weight");
-  EXPECT_EQ(gate_weight_name(0, 'q'), "model.layers.0.self_attn.attn_gate.mask_linear_q.weight");
+  EXPECT_EQ(gate_weight_name(3, "mask_linear_k"),
+            "model.layers.3.self_attn.attn_gate.mask_linear_k.weight");
+  EXPECT_EQ(gate_weight_name(0, "lookup_q"), "model.layers.0.self_attn.attn_gate.lookup_q.weight");
 }
 
 TEST_F(GateFile, ANameThatIsNotUtf8IsWritten) {
@@ -110,6 +112,94 @@ TEST_F(GateFile, RoundTripKeepsTheModelsKeys) {
   const auto json = nlohmann::json::parse(read_file(folder_ / "config.json"));
   EXPECT_EQ(json["hidden_size"], 64);
   EXPECT_EQ(json["seerattn_gate_hidden_size"], 96);
+}
+
+TEST(GateConfig, LookupHeads) {
+  const auto error = [](int rank, std::vector<std::vector<int>> heads, int head_dim = 64) {
+    GateConfig config;
+    config.lookup_rank = rank;
+    config.lookup_heads = std::move(heads);
+    ModelConfig model;
+    model.head_dim = head_dim;
+    model.num_layers = 3;
+    model.num_heads = 4;
+    try {
+      config.check(model);
+    } catch (const Error& wrong) {
+      return std::string(wrong.what());
+    }
+    return std::string("no error");
+  };
+  EXPECT_EQ(error(0, {}), "no error");
+  EXPECT_EQ(error(0, {{}, {}, {}}), "no error");
+  EXPECT_EQ(error(32, {{}, {0, 1, 2, 3}, {3}}), "no error");
+  EXPECT_EQ(error(64, {{0}}), "no error");
+  EXPECT_THAT(error(0, {{1}}), AllOf(HasSubstr("is 0"), HasSubstr("16, 32 or 64")));
+  EXPECT_THAT(error(48, {{1}}), AllOf(HasSubstr("is 48"), HasSubstr("16, 32 or 64")));
+  EXPECT_THAT(error(64, {{1}}, 32), AllOf(HasSubstr("is 64"), HasSubstr("head size 32")));
+  EXPECT_THAT(error(32, {{}, {}}), AllOf(HasSubstr("rank 32"), HasSubstr("seer_lookup_heads")));
+  EXPECT_THAT(error(32, {{}, {2, 1}}),
+              AllOf(HasSubstr("layer 1"), HasSubstr("1 comes after 2"), HasSubstr("ascending")));
+  EXPECT_THAT(error(32, {{2, 2}}), HasSubstr("2 comes after 2"));
+  EXPECT_THAT(error(32, {{-1, 2}}), HasSubstr("head -1"));
+  EXPECT_THAT(error(32, {{}, {1, 4}}),
+              AllOf(HasSubstr("layer 1"), HasSubstr("head 4"), HasSubstr("4 heads")));
+  EXPECT_THAT(error(32, {{}, {}, {}, {1}}), AllOf(HasSubstr("layer 3"), HasSubstr("3 layers")));
+}
+
+TEST_F(GateFile, LookupHeadsRoundTrip) {
+  GateConfig config;
+  const auto written = [&] {
+    write_gate_config(folder_, {{"hidden_size", 64}}, config);
+    return read_file(folder_ / "config.json");
+  };
+  const std::string without = written();
+  EXPECT_THAT(without, testing::Not(HasSubstr("lookup")));
+  config.lookup_heads.resize(3);
+  EXPECT_EQ(written(), without) << "layers, none with such heads";
+
+  config.lookup_rank = 32;
+  config.lookup_heads = {{}, {0, 5}, {}, {2}, {}};
+  const auto json = nlohmann::json::parse(written());
+  EXPECT_EQ(json["seer_lookup_rank"], 32);
+  EXPECT_EQ(json["seer_lookup_heads"], nlohmann::json::parse(R"({"1": [0, 5], "3": [2]})"));
+  const GateConfig read = read_gate_config(folder_);
+  EXPECT_EQ(read.lookup_rank, 32);
+  EXPECT_EQ(read.lookup_heads, (std::vector<std::vector<int>>{{}, {0, 5}, {}, {2}}));
+  config.lookup_heads = {{}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {1}, {1}};
+  written();
+  EXPECT_EQ(read_gate_config(folder_).lookup_heads, config.lookup_heads) << "10 after 9";
+}
+
+TEST_F(GateFile, WrongLookupHeadsNameFileAndPlace) {
+  const auto error = [&](const std::string& rank, const std::string& heads) {
+    std::string text = R"({"seerattn_gate_type": "Qavg_Kavg")";
+    if (!rank.empty()) text += ", \"seer_lookup_rank\": " + rank;
+    if (!heads.empty()) text += ", \"seer_lookup_heads\": " + heads;
+    const std::string found = error_of(text + "}");
+    EXPECT_EQ(found.find('\n'), found.npos);
+    if (found != "no error") EXPECT_THAT(found, HasSubstr((folder_ / "config.json").string()));
+    return found;
+  };
+  EXPECT_EQ(error("16", R"({"0": [0], "11": [3, 4]})"), "no error");
+  EXPECT_EQ(error("null", "null"), "no error");
+  EXPECT_THAT(error("", R"({"0": [0]})"), HasSubstr("seer_lookup_rank"));
+  EXPECT_THAT(error("32", ""), HasSubstr("seer_lookup_heads"));
+  EXPECT_THAT(error("\"32\"", R"({"0": [0]})"), HasSubstr("seer_lookup_rank"));
+  EXPECT_THAT(error("24", R"({"0": [0]})"), HasSubstr("16, 32 or 64"));
+  for (const char* heads : {"{}", "[[0]]", "3"}) {
+    EXPECT_THAT(error("32", heads), HasSubstr("seer_lookup_heads")) << heads;
+  }
+  for (const char* key :
+       {"", "x", "-1", "+1", "01", "1.0", " 1", "65536", "99999999999999999999"}) {
+    EXPECT_THAT(error("32", message("{\"", key, "\": [0]}")),
+                AllOf(HasSubstr(message("\"", key, "\"")), HasSubstr("number of a layer")));
+  }
+  for (const char* list : {"[]", "0", "[-1]", "[0.5]", "[\"0\"]", "[1e9]", "null"}) {
+    EXPECT_THAT(error("32", message("{\"7\": ", list, "}")), HasSubstr("seer_lookup_heads.7"))
+        << list;
+  }
+  EXPECT_THAT(error("32", R"({"7": [3, 3]})"), HasSubstr("layer 7"));
 }
 
 TEST_F(GateFile, WrongFilesGiveErrorsThatNameTheFile) {

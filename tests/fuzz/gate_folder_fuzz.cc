@@ -10,6 +10,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const io::GateConfig config = io::read_gate_config(fuzz::folder());
     for (const int head_dim : {64, 128}) config.is_double(head_dim);
     io::GateConfig::count(config.q_pools() | config.k_pools());
+    if (config.lookup_heads.empty()) return;
+    io::write_gate_config(fuzz::folder(), nlohmann::json::object(), config);
+    const io::GateConfig again = io::read_gate_config(fuzz::folder());
+    if (again.lookup_rank != config.lookup_rank || again.lookup_heads != config.lookup_heads)
+      abort();
   });
   return 0;
 }

@@ -74,7 +74,8 @@ def seeds():
         yield "config", json.dumps(config).encode() + b'\0{"eos_token_id": [2, 5], "bos_token_id": 1}'
         yield "gate_folder", json.dumps({
             **config, "base_model": "m", "seerattn_gate_type": "Qavg_Kmaxminavg", "seerattn_gate_block_size": 64,
-            "seerattn_gate_hidden_size": 128, "seerattn_gate_force_double": True}).encode()
+            "seerattn_gate_hidden_size": 128, "seerattn_gate_force_double": True,
+            "seer_lookup_rank": 32, "seer_lookup_heads": {"0": [1, 3], "10": [0]}}).encode()
     for tokenizer in tokenizers():
         parts = [json.dumps(tokenizer), "The the  a ab<|end|> é 語\n"]
         special = {"bos_token": "<s>", "eos_token": {"content": "</s>"}, "additional_special_tokens": ["<q>"]}

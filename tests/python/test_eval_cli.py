@@ -56,6 +56,37 @@ def test_gates_of_any_block_work_in_every_verb(seer, text, model, gates16, tmp_p
     assert {r.get("block") for r in json.loads((tmp_path / "with" / "run.json").read_text())["rows"]} == {None, 16}
 
 
+def test_gates_with_lookup_heads_work_in_every_verb(seer, text, tmp_path):
+    """Whole vectors in place of learned projections: their scores are nearly the true map's."""
+    gates = shutil.copytree(REFERENCE / "gates", tmp_path / "gates")
+    config, weights = json.loads((gates / "config.json").read_text()), load_file(gates / "attn_gate_weights.safetensors")
+    heads = {"0": [0], "2": [1, 2], **{str(layer): [0, 1, 2, 3] for layer in range(3, 8)}}
+    for layer, own in heads.items():
+        for letter in "qk":
+            weights[f"model.layers.{layer}.self_attn.attn_gate.lookup_{letter}.weight"] = torch.eye(64).repeat(len(own), 1, 1)
+    save_file(weights, gates / "attn_gate_weights.safetensors")
+    (gates / "config.json").write_text(json.dumps({**config, "seer_lookup_rank": 64, "seer_lookup_heads": heads}))
+
+    recall = ["eval", "recall", "--data", text, "--length", 2048, "--sparsity", 0.8, *SHORT, "--json"]
+    published, own = ({r["method"]: torch.tensor(r["recall"]) for r in rows_of(seer(*recall, "--gates", folder))} for folder in (REFERENCE / "gates", gates))
+    assert torch.equal(own["oracle"], published["oracle"])
+    assert torch.equal(own["seer"][1], published["seer"][1]), "a layer without lookup heads"
+    far, near = ((found["oracle"] - found["seer"])[3:].abs() for found in (published, own))
+    assert near.mean() < 0.3 * far.mean() and near.max() < 0.02, (far, near)
+    ppl = ["eval", "ppl", "--data", text, "--lengths", 1024, "--methods", "dense,seer", *SHORT, "--json", "--gates", gates]
+    dense, exact = rows_of(seer(*ppl, "--sparsity", 0))
+    assert exact["perplexity"] == pytest.approx(dense["perplexity"], rel=5e-3)
+    assert rows_of(seer(*ppl, "--sparsity", 0.8))[1]["perplexity"] != exact["perplexity"]
+    generate = ["generate", "--gates", gates, "--prompt-file", text, "--raw", "--max-new-tokens", 2]
+    densities = [re.search(r"density [\d.]+", seer(*generate, *chunk).stderr)[0] for chunk in ((), ("--chunk", 256))]
+    assert densities[0] == densities[1]
+    seer("run", "--gates", gates, "--text", text, "--out", tmp_path / "run", "--length", 1024, "--windows", 1, "--methods", "dense,seer,untrained")
+
+    (gates / "config.json").write_text(json.dumps({**config, "seer_lookup_rank": 64, "seer_lookup_heads": {"1": [4]}}))
+    found = error_of(seer(*ppl, ok=False))
+    assert str(gates / "config.json") in found and "head 4" in found and "4 heads" in found
+
+
 def test_wrong_combinations_are_refused_before_a_model_is_loaded(seer, text, model, gates16, tmp_path):
     broken = tmp_path / "model"
     shutil.copytree(model, broken)

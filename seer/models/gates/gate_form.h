@@ -6,7 +6,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <utility>
 #include <vector>
 
 #include "seer/io/gate_file.h"
@@ -16,13 +15,33 @@
 
 namespace seer::models {
 
-// Parameters of a layer, f32, by the letter that a gate's folder calls them by.
+// Parameters of a layer, f32; undefined: it has none of the kind.
 struct GateWeights {
-  at::Tensor q;  // undefined where the form has none
-  at::Tensor k;
-  at::Tensor& of(char letter) { return letter == 'q' ? q : k; }
-  const at::Tensor& of(char letter) const { return letter == 'q' ? q : k; }
+  at::Tensor q, k;                // [heads, features in, d]
+  at::Tensor lookup_q, lookup_k;  // [L, D, r]  of its L lookup heads (Gates::lookups)
 };
+
+// A kind of parameter. All that walks parameters (folders, first values, optimizers, checkpoints) does it
+// by parameters_of(), so that a new one is a field above and a line here.
+struct GateParameter {
+  const char* name;  // in a gate's folder (io::gate_weight_name)
+  at::Tensor GateWeights::* weight;
+  uint64_t stream;  // of the draws of first values; twice the layer is added
+};
+inline constexpr GateParameter kGateParameters[] = {
+    {"mask_linear_q", &GateWeights::q, 0},
+    {"mask_linear_k", &GateWeights::k, 1},
+    {"lookup_q", &GateWeights::lookup_q, uint64_t{2} << 32},
+    {"lookup_k", &GateWeights::lookup_k, uint64_t{3} << 32},
+};
+// Those that the layer has.
+inline std::vector<GateParameter> parameters_of(const GateWeights& gate) {
+  std::vector<GateParameter> found;
+  for (const GateParameter& parameter : kGateParameters) {
+    if ((gate.*parameter.weight).defined()) found.push_back(parameter);
+  }
+  return found;
+}
 
 struct GateVectors {
   at::Tensor q;  // [R, Hq, d] f32, of the rows given now: never cached
@@ -32,8 +51,8 @@ struct GateVectors {
 class GateForm {
  public:
   virtual ~GateForm() = default;
-  // Letter and shape of each parameter of a layer; all layers are alike.
-  virtual std::vector<std::pair<char, std::vector<int64_t>>> weights() const = 0;
+  // Of the form's parameters of a layer the shapes: tensors without memory (meta). All layers are alike.
+  virtual GateWeights shapes() const = 0;
   // Of a layer's input, whose keys given now are those of the queries' tokens. Where gradients are enabled
   // both are differentiable in the weights, never in the input.
   virtual GateVectors vectors(const AttentionInput& input, const torch_ops::Ragged& ragged,

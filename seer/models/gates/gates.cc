@@ -1,6 +1,8 @@
 #include "seer/models/gates/gates.h"
 
+#include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/tensor.h>
 
 #include "seer/base/error.h"
 #include "seer/base/random.h"
@@ -46,12 +48,7 @@ std::string difference_of_models(const std::filesystem::path& folder, const io::
   return "";
 }
 
-// Of the layers' draws: each letter has streams of its own.
-uint64_t stream_of(char letter) {
-  return letter == 'q' ? 0 : letter == 'k' ? 1 : static_cast<uint64_t>(letter) << 32;
-}
-
-at::Tensor draw(const std::vector<int64_t>& shape, uint64_t seed, uint64_t stream) {
+at::Tensor draw(at::IntArrayRef shape, uint64_t seed, uint64_t stream) {
   at::Tensor weight = at::empty(shape, at::TensorOptions(at::kFloat));
   Random random(seed, stream);
   float* out = weight.mutable_data_ptr<float>();
@@ -61,19 +58,57 @@ at::Tensor draw(const std::vector<int64_t>& shape, uint64_t seed, uint64_t strea
   return weight;
 }
 
+// Lookup heads in config.json and in the weights are the same layers'.
+void check_lookup_weights(const io::SafetensorsFile& file, const std::string& config_path,
+                          const std::vector<GateWeights>& layers) {
+  for (size_t layer = 0; layer < layers.size(); ++layer) {
+    const bool has = layers[layer].lookup_q.defined();
+    for (const char* parameter : {"lookup_q", "lookup_k"}) {
+      const std::string name = io::gate_weight_name(static_cast<int>(layer), parameter);
+      SEER_CHECK(file.contains(name) == has, file.path().string(), ": tensor ", name,
+                 has ? " is missing, but " : " is there, but ", config_path,
+                 has ? " names lookup heads" : " names no lookup head", " of layer ", layer,
+                 "; do config.json and weights belong together?");
+    }
+  }
+}
+
+// Of the heads `heads` of x [T, H, D] the products with weight [L, D, r]: [T, L, r].
+at::Tensor project(const at::Tensor& x, const at::Tensor& heads, const at::Tensor& weight) {
+  const at::Tensor tokens = x.detach().index_select(1, heads).transpose(0, 1).to(at::kFloat);
+  return at::bmm(tokens, weight).transpose(0, 1).to(x.scalar_type());
+}
+
 }  // namespace
 
 Gates::Gates(const io::GateConfig& config, const Decoder& model)
-    : config_(config),
-      form_(make_gate_form(config, model.config())),
-      layers_(static_cast<size_t>(model.config().num_layers)) {}
+    : config_(config), form_(make_gate_form(config, model.config())) {
+  const io::ModelConfig& sizes = model.config();
+  const auto num_layers = static_cast<size_t>(sizes.num_layers);
+  config_.lookup_heads.resize(num_layers);
+  layers_.assign(num_layers, form_->shapes());
+  lookup_heads_.resize(num_layers);
+  for (size_t layer = 0; layer < num_layers; ++layer) {
+    const std::vector<int>& heads = config_.lookup_heads[layer];
+    if (heads.empty()) continue;
+    const auto count = static_cast<int64_t>(heads.size());
+    GateWeights& weights = layers_[layer];
+    weights.lookup_q = at::empty({count, sizes.head_dim, config_.lookup_rank},
+                                 at::TensorOptions(at::kFloat).device(at::kMeta));
+    weights.lookup_k = weights.lookup_q;
+    std::vector<int64_t> q_heads(heads.begin(), heads.end()), kv_heads;
+    for (const int head : heads) kv_heads.push_back(head / (sizes.num_heads / sizes.num_kv_heads));
+    lookup_heads_[layer] = {at::tensor(q_heads, at::kLong).to(model.device()),
+                            at::tensor(kv_heads, at::kLong).to(model.device())};
+  }
+}
 
 Gates Gates::create(const io::GateConfig& config, const Decoder& model, uint64_t seed) {
   Gates gates(config, model);
   for (size_t layer = 0; layer < gates.layers_.size(); ++layer) {
-    for (const auto& [letter, shape] : gates.form_->weights()) {
-      const uint64_t stream = 2 * layer + stream_of(letter);
-      gates.layers_[layer].of(letter) = draw(shape, seed, stream).to(model.device());
+    for (const GateParameter& parameter : parameters_of(gates.layers_[layer])) {
+      at::Tensor& weight = gates.layers_[layer].*parameter.weight;
+      weight = draw(weight.sizes(), seed, 2 * layer + parameter.stream).to(model.device());
     }
   }
   return gates;
@@ -90,16 +125,18 @@ Gates Gates::load(const std::filesystem::path& folder, const Decoder& model, boo
     }
   }();
   const io::SafetensorsFile file(io::gate_weights_path(folder));
-  const auto weights = gates.form_->weights();
-  const size_t num_layers = gates.layers_.size(), expected = num_layers * weights.size();
+  check_lookup_weights(file, config_path, gates.layers_);
+  const size_t num_layers = gates.layers_.size();
+  size_t expected = 0;
+  for (const GateWeights& layer : gates.layers_) expected += parameters_of(layer).size();
   SEER_CHECK(file.tensors().size() == expected, file.path().string(), " holds ",
              file.tensors().size(), " tensors, expected ", expected, " for a model of ", num_layers,
              " layers; are these gates of another model?");
   for (size_t layer = 0; layer < num_layers; ++layer) {
-    for (const auto& [letter, shape] : weights) {
-      gates.layers_[layer].of(letter) =
-          load_tensor(file, io::gate_weight_name(static_cast<int>(layer), letter), shape,
-                      at::kFloat, model.device());
+    for (const GateParameter& parameter : parameters_of(gates.layers_[layer])) {
+      at::Tensor& weight = gates.layers_[layer].*parameter.weight;
+      weight = load_tensor(file, io::gate_weight_name(static_cast<int>(layer), parameter.name),
+                           weight.sizes(), at::kFloat, model.device());
     }
   }
   if (!foreign && !config.fingerprint.empty()) {
@@ -116,10 +153,10 @@ void Gates::save(const std::filesystem::path& folder, const Decoder& model) cons
   std::vector<at::Tensor> kept;  // the records point into these
   std::vector<io::NamedTensor> records;
   for (size_t layer = 0; layer < layers_.size(); ++layer) {
-    for (const auto& [letter, shape] : form_->weights()) {
-      kept.push_back(layers_[layer].of(letter).detach().cpu().contiguous());
-      records.push_back(
-          tensor_record(io::gate_weight_name(static_cast<int>(layer), letter), kept.back()));
+    for (const GateParameter& parameter : parameters_of(layers_[layer])) {
+      kept.push_back((layers_[layer].*parameter.weight).detach().cpu().contiguous());
+      records.push_back(tensor_record(io::gate_weight_name(static_cast<int>(layer), parameter.name),
+                                      kept.back()));
     }
   }
   std::filesystem::create_directories(folder);
@@ -129,6 +166,15 @@ void Gates::save(const std::filesystem::path& folder, const Decoder& model) cons
   config.base_model = origin.name;
   config.fingerprint = origin.fingerprint;
   io::write_gate_config(folder, model.config().raw, config);
+}
+
+void Gates::make_trainable() {
+  for (GateWeights& layer : layers_) {
+    for (const GateParameter& parameter : parameters_of(layer)) {
+      at::Tensor& weight = layer.*parameter.weight;
+      weight = weight.detach().clone().requires_grad_();
+    }
+  }
 }
 
 GateVectors Gates::vectors(const AttentionInput& input, const torch_ops::Ragged& ragged) const {
@@ -151,7 +197,17 @@ GateVectors Gates::vectors(const AttentionInput& input, const torch_ops::Ragged&
 
 at::Tensor Gates::scores(const AttentionInput& input, const torch_ops::Ragged& ragged) const {
   const GateVectors v = vectors(input, ragged);
-  return torch_ops::attn_gate_score(v.q, v.k, ragged);
+  const at::Tensor scores = torch_ops::attn_gate_score(v.q, v.k, ragged);
+  return torch_ops::scores_with_lookups(scores, lookups(input), ragged, input.scale);
+}
+
+torch_ops::Lookups Gates::lookups(const AttentionInput& input) const {
+  const auto layer = static_cast<size_t>(input.layer);
+  const LookupHeads& own = lookup_heads_.at(layer);
+  if (!own.heads.defined()) return {};
+  const GateWeights& weights = layers_[layer];
+  return {project(input.q, own.heads, weights.lookup_q),
+          project(input.k, own.kv_heads, weights.lookup_k), own.heads};
 }
 
 }  // namespace seer::models

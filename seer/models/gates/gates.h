@@ -17,8 +17,8 @@ class Gates {
  public:
   // New gates, N(0, 0.02) from `seed` (the published initialisation), for `model`.
   static Gates create(const io::GateConfig& config, const Decoder& model, uint64_t seed);
-  // From a gate's folder. Error: gates of another model (layers, heads or sizes differ: expected
-  // and found; or, unless `foreign` is taken, its weights, RoPE, norm or windows, where the folder
+  // From a gate's folder. Error: gates of another model (layers, heads, sizes or lookup heads differ:
+  // expected and found; or, unless `foreign` is taken, its weights, RoPE, norm or windows, where the folder
   // tells them: config().fingerprint), missing tensors, NaN or infinite weights.
   static Gates load(const std::filesystem::path& folder, const Decoder& model,
                     bool foreign = false);
@@ -28,13 +28,18 @@ class Gates {
   const io::GateConfig& config() const { return config_; }
   std::vector<GateWeights>& layers() { return layers_; }
   const std::vector<GateWeights>& layers() const { return layers_; }
+  // All weights become leaves that get gradients, in memory of their own.
+  void make_trainable();
 
   // The layer's vectors: of the rows given now, and of all key blocks. With a cache of the sequence the keys
   // given now are appended to it; chunks must start at a multiple of the block size. Error: a chunk
   // without a cache, or one that does not follow the cached ones.
   GateVectors vectors(const AttentionInput& input, const torch_ops::Ragged& ragged) const;
-  // Scores [Hq, R, N] by them, before the softmax, -inf where masked. Differentiable in the weights,
-  // nowhere else.
+  // Of the layer's lookup heads, undefined where it has none: q and k after RoPE, of all keys up to now, times a
+  // matrix each, computed in f32, of the type of q and k. Differentiable in the weights, nowhere else.
+  torch_ops::Lookups lookups(const AttentionInput& input) const;
+  // Scores [Hq, R, N], before the softmax, -inf where masked: by vectors(), those of lookup heads by lookups().
+  // Differentiable in the weights, nowhere else.
   at::Tensor scores(const AttentionInput& input, const torch_ops::Ragged& ragged) const;
 
  private:
@@ -43,6 +48,10 @@ class Gates {
   io::GateConfig config_;
   std::shared_ptr<GateForm> form_;
   std::vector<GateWeights> layers_;
+  struct LookupHeads {
+    at::Tensor heads, kv_heads;  // [L] int64: query heads, and the key heads that they read
+  };
+  std::vector<LookupHeads> lookup_heads_;  // of every layer; undefined where it has none
 };
 
 }  // namespace seer::models

@@ -247,7 +247,7 @@ TEST(GatesFolder, NotFiniteWeightsAreNamed) {
   gates.layers()[1].k.view({-1})[100].fill_(std::nan(""));
   gates.save(folder.path, model);
   EXPECT_THAT(load_error(folder.path, model),
-              AllOf(HasSubstr(io::gate_weight_name(1, 'k')), HasSubstr("NaN")));
+              AllOf(HasSubstr(io::gate_weight_name(1, "mask_linear_k")), HasSubstr("NaN")));
 }
 
 // What the published implementation computed: file, case, its kind of model and RoPE.

@@ -5,6 +5,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
 
 #include <tuple>
 
@@ -35,7 +36,7 @@ class PooledForm : public GateForm {
         head_dim_(model.head_dim),
         gate_dim_(config.gate_dim == 0 ? model.head_dim : config.gate_dim),
         rope_(model.rope) {
-    config.check(model.head_dim);
+    config.check(model);
     // Where d is the head size, gate vectors rotate as the model's own q and k do. Where it is not, the
     // published code rotates all d features of some families, and of others as many as the model does,
     // which needs d to be at least that.
@@ -45,11 +46,17 @@ class PooledForm : public GateForm {
                " model; choose at least that");
   }
 
-  std::vector<std::pair<char, std::vector<int64_t>>> weights() const override {
+  GateWeights shapes() const override {
+    const auto shape = [](at::IntArrayRef sizes) {
+      return at::empty(sizes, at::TensorOptions(at::kFloat).device(at::kMeta));
+    };
     const int64_t d = gate_dim_, q_in = head_dim_ * io::GateConfig::count(config_.q_pools()),
                   k_in = head_dim_ * io::GateConfig::count(config_.k_pools());
-    if (!config_.is_double(head_dim_)) return {{'k', {num_heads_, k_in, d}}};
-    return {{'q', {num_heads_, q_in, d}}, {'k', {num_kv_heads_, k_in, d}}};
+    GateWeights shapes;
+    const bool is_double = config_.is_double(head_dim_);
+    if (is_double) shapes.q = shape({num_heads_, q_in, d});
+    shapes.k = shape({is_double ? num_kv_heads_ : num_heads_, k_in, d});
+    return shapes;
   }
 
   GateVectors vectors(const AttentionInput& input, const torch_ops::Ragged& ragged,

@@ -2,6 +2,8 @@
 
 #include <ATen/core/grad_mode.h>
 
+#include <utility>
+
 #include "seer/base/error.h"
 #include "seer/models/methods/method.h"
 #include "seer/torch/steps.h"
@@ -21,12 +23,12 @@ class GateMethod : public Method {
   torch_ops::SparseOutput attend(const AttentionInput& input, const torch_ops::Ragged& ragged,
                                  const torch_ops::Selection& selection) override {
     torch_ops::enter_step(torch_ops::Step::score);
-    const GateVectors v = [&] {
+    const auto [v, lookups] = [&] {
       const at::NoGradGuard no_grad;
-      return gates_.vectors(input, ragged);
+      return std::pair(gates_.vectors(input, ragged), gates_.lookups(input));
     }();
     return torch_ops::sparse_attention(input.q, input.k, input.v, v.q, v.k, ragged, selection,
-                                       input.scale, /*causal=*/true);
+                                       input.scale, /*causal=*/true, lookups);
   }
 
  private:

@@ -23,11 +23,13 @@ struct Trained {
       : base(models::test::small_model()),
         model(base.config(), base.weights(), dtype, at::kCPU),
         gates(models::Gates::create(gate_config(), model.decoder(), 1)) {
-    for (auto& layer : gates.layers()) layer.k.requires_grad_();
+    gates.make_trainable();
   }
   static io::GateConfig gate_config() {
     io::GateConfig config;
     config.block_size = kBlock;
+    config.lookup_rank = 16;
+    config.lookup_heads = {{}, {0, 3}};
     return config;
   }
   std::vector<at::Tensor> gradients() const {
@@ -160,9 +162,18 @@ TEST(Checkpointed, TheGateLossLeavesTheModelAlone) {
   expect_same(with, without, 0);
   EXPECT_GT(training.loss().item<double>(), 0);
   EXPECT_EQ(none.loss().item<double>(), 0);
-  for (const auto& layer : with.gates.layers()) {
-    EXPECT_GT(layer.k.grad().abs().max().item<double>(), 0);
+  const std::vector<Parameter> gates = gate_parameters(with.gates);
+  std::vector<std::string> names;
+  for (const Parameter& gate : gates) {
+    names.push_back(gate.name);
+    EXPECT_GT(gate.leaf.grad().abs().max().item<double>(), 0) << gate.name;
   }
+  EXPECT_EQ(names,
+            (std::vector<std::string>{"model.layers.0.self_attn.attn_gate.mask_linear_k.weight",
+                                      "model.layers.1.self_attn.attn_gate.mask_linear_k.weight",
+                                      "model.layers.1.self_attn.attn_gate.lookup_q.weight",
+                                      "model.layers.1.self_attn.attn_gate.lookup_k.weight"}));
+  EXPECT_EQ(gate_leaves(with.gates, 1).size(), 3u);
 }
 
 // As distillation has it, layer by layer.

@@ -56,10 +56,7 @@ class Distillation : public Task {
         gate_time_(model.device()) {
     check_held_out(held_out());
     skip_ = gate_skip(settings.skip, settings.loss);
-    for (auto& layer : gates_.layers()) {
-      if (layer.q.defined()) layer.q.requires_grad_();
-      layer.k.requires_grad_();
-    }
+    gates_.make_trainable();
   }
 
   std::string name() const override { return "distill"; }

@@ -196,16 +196,9 @@ class Finetuning : public Task {
     } else {
       gates_ = models::Gates::load(settings_.gates, model, /*foreign=*/true);
     }
+    gates_->make_trainable();
     models::Fingerprint fingerprint;
-    for (int i = 0; i < model.config().num_layers; ++i) {
-      models::GateWeights& layer = gates_->layers()[static_cast<size_t>(i)];
-      for (const char letter : {'q', 'k'}) {
-        at::Tensor& weight = layer.of(letter);
-        if (!weight.defined()) continue;
-        weight = weight.clone().requires_grad_();
-        fingerprint.add(io::gate_weight_name(i, letter), weight);
-      }
-    }
+    for (const Parameter& gate : gate_parameters(*gates_)) fingerprint.add(gate.name, gate.leaf);
     first_gates_ = fingerprint.text();
     models::SparseSettings sparse;
     sparse.block = gates_->config().block_size;

@@ -19,8 +19,9 @@ std::vector<Parameter> gate_parameters(const models::Gates& gates) {
   std::vector<Parameter> named;
   int layer = 0;
   for (const models::GateWeights& gate : gates.layers()) {
-    if (gate.q.defined()) named.push_back({io::gate_weight_name(layer, 'q'), gate.q});
-    named.push_back({io::gate_weight_name(layer, 'k'), gate.k});
+    for (const models::GateParameter& parameter : models::parameters_of(gate)) {
+      named.push_back({io::gate_weight_name(layer, parameter.name), gate.*parameter.weight});
+    }
     ++layer;
   }
   return named;
@@ -28,8 +29,11 @@ std::vector<Parameter> gate_parameters(const models::Gates& gates) {
 
 std::vector<at::Tensor> gate_leaves(const models::Gates& gates, int layer) {
   const models::GateWeights& gate = gates.layers()[static_cast<size_t>(layer)];
-  if (gate.q.defined()) return {gate.q, gate.k};
-  return {gate.k};
+  std::vector<at::Tensor> leaves;
+  for (const models::GateParameter& parameter : models::parameters_of(gate)) {
+    leaves.push_back(gate.*parameter.weight);
+  }
+  return leaves;
 }
 
 double gate_skip(double skip, const std::string& kind) {
