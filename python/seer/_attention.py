@@ -7,7 +7,7 @@ import torch
 
 from ._dense import dense_attention
 from ._gate_keys import layer_keys
-from ._passes import Part, Pass, Unsupported, flat
+from ._passes import Part, Pass, Unsupported, flat, turn_back
 from .gates import Gate
 from .lists import BlockLists
 from .ops import GateVectors, attention, block_sparse_attention, pooled_attention, pooled_map
@@ -148,7 +148,7 @@ class Layer:
         packing = self.packing(part, "all")
         angles = of.angles("all", gate.attachment.rotary, packing, self.device)
         plain = tuple(flat(self.plain(letter), index) for letter in "qk")
-        rotated = self.packed(part, "all")[:2]
+        rotated = self.rotated(part, "all")
         of.learned[self.number] = gate.attachment.learning.loss(gate, self.number, plain, rotated, angles, packing, self.scale, target)
 
     def move_gate(self) -> None:
@@ -180,6 +180,15 @@ class Layer:
         q, k, v = (x.transpose(1, 2) for x in (self.q, self.k, self.v))
         return flat(q, queries), flat(k, keys), flat(v, keys)
 
+    def rotated(self, part: Part, which: str):
+        """q and k of a part after RoPE at positions from 0 on in each sequence, whatever the model counts padding for: products of
+        projections, unlike those of q and k, depend on more than distances."""
+        q, k, _ = self.packed(part, which)
+        if self.of.shifts is None or self.gate.lookup_q is None:
+            return q, k
+        inv_freq = self.gate.attachment.base.rotary_emb.inv_freq
+        return turn_back(q, self.of.shifts, part.q_lens, inv_freq), turn_back(k, self.of.shifts, part.k_lens, inv_freq)
+
     def attend(self, part: Part, which: str, chosen):
         """Over lists, or as gate vectors choose."""
         if isinstance(chosen, BlockLists):
@@ -189,7 +198,7 @@ class Layer:
         prompt = max(s["prompt_tokens"], max(part.k_lens, default=0)) if s["prompt_tokens"] else 0
         q, k, v = self.packed(part, which)
         with torch.no_grad():
-            lookups = self.gate.lookups(q, k)
+            lookups = self.gate.lookups(*self.rotated(part, which))
         o, lists = attention(q, k, v, chosen, scale=self.scale, prompt_tokens=prompt, return_lists=True, lookups=lookups, **wanted)
         if self.of.keeps_lists:
             self.of.lists[self.number] = lists

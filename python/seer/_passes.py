@@ -27,6 +27,7 @@ class Pass:
         self.batch, self.tokens, self.columns, self.mask = batch, tokens, columns, mask
         self.sequences: Optional[list[tuple[int, int, int]]] = None
         self.is_packed = False
+        self.shifts: Optional[list[int]] = None  # by sequence: the position of its first token; None: 0 everywhere, or nothing asks
         self.lists: dict = {}         # by layer: what was chosen, or is to be taken
         self.is_sparse = False        # some layer chooses blocks
         self.keeps_lists = False      # for a recording, or for a layer that runs again in a backward
@@ -67,6 +68,15 @@ class Pass:
             for n in lens:
                 self.sequences.append((row, begin, begin + n))
                 begin += n
+
+    def find_shifts(self, positions: Optional[torch.Tensor]) -> None:
+        """From position_ids [B or 1, tokens], for which this waits on a GPU; None: they are the columns, padding counts."""
+        columns = [min(max(begin, self.past), self.columns - 1) for _, begin, _ in self.sequences]  # of a token of each that is given now
+        found = columns
+        if positions is not None:
+            found = positions.expand(self.batch, -1)[[row for row, _, _ in self.sequences], [at - self.past for at in columns]].tolist()
+        shifts = [position - (at - begin) if end > begin else 0 for position, at, (_, begin, end) in zip(found, columns, self.sequences)]
+        self.shifts = shifts if any(shifts) else None
 
     # ---- Parts of the sequences, as packed tensors ------------------------------------------------
 
@@ -145,6 +155,15 @@ def flat(x: torch.Tensor, index: Optional[torch.Tensor]) -> torch.Tensor:
     """[B, S, H, D] -> packed [tokens, H, D] of the places in `index`, or of all: a view where that is possible."""
     x = x.flatten(0, 1)
     return x if index is None else x[index]
+
+
+def turn_back(x: torch.Tensor, shifts: list[int], lens: list[int], inv_freq: torch.Tensor) -> torch.Tensor:
+    """x [tokens, H, D] after RoPE, of sequences of `lens` tokens, at positions less by the `shifts` of their sequences."""
+    shift = torch.cat([torch.full((n,), float(of)) for of, n in zip(shifts, lens)]).to(x.device, non_blocking=True)
+    angle, half = shift[:, None, None] * inv_freq.to(x.device, torch.float32), inv_freq.numel()
+    a, b, rest = x.float().split((half, half, x.shape[-1] - 2 * half), -1)
+    cos, sin = angle.cos(), angle.sin()
+    return torch.cat([a * cos + b * sin, b * cos - a * sin, rest], -1).to(x.dtype)
 
 
 def packed_lengths(kwargs: dict, batch: int, tokens: int) -> Optional[list[list[int]]]:

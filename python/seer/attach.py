@@ -373,6 +373,8 @@ def make_pass(attachment: Attachment, kwargs: dict) -> Pass:
                 raise ValueError("seer.replay_lists: there are no lists left for this forward pass")
         if attachment.recording is not None:
             attachment.recording.append(made.lists)
+    if made.sequences is not None and attachment.gate_config.lookup_heads:
+        made.find_shifts(kwargs.get("position_ids"))
     return made
 
 

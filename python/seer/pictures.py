@@ -108,7 +108,7 @@ def maps_of(layer: Layer, heads, settings: dict) -> list[HeadMaps]:
     packing = layer.packing(part, "all")
     q, k, _ = layer.packed(part, "all")
     truth = pooled_map(q, k, packing, layer.block, scale=layer.scale, normalise=True)[1]
-    scores = gate_scores(layer.choose(part, "all"), layer.gate.lookups(q, k), layer.scale)
+    scores = gate_scores(layer.choose(part, "all"), layer.gate.lookups(*layer.rotated(part, "all")), layer.scale)
     rule = {name: settings[name] for name in ("sparsity", "rule", "strength", "sink_blocks", "local_blocks", "last_dense_rows")}
     chosen = select_blocks(scores, packing=packing, **rule).per_query_head(scores.shape[0]).to_mask()
     if heads is None:

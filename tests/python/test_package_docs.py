@@ -11,7 +11,7 @@ PAGE = (ROOT / "docs" / "python.md").read_text()
 
 def test_examples(tmp_path):
     examples = re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)
-    assert len(examples) == 13
+    assert len(examples) == 14
     for name in ("assets", "README.md", "DESIGN.md", "docs"):
         (tmp_path / name).symlink_to(ROOT / name)
     run = subprocess.run([sys.executable, "-c", "\n".join(examples)], cwd=tmp_path, capture_output=True, text=True,

@@ -417,6 +417,7 @@ def refused(message, call, *args, error=ValueError, **kwargs):
     with pytest.raises(error, match=message) as found:
         call(*args, **kwargs)
     assert "\n" not in str(found.value)
+    return str(found.value)
 
 
 @torch.no_grad()
@@ -575,8 +576,8 @@ def test_versions_of_transformers(model, folders, monkeypatch):
 
 @pytest.mark.skipif(IS_OLDER, reason="this is it")
 def test_older_transformers(older_transformers):
-    """This file and those of training under transformers 4.51, with fewer models."""
-    files = __file__, *(ROOT / "tests" / "python" / f"test_package_{name}.py" for name in ("distill", "training"))
+    """This file and those of training and lookup heads under transformers 4.51, with fewer models."""
+    files = __file__, *(ROOT / "tests" / "python" / f"test_package_{name}.py" for name in ("distill", "lookup", "training"))
     run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", "-k",
                           "not (head_dim or grown or phi3_window or longrope or padding and qwen)", *files], env=older_transformers, cwd=ROOT / "tests",
                          capture_output=True, text=True)
