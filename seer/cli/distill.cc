@@ -43,8 +43,10 @@ int distill(int argc, char** argv, int first) {
   s.loop.ranks = ranks.get();
   s.data.show_progress = ranks->is_first();
   const models::Decoder model = model_args.load();
-  const train::RunResult result = train::distill(model, model_args.tokenizer(), s);
-  if (ranks->is_first()) print_result("distill", result, s.loop.out);
+  const train::DistillResult result = train::distill(model, model_args.tokenizer(), s);
+  if (!ranks->is_first()) return 0;
+  print_result("distill", result, s.loop.out);
+  if (result.lookup) print_result("distill: lookup heads", *result.lookup, s.loop.out / "lookup");
   return 0;
 }
 

@@ -70,7 +70,8 @@ struct LookupScoreGrad {
     const bool is_wide = wide_q.size(2) != q.size(2);
     const at::Tensor out_q = is_wide ? at::empty(wide_q.sizes(), dq.options()) : dq;
     const at::Tensor out_k = is_wide ? at::empty(wide_k.sizes(), dk.options()) : dk;
-    const at::Tensor pairs = at::empty(dscores.sizes(), q.options().dtype(at::kInt));
+    const at::Tensor largest = at::empty(dscores.sizes(), q.options().dtype(at::kInt));
+    const at::Tensor sums = at::empty(lse.sizes(), lse.options());
     kernels::LookupGradParams p{};
     put_qkv(p, wide_q, wide_k, {});
     p.lse = const_cast<float*>(own_lse.const_data_ptr<float>());  // which this op reads
@@ -83,7 +84,8 @@ struct LookupScoreGrad {
     p.dscores = own_dscores.const_data_ptr<float>();
     p.dq = out_q.mutable_data_ptr<float>();
     p.dk = out_k.mutable_data_ptr<float>();
-    p.pairs = pairs.mutable_data_ptr<int32_t>();
+    p.largest = largest.mutable_data_ptr<int32_t>();
+    p.sums = sums.mutable_data_ptr<float>();
     p.num_rows = dscores.size(1);
     p.num_blocks = dscores.size(2);
     p.block = static_cast<int>(block);

@@ -109,7 +109,7 @@ at::Tensor attn_gate_score(const at::Tensor& q_gate, const at::Tensor& k_gate,
 //
 //   max over i in row I of (m_iJ - log of the sum over J of exp(m_iJ)),   m_iJ = scale * max over j in block J of q_i . k_j
 //
-// Differentiable in both, with the sum constant: the pair of the maximum gets the gradient.
+// Differentiable in both.
 at::Tensor lookup_score(const at::Tensor& q, const at::Tensor& k, const Ragged& ragged,
                         double scale);
 

@@ -587,7 +587,7 @@ def lookup_inputs(pack, dtype=torch.float32, heads=4, rank=32):
 
 
 def lookup_formula(q, k, pack, scale):
-    """Scores and log-sum-exp of the blocks' maxima [L, T]; the gradient takes the latter for a constant."""
+    """Scores, and log-sum-exp of the blocks' maxima [L, T]."""
     heads = q.shape[1]
     scores, lse = q.new_full((heads, pack.num_rows, pack.num_blocks), -math.inf), q.new_full((heads, len(q)), -math.inf)
     for b, (nq, nk) in enumerate(zip(pack.q_lens, pack.k_lens)):
@@ -595,8 +595,8 @@ def lookup_formula(q, k, pack, scale):
         s = torch.einsum("ihr,jhr->hij", q[first:first + nq], k[pack.cu_k[b]:pack.cu_k[b] + nk]) * scale
         s = s.masked_fill(torch.ones(nq, nk, dtype=torch.bool).triu(nk - nq + 1), -math.inf)
         maxima = torch.stack([part.amax(-1) for part in s.split(pack.block, -1)], -1)
-        sums = maxima.detach().logsumexp(-1)
-        lse[:, first:first + nq] = sums
+        sums = maxima.logsumexp(-1)
+        lse[:, first:first + nq] = sums.detach()
         for m, part in enumerate((maxima - sums[..., None]).split(pack.block, 1)):
             scores[:, row0 + m, :part.shape[-1]] = part.amax(1) if part.shape[1] else -math.inf
     return scores, lse

@@ -14,8 +14,8 @@ void run_on_gpu(const Impl<LookupGradParams>& impl, LookupGradCall& call) {
   constexpr size_t kBehind = 2 * 128;
   const DeviceBuffer q(call.q.bytes, kBehind * call.q.token_stride),
       k(call.k.bytes, kBehind * call.k.token_stride), lse(call.lse), dscores(call.dscores),
-      cu_q(call.cu_q), cu_k(call.cu_k), cu_rows(call.cu_rows), pairs(call.pairs),
-      dq(call.dq.size() * sizeof(float)), dk(call.dk.size() * sizeof(float));
+      cu_q(call.cu_q), cu_k(call.cu_k), cu_rows(call.cu_rows), largest(call.largest),
+      sums(call.sums), dq(call.dq.size() * sizeof(float)), dk(call.dk.size() * sizeof(float));
   LookupGradParams p = call.params();
   p.q.data = q.as<void>();
   p.k.data = k.as<void>();
@@ -24,7 +24,8 @@ void run_on_gpu(const Impl<LookupGradParams>& impl, LookupGradCall& call) {
   p.cu_q = cu_q.as<int32_t>();
   p.cu_k = cu_k.as<int32_t>();
   p.cu_rows = cu_rows.as<int32_t>();
-  p.pairs = pairs.as<int32_t>();
+  p.largest = largest.as<int32_t>();
+  p.sums = sums.as<float>();
   p.dq = dq.as<float>();
   p.dk = dk.as<float>();
   impl.run(p, nullptr);

@@ -29,12 +29,14 @@ INSTANTIATE_TEST_SUITE_P(All, LookupGradCases, testing::ValuesIn(kLookupGradCase
                          [](const auto& info) { return std::string(info.param.name); });
 
 // The first of equal scores, also of rows of zeros.
-TEST(LookupGrad, TheFirstOfEqualPairs) {
+TEST(LookupGrad, TheFirstOfEqualQueries) {
   Call call({.name = "", .q_lens = {3}, .k_lens = {3}, .heads = 1}, DType::f32);
   for (AttentionTensor* x : {&call.q, &call.k}) x->assign(std::vector<float>(3 * 32, 0.f));
   call.lse = {1, 1, 1};
   lookup_grad(call.params());
-  EXPECT_EQ(call.pairs, std::vector<int32_t>{0});
+  EXPECT_EQ(call.largest, std::vector<int32_t>{0});
+  EXPECT_NE(call.sums[0], 0);
+  EXPECT_EQ(call.sums[1], 0);
 }
 
 TEST(LookupGrad, SameBitsForEveryThreadCount) {

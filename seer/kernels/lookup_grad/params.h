@@ -5,22 +5,25 @@
 
 namespace seer::kernels {
 
-// A lookup head's score of a row and a key block is that of one pair of tokens (pooled_attn/params.h, block_softmax):
+// The score of a row and a key block is that of one query (pooled_attn/params.h, block_softmax):
 //
-//   t[h, I, J] = max over i in row I, j in key block J of (scale * q_i . k_j - lse_i)
+//   m[i, J] = scale * max over j in key block J of q_i . k_j      lse_i = log of the sum over J of exp(m[i, J])
+//   t[I, J] = max over i in row I of (m[i, J] - lse_i)
 //
-// With lse constant the gradient touches this pair alone:
+// Where query i is the largest of some blocks, their gradients g reach all blocks that it sees, through lse_i:
 //
-//   dq_i += d[h, I, J] * scale * k_j      dk_j += d[h, I, J] * scale * q_i
+//   w[i, J] = g[I, J] where i is the largest of J, else 0; minus exp(m[i, J] - lse_i) times the sum of i's g
+//   dq_i += scale * w[i, J] * k_j      dk_j += scale * w[i, J] * q_i      for the j whose score is m[i, J]
 //
-// where (i, j) is the pair of the maximum, the first of equal ones. Each head has keys of its own (Hq = Hk = L). Scores that are
-// NaN are no maximum; blocks of which a row sees nothing have no pair, and their d is not read.
+// Of equal scores the first one is the largest. Each head has keys of its own (Hq = Hk = L). Scores that are NaN are no maximum;
+// the g of blocks of which a row sees nothing are not read.
 struct LookupGradParams : PackedAttentionParams {  // no v, no o; lse is read
   const float* dscores;                            // [L, R, N]
   float* dq;               // [T, L, r], contiguous; every element is written
   float* dk;               // [S, L, r]
   const int32_t* cu_rows;  // [B + 1]    prefix sums of ceil(len_q / block)
-  int32_t* pairs;          // [L, R, N]  scratch: i * block + j within row and block, -1: none
+  int32_t* largest;        // [L, R, N]  scratch: query of the row that is the largest, -1: none
+  float* sums;             // [L, T]     scratch: the sum of a query's g
 
   int64_t num_rows;    // R
   int64_t num_blocks;  // N  key blocks of the longest sequence

@@ -55,12 +55,17 @@ HeadNeeds::HeadNeeds(const Decoder& model, const Gates& gates, double density)
   k_.resize(q_.size());
 }
 
+void HeadNeeds::check_length(int64_t tokens, int block) {
+  SEER_CHECK(tokens > (kFewestBlocks - 1) * block, "a text of ", tokens,
+             " tokens is too short to find lookup heads: want more than ",
+             (kFewestBlocks - 1) * block);
+}
+
 void HeadNeeds::add(const at::Tensor& ids) {
   const at::NoGradGuard no_grad;
   const int block = gates_.config().block_size;
   const int64_t length = ids.numel(), num_blocks = (length + block - 1) / block;
-  SEER_CHECK(num_blocks >= kFewestBlocks, "a text of ", length,
-             " tokens is too short to find lookup heads: want at least ", kFewestBlocks * block);
+  check_length(length, block);
   const Sequences sequences{.q_lens = {length}, .k_lens = {length}};
   const auto ragged = torch_ops::make_ragged({length}, {length}, block, model_.device());
   model_.hidden(ids.to(model_.device()), sequences, [&](const AttentionInput& input) {

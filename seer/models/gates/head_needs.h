@@ -16,8 +16,9 @@ class HeadNeeds {
  public:
   // Both outlive this object. `density`: of the lists that are compared.
   HeadNeeds(const Decoder& model, const Gates& gates, double density = 0.1);
-  // Takes in one more sequence, ids int64 [length]: a forward pass with dense attention. Error: fewer than 16 blocks, too few for
-  // any to be far.
+  // Error: a sequence has fewer than 16 blocks, too few for any to be far.
+  static void check_length(int64_t tokens, int block);
+  // Takes in one more sequence, ids int64 [length]: a forward pass with dense attention. Error: it is too short.
   void add(const at::Tensor& ids);
 
   // [layers, Hq] f64, on the CPU: of the true map, outside of the first block and the last four, what lists by the map itself keep

@@ -83,7 +83,6 @@ struct Inputs {
 };
 
 // t of one sequence and head by its definition, in double: q [Tq, D], k [Tk, D] -> [rows, blocks].
-// The normaliser is constant to the gradient.
 at::Tensor formula(const at::Tensor& q, const at::Tensor& k, const at::Tensor& a,
                    const at::Tensor& c, double scale) {
   const auto in_double = [](const at::Tensor& x) { return x.to(at::kDouble); };
@@ -99,7 +98,7 @@ at::Tensor formula(const at::Tensor& q, const at::Tensor& k, const at::Tensor& a
     for (int64_t begin = 0; begin <= first + i; begin += kBlock) {
       m.push_back(s[i].slice(0, begin, std::min(begin + kBlock, first + i + 1)).max());
     }
-    const at::Tensor l = at::stack(m).logsumexp(0).detach();
+    const at::Tensor l = at::stack(m).logsumexp(0);
     for (size_t j = 0; j < m.size(); ++j) {
       at::Tensor& entry = entries[static_cast<size_t>(i / kBlock * blocks) + j];
       entry = at::maximum(entry, m[j] - l);

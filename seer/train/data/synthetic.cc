@@ -44,7 +44,23 @@ int64_t between(int64_t low, int64_t high, Random& random) {
   return low + static_cast<int64_t>(random.below(static_cast<uint64_t>(high - low + 1)));
 }
 
+void repeat_in(Places& places, Random& random, int64_t most, int64_t length, int32_t* window) {
+  for (int64_t i = between(1, most, random); i > 0; --i) {
+    const int64_t size =
+        between(std::min<int64_t>(32, length / 16), std::min<int64_t>(256, length / 8), random);
+    int64_t from = places.take(size, random), to = places.take(size, random);
+    if (from < 0 || to < 0) continue;
+    if (from > to) std::swap(from, to);
+    std::copy_n(window + from, size, window + to);
+  }
+}
+
 }  // namespace
+
+void repeat_passages(Random& random, int64_t most, int64_t length, int32_t* window) {
+  Places places(length);
+  repeat_in(places, random, most, length, window);
+}
 
 Synthetic::Synthetic(const io::Tokenizer& tokenizer, int64_t vocab_size)
     : words_(io::word_tokens(tokenizer, vocab_size, "set the synthetic share to 0")),
@@ -60,14 +76,7 @@ void Synthetic::write(Random random, int64_t length, int32_t* window) const {
   const bool is_short = length <= kShort;
   const int64_t most_facts = std::min<int64_t>(is_short ? 16 : 63, length / 128);
   const int64_t most_passages = is_short ? 4 : 10;
-  for (int64_t i = between(1, most_passages, random); i > 0; --i) {
-    const int64_t size =
-        between(std::min<int64_t>(32, length / 16), std::min<int64_t>(256, length / 8), random);
-    int64_t from = places.take(size, random), to = places.take(size, random);
-    if (from < 0 || to < 0) continue;
-    if (from > to) std::swap(from, to);
-    std::copy_n(window + from, size, window + to);
-  }
+  repeat_in(places, random, most_passages, length, window);
   std::vector<int32_t> fact;
   for (int64_t i = between(std::min<int64_t>(4, most_facts), most_facts, random); i > 0; --i) {
     fact = head_;

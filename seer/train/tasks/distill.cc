@@ -1,30 +1,11 @@
 #include "seer/train/tasks/distill.h"
 
-#include <ATen/TensorOperators.h>
-#include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/stack.h>
-#include <ATen/ops/zeros.h>
-
-#include <algorithm>
-#include <cmath>
-#include <optional>
-
 #include "seer/base/error.h"
-#include "seer/io/context.h"
-#include "seer/models/attention.h"
-#include "seer/models/gates/gates.h"
-#include "seer/torch/ops.h"
-#include "seer/torch/stopwatch.h"
-#include "seer/train/data/synthetic.h"
 #include "seer/train/loop/run_folder.h"
-#include "seer/train/loop/validation.h"
-#include "seer/train/tasks/gate_training.h"
+#include "seer/train/tasks/distillation.h"
 
 namespace seer::train {
 namespace {
-
-using nlohmann::json;
 
 // The gate with its size spelled out, as published gates have it.
 io::GateConfig resolved(io::GateConfig gate, const models::Decoder& model) {
@@ -32,259 +13,42 @@ io::GateConfig resolved(io::GateConfig gate, const models::Decoder& model) {
   return gate;
 }
 
-std::vector<std::string> result_files() {
-  return {io::gate_weights_path("").filename().string(), "config.json"};
+// Of the second run, in a folder within the first one's.
+LoopSettings lookup_loop(const DistillSettings& settings) {
+  LoopSettings loop = settings.loop;
+  loop.out /= "lookup";
+  loop.steps = settings.lookup.steps;
+  return loop;
 }
 
-double bytes_of(const at::Tensor& tensor) {
-  return tensor.defined() ? static_cast<double>(tensor.nbytes()) : 0;
+void check_lookup(const models::Decoder& model, const DistillSettings& settings) {
+  if (settings.lookup.share == 0) return;
+  const int rank = settings.lookup.rank, head_dim = model.config().head_dim;
+  SEER_CHECK(rank <= head_dim, "lookup heads have ", rank, " features a token, more than the ",
+             head_dim, " of a head; choose --lookup-rank ", head_dim, " or less");
+  models::HeadNeeds::check_length(settings.length, settings.gate.block_size);
 }
-
-class Distillation : public Task {
- public:
-  Distillation(const models::Decoder& model, const io::Tokenizer& tokenizer, Mixture train,
-               Mixture valid, const DistillSettings& settings)
-      : model_(model),
-        settings_(settings),
-        train_(std::move(train)),
-        valid_(std::move(valid)),
-        windows_(train_, settings.seed, settings.length),
-        synthetic_(settings.data.synthetic_share, settings.seed, tokenizer,
-                   model.config().vocab_size),
-        gates_(models::Gates::create(resolved(settings.gate, model), model, settings.seed)),
-        attention_time_(model.device()),
-        gate_time_(model.device()) {
-    check_held_out(held_out());
-    skip_ = gate_skip(settings.skip, settings.loss);
-    gates_.make_trainable();
-  }
-
-  std::string name() const override { return "distill"; }
-
-  std::vector<ParameterGroup> groups() override {
-    return {{"gates", gate_parameters(gates_), settings_.adamw, settings_.learning_rate,
-             settings_.schedule}};
-  }
-
-  json settings() const override {
-    const auto& gate = gates_.config();
-    return {{"model", model_.config().raw},
-            {"weights", model_.origin().fingerprint},
-            {"data", train_.identity()},
-            {"valid", valid_.identity()},
-            {"synthetic_share", settings_.data.synthetic_share},
-            {"gate", {gate.type, gate.block_size, gate.gate_dim, gate.force_double}},
-            {"sequences", settings_.sequences},
-            {"length", settings_.length},
-            {"micro_batch", settings_.micro_batch},
-            {"valid_sequences", settings_.valid_sequences},
-            {"loss", settings_.loss},
-            {"skip", skip_},
-            {"loss_scale", settings_.loss_scale},
-            {"learning_rate", settings_.learning_rate},
-            {"adamw", as_json(settings_.adamw)},
-            {"schedule", as_json(settings_.schedule, settings_.loop.steps)},
-            {"seed", settings_.seed},
-            {"dtype", c10::toString(model_.dtype())},
-            {"device", model_.device().is_cuda() ? "cuda" : "cpu"}};
-  }
-
-  std::vector<std::string> files() const override { return result_files(); }
-
-  int64_t micro_batches(int64_t) const override {
-    return (settings_.sequences + settings_.micro_batch - 1) / settings_.micro_batch;
-  }
-  // Of streamed layers all, so that a layer travels once a step.
-  int64_t at_once() const override { return model_.is_streamed() ? micro_batches(0) : 1; }
-  int64_t tokens(int64_t) const override { return settings_.sequences * settings_.length; }
-  std::vector<std::string> metrics() const override {
-    if (settings_.loss == "kl") return {"loss", "kl_per_row"};
-    return {"loss"};
-  }
-
-  Plan plan() const override {
-    const io::ModelConfig& model = model_.config();
-    const auto batches = static_cast<double>(at_once()),
-               tokens = static_cast<double>(settings_.micro_batch * settings_.length),
-               element = static_cast<double>(model_.weights().embedding.element_size());
-    const double hidden = model.hidden_size, q = double(model.num_heads) * model.head_dim,
-                 kv = double(model.num_kv_heads) * model.head_dim;
-    const double blocks = std::ceil(static_cast<double>(settings_.length) /
-                                    static_cast<double>(settings_.gate.block_size));
-    Plan plan;
-    plan.step = message(settings_.sequences, settings_.sequences == 1 ? " sequence" : " sequences",
-                        " of ", settings_.length, " tokens");
-    plan.weights = model_bytes();
-    const int ranks = settings_.loop.ranks ? settings_.loop.ranks->size() : 1;
-    for (const Parameter& gate :
-         gate_parameters(gates_)) {  // with gradient, its share of two moments
-      plan.trained += (2 + 2.0 / ranks) * bytes_of(gate.leaf);
-    }
-    // The states of all batches that wait, and what a layer makes: its attention, or its MLP, which
-    // takes some tokens at a time.
-    plan.activations = element * (tokens * hidden * (batches + 2) +
-                                  std::max(tokens * (2 * q + 2 * kv),
-                                           std::min(tokens, 8192.0) * 3 * model.intermediate_size));
-    if (settings_.warns_of_context) plan.warning = io::context_warning(model, settings_.length);
-    // Map, scores, their gradient and softmax, f32.
-    plan.maps = 4 * 4.0 * model.num_heads * blocks * blocks * double(settings_.micro_batch);
-    return plan;
-  }
-
-  at::Tensor backward(int64_t step, std::span<const int64_t> micro_batches,
-                      const Complete& complete) override {
-    std::vector<Batch> batches;
-    for (const int64_t i : micro_batches) batches.push_back(batch_of(step, i));
-    return run_model(batches, /*trains=*/true, complete);
-  }
-
-  std::map<std::string, double> validate(int64_t, Ranks& ranks) override {
-    const auto measure = [&](const at::Tensor& ids) {
-      return run_model({{ids, 1, 1.0}}, /*trains=*/false, nullptr);
-    };
-    std::vector<std::string> prefixes = metrics();
-    for (std::string& name : prefixes) name += "_";
-    return by_name(mean_over_windows(held_out(), static_cast<int64_t>(prefixes.size()),
-                                     model_.device(), measure, ranks),
-                   prefixes);
-  }
-
-  void save(const std::filesystem::path& folder) const { gates_.save(folder, model_); }
-  double attention_seconds() { return attention_time_.seconds(); }
-  double gate_seconds() { return gate_time_.seconds(); }
-
- private:
-  // Sequences that are run at once: ids int64 [count * length], and their share of the step.
-  struct Batch {
-    at::Tensor ids;
-    int64_t count;
-    double share;
-  };
-
-  // On the device: two layers at a time where they are streamed.
-  double model_bytes() const {
-    models::ModelWeights weights = model_.weights();
-    double layers = 0, all = 0;
-    for (const auto& [name, weight] : models::named_weights(weights)) {
-      all += bytes_of(*weight);
-      if (name.find(".layers.") != std::string::npos) layers += bytes_of(*weight);
-    }
-    return model_.is_streamed() ? all - layers + 2 * layers / model_.config().num_layers : all;
-  }
-
-  HeldOut held_out() const { return {valid_, settings_.length, settings_.valid_sequences}; }
-
-  Batch batch_of(int64_t step, int64_t index) {
-    const int64_t first = index * settings_.micro_batch;
-    const int64_t count = std::min(settings_.micro_batch, settings_.sequences - first);
-    const auto window = [&](uint64_t at, int32_t* out) { windows_.window(at, out); };
-    const at::Tensor ids =
-        train::batch_of(static_cast<uint64_t>(step * settings_.sequences + first), count,
-                        settings_.length, synthetic_, window);
-    return {ids.view(-1), count,
-            static_cast<double>(count) / static_cast<double>(settings_.sequences)};
-  }
-
-  // One forward pass of the frozen model, all batches through a layer before the next. Each layer's
-  // gate gets its loss (and gradient) as soon as the layer's attention is there; nothing of a layer
-  // is kept. Returns the metrics, each batch's by its share.
-  at::Tensor run_model(const std::vector<Batch>& batches, bool trains, const Complete& complete) {
-    const at::NoGradGuard frozen;
-    const at::Device device = model_.device();
-    std::vector<models::Decoder::Pass> passes;
-    std::vector<torch_ops::Ragged> ragged;
-    for (const Batch& batch : batches) {
-      models::Sequences sequences;
-      sequences.q_lens.assign(static_cast<size_t>(batch.count), settings_.length);
-      sequences.k_lens = sequences.q_lens;
-      ragged.push_back(torch_ops::make_ragged(sequences.q_lens, sequences.k_lens,
-                                              settings_.gate.block_size, device));
-      passes.push_back(model_.begin(batch.ids.to(device), sequences));
-      if (waits_on_host(batches)) passes.back().x = on_host(passes.size() - 1, passes.back().x);
-    }
-    at::Tensor sum = at::zeros({}, at::TensorOptions(device).dtype(at::kDouble));
-    int64_t layers = 0;
-    for (int layer = 0; layer < model_.config().num_layers; ++layer) {
-      for (size_t b = 0; b < batches.size(); ++b) {
-        const bool is_last = b + 1 == batches.size();
-        const models::Attention attention = [&](const models::AttentionInput& input) {
-          if (models::window_cuts(input)) return models::dense_attention(input);
-          if (b == 0) ++layers;
-          return train_gate(input, ragged[b], batches[b].share, trains, sum,
-                            is_last ? complete : nullptr);
-        };
-        models::Decoder::Pass& pass = passes[b];
-        pass.x = pass.x.to(device, /*non_blocking=*/true);
-        model_.run_layer(layer, pass, attention);
-        if (waits_on_host(batches)) pass.x = on_host(b, pass.x);
-        const auto all = static_cast<int64_t>(batches.size());
-        passed(layer * all + static_cast<int64_t>(b) + 1, model_.config().num_layers * all);
-      }
-    }
-    SEER_CHECK(layers > 0, "every layer of the model has a sliding window shorter than ",
-               settings_.length, " tokens: there is no gate to train");
-    const at::Tensor loss = sum * settings_.loss_scale;
-    if (settings_.loss != "kl") return loss.view(1);
-    // The loss is a mean over all elements: times the blocks of a row, it is the mean over rows.
-    const double rows = static_cast<double>(ragged[0].num_blocks) / static_cast<double>(layers);
-    return at::stack({loss, sum * rows});
-  }
-
-  // The layer's attention; its gate's loss is added to `sum` by the batch's share.
-  at::Tensor train_gate(const models::AttentionInput& input, const torch_ops::Ragged& ragged,
-                        double share, bool trains, at::Tensor& sum, const Complete& complete) {
-    std::optional<torch_ops::Stopwatch::Span> span;
-    if (settings_.profile) span.emplace(attention_time_);
-    const auto [o, lse, target] =
-        torch_ops::pooled_attn(input.q, input.k, input.v, ragged, input.scale, /*causal=*/true,
-                               /*group_max=*/false, /*normalise=*/true);
-    span.reset();
-    if (settings_.profile) span.emplace(gate_time_);
-    const at::AutoGradMode grad(trains);
-    const at::Tensor scores = gates_.scores(input, ragged);
-    const at::Tensor loss = torch_ops::gate_loss(scores, target, ragged, skip_, settings_.loss);
-    if (trains) (loss * (settings_.loss_scale * share)).backward();
-    if (complete) complete(gate_leaves(gates_, input.layer));
-    sum.add_(loss.detach().mul(share));
-    return o;
-  }
-
-  bool waits_on_host(const std::vector<Batch>& batches) const {
-    return settings_.states_on_host && batches.size() > 1;
-  }
-  // In pinned memory, where copies from a GPU need no other; the same for a batch's states of all
-  // layers and steps, which are copied in the order of the stream.
-  at::Tensor on_host(size_t batch, const at::Tensor& x) {
-    if (x.is_cpu()) return x;
-    if (host_states_.size() <= batch) host_states_.resize(batch + 1);
-    at::Tensor& host = host_states_[batch];
-    if (!host.defined() || host.sizes() != x.sizes()) {
-      host = at::empty(x.sizes(), x.options().device(at::kCPU).pinned_memory(true));
-    }
-    return host.copy_(x, /*non_blocking=*/true);
-  }
-
-  const models::Decoder& model_;
-  const DistillSettings& settings_;
-  Mixture train_, valid_;
-  PackedWindows windows_;
-  SyntheticShare synthetic_;
-  models::Gates gates_;
-  double skip_ = 0;
-  std::vector<at::Tensor> host_states_;  // of each batch
-  torch_ops::Stopwatch attention_time_, gate_time_;
-};
 
 // What can be refused before any text is read.
 void check_before(const models::Decoder& model, const DistillSettings& settings) {
   check(settings);
   settings.gate.check(model.config().head_dim);
+  check_lookup(model, settings);
   SEER_CHECK(!settings.states_on_host || model.is_streamed(),
              "hidden states wait in host memory only where layers are streamed: add --stream, or "
              "leave out --states-on-host");
   if (settings.loop.writes()) {
-    check_run_folder(settings.loop.out, "distill", result_files());
+    check_run_folder(settings.loop.out, "distill", gate_files());
+    if (settings.lookup.share > 0) check_run_folder(lookup_loop(settings).out, "lookup", {});
   }
+}
+
+void save(const models::Decoder& model, const DistillSettings& settings,
+          const models::Gates& gates) {
+  if (!settings.loop.writes()) return;
+  gates.save(settings.loop.out, model);
+  models::Gates::load(settings.loop.out, model);  // can be read as it was written
+  check_run_is_there(settings.loop.out, "the gates are");
 }
 
 DistillResult distill_on(const models::Decoder& model, const io::Tokenizer& tokenizer,
@@ -294,17 +58,25 @@ DistillResult distill_on(const models::Decoder& model, const io::Tokenizer& toke
     valid = open_mixture(settings.data.valid, {}, settings.data, tokenizer, settings.tokenizer,
                          model.config().vocab_size);
   }
-  const int64_t skipped_documents = train.skipped_documents() + valid.skipped_documents();
-  Distillation task(model, tokenizer, std::move(train), std::move(valid), settings);
-  DistillResult result{run(task, settings.loop)};
-  result.skipped_documents = skipped_documents;
-  if (settings.loop.writes()) {
-    task.save(settings.loop.out);
-    models::Gates::load(settings.loop.out, model);  // can be read as it was written
-    check_run_is_there(settings.loop.out, "the gates are");
-  }
+  const auto gates = models::Gates::create(resolved(settings.gate, model), model, settings.seed);
+  Distillation task(model, tokenizer, train, valid, settings, gates);
+  DistillResult result;
+  static_cast<RunResult&>(result) = run(task, settings.loop);
+  result.skipped_documents = train.skipped_documents() + valid.skipped_documents();
   result.attention_seconds = task.attention_seconds();
   result.gate_seconds = task.gate_seconds();
+  if (settings.lookup.share == 0) {
+    save(model, settings, task.gates());
+    return result;
+  }
+  const models::HeadNeeds needs =
+      head_needs(model, task.gates(), task.unused_windows(settings.lookup.windows), settings.seed);
+  Distillation of_lookups(
+      model, tokenizer, train, valid, settings,
+      with_lookup_heads(model, task.gates(), needs, settings.lookup, settings.seed));
+  result.lookup = run(of_lookups, lookup_loop(settings));
+  save(model, settings, of_lookups.gates());
+  if (settings.loop.writes()) write_head_needs(settings.loop.out, needs, of_lookups.gates());
   return result;
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "seer/models/decoder.h"
 #include "seer/train/data/data.h"
 #include "seer/train/loop/loop.h"
+#include "seer/train/tasks/lookup_heads.h"
 
 namespace seer::train {
 
@@ -36,6 +38,7 @@ struct DistillSettings {
   double learning_rate = 1e-3;
   AdamW adamw;
   Schedule schedule;             // cosine to 0
+  LookupSettings lookup;         // trained after the gates, which then stay as they are
   uint64_t seed = 1;             // of the gates' first weights and of the order of the data
   bool profile = false;          // fill in DistillResult's times
   bool warns_of_context = true;  // where sequences are longer than it; false: the caller has
@@ -60,6 +63,7 @@ void each_setting(DistillSettings& s, const Visit& visit) {
         "steps of warm-up, then cosine to 0; -1: 20, at most a sixth of all");
   visit("weight-decay", s.adamw.weight_decay, range(0, 100), "of AdamW, decoupled");
   visit("seed", s.seed, at_least(0), "of the gates' first weights and the order of the data");
+  each_setting(s.lookup, visit);
 }
 // UsageError where a value is not allowed, or nothing would be trained.
 void check(const DistillSettings& settings);
@@ -68,9 +72,11 @@ struct DistillResult : RunResult {
   // With DistillSettings::profile, of this process's part of the run, on the model's device: dense
   // attention with the map, and gates with their loss and gradients. The rest is the model's.
   double attention_seconds = 0, gate_seconds = 0;
+  std::optional<RunResult> lookup;
 };
 
-// Trains new gates for `model`, resumes, and writes them into loop.out. Metrics: loss (scaled, as
+// Trains new gates for `model`, resumes, and writes them into loop.out. With lookup heads a second run follows in
+// loop.out/lookup, whose results are `lookup`: the heads are found, their projections trained, and heads.json says what each head lost. Metrics: loss (scaled, as
 // published); kl_per_row (nats; mean over layers, heads and rows: comparable between lengths), for
 // "kl" only; valid_<metric>_<file> on held-out text. Layers whose sliding window hides keys have no
 // gate loss. Error: as run(); data with fewer tokens than a sequence; a loss that is not known.

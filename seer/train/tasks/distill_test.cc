@@ -5,6 +5,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <vector>
+
 #include "seer/base/error.h"
 #include "seer/base/file.h"
 #include "seer/models/gates/gates.h"
@@ -45,6 +48,15 @@ DistillSettings distill_settings(const std::filesystem::path& folder, const std:
   settings.valid_sequences = 2;
   settings.learning_rate = 2e-2;
   settings.schedule.warmup = 3;
+  return settings;
+}
+
+// Two of the eight heads.
+DistillSettings lookup_settings(const std::filesystem::path& folder, const std::string& name) {
+  DistillSettings settings = distill_settings(folder, name);
+  settings.length = 265;
+  settings.loop.steps = 12;
+  settings.lookup = {.share = 0.25, .rank = 16, .windows = 2, .steps = 80, .learning_rate = 3e-3};
   return settings;
 }
 
@@ -195,15 +207,69 @@ TEST_F(Distill, AnotherModelIsNotResumed) {
               HasSubstr("other settings: settings.weights"));
 }
 
+TEST_F(Distill, LookupHeadsAreTheNeediestAndLearn) {
+  const auto model = test_model();
+  DistillSettings run = lookup_settings(folder, "with");
+  const DistillResult result = distill(model, tokenizer, run);
+  ASSERT_TRUE(result.lookup);
+  EXPECT_EQ(result.lookup->steps, 80);
+  DistillSettings begin = lookup_settings(folder, "begin");
+  begin.lookup.learning_rate = 1e-12;
+  const auto of_valid = [](const DistillResult& x) {
+    return x.lookup->valid.at("kl_per_row_valid");
+  };
+  EXPECT_LT(of_valid(result), 0.97 * of_valid(distill(model, tokenizer, begin)));
+
+  run.loop.out = folder / "without";
+  run.lookup = {};
+  EXPECT_FALSE(distill(model, tokenizer, run).lookup);
+  EXPECT_FALSE(std::filesystem::exists(folder / "without" / "heads.json"));
+  const auto with = models::Gates::load(folder / "with", model),
+             without = models::Gates::load(folder / "without", model);
+  int heads = 0;
+  for (size_t layer = 0; layer < 2; ++layer) {
+    EXPECT_TRUE(at::equal(with.layers()[layer].k, without.layers()[layer].k));
+    heads += static_cast<int>(with.config().lookup_heads.at(layer).size());
+  }
+  EXPECT_EQ(heads, 2);
+
+  const auto found = nlohmann::json::parse(read_file(folder / "with" / "heads.json"));
+  std::vector<double> of_others, of_lookups;
+  for (size_t layer = 0; layer < 2; ++layer) {
+    const auto& chosen = with.config().lookup_heads[layer];
+    for (int head = 0; head < 4; ++head) {
+      const bool is_one = std::find(chosen.begin(), chosen.end(), head) != chosen.end();
+      (is_one ? of_lookups : of_others).push_back(found["lost"][layer][head]);
+    }
+  }
+  EXPECT_GE(*std::min_element(of_lookups.begin(), of_lookups.end()),
+            *std::max_element(of_others.begin(), of_others.end()));
+  EXPECT_EQ(found["lookup_heads"], nlohmann::json(with.config().lookup_heads));
+}
+
+TEST_F(Distill, WrongLookupHeadsAreNamed) {
+  const auto model = test_model();
+  DistillSettings wrong = lookup_settings(folder, "a");
+  wrong.length = 200;
+  EXPECT_THAT(error_of(model, wrong), HasSubstr("200 tokens is too short to find lookup heads"));
+  wrong = lookup_settings(folder, "b");
+  wrong.lookup.rank = 32;
+  EXPECT_THAT(error_of(model, wrong), HasSubstr("32"));
+  EXPECT_FALSE(std::filesystem::exists(folder / "b"));
+  wrong.lookup.rank = 20;
+  EXPECT_THAT(error_of(model, wrong), HasSubstr("lookup-rank is 20"));
+}
+
 TEST_F(Distill, KilledAndResumedEndsWithTheSameBits) {
   expect_kills_change_nothing("DistillChild.DISABLED_Run", folder, "attn_gate_weights.safetensors");
+  EXPECT_EQ(metrics_of(folder / "killed" / "lookup"), metrics_of(folder / "whole" / "lookup"));
 }
 
 TEST(DistillChild, DISABLED_Run) {
   ASSERT_FALSE(child_out().empty());
   at::set_num_threads(1);
   distill(test_model(), io::Tokenizer::load(reference_tokenizer()),
-          distill_settings(child_out().parent_path(), child_out().filename()));
+          lookup_settings(child_out().parent_path(), child_out().filename()));
 }
 
 }  // namespace

@@ -42,12 +42,12 @@ inline const std::vector<LookupGradCase> kLookupGradCases = {
     {.name = "nan_query", .q_lens = {70, 130}, .k_lens = {70, 200}, .nan_query = 100},
 };
 
-// lse is not that of the scores: any numbers do, and show which query a maximum is taken of.
+// lse is not that of the scores: any numbers do, if exp() of what is above them is not large.
 struct LookupGradCall : AttentionCall {
   LookupGradCase shape;
-  std::vector<int32_t> cu_rows, pairs;
+  std::vector<int32_t> cu_rows, largest;
   int64_t num_blocks = 0;
-  std::vector<float> dscores, dq, dk;
+  std::vector<float> dscores, sums, dq, dk;
 
   explicit LookupGradCall(const LookupGradCase& c, DType dtype)
       : AttentionCall(c.q_lens, c.k_lens, c.heads, c.heads, c.rank, c.padding, dtype),
@@ -58,10 +58,11 @@ struct LookupGradCall : AttentionCall {
     }
     Random random(1);
     fill_normal(random);
-    for (float& x : lse) x = static_cast<float>(random.normal());
+    for (float& x : lse) x = static_cast<float>(2 + random.normal());
     dscores.resize(static_cast<size_t>(c.heads * cu_rows.back() * num_blocks));
     for (float& x : dscores) x = static_cast<float>(random.normal());
-    pairs.assign(dscores.size(), 7);
+    largest.assign(dscores.size(), 7);
+    sums.assign(lse.size(), NAN);
     dq.assign(static_cast<size_t>(q.tokens * c.heads * c.rank), NAN);
     dk.assign(static_cast<size_t>(k.tokens * c.heads * c.rank), NAN);
     for (int d = 0; c.nan_query >= 0 && d < c.rank; ++d) q.set(c.nan_query, c.heads - 1, d, NAN);
@@ -74,7 +75,8 @@ struct LookupGradCall : AttentionCall {
     p.dq = dq.data();
     p.dk = dk.data();
     p.cu_rows = cu_rows.data();
-    p.pairs = pairs.data();
+    p.largest = largest.data();
+    p.sums = sums.data();
     p.num_rows = cu_rows.back();
     p.num_blocks = num_blocks;
     p.block = shape.block;

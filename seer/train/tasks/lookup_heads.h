@@ -1,0 +1,48 @@
+#pragma once
+// Between the training of gates and that of their lookup heads: which heads they are, and where their projections begin.
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <vector>
+
+#include "seer/base/allowed.h"
+#include "seer/base/limits.h"
+#include "seer/models/gates/gates.h"
+#include "seer/models/gates/head_needs.h"
+
+namespace seer::train {
+
+struct LookupSettings {
+  double share = 0;  // of all heads; 0: none
+  int rank = 32;
+  int64_t windows = 8;  // sequences in which they are looked for
+  int64_t steps = 100;
+  double learning_rate = 1e-3;
+};
+
+template <class Visit>
+void each_setting(LookupSettings& s, const Visit& visit) {
+  visit("lookup-heads", s.share, range(0, 1),
+        "share of heads that choose blocks by tokens; 0: none");
+  visit("lookup-rank", s.rank, multiple(16, 16, 64), "features of a token in these heads");
+  visit("lookup-windows", s.windows, range(1, limits::kSequences),
+        "sequences in which they are looked for, with passages that come again");
+  visit("lookup-steps", s.steps, range(1, limits::kSteps), "optimizer steps of their projections");
+  visit("lookup-learning-rate", s.learning_rate, above(0, 100), "of these steps");
+}
+
+// Takes `windows` int64 [count, length] in, each with passages that are repeated (drawn by `seed`). Error: they are too short.
+models::HeadNeeds head_needs(const models::Decoder& model, const models::Gates& gates,
+                             const at::Tensor& windows, uint64_t seed);
+// The same gates with the neediest heads as lookup heads, their projections the best of their rank. Error: no head loses anything.
+models::Gates with_lookup_heads(const models::Decoder& model, const models::Gates& gates,
+                                const models::HeadNeeds& needs, const LookupSettings& settings,
+                                uint64_t seed);
+// `folder`/heads.json: {"lost": [layers][heads], "lookup_heads": ...}; null for layers whose window hides keys.
+void write_head_needs(const std::filesystem::path& folder, const models::HeadNeeds& needs,
+                      const models::Gates& gates);
+
+}  // namespace seer::train
