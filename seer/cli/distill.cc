@@ -20,6 +20,9 @@ int distill(int argc, char** argv, int first) {
   model_args.add(args);
   add_data(args, s.data);
   add_loop(args, s.loop);
+  args.group("Gate");
+  args.add("gates", s.gates,
+           "folder of gates that get lookup heads and else stay as they are; default: new ones");
   gate.add(args);
   args.group("Training");
   args.add_each(s);
@@ -28,6 +31,10 @@ int distill(int argc, char** argv, int first) {
     if (s.states_on_host && !model_args.stream) {
       throw UsageError("--states-on-host: hidden states wait in host memory only with --stream");
     }
+    if (!s.gates.empty()) {
+      refuse(args, kOfNewGates, "--gates");
+      refuse(args, {"steps", "learning-rate"}, "--gates, whose weights stay: see --lookup-steps");
+    }
   });
   if (!args.parse(argc, argv, first)) return 0;
   s.gate = gate.config;
@@ -35,6 +42,7 @@ int distill(int argc, char** argv, int first) {
   s.data.threads = model_args.threads;
   // What can be refused before processes wait for each other and the model is loaded.
   const auto config = io::ModelConfig::read(model_args.model);
+  if (!s.gates.empty()) s.gate = find_gates(s.gates.string(), config).config;
   s.gate.check(config.head_dim);
   train::check(s);
   settle_device(model_args, config, {.trained = false, .gates = true, .sparse = false, .map = true},
@@ -46,7 +54,9 @@ int distill(int argc, char** argv, int first) {
   const train::DistillResult result = train::distill(model, model_args.tokenizer(), s);
   if (!ranks->is_first()) return 0;
   print_result("distill", result, s.loop.out);
-  if (result.lookup) print_result("distill: lookup heads", *result.lookup, s.loop.out / "lookup");
+  if (result.lookup && s.gates.empty()) {
+    print_result("distill: lookup heads", *result.lookup, s.loop.out / "lookup");
+  }
   return 0;
 }
 

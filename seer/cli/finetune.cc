@@ -28,14 +28,6 @@ const Names kOfSparse{"gates",
                       "gate-loss-weight",
                       "gate-every",
                       "gate-learning-rate"};
-const Names kOfNewGates{"gate-type", "block", "gate-dim", "force-double"};
-
-void refuse(const Args& args, const Names& names, const std::string& beside) {
-  for (const std::string& name : names) {
-    if (args.has_flag(name)) throw UsageError("--" + name + " means nothing beside " + beside);
-  }
-}
-
 }  // namespace
 
 int finetune(int argc, char** argv, int first) {

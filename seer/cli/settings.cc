@@ -154,6 +154,12 @@ io::Tokenizer ModelArgs::tokenizer() const {
   return io::Tokenizer::load(model);
 }
 
+void refuse(const Args& args, const std::vector<std::string>& names, const std::string& beside) {
+  for (const std::string& name : names) {
+    if (args.has_flag(name)) throw UsageError("--" + name + " means nothing beside " + beside);
+  }
+}
+
 void GateArgs::add(Args& args) {
   args.group("Gate");
   Allowed types;

@@ -53,6 +53,10 @@ struct GateArgs {
   io::GateConfig config;
   void add(Args& args);
 };
+// Its flags, which say what new gates are.
+inline const std::vector<std::string> kOfNewGates{"gate-type", "block", "gate-dim", "force-double"};
+// UsageError where one of these flags is given beside what makes it meaningless.
+void refuse(const Args& args, const std::vector<std::string>& names, const std::string& beside);
 
 struct SelectArgs {
   std::string rule = kernels::kDefaultSelectRule;

@@ -13,10 +13,18 @@ io::GateConfig resolved(io::GateConfig gate, const models::Decoder& model) {
   return gate;
 }
 
-// Of the second run, in a folder within the first one's.
+DistillSettings with_given_gates(DistillSettings settings) {
+  if (settings.gates.empty()) return settings;
+  settings.gate = io::read_gate_config(settings.gates);
+  SEER_CHECK(settings.gate.lookup_rank == 0, settings.gates.string(),
+             " has lookup heads already; give the gates without them");
+  return settings;
+}
+
+// Of the second run, in a folder within the first one's, where there is a first one.
 LoopSettings lookup_loop(const DistillSettings& settings) {
   LoopSettings loop = settings.loop;
-  loop.out /= "lookup";
+  if (settings.gates.empty()) loop.out /= "lookup";
   loop.steps = settings.lookup.steps;
   return loop;
 }
@@ -38,8 +46,12 @@ void check_before(const models::Decoder& model, const DistillSettings& settings)
              "hidden states wait in host memory only where layers are streamed: add --stream, or "
              "leave out --states-on-host");
   if (settings.loop.writes()) {
-    check_run_folder(settings.loop.out, "distill", gate_files());
-    if (settings.lookup.share > 0) check_run_folder(lookup_loop(settings).out, "lookup", {});
+    const bool is_new = settings.gates.empty();
+    if (is_new) check_run_folder(settings.loop.out, "distill", gate_files());
+    if (settings.lookup.share > 0) {
+      check_run_folder(lookup_loop(settings).out, "lookup",
+                       is_new ? std::vector<std::string>{} : gate_files());
+    }
   }
 }
 
@@ -51,32 +63,54 @@ void save(const models::Decoder& model, const DistillSettings& settings,
   check_run_is_there(settings.loop.out, "the gates are");
 }
 
-DistillResult distill_on(const models::Decoder& model, const io::Tokenizer& tokenizer,
-                         Mixture train, const DistillSettings& settings) {
-  Mixture valid;
-  if (!settings.data.valid.empty()) {
-    valid = open_mixture(settings.data.valid, {}, settings.data, tokenizer, settings.tokenizer,
-                         model.config().vocab_size);
+// What both runs need; the settings are those of the gates that are given, if any are.
+struct Inputs {
+  const models::Decoder& model;
+  const io::Tokenizer& tokenizer;
+  Mixture train, valid;
+  DistillSettings settings;
+
+  Distillation task(const models::Gates& gates) const {
+    return {model, tokenizer, train, valid, settings, gates};
   }
-  const auto gates = models::Gates::create(resolved(settings.gate, model), model, settings.seed);
-  Distillation task(model, tokenizer, train, valid, settings, gates);
-  DistillResult result;
-  static_cast<RunResult&>(result) = run(task, settings.loop);
-  result.skipped_documents = train.skipped_documents() + valid.skipped_documents();
+};
+
+// The run of new gates.
+models::Gates train_gates(const Inputs& in, DistillResult& result) {
+  Distillation task = in.task(
+      models::Gates::create(resolved(in.settings.gate, in.model), in.model, in.settings.seed));
+  static_cast<RunResult&>(result) = run(task, in.settings.loop);
   result.attention_seconds = task.attention_seconds();
   result.gate_seconds = task.gate_seconds();
-  if (settings.lookup.share == 0) {
-    save(model, settings, task.gates());
-    return result;
+  return task.gates();
+}
+
+// The run of lookup heads of these gates.
+models::Gates train_lookups(const Inputs& in, const models::Gates& gates, DistillResult& result) {
+  const DistillSettings& s = in.settings;
+  const at::Tensor windows = in.task(gates).unused_windows(s.lookup.windows);
+  const models::HeadNeeds needs = head_needs(in.model, gates, windows, s.seed);
+  Distillation task = in.task(with_lookup_heads(in.model, gates, needs, s.lookup, s.seed));
+  result.lookup = run(task, lookup_loop(s));
+  if (s.loop.writes()) write_head_needs(s.loop.out, needs, task.gates());
+  return task.gates();
+}
+
+DistillResult distill_on(const models::Decoder& model, const io::Tokenizer& tokenizer,
+                         Mixture train, const DistillSettings& settings) {
+  Inputs in = {model, tokenizer, std::move(train), {}, settings};
+  if (!settings.data.valid.empty()) {
+    in.valid = open_mixture(settings.data.valid, {}, settings.data, tokenizer, settings.tokenizer,
+                            model.config().vocab_size);
   }
-  const models::HeadNeeds needs =
-      head_needs(model, task.gates(), task.unused_windows(settings.lookup.windows), settings.seed);
-  Distillation of_lookups(
-      model, tokenizer, train, valid, settings,
-      with_lookup_heads(model, task.gates(), needs, settings.lookup, settings.seed));
-  result.lookup = run(of_lookups, lookup_loop(settings));
-  save(model, settings, of_lookups.gates());
-  if (settings.loop.writes()) write_head_needs(settings.loop.out, needs, of_lookups.gates());
+  DistillResult result;
+  const bool is_new = settings.gates.empty();
+  models::Gates gates =
+      is_new ? train_gates(in, result) : models::Gates::load(settings.gates, model);
+  if (settings.lookup.share > 0) gates = train_lookups(in, gates, result);
+  if (!is_new) static_cast<RunResult&>(result) = *result.lookup;
+  result.skipped_documents = in.train.skipped_documents() + in.valid.skipped_documents();
+  save(model, settings, gates);
   return result;
 }
 
@@ -84,6 +118,12 @@ DistillResult distill_on(const models::Decoder& model, const io::Tokenizer& toke
 
 void check(const DistillSettings& settings) {
   check_each(settings);
+  if (!settings.gates.empty() && settings.lookup.share == 0) {
+    throw UsageError(
+        "gates that are there already are not trained again: give --lookup-heads the share of "
+        "their heads "
+        "that choose blocks by tokens, or leave out --gates");
+  }
   if (settings.length <= settings.gate.block_size) {
     throw UsageError(message("length is ", settings.length, ", which is one block of ",
                              settings.gate.block_size,
@@ -92,7 +132,8 @@ void check(const DistillSettings& settings) {
 }
 
 DistillResult distill(const models::Decoder& model, const io::Tokenizer& tokenizer,
-                      const DistillSettings& settings) {
+                      const DistillSettings& given) {
+  const DistillSettings settings = with_given_gates(given);
   check_before(model, settings);
   return distill_on(model, tokenizer,
                     open_mixture(settings.data.train, settings.data.weights, settings.data,
@@ -101,7 +142,8 @@ DistillResult distill(const models::Decoder& model, const io::Tokenizer& tokeniz
 }
 
 DistillResult distill(const models::Decoder& model, std::vector<int32_t> tokens,
-                      const io::Tokenizer& tokenizer, const DistillSettings& settings) {
+                      const io::Tokenizer& tokenizer, const DistillSettings& given) {
+  const DistillSettings settings = with_given_gates(given);
   check_before(model, settings);
   auto file = std::make_shared<const TokenFile>(std::move(tokens), "the text");
   return distill_on(model, tokenizer, single_mixture(std::move(file), tokenizer), settings);

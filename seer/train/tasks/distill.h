@@ -23,6 +23,8 @@ struct DistillSettings {
   DataSettings data;
   std::filesystem::path tokenizer;  // folder with tokenizer.json: token files are kept for it
   io::GateConfig gate;
+  std::filesystem::path
+      gates;  // folder of gates that get lookup heads, and else stay as they are; empty: new gates
   int64_t sequences = 16;   // of a step
   int64_t length = 65536;   // tokens of a sequence
   int64_t micro_batch = 1;  // sequences that are run at once
@@ -82,6 +84,7 @@ struct DistillResult : RunResult {
 // gate loss. Error: as run(); data with fewer tokens than a sequence; a loss that is not known.
 DistillResult distill(const models::Decoder& model, const io::Tokenizer& tokenizer,
                       const DistillSettings& settings);
+// With DistillSettings::gates only the second run takes place, in loop.out.
 // The same on one text that is in memory; data.train is not looked at.
 DistillResult distill(const models::Decoder& model, std::vector<int32_t> tokens,
                       const io::Tokenizer& tokenizer, const DistillSettings& settings);

@@ -247,6 +247,33 @@ TEST_F(Distill, LookupHeadsAreTheNeediestAndLearn) {
   EXPECT_EQ(found["lookup_heads"], nlohmann::json(with.config().lookup_heads));
 }
 
+TEST_F(Distill, GatesThatAreThereGetLookupHeads) {
+  const auto model = test_model();
+  DistillSettings run = lookup_settings(folder, "gates");
+  run.lookup = {};
+  distill(model, tokenizer, run);
+  run = lookup_settings(folder, "with");
+  run.gates = folder / "gates";
+  run.gate.block_size = 64;  // that of the folder counts
+  const DistillResult result = distill(model, tokenizer, run);
+  EXPECT_EQ(result.steps, 80);
+  const auto before = models::Gates::load(folder / "gates", model),
+             after = models::Gates::load(folder / "with", model);
+  EXPECT_EQ(after.config().block_size, 16);
+  EXPECT_GT(after.config().lookup_rank, 0);
+  for (size_t layer = 0; layer < 2; ++layer) {
+    EXPECT_TRUE(at::equal(after.layers()[layer].k, before.layers()[layer].k));
+  }
+  EXPECT_TRUE(std::filesystem::exists(folder / "with" / "heads.json"));
+
+  run.loop.out = folder / "again";
+  run.gates = folder / "with";
+  EXPECT_THAT(error_of(model, run), HasSubstr("has lookup heads already"));
+  run.gates = folder / "gates";
+  run.lookup.share = 0;
+  EXPECT_THAT(error_of(model, run), HasSubstr("give --lookup-heads the share"));
+}
+
 TEST_F(Distill, WrongLookupHeadsAreNamed) {
   const auto model = test_model();
   DistillSettings wrong = lookup_settings(folder, "a");

@@ -99,7 +99,7 @@ class Distillation : public Task {
   }
 
   std::vector<std::string> files() const override {
-    return of_lookups_ ? std::vector<std::string>{} : gate_files();
+    return of_lookups_ && settings_.gates.empty() ? std::vector<std::string>{} : gate_files();
   }
 
   int64_t micro_batches(int64_t) const override {
