@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""The gate's steps and the choice of blocks on a GPU beside the sparse attention that they serve, on the same inputs.
+"""The gate's steps, scores of lookup heads and the choice of blocks on a GPU beside the sparse attention that they serve, on the
+same inputs.
 
     python bench/gates.py [--lengths 8k,32k,128k] [--density 0.1] [--rules nz_ratio,threshold,top_p,head_budget]
+                          [--lookup-heads 1,3] [--rank 32]
 
 Writes results/<chip>/attn_gate.json. Exit status 1 where scores or lists are wrong.
 """
@@ -79,6 +81,50 @@ class Gate:
         q = turn(blocks(self.inputs.q[:, head])[rows].mean(1), rows)
         out = q @ turn(k, slice(None)).T / math.sqrt(s.head_dim)
         return out.masked_fill(torch.arange(s.rows, device=out.device) > rows[:, None], -torch.inf)
+
+
+class Lookups:
+    """The first heads of the query heads as lookup heads."""
+
+    def __init__(self, gate, heads, rank):
+        self.gate, self.shape, self.inputs = gate, gate.shape, gate.inputs
+        device = self.inputs.q.device
+        generator = torch.Generator(device).manual_seed(1)
+        draw = lambda: torch.randn(heads, self.shape.head_dim, rank, device=device, generator=generator) / math.sqrt(rank)
+        self.weights = draw(), draw()
+        self.heads = torch.arange(heads, device=device)
+        self.read = self.heads * self.shape.heads_kv // self.shape.heads_q
+        self.scale = 1 / math.sqrt(self.shape.head_dim)
+
+    def project(self):
+        """As a model makes them."""
+        of = lambda x, heads, weight: torch.bmm(x.index_select(1, heads).transpose(0, 1).float(), weight).to(x.dtype).transpose(0, 1)
+        return of(self.inputs.q, self.heads, self.weights[0]), of(self.inputs.k, self.read, self.weights[1])
+
+    def score(self, q, k):
+        """Scores and lse."""
+        s, p = self.shape, self.gate.packing
+        return torch.ops.seer.lookup_score(q, k, *p.cu()[:3], s.rows, s.rows, BLOCK, self.scale)
+
+    def score_grad(self, dscores, q, k, lse):
+        return torch.ops.seer.lookup_score_grad(dscores, q, k, lse, *self.gate.packing.cu()[:3], BLOCK, self.scale)
+
+    def all_scores(self):
+        return self.gate.scores().index_copy_(0, self.heads, self.score(*self.project())[0])
+
+    def check(self, scores, q, k):
+        """Why scores are wrong; "ok" if they are not."""
+        heads, rows = sampled(scores)
+        for head, row in itertools.product(heads, rows):
+            at = torch.arange(row * BLOCK, (row + 1) * BLOCK, device=q.device)
+            products = q[at, head].double() @ k[:at[-1] + 1, head].double().T * self.scale
+            products = products.masked_fill(torch.arange(len(products.T), device=q.device) > at[:, None], -torch.inf)
+            maxima = products.view(BLOCK, row + 1, BLOCK).amax(-1)
+            want = (maxima - maxima.logsumexp(-1, keepdim=True)).amax(0)
+            off = (scores[head, row, :row + 1].double() - want).abs().max().item()
+            if not off <= LIMIT:
+                return f"wrong: lookup scores differ by {off:.2e}, limit {LIMIT:g}"
+        return "ok"
 
 
 def strengths(rules, density, scores):
@@ -159,6 +205,19 @@ def measure(shape, args):
     for rule, strength in by_rule.items():
         calls[f"select {rule}"] = lambda rule=rule, strength=strength: gate.select(scores, rule, strength)
     calls["gate and selection"] = lambda: gate.select(gate.scores(), "nz_ratio", args.density)
+    of_lookups = {}
+    for heads in args.lookup_heads:
+        lookups = Lookups(gate, heads, args.rank)
+        vectors = lookups.project()
+        own, lse = lookups.score(*vectors)
+        dscores = torch.randn_like(own).masked_fill(own.isinf(), 0)
+        named = {"project": lookups.project, "score": lambda x=lookups, v=vectors: x.score(*v),
+                 "gradient": lambda x=lookups, v=vectors, d=dscores, lse=lse: x.score_grad(d, *v, lse),
+                 "with gate and selection": lambda x=lookups: gate.select(x.all_scores(), "nz_ratio", args.density)}
+        state = lookups.check(own, *vectors)
+        for step, call in named.items():
+            name = f"{heads} lookup head{'s' * (heads > 1)}: {step}"
+            calls[name], of_lookups[name] = call, state
     calls["sparse attention"] = sparse.run
     timed = timing.round_robin(calls, args.runs, args.seconds)
     attention = timed["sparse attention"].median
@@ -169,6 +228,7 @@ def measure(shape, args):
     status["sparse attention"] = check_lists("nz_ratio", args.density, scores, lists)
     of_scores = check_scores(gate, scores)  # of the steps without lists
     status["gate and selection"] = status["sparse attention"] if of_scores == "ok" else of_scores
+    status |= of_lookups
     visible = shape.visible * shape.heads_q
     rows = []
     for step, times in timed.items():
@@ -193,6 +253,9 @@ def parse(argv=None):
     p.add_argument("--head-dim", type=int, default=128)
     p.add_argument("--density", type=float, default=0.1, help="share of the causal blocks (default 0.1)")
     p.add_argument("--rules", type=lambda t: t.split(","), default="nz_ratio,threshold,top_p,head_budget")
+    p.add_argument("--lookup-heads", type=lambda t: [int(n) for n in t.split(",") if n], default="1,3",
+                   help="numbers of lookup heads (default 1,3)")
+    p.add_argument("--rank", type=int, default=32, help="features of a token in lookup heads (default 32)")
     p.add_argument("--runs", type=int, default=5, help="timed calls, at least (default 5)")
     p.add_argument("--seconds", type=float, default=0.1, help="timed GPU time, at least (default 0.1)")
     p.add_argument("--out", default=str(ROOT / "results"), help="folder of results; empty: none")
