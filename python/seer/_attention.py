@@ -148,7 +148,8 @@ class Layer:
         packing = self.packing(part, "all")
         angles = of.angles("all", gate.attachment.rotary, packing, self.device)
         plain = tuple(flat(self.plain(letter), index) for letter in "qk")
-        rotated = self.rotated(part, "all")
+        with torch.no_grad():  # saves nothing that a second run would not
+            rotated = self.rotated(part, "all")
         of.learned[self.number] = gate.attachment.learning.loss(gate, self.number, plain, rotated, angles, packing, self.scale, target)
 
     def move_gate(self) -> None:

@@ -21,7 +21,7 @@ from ._learning import Learning, sum_over_layers
 from ._made_for import check_model
 from ._passes import Pass, Unsupported, packed_lengths
 from ._processes import is_model_sharded
-from .gates import PARAMETERS, Gate, GateConfig, read_weights
+from .gates import Gate, GateConfig, read_weights
 from .lists import BlockLists
 from .ops import selection
 
@@ -268,8 +268,7 @@ def _begin_layer(gate: Gate, module, args, kwargs) -> None:
 
 
 def add_gate(attachment: Attachment, layer, gate: Gate, weights) -> None:
-    for parameter, weight in (weights or {}).items():
-        getattr(gate, PARAMETERS[parameter][0]).weight.data.copy_(weight)
+    gate.load(weights or {})
     gate.kept, gate.cache, gate.sources = {}, None, FAMILIES[type(layer).__name__]
     gate.hooked = tuple(getattr(layer, name) for name in gate.sources)
     gate.attachment = attachment

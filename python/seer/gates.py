@@ -214,6 +214,11 @@ class Gate(torch.nn.Module):
             if linear is not None:
                 linear.weight.data.copy_(INITIAL_DEVIATION * normal(tuple(linear.weight.shape), seed, 2 * number + stream))
 
+    def load(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Takes weights, by PARAMETERS."""
+        for parameter, weight in weights.items():
+            getattr(self, PARAMETERS[parameter][0]).weight.data.copy_(weight)
+
     def trains(self) -> bool:
         return torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
 

@@ -105,7 +105,7 @@ def lookup_scores(q: torch.Tensor, k: torch.Tensor, packing: Sequences = None, b
 
     q [B, Sq, L, r], k [B, Sk, L, r], or packed: projections of q and k after RoPE (`Gate.lookups`). With m the largest `scale` q k of a
     query in a block, the score of a row and a block is the largest among its queries of m less the log-sum-exp of the query's m over
-    the blocks. `scale`: that of the attention, 1 / sqrt(D), not of r. Differentiable in q and k, with the log-sum-exp constant.
+    the blocks. `scale`: that of the attention, 1 / sqrt(D), not of r. Differentiable in q and k.
     """
     q, k = _autocast(q, k)
     _check_lookup_heads("lookup_scores", q, k)

@@ -98,10 +98,10 @@ class GateTrainer(Trainer):
         if not self._has_adapters():
             return
         attachment = self.accelerator.unwrap_model(self.model).seer
-        shapes = attachment.gate_config.shapes(*head_sizes(attachment.layers[0]))
-        for layer, weights in zip(attachment.layers, read_weights(pathlib.Path(checkpoint) / "gates", shapes, len(attachment.layers))):
-            for letter, weight in weights.items():
-                getattr(layer.attn_gate, f"mask_linear_{letter}").weight.data.copy_(weight)
+        layers = attachment.layers
+        found = read_weights(pathlib.Path(checkpoint) / "gates", attachment.gate_config, len(layers), head_sizes(layers[0]))
+        for layer, weights in zip(layers, found):
+            layer.attn_gate.load(weights)
 
     def train(self, *args, **kwargs):
         result, model, gates = super().train(*args, **kwargs), self.accelerator.unwrap_model(self.model), self._gates()

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 import seer
 from model_families import create, load, token_ids
 from seer._learning import Learning
-from test_package_models import BLOCK, BOUND, BY_ROW, CACHE, IS_OLDER, distance, refused, seer_program  # noqa: F401
+from test_package_models import BLOCK, BOUND, BY_ROW, CACHE, IS_OLDER, batch_of, distance, refused, seer_program  # noqa: F401
 
 RANK = 16
 HEADS = {0: [1, 2], 2: [0, 1, 3]}  # of 3 layers with 4 heads, 2 key heads
@@ -68,7 +68,7 @@ def lists_of(model, *args, **kwargs):
 
 
 def formula(q, k, packing, scale):
-    """Scores in float64 by their definition, query by query; the log-sum-exp has no gradient."""
+    """Scores in float64 by their definition, query by query."""
     scores = torch.full((q.shape[1], packing.num_rows, packing.num_blocks), -math.inf, dtype=torch.float64)
     for b, (nq, nk) in enumerate(zip(packing.q_lens, packing.k_lens)):
         for h in range(q.shape[1]):
@@ -79,7 +79,7 @@ def formula(q, k, packing, scale):
                     continue
                 s = keys[:seen] @ q[packing.cu_q[b] + i, h].double() * scale
                 m = torch.stack([part.max() for part in s.split(packing.block)])
-                m = m - m.detach().logsumexp(0)
+                m = m - m.logsumexp(0)
                 best = scores[h, row, :len(m)].maximum(m)
                 scores = scores.index_put((torch.tensor(h), torch.tensor(row), torch.arange(len(m))), best)
     return scores
@@ -270,12 +270,12 @@ def test_lists_are_replayed(model, folders):
 
 def test_gates_learn_with_the_model(folders):
     """Also where layers run again in the backward."""
-    ids, found = token_ids(100), []
+    (ids, mask), found = batch_of(100, 70), []
     for checkpoints in (False, True):
         model = attached(folders("llama3_rope_tied"), 0.5, train_gates=True).train()
         if checkpoints:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        loss = model(ids, labels=ids).loss + 10 * model.seer.gate_loss
+        loss = model(ids, attention_mask=mask, labels=ids).loss + 10 * model.seer.gate_loss
         loss.backward()
         found.append({name: x.grad for name, x in model.named_parameters() if "lookup" in name})
     assert [name.split("layers.")[1] for name in found[0]] == [
