@@ -226,7 +226,8 @@ def test_what_the_trainer_refuses(model, tmp_path):
 def test_two_processes(tmp_path):
     pytest.importorskip("accelerate")
     torch.manual_seed(0)
-    model = seer.attach(AutoModelForCausalLM.from_config(MODELS["llama3_rope_tied"]), seer.GateConfig(block_size=16), 0.5)
+    config = seer.GateConfig(block_size=16, lookup_rank=16, lookup_heads={1: [0, 2, 3]})  # as in training_processes.py
+    model = seer.attach(AutoModelForCausalLM.from_config(MODELS["llama3_rope_tied"]), config, 0.5)
     rows = seer.distill(model, ROWS[:4], valid=ROWS[:3], steps=4, sequences=3, learning_rate=0.01)
     torch.save((rows, {name: x.detach() for name, x in gates_of(model).items()}), tmp_path / "one.pt")
     run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",

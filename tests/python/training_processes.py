@@ -29,7 +29,7 @@ class InOrder(GateTrainer):
 def make(is_frozen):
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(MODELS["llama3_rope_tied"]).requires_grad_(not is_frozen)
-    return seer.attach(model, seer.GateConfig(block_size=16), 0.5, train_gates=True)
+    return seer.attach(model, seer.GateConfig(block_size=16, lookup_rank=16, lookup_heads={1: [0, 2, 3]}), 0.5, train_gates=True)
 
 
 def loss_of(model, row):
