@@ -41,8 +41,7 @@ std::vector<std::string> names_of(const std::string& flag,
   }
 }
 
-void EvalArgs::add(Args& args, const std::vector<std::string>& known, const std::string& about,
-                   std::vector<double> default_sparsity) {
+void EvalArgs::add_texts(Args& args) {
   model.add(args);
   args.add("data", data, message("texts: ", io::kTextFiles))->required();
   args.add("documents", documents, or_automatic(range(1, limits::kSequences), 0),
@@ -51,18 +50,24 @@ void EvalArgs::add(Args& args, const std::vector<std::string>& known, const std:
                  "several of each; 0: all that there are"
                : "documents of each length, at most; 0: all that are long enough");
   args.add("min-ratio", min_ratio, range(1, 1e9), "documents must have this many times the length");
+  args.add("seed", seed, at_least(0),
+           "of all that is drawn: random blocks, untrained gates, planted questions, passages that "
+           "are repeated");
+  args.json_output(json);
+  args.when_read([this] {
+    for (const std::string& path : data) io::check_text_file(path);
+  });
+}
+
+void EvalArgs::add(Args& args, const std::vector<std::string>& known, const std::string& about,
+                   std::vector<double> default_sparsity) {
+  add_texts(args);
   args.add("methods", methods, one_of(known), about);
   args.add(
       "block", block, or_automatic(multiple(16, 16, 128), 0),
       "tokens in a block, of methods without gates; 0: as the gates have it, 64 without gates");
-  args.add("seed", seed, at_least(0),
-           "of all that is drawn: random blocks, untrained gates, planted questions");
   select.add(args, std::move(default_sparsity));
-  args.json_output(json);
-  args.when_read([this] {
-    for (const std::string& path : data) io::check_text_file(path);
-    check_rules(methods, select);
-  });
+  args.when_read([this] { check_rules(methods, select); });
 }
 
 int EvalArgs::block_of(const GatesFound& gates) const {

@@ -28,6 +28,8 @@ struct EvalArgs {
   uint64_t seed = 1;
   int block = 0;  // 0: that of the gates, 64 where there are none
 
+  // The model, texts, seed and JSON: all but methods.
+  void add_texts(Args& args);
   // `known`: the names that `methods` may hold; `about` says more about them in --help.
   void add(Args& args, const std::vector<std::string>& known, const std::string& about,
            std::vector<double> default_sparsity);

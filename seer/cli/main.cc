@@ -37,6 +37,7 @@ constexpr Verb kVerbs[] = {
     {"eval facts", seer::cli::eval_facts, "facts planted into texts, by distance"},
     {"eval copies", seer::cli::eval_copies, "passages that are pasted again, by distance"},
     {"eval needle", seer::cli::eval_needle, "a fact in a long text, by depth and length"},
+    {"eval heads", seer::cli::eval_heads, "what each head loses by its gate"},
     {"generate", seer::cli::generate, "continue a prompt: sparse prefill, dense decode"},
     {"pretrain", seer::cli::pretrain, "train a language model from scratch"},
     {"bench", seer::cli::bench, "time an operation beside its rivals"},

@@ -13,6 +13,7 @@ int eval_recall(int argc, char** argv, int first);
 int eval_facts(int argc, char** argv, int first);
 int eval_copies(int argc, char** argv, int first);
 int eval_needle(int argc, char** argv, int first);
+int eval_heads(int argc, char** argv, int first);
 int generate(int argc, char** argv, int first);
 int logits(int argc, char** argv, int first);
 int tokenize(int argc, char** argv, int first);

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "seer/base/error.h"
+#include "seer/eval/head_grid.h"
 #include "seer/report/table.h"
 
 namespace seer::eval {
@@ -16,9 +17,8 @@ using report::kFaint;
 using report::kText;
 using report::kWhite;
 
-constexpr Color kFrame = {0, 190, 220};
 // Pixels. A letter at scale 2 is 12 wide and 16 high, at scale 1 half of that.
-constexpr int kBorder = 24, kSpace = 32, kTextLine = 24, kTickLine = 22, kTicksLeft = 40;
+constexpr int kBorder = 24, kSpace = 32, kTextLine = 24;
 constexpr int kBar = 300, kBarHeight = 18;
 
 std::string in_percent(double share, int digits) {
@@ -78,63 +78,18 @@ Layout layout_of(const std::vector<RecallRow>& rows) {
   return layout;
 }
 
-// Frame of `thick` pixels inside of the rectangle.
-void frame(Image& image, int x, int y, int width, int height, int thick, Color color) {
-  image.fill(x, y, width, thick, color);
-  image.fill(x, y + height - thick, width, thick, color);
-  image.fill(x, y, thick, height, color);
-  image.fill(x + width - thick, y, thick, height, color);
-}
-
-// The percents in a cell, as large as they fit in; none in small cells.
-void write_cell(Image& image, int x, int y, int cell, double recall, Color background) {
-  const std::string text = report::fixed(100 * recall, 0);
-  const int scale = cell >= 36 ? 2 : 1;
-  if (cell < Image::text_width(text, scale) + 2) return;
-  image.text(x + (cell - Image::text_width(text, scale) + scale) / 2, y + (cell - 7 * scale) / 2,
-             text, report::ink_on(background), scale);
-}
-
-// Numbers along an axis, as many as have room.
-template <class At>
-void write_ticks(Image& image, int count, int cell, const At& at) {
-  int step = 1;
-  while (step * cell < 30) step *= 2;
-  for (int i = 0; i < count; i += step) {
-    const auto [x, y] = at(i);
-    image.text(x, y, std::to_string(i), kFaint);
-  }
-}
-
 void draw_map(Image& image, int x, int y, const Layout& layout, const RecallRow& row) {
   image.text(x + kTicksLeft, y, label_of(row), kText);
   y += kTextLine;
   x += kTicksLeft;
   image.text(x, y, details_of(row), kFaint);
   y += kTextLine;
-  const auto recall = row.recall.accessor<double, 2>();
-  for (int layer = 0; layer < layout.layers; ++layer) {
-    for (int head = 0; head < layout.heads; ++head) {
-      const int left = x + head * layout.cell, top = y + layer * layout.cell;
-      const double value = recall[layer][head];
-      const Color color = layout.color(value);
-      image.fill(left, top, layout.cell, layout.cell, color);
-      if (!std::isnan(value)) write_cell(image, left, top, layout.cell, value, color);
-    }
-  }
+  draw_grid(
+      image, x, y, layout.cell, row.recall,
+      [](double recall) { return report::fixed(100 * recall, 0); },
+      [&](double recall) { return layout.color(recall); });
   const HeadRecall worst = worst_head(row);
-  frame(image, x + worst.head * layout.cell, y + worst.layer * layout.cell, layout.cell,
-        layout.cell, layout.cell >= 16 ? 3 : 2, kFrame);
-  write_ticks(image, layout.layers, layout.cell, [&](int layer) {
-    const int width = Image::text_width(std::to_string(layer));
-    return std::pair(x - width - 4, y + layer * layout.cell + (layout.cell - 14) / 2);
-  });
-  write_ticks(image, layout.heads, layout.cell, [&](int head) {
-    const int width = Image::text_width(std::to_string(head));
-    return std::pair(x + head * layout.cell + (layout.cell - width + 2) / 2,
-                     y + layout.map_height() + 4);
-  });
-  image.text(x, y + layout.map_height() + 4 + kTickLine, "down: layer, across: head", kFaint, 1);
+  frame_cell(image, x, y, layout.cell, worst.layer, worst.head);
 }
 
 constexpr const char* kLegend = "Share of attention in the chosen blocks";

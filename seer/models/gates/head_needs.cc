@@ -8,6 +8,8 @@
 #include <limits>
 
 #include "seer/base/error.h"
+#include "seer/base/random.h"
+#include "seer/io/repeated_passages.h"
 
 namespace seer::models {
 namespace {
@@ -15,6 +17,8 @@ namespace {
 constexpr int64_t kNearBlocks =
     4;  // that a row sees last, besides the first block: any rule keeps them
 constexpr int64_t kFewestBlocks = 16;
+constexpr uint64_t kPassageSeed = 0x6c6f6f6b757073;
+constexpr int64_t kMostPassages = 10;
 
 // bool [L, R, N].
 at::Tensor mask_of(const torch_ops::BlockLists& lists, int64_t num_blocks) {
@@ -73,6 +77,15 @@ void HeadNeeds::add(const at::Tensor& ids) {
   });
   num_rows_ += num_blocks;
   num_tokens_ += length;
+}
+
+void HeadNeeds::add_repeated(const at::Tensor& ids, uint64_t seed, uint64_t index) {
+  const at::Tensor window = ids.to(at::kCPU, at::kInt, /*non_blocking=*/false, /*copy=*/true);
+  Random random(mix64(seed ^ kPassageSeed), index);
+  io::FreePlaces places(window.numel());
+  io::repeat_passages(places, random, kMostPassages, window.numel(),
+                      window.mutable_data_ptr<int32_t>());
+  add(window.to(at::kLong));
 }
 
 at::Tensor HeadNeeds::measure(const AttentionInput& input, const torch_ops::Ragged& ragged) {
@@ -145,6 +158,21 @@ std::pair<at::Tensor, at::Tensor> HeadNeeds::best_projections(int layer, int hea
     return inverse.matmul(vectors.narrow(1, 0, rank).mul(share)).to(at::kFloat).contiguous();
   };
   return {project(inverse_q, u), project(inverse_k, vt.t())};
+}
+
+nlohmann::json to_json(const at::Tensor& lost, const Gates& gates) {
+  nlohmann::json layers = nlohmann::json::array();
+  const auto value = lost.accessor<double, 2>();
+  for (int64_t layer = 0; layer < lost.size(0); ++layer) {
+    nlohmann::json heads = nlohmann::json::array();
+    for (int64_t head = 0; head < lost.size(1); ++head) {
+      const double of_head = value[layer][head];
+      heads.push_back(std::isnan(of_head) ? nlohmann::json(nullptr)
+                                          : nlohmann::json(std::round(of_head * 1e6) / 1e6));
+    }
+    layers.push_back(heads);
+  }
+  return {{"lost", layers}, {"lookup_heads", gates.config().lookup_heads}};
 }
 
 }  // namespace seer::models

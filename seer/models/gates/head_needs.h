@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <utility>
 #include <vector>
 
@@ -20,6 +21,8 @@ class HeadNeeds {
   static void check_length(int64_t tokens, int block);
   // Takes in one more sequence, ids int64 [length]: a forward pass with dense attention. Error: it is too short.
   void add(const at::Tensor& ids);
+  // The same after up to ten of its passages were made to appear again later on, drawn by `seed` and `index`.
+  void add_repeated(const at::Tensor& ids, uint64_t seed, uint64_t index);
 
   // [layers, Hq] f64, on the CPU: of the true map, outside of the first block and the last four, what lists by the map itself keep
   // and lists by the gate do not; summed over a row's blocks, mean over rows. NaN: a layer whose window hides keys.
@@ -40,5 +43,8 @@ class HeadNeeds {
   at::Tensor lost_;                // [layers, Hq] f64, on the model's device
   std::vector<at::Tensor> q_, k_;  // second moments [Hq or Hk, D, D] of each layer, f64
 };
+
+// {"lost": [layers][heads], "lookup_heads": [layers][...]}: null for layers whose window hides keys; `gates`: whose lookup heads they are.
+nlohmann::json to_json(const at::Tensor& lost, const Gates& gates);
 
 }  // namespace seer::models

@@ -1,66 +1,20 @@
 #include "seer/train/data/synthetic.h"
 
 #include <algorithm>
-#include <utility>
 
 #include "seer/base/error.h"
+#include "seer/io/repeated_passages.h"
 #include "seer/io/tokenizer/token_ids.h"
 #include "seer/io/tokenizer/words.h"
 
 namespace seer::train {
 namespace {
 
-constexpr int kTries = 64;        // to find a free place; then the piece is left out
 constexpr int64_t kShort = 2048;  // tokens of a window that counts as short
 constexpr uint64_t kSyntheticSeed = 0x73796e746865;
 constexpr int kWordsOfFact = 5;  // two of the key, three of the value
 
-// Places of a window that are taken.
-class Places {
- public:
-  explicit Places(int64_t length) : taken_(static_cast<size_t>(length), false) {
-    taken_[0] = true;  // BOS
-  }
-  // Takes `size` free tokens at a random place; -1 where none was found.
-  int64_t take(int64_t size, Random& random) {
-    const auto length = static_cast<int64_t>(taken_.size());
-    if (size >= length) return -1;
-    for (int i = 0; i < kTries; ++i) {
-      const auto at = static_cast<int64_t>(random.below(static_cast<uint64_t>(length - size + 1)));
-      const auto begin = taken_.begin() + at;
-      if (std::find(begin, begin + size, true) != begin + size) continue;
-      std::fill(begin, begin + size, true);
-      return at;
-    }
-    return -1;
-  }
-
- private:
-  std::vector<bool> taken_;
-};
-
-int64_t between(int64_t low, int64_t high, Random& random) {
-  high = std::max(low, high);
-  return low + static_cast<int64_t>(random.below(static_cast<uint64_t>(high - low + 1)));
-}
-
-void repeat_in(Places& places, Random& random, int64_t most, int64_t length, int32_t* window) {
-  for (int64_t i = between(1, most, random); i > 0; --i) {
-    const int64_t size =
-        between(std::min<int64_t>(32, length / 16), std::min<int64_t>(256, length / 8), random);
-    int64_t from = places.take(size, random), to = places.take(size, random);
-    if (from < 0 || to < 0) continue;
-    if (from > to) std::swap(from, to);
-    std::copy_n(window + from, size, window + to);
-  }
-}
-
 }  // namespace
-
-void repeat_passages(Random& random, int64_t most, int64_t length, int32_t* window) {
-  Places places(length);
-  repeat_in(places, random, most, length, window);
-}
 
 Synthetic::Synthetic(const io::Tokenizer& tokenizer, int64_t vocab_size)
     : words_(io::word_tokens(tokenizer, vocab_size, "set the synthetic share to 0")),
@@ -72,13 +26,13 @@ Synthetic::Synthetic(const io::Tokenizer& tokenizer, int64_t vocab_size)
 }
 
 void Synthetic::write(Random random, int64_t length, int32_t* window) const {
-  Places places(length);
+  io::FreePlaces places(length);
   const bool is_short = length <= kShort;
   const int64_t most_facts = std::min<int64_t>(is_short ? 16 : 63, length / 128);
   const int64_t most_passages = is_short ? 4 : 10;
-  repeat_in(places, random, most_passages, length, window);
+  io::repeat_passages(places, random, most_passages, length, window);
   std::vector<int32_t> fact;
-  for (int64_t i = between(std::min<int64_t>(4, most_facts), most_facts, random); i > 0; --i) {
+  for (int64_t i = io::between(std::min<int64_t>(4, most_facts), most_facts, random); i > 0; --i) {
     fact = head_;
     for (int j = 0; j < kWordsOfFact; ++j) fact.push_back(words_[random.below(words_.size())]);
     fact.insert(fact.end(), tail_.begin(), tail_.end());

@@ -33,9 +33,6 @@ class Synthetic {
   std::vector<int32_t> words_, head_, tail_;
 };
 
-// Overwrites parts of `window` [length]: 1 to `most` passages of 32 to 256 tokens (less in short windows) appear again later.
-void repeat_passages(Random& random, int64_t most, int64_t length, int32_t* window);
-
 // Synthetic recall in a share of windows, chosen by (seed, index).
 class SyntheticShare {
  public:

@@ -1,6 +1,8 @@
 #include "seer/train/tasks/distill.h"
 
 #include "seer/base/error.h"
+#include "seer/base/file.h"
+#include "seer/base/json.h"
 #include "seer/train/loop/run_folder.h"
 #include "seer/train/tasks/distillation.h"
 
@@ -92,7 +94,10 @@ models::Gates train_lookups(const Inputs& in, const models::Gates& gates, Distil
   const models::HeadNeeds needs = head_needs(in.model, gates, windows, s.seed);
   Distillation task = in.task(with_lookup_heads(in.model, gates, needs, s.lookup, s.seed));
   result.lookup = run(task, lookup_loop(s));
-  if (s.loop.writes()) write_head_needs(s.loop.out, needs, task.gates());
+  if (s.loop.writes()) {
+    const auto found = models::to_json(needs.lost(), task.gates());
+    write_file_atomic(s.loop.out / "heads.json", json_text(found, 2) + "\n");
+  }
   return task.gates();
 }
 

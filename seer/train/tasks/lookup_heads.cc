@@ -6,28 +6,14 @@
 #include <cmath>
 
 #include "seer/base/error.h"
-#include "seer/base/file.h"
-#include "seer/base/json.h"
-#include "seer/base/random.h"
-#include "seer/train/data/synthetic.h"
 
 namespace seer::train {
-namespace {
-
-constexpr uint64_t kPassageSeed = 0x6c6f6f6b757073;
-constexpr int64_t kMostPassages = 10;
-
-}  // namespace
 
 models::HeadNeeds head_needs(const models::Decoder& model, const models::Gates& gates,
                              const at::Tensor& windows, uint64_t seed) {
   models::HeadNeeds needs(model, gates);
-  const int64_t length = windows.size(1);
   for (int64_t i = 0; i < windows.size(0); ++i) {
-    at::Tensor ids = windows[i].to(at::kInt, /*non_blocking=*/false, /*copy=*/true);
-    Random random(mix64(seed ^ kPassageSeed), static_cast<uint64_t>(i));
-    repeat_passages(random, kMostPassages, length, ids.mutable_data_ptr<int32_t>());
-    needs.add(ids.to(at::kLong));
+    needs.add_repeated(windows[i], seed, static_cast<uint64_t>(i));
   }
   return needs;
 }
@@ -62,23 +48,6 @@ models::Gates with_lookup_heads(const models::Decoder& model, const models::Gate
     to.lookup_k = at::stack(k).to(model.device());
   }
   return out;
-}
-
-void write_head_needs(const std::filesystem::path& folder, const models::HeadNeeds& needs,
-                      const models::Gates& gates) {
-  nlohmann::json layers = nlohmann::json::array();
-  const at::Tensor lost = needs.lost();
-  for (int64_t layer = 0; layer < lost.size(0); ++layer) {
-    nlohmann::json heads = nlohmann::json::array();
-    for (int64_t head = 0; head < lost.size(1); ++head) {
-      const auto value = lost[layer][head].item<double>();
-      heads.push_back(std::isnan(value) ? nlohmann::json(nullptr)
-                                        : nlohmann::json(std::round(value * 1e6) / 1e6));
-    }
-    layers.push_back(heads);
-  }
-  const nlohmann::json out = {{"lost", layers}, {"lookup_heads", gates.config().lookup_heads}};
-  write_file_atomic(folder / "heads.json", json_text(out, 2) + "\n");
 }
 
 }  // namespace seer::train

@@ -4,7 +4,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <filesystem>
 #include <functional>
 #include <vector>
 
@@ -41,8 +40,5 @@ models::HeadNeeds head_needs(const models::Decoder& model, const models::Gates& 
 models::Gates with_lookup_heads(const models::Decoder& model, const models::Gates& gates,
                                 const models::HeadNeeds& needs, const LookupSettings& settings,
                                 uint64_t seed);
-// `folder`/heads.json: {"lost": [layers][heads], "lookup_heads": ...}; null for layers whose window hides keys.
-void write_head_needs(const std::filesystem::path& folder, const models::HeadNeeds& needs,
-                      const models::Gates& gates);
 
 }  // namespace seer::train

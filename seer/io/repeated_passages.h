@@ -1,0 +1,30 @@
+#pragma once
+// Passages of a window of tokens that appear again later in it: what can be read off only by looking far back.
+
+#include <cstdint>
+#include <vector>
+
+#include "seer/base/random.h"
+
+namespace seer::io {
+
+// Places of a window that are not taken yet. The first token, BOS, always is.
+class FreePlaces {
+ public:
+  explicit FreePlaces(int64_t length);
+  // Takes `size` free tokens at a random place; -1 where none was found.
+  int64_t take(int64_t size, Random& random);
+
+ private:
+  std::vector<bool> taken_;
+};
+
+// A whole number from low to max(low, high).
+int64_t between(int64_t low, int64_t high, Random& random);
+
+// Overwrites parts of `window` [length]: 1 to `most` passages of 32 to 256 tokens (less in short windows) appear again later, in
+// places that are then taken.
+void repeat_passages(FreePlaces& places, Random& random, int64_t most, int64_t length,
+                     int32_t* window);
+
+}  // namespace seer::io
