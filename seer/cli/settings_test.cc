@@ -111,9 +111,10 @@ const std::set<std::string> kZero{
     "sparsity",        "strength",       "sink-blocks",    "local-blocks",
     "last-dense-rows", "max-new-tokens", "chunk",          "temperature",
     "top-k",           "gate-dim",       "constant-share", "micro-batch-tokens",
-    "final-share",     "densities",      "seconds"};
-const std::set<std::string> kShares{"skip",        "stage-ends", "top-p",     "constant-share",
-                                    "final-share", "synthetic",  "densities", "sparsity"};
+    "final-share",     "densities",      "seconds",        "lookup-heads"};
+const std::set<std::string> kShares{"skip",           "stage-ends",  "top-p",
+                                    "constant-share", "final-share", "synthetic",
+                                    "densities",      "sparsity",    "lookup-heads"};
 
 bool takes(const std::string& verb, const Listed& setting, const std::string& value) {
   if (value == "64.7") return setting.kind == "NUMBER" && kShares.count(setting.name) == 0;

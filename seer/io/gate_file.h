@@ -23,7 +23,7 @@ struct GateConfig {
   int gate_dim = 0;                      // [seerattn_gate_hidden_size]  0: the model's head size
   bool force_double = false;             // [seerattn_gate_force_double]  a weight for q, too
   // Heads whose blocks are chosen by their own tokens: r features of a token, 16, 32 or 64, and the query
-  // heads of every layer, ascending. The file leaves out layers without, and both keys where no layer has any.
+  // heads of every layer, ascending; as read, up to the last layer that has any. The file leaves out layers without, and both keys where no layer has any.
   int lookup_rank = 0;                         // [seer_lookup_rank]
   std::vector<std::vector<int>> lookup_heads;  // [seer_lookup_heads]
 
