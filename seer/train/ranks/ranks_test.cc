@@ -202,6 +202,9 @@ TEST(Ranks, AStopOfAllIsNoLoss) {
   std::this_thread::sleep_for(std::chrono::milliseconds(300));
   for (const Child& child : children) {
     EXPECT_EQ(waitpid(child.pid, nullptr, WNOHANG), 0);
+    kill(child.pid, SIGSTOP);  // before one is killed, which the other would say
+  }
+  for (const Child& child : children) {
     kill(child.pid, SIGKILL);
     waitpid(child.pid, nullptr, 0);
     close(child.out);
