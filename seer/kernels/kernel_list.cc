@@ -53,7 +53,7 @@ std::vector<KernelStatus> kernel_list(const Device& device, DType dtype, int hea
   add(list, "pooled_attn", pooled_attn_impls(), pooled, device);
   LookupGradParams lookup_grad{};
   lookup_grad.head_dim = 32;
-  lookup_grad.block = block;
+  lookup_grad.block = pooled.block_q = pooled.block_k = 64;
   lookup_grad.dtype = dtype;
   pooled.head_dim = lookup_grad.head_dim;
   pooled.block_softmax = true;

@@ -16,7 +16,7 @@ struct KernelStatus {
   std::string slower;   // what the call loses on it; empty: nothing much
 };
 
-// For calls of this type, head size and block size whose tensors are contiguous. In the order of
+// For calls of this type, head size and block size (those of lookup heads: 32 features, blocks of 64) whose tensors are contiguous. In the order of
 // the ops' own tables: the first that runs is the one that is used.
 std::vector<KernelStatus> kernel_list(const Device& device, DType dtype, int head_dim, int block);
 

@@ -5,6 +5,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+#include <string>
+
 namespace seer::kernels {
 namespace {
 
@@ -43,6 +46,17 @@ TEST(KernelList, GpusSayWhichHeadSizesTheyTake) {
   }
 #else
   EXPECT_THAT(why_not_head_dim({.sm = 90}, 64), HasSubstr("built without CUDA kernels"));
+#endif
+}
+
+// Models without lookup heads take larger blocks all the same.
+TEST(KernelList, BlocksOf128RunOnGpus) {
+#ifdef SEER_CUDA
+  std::map<std::string, bool> runs;
+  for (const KernelStatus& s : kernel_list({.sm = 90, .num_sms = 132}, DType::bf16, 128, 128)) {
+    runs[s.op] |= s.why_not.empty();
+  }
+  for (const auto& [op, does] : runs) EXPECT_TRUE(does) << op;
 #endif
 }
 

@@ -112,7 +112,10 @@ DistillResult distill_on(const models::Decoder& model, const io::Tokenizer& toke
   const bool is_new = settings.gates.empty();
   models::Gates gates =
       is_new ? train_gates(in, result) : models::Gates::load(settings.gates, model);
-  if (settings.lookup.share > 0) gates = train_lookups(in, gates, result);
+  if (settings.lookup.share > 0) {
+    if (is_new) save(model, settings, gates);  // what follows may fail
+    gates = train_lookups(in, gates, result);
+  }
   if (!is_new) static_cast<RunResult&>(result) = *result.lookup;
   result.skipped_documents = in.train.skipped_documents() + in.valid.skipped_documents();
   save(model, settings, gates);

@@ -163,7 +163,8 @@ class Distillation : public Task {
   // The first windows that training does not come to, int64 [count, length].
   at::Tensor unused_windows(int64_t count) {
     const auto window = [&](uint64_t at, int32_t* out) { windows_.window(at, out); };
-    const auto first = static_cast<uint64_t>(settings_.loop.steps * settings_.sequences);
+    const int64_t steps = std::max(settings_.loop.steps, settings_.lookup.steps);
+    const auto first = static_cast<uint64_t>(steps * settings_.sequences);
     return train::batch_of(first, count, settings_.length, synthetic_, window);
   }
   double attention_seconds() { return attention_time_.seconds(); }
