@@ -274,6 +274,13 @@ TEST_F(Distill, GatesThatAreThereGetLookupHeads) {
   EXPECT_THAT(error_of(model, run), HasSubstr("give --lookup-heads the share"));
 }
 
+TEST_F(Distill, WhatAnotherHasLeftAsHeadsIsKept) {
+  std::filesystem::create_directories(folder / "a");
+  write_file_atomic(folder / "a" / "heads.json", "mine");
+  EXPECT_THAT(error_of(test_model(), lookup_settings(folder, "a")), HasSubstr("heads.json"));
+  EXPECT_EQ(read_file(folder / "a" / "heads.json"), "mine");
+}
+
 TEST_F(Distill, WrongLookupHeadsAreNamed) {
   const auto model = test_model();
   DistillSettings wrong = lookup_settings(folder, "a");

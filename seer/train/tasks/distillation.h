@@ -32,7 +32,7 @@ using nlohmann::json;
 
 // What is written into the run's folder at its end.
 inline std::vector<std::string> gate_files() {
-  return {io::gate_weights_path("").filename().string(), "config.json"};
+  return {io::gate_weights_path("").filename().string(), "config.json", "heads.json"};
 }
 
 class Distillation : public Task {
