@@ -1,24 +1,25 @@
-"""Sequences for distillation: of one dataset or of several by their weights, each checked before the model sees it."""
+"""Sequences that gates are made from: of one dataset or of several by their weights, each checked before the model sees it."""
 from __future__ import annotations
 
 import hashlib
 import itertools
 import math
+import warnings
 from typing import Optional, Sequence
 
 import torch
 
 
 class Sequences:
-    """What rows of token ids must be; finds out their one length."""
+    """What rows of token ids must be; finds out their one length. `who` names the function that wants them, in errors."""
 
-    def __init__(self, block: int, vocab_size: int):
-        self.block, self.vocab_size = block, vocab_size
+    def __init__(self, block: int, vocab_size: int, who: str):
+        self.block, self.vocab_size, self.who = block, vocab_size, who
         self.length: Optional[int] = None
 
     def ids(self, row, name: str, index: int) -> torch.Tensor:
         """int64 [length], on the CPU. ValueError: it is something else."""
-        where = f"seer.distill: sequence {index} of {name}"
+        where = f"{self.who}: sequence {index} of {name}"
         if hasattr(row, "keys"):
             if "input_ids" not in row:
                 raise ValueError(f"{where} has the fields {', '.join(map(str, row))}, want input_ids")
@@ -36,18 +37,24 @@ class Sequences:
             raise ValueError(f"{where} has the token {low if low < 0 else high}, the model knows 0 to {self.vocab_size - 1}")
         return ids
 
+    def warn_of_context(self, model_config) -> None:
+        """Where sequences are longer than what the model was made for."""
+        context = getattr(model_config, "max_position_embeddings", None)
+        if context and self.length > context:
+            warnings.warn(f"{self.who}: sequences have {self.length} tokens, the model was made for {context}")
 
-def named(datasets, what: str) -> dict:
+
+def named(datasets, what: str, who: str) -> dict:
     """By names: one dataset alone is "the dataset"."""
     is_many = isinstance(datasets, dict)
     found = datasets if is_many else {f"the {what}": datasets}
     if not found:
-        raise ValueError(f"seer.distill: no {what} is given")
+        raise ValueError(f"{who}: no {what} is given")
     for name, dataset in found.items():
         if not hasattr(dataset, "__getitem__") or isinstance(dataset, str):
-            raise ValueError(f"seer.distill: {name} is a {type(dataset).__name__}, want sequences by their number, dataset[i]")
+            raise ValueError(f"{who}: {name} is a {type(dataset).__name__}, want sequences by their number, dataset[i]")
         if hasattr(dataset, "__len__") and len(dataset) == 0:
-            raise ValueError(f"seer.distill: {name} is empty")
+            raise ValueError(f"{who}: {name} is empty")
     return found
 
 
@@ -56,10 +63,10 @@ class Mixture:
     dataset which is furthest behind its share."""
 
     def __init__(self, datasets, weights: Optional[Sequence[float]], form: Sequences):
-        self.datasets, self.form = named(datasets, "dataset"), form
+        self.datasets, self.form = named(datasets, "dataset", form.who), form
         weights = [1.0] * len(self.datasets) if weights is None else list(weights)
         if len(weights) != len(self.datasets) or not all(math.isfinite(w) and w > 0 for w in weights):
-            raise ValueError(f"seer.distill: weights are {weights}, want {len(self.datasets)} above 0, one for each dataset")
+            raise ValueError(f"{form.who}: weights are {weights}, want {len(self.datasets)} above 0, one for each dataset")
         self.weights = [weight / sum(weights) for weight in weights]
         self.sources: list[tuple[str, int]] = []  # of each sequence so far: whose, and how many it gave before
         self.given = dict.fromkeys(self.datasets, 0)
@@ -89,11 +96,11 @@ def held_out(datasets, most: int, form: Sequences) -> dict[str, list[torch.Tenso
     if datasets is None:
         return {}
     found = {}
-    for name, dataset in named(datasets, "held-out dataset").items():
+    for name, dataset in named(datasets, "held-out dataset", form.who).items():
         rows = (dataset[i] for i in range(len(dataset))) if hasattr(dataset, "__len__") else iter(dataset)
         found[f"_{name}" if isinstance(datasets, dict) else ""] = [form.ids(row, name, i) for i, row in enumerate(itertools.islice(rows, most))]
         if not any(found.values()):
-            raise ValueError(f"seer.distill: {name} is empty")
+            raise ValueError(f"{form.who}: {name} is empty")
     return found
 
 

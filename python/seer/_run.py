@@ -16,7 +16,7 @@ from ._data import digest
 from .gates import WEIGHTS, replace
 
 TASK = "seer.distill"
-RESULTS = (f"{WEIGHTS}.safetensors", "config.json")
+RESULTS = (f"{WEIGHTS}.safetensors", "config.json", "heads.json")
 KEPT = 2
 
 

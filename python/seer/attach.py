@@ -50,6 +50,7 @@ class Attachment:
         self.rotary = None  # what gate vectors rotate by
         self.first = ""     # what tells the weights that the gates began with
         self.trained = ""   # how they were trained, in words
+        self.needs: Optional[torch.Tensor] = None  # by which lookup heads were found
         self.own_attention = base.config._attn_implementation  # before it is "seer"
         self.warned: set = set()  # of which causes of dense calls
         # One graph break in each layer, where torch.compile would make many.

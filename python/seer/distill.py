@@ -11,6 +11,7 @@ from typing import Callable, Optional, Sequence
 import torch
 
 from ._data import Mixture, Sequences, digest, held_out
+from ._dense_pass import evaluating
 from ._learning import Learning
 from ._made_for import fingerprint_of
 from ._processes import check_job, first_alone, is_model_sharded, of_first, rank, size, sum_over_processes, take_from_first
@@ -69,12 +70,10 @@ def distill(model, dataset, *, weights: Optional[Sequence[float]] = None, valid=
     if -(-sequences // micro_batch) < size():
         raise ValueError(f"seer.distill: a step has {-(-sequences // micro_batch)} micro-batches, too few for {size()} processes: take more "
                          "sequences, a smaller micro_batch, or fewer processes")
-    form = Sequences(attachment.gate_config.block_size, attachment.base.get_input_embeddings().weight.shape[0])
+    form = Sequences(attachment.gate_config.block_size, attachment.base.get_input_embeddings().weight.shape[0], "seer.distill")
     mixture = Mixture(dataset, weights, form)
     valid_rows = held_out(valid, valid_sequences, form)
-    context = getattr(attachment.base.config, "max_position_embeddings", None)
-    if context and form.length > context:
-        warnings.warn(f"seer.distill: sequences have {form.length} tokens, the model was made for {context}")
+    form.warn_of_context(attachment.base.config)
     gate = dataclasses.asdict(attachment.gate_config)
     of_gate = ("type", "block_size", "gate_dim", "force_double", *(("lookup_rank", "lookup_heads") if gate["lookup_heads"] else ()))
     settings = {
@@ -218,18 +217,16 @@ class _Distillation:
 @contextlib.contextmanager
 def _learning(model, learning: Learning):
     """Within it, layers are dense and their gates learn; gives the gates' weights by their names."""
-    attachment, modes = model.seer, [(module, module.training) for module in model.modules()]
+    attachment = model.seer
     gates = {f"{number}.{name}": x for number, layer in enumerate(attachment.layers) for name, x in layer.attn_gate.named_parameters()}
     before, wanted = attachment.learning, [x.requires_grad for x in gates.values()]
     try:
-        model.eval()
         attachment.learning = learning
         for weight in gates.values():
             weight.requires_grad_()
-        yield gates
+        with evaluating(model):
+            yield gates
     finally:
-        for module, is_training in modes:
-            module.training = is_training
         attachment.learning, attachment.learned = before, None
         for weight, is_wanted in zip(gates.values(), wanted):
             weight.grad = None

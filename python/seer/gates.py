@@ -161,9 +161,22 @@ class Gate(torch.nn.Module):
         for parameter, (name, _) in PARAMETERS.items():
             setattr(self, name, _HeadLinear(shapes[parameter], device) if parameter in shapes else None)
         if self.lookup_q is not None:
-            heads = torch.tensor(config.lookup_heads[layer], device=device)
-            self.register_buffer("lookup_heads", heads, persistent=False)
-            self.register_buffer("lookup_kv_heads", heads // (num_heads // num_kv_heads), persistent=False)
+            self._name_lookups(layer, num_heads // num_kv_heads, device)
+
+    def _name_lookups(self, layer: int, group: int, device) -> None:
+        heads = torch.tensor(self.config.lookup_heads[layer], device=device)
+        self.register_buffer("lookup_heads", heads, persistent=False)
+        self.register_buffer("lookup_kv_heads", heads // group, persistent=False)
+
+    def begin_lookups(self, config: GateConfig, layer: int, group: int, weights: Mapping[str, torch.Tensor]) -> None:
+        """Gives the gate of layer `layer` the lookup heads that `config` has and it has not, with these first weights, by PARAMETERS;
+        none: the layer has no such heads. group: query heads of a key head."""
+        self.config, like = config, next(self.parameters())
+        for parameter, weight in weights.items():
+            setattr(self, PARAMETERS[parameter][0], _HeadLinear(tuple(weight.shape), like.device).requires_grad_(like.requires_grad))
+        self.load(weights)
+        if weights:
+            self._name_lookups(layer, group, like.device)
 
     def weight(self, parameter: str) -> Optional[torch.Tensor]:
         """float32, of one of PARAMETERS; None: the layer has none."""

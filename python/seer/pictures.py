@@ -8,11 +8,12 @@ from typing import NamedTuple, Sequence, Union
 import torch
 import torch.nn.functional as F
 
-from ._attention import Layer, seer_attention
+from ._attention import Layer
+from ._dense_pass import see_layers
+from ._head_needs import far_blocks
 from .attach import of_model
 from .ops import gate_scores, pooled_map, select_blocks
 
-RECENT = 4      # blocks up to the diagonal that are near
 MOST_CELLS = 256  # of a panel's side
 FAINTEST = 1e-4   # share of a row that is told from none
 # A ramp whose lightness grows evenly: navy, violet, orange, cream.
@@ -32,7 +33,8 @@ class HeadMaps(NamedTuple):
 
 
 def plot_heads(model, ids: torch.Tensor, heads: Union[int, Sequence[tuple[int, int]]] = 4):
-    """A matplotlib Figure with a row for each head: true attention by blocks, the gate's scores, the blocks chosen.
+    """A matplotlib Figure with a row for each head: true attention by blocks, the gate's scores (of lookup heads those by their tokens), the
+    blocks chosen.
 
     model: after seer.attach; its present settings choose. ids: int64 [tokens] or [1, tokens], longer than a block. heads: pairs
     (layer, head), or how many: then from as many layers, spread over the model, the head that looks least at the first block and the
@@ -52,10 +54,8 @@ def plot_heads(model, ids: torch.Tensor, heads: Union[int, Sequence[tuple[int, i
     return figure
 
 
-@torch.no_grad()
 def head_maps(model, ids: torch.Tensor, heads: Union[int, Sequence[tuple[int, int]]]) -> list[HeadMaps]:
     """What `plot_heads` draws."""
-    from transformers import modeling_utils
     attachment = of_model(model)
     block, count = attachment.gate_config.block_size, len(attachment.layers)
     if ids.dim() not in (1, 2) or ids.dim() == 2 and ids.shape[0] != 1 or ids.is_floating_point():
@@ -75,25 +75,14 @@ def head_maps(model, ids: torch.Tensor, heads: Union[int, Sequence[tuple[int, in
             wanted.setdefault(layer, []).append(head)
     found: list[HeadMaps] = []
 
-    def watch(module, query, key, value, attention_mask, scaling=None, sliding_window=None, seer_pass=None, **kwargs):
-        layer = Layer(module, module.attn_gate, seer_pass, query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling)
-        is_cut = sliding_window and seer_pass.longest > sliding_window
-        if layer.number in wanted and not is_cut:
+    def see(layer, window):
+        if layer.number in wanted and window is None:
             found.extend(maps_of(layer, wanted[layer.number], attachment.settings))
         elif wanted.get(layer.number):
-            raise ValueError(f"seer.plot_heads: layer {layer.number} has a sliding window of {sliding_window} tokens, shorter than the text: "
-                             "it is dense")
-        return layer.dense(sliding_window), None
+            raise ValueError(f"seer.plot_heads: layer {layer.number} has a sliding window of {window} tokens, shorter than the text: it is dense")
+        return layer.dense(window)
 
-    before = attachment.settings, attachment.recording, attachment.replaying
-    device = model.get_input_embeddings().weight.device
-    modeling_utils.AttentionInterface.register("seer", watch)
-    try:
-        attachment.settings, attachment.recording, attachment.replaying = {**before[0], "dense_below": 2}, None, None
-        model(ids.view(1, -1).to(device), use_cache=False)
-    finally:
-        attachment.settings, attachment.recording, attachment.replaying = before
-        modeling_utils.AttentionInterface.register("seer", seer_attention)
+    see_layers(model, ids, see)
     if not found:
         raise ValueError("seer.plot_heads: nothing to draw: a sliding window hides keys in every layer")
     if isinstance(heads, int):
@@ -118,8 +107,7 @@ def maps_of(layer: Layer, heads, settings: dict) -> list[HeadMaps]:
 
 def distant_mass(maps: torch.Tensor) -> torch.Tensor:
     """How much of each head's map [H, rows, blocks] lies away from the first block and the latest: [H]."""
-    row, column = torch.arange(maps.shape[1], device=maps.device)[:, None], torch.arange(maps.shape[2], device=maps.device)
-    return (maps * ((column > 0) & (column <= row - RECENT))).sum((1, 2))
+    return (maps * far_blocks(*maps.shape[1:], maps.device)).sum((1, 2))
 
 
 # ---- Drawing -------------------------------------------------------------------------------------
@@ -161,7 +149,8 @@ def draw(figure, maps: list[HeadMaps], tokens: int, attachment) -> None:
             panel.spines[:].set_visible(False)
             if not is_choice:
                 ramp = image
-        line[0].set_title(f"Layer {of.layer}, head {of.head}", loc="left", fontsize=10, fontweight="bold")
+        is_lookup = of.head in attachment.gate_config.lookup_heads.get(of.layer, ())
+        line[0].set_title(f"Layer {of.layer}, {'lookup ' if is_lookup else ''}head {of.head}", loc="left", fontsize=10, fontweight="bold")
         line[2].set_title(f"{recall:.0%} of the attention in {density:.1%} of the blocks", loc="right", fontsize=10)
         line[0].set_ylabel("query token", color=PALE, fontsize=8)
     for panel, name in zip(axes[0], ("True attention", "What the gate thinks", "Blocks computed")):

@@ -2,19 +2,23 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import pathlib
 
 import torch
 
 from ._card import write_card
+from ._head_needs import to_json
 from ._made_for import fingerprint_of
 from ._processes import is_sharded, rank, whole
 from .attach import head_sizes, of_model
-from .gates import write_gates
+from .gates import replace, write_gates
 
 
 def save_gates(model, folder) -> None:
     """Writes the gates of a model as config.json and attn_gate_weights.safetensors, which the program and `attach` read, and a
-    model card, README.md: the folder can be pushed to Hugging Face's Hub. A card that was changed, or is not of here, stays.
+    model card, README.md: the folder can be pushed to Hugging Face's Hub. A card that was changed, or is not of here, stays. Of lookup
+    heads that were found (seer.find_lookup_heads) heads.json says what each head lost.
 
     Where weights are sharded (FSDP2) all processes must call this, and the first one writes. ValueError: NaN in the gates.
     """
@@ -28,5 +32,8 @@ def save_gates(model, folder) -> None:
     if not shared or rank() == 0:
         write_gates(folder, attachment.base.config.to_dict(), made_for, layers)
         write_card(folder, attachment.base.config, made_for, len(layers), attachment.trained)
+        if attachment.needs is not None:
+            text = json.dumps(to_json(attachment.needs, config.lookup_heads), indent=2) + "\n"
+            replace(pathlib.Path(folder) / "heads.json", lambda path: path.write_text(text))
     if shared:
         torch.distributed.barrier()

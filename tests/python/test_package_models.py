@@ -577,7 +577,7 @@ def test_versions_of_transformers(model, folders, monkeypatch):
 @pytest.mark.skipif(IS_OLDER, reason="this is it")
 def test_older_transformers(older_transformers):
     """This file and those of training and lookup heads under transformers 4.51, with fewer models."""
-    files = __file__, *(ROOT / "tests" / "python" / f"test_package_{name}.py" for name in ("distill", "lookup", "training"))
+    files = __file__, *(ROOT / "tests" / "python" / f"test_package_{name}.py" for name in ("distill", "find_lookups", "lookup", "training"))
     run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", "-k",
                           "not (head_dim or grown or phi3_window or longrope or padding and qwen)", *files], env=older_transformers, cwd=ROOT / "tests",
                          capture_output=True, text=True)

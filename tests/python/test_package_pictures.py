@@ -10,6 +10,7 @@ import seer
 from conftest import ROOT
 from model_families import create, load, token_ids
 from seer import pictures
+from seer._head_needs import RECENT
 
 pytest.importorskip("matplotlib")
 BLOCK = 16
@@ -66,7 +67,7 @@ def test_maps_are_those_of_the_model(model, folder):
 def test_heads_are_chosen_by_what_a_gate_has_to_find(model):
     ids = token_ids(150)[0]
     every = {(x.layer, x.head): x for x in pictures.head_maps(model, ids, [(layer, head) for layer in range(3) for head in range(4)])}
-    distant = lambda x: sum(x.truth[row, column].item() for row in range(10) for column in range(1, row - pictures.RECENT + 1))
+    distant = lambda x: sum(x.truth[row, column].item() for row in range(10) for column in range(1, row - RECENT + 1))
     for number, layers in ((1, [2]), (2, [1, 2]), (9, [0, 1, 2])):
         found = pictures.head_maps(model, ids, number)
         assert [x.layer for x in found] == layers

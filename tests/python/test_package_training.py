@@ -230,6 +230,12 @@ def test_two_processes(tmp_path):
     model = seer.attach(AutoModelForCausalLM.from_config(MODELS["llama3_rope_tied"]), config, 0.5)
     rows = seer.distill(model, ROWS[:4], valid=ROWS[:3], steps=4, sequences=3, learning_rate=0.01)
     torch.save((rows, {name: x.detach() for name, x in gates_of(model).items()}), tmp_path / "one.pt")
+    torch.manual_seed(0)
+    plain = seer.attach(AutoModelForCausalLM.from_config(MODELS["llama3_rope_tied"]), seer.GateConfig(block_size=16), 0.5)
+    lost = seer.find_lookup_heads(plain, [token_ids(270)[0, begin:begin + 250] for begin in (0, 10, 20)], 0.25, windows=3, rank=16)
+    heads = plain.seer.gate_config.lookup_heads
+    gates = {layer: plain.seer.layers[layer].attn_gate for layer in heads}
+    torch.save((lost, heads, {layer: x.lookup_q.weight @ x.lookup_k.weight.transpose(1, 2) for layer, x in gates.items()}), tmp_path / "found.pt")
     run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
                           ROOT / "tests" / "python" / "training_processes.py", tmp_path], capture_output=True, text=True, timeout=300,
                          env={**os.environ, "PYTHONPATH": PACKAGE_PATH, "SEER_BUILD": str(BUILD), "OMP_NUM_THREADS": "1"})

@@ -16,6 +16,7 @@ from model_families import MODELS, token_ids
 from seer.trainer import GateTrainer
 
 ROWS = [token_ids(150)[0, begin:begin + 100] for begin in (0, 10, 20, 30)]
+LONG_ROWS = [token_ids(270)[0, begin:begin + 250] for begin in (0, 10, 20)]
 DATA = [{"input_ids": row, "labels": torch.cat([torch.tensor([-100]), row[1:]])} for row in ROWS]  # nothing predicts a first token
 RATE = 0.01
 LAYERS = dict(version=2, auto_wrap_policy="TRANSFORMER_BASED_WRAP")
@@ -30,6 +31,12 @@ def make(is_frozen):
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(MODELS["llama3_rope_tied"]).requires_grad_(not is_frozen)
     return seer.attach(model, seer.GateConfig(block_size=16, lookup_rank=16, lookup_heads={1: [0, 2, 3]}), 0.5, train_gates=True)
+
+
+def make_plain():
+    """Without lookup heads."""
+    torch.manual_seed(0)
+    return seer.attach(AutoModelForCausalLM.from_config(MODELS["llama3_rope_tied"]), seer.GateConfig(block_size=16), 0.5)
 
 
 def loss_of(model, row):
@@ -142,6 +149,26 @@ def distilled(folder):
             raise AssertionError(message)
 
 
+def found(folder):
+    """Lookup heads by the windows of both processes."""
+    model = make_plain()
+    if torch.distributed.get_rank() == 1:
+        torch.nn.init.ones_(model.seer.layers[0].attn_gate.mask_linear_k.weight)  # the first process's count
+    lost = seer.find_lookup_heads(model, LONG_ROWS, 0.25, windows=3, rank=16)
+    wanted_lost, heads, wanted = torch.load(folder / "found.pt")
+    torch.testing.assert_close(lost, wanted_lost, rtol=1e-5, atol=1e-6)
+    assert model.seer.gate_config.lookup_heads == heads
+    for layer in heads:
+        gate = model.seer.layers[layer].attn_gate
+        torch.testing.assert_close(gate.lookup_q.weight @ gate.lookup_k.weight.transpose(1, 2), wanted[layer], rtol=1e-3, atol=1e-4)
+    try:
+        seer.find_lookup_heads(make_plain(), LONG_ROWS, windows=1, rank=16)
+    except ValueError as error:
+        assert "windows is 1, too few for 2 processes" in str(error), error
+    else:
+        raise AssertionError("a process without windows")
+
+
 def shard(model):
     mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
     for layer in [*model.model.layers, model]:
@@ -176,6 +203,7 @@ torch.set_num_threads(1)
 torch.distributed.init_process_group("gloo")
 folder = pathlib.Path(sys.argv[1])
 distilled(folder)
+found(folder)
 for is_frozen in (False, True):
     trained(is_frozen, folder)
     for checkpoints in (False, True):
