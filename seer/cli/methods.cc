@@ -97,8 +97,8 @@ GatesFound find_gates(const Needs& needs, const std::string& folder,
   const std::string found = gates_folder(folder, model_folder);
   if (!found.empty()) return find_gates(found, model);
   if (!needs.trained) return {};
-  fail("the method seer needs gates, and ", no_gates(model_folder),
-       ", name another folder with --gates, or leave the method out");
+  fail("trained gates are needed, and ", no_gates(model_folder),
+       ", name another folder with --gates, or leave out the methods seer and gate");
 }
 
 void settle_device(ModelArgs& model, const io::ModelConfig& config, const Needs& needs, int block) {

@@ -20,7 +20,7 @@ struct Subject {
 
 struct Row {
   Subject subject;          // compare() leaves it empty
-  std::string method;       // "dense", "seer", "random", "streaming", "untrained", "oracle"
+  std::string method;       // "dense", or of models::methods()
   Setting setting;          // asked for
   int64_t length = 0;       // tokens of each document, BOS included
   int64_t block = 0;        // tokens; 0: dense

@@ -168,6 +168,15 @@ void Gates::save(const std::filesystem::path& folder, const Decoder& model) cons
   io::write_gate_config(folder, model.config().raw, config);
 }
 
+Gates Gates::without_lookup_heads() const {
+  Gates out = *this;
+  out.config_.lookup_rank = 0;
+  for (auto& heads : out.config_.lookup_heads) heads.clear();
+  for (LookupHeads& heads : out.lookup_heads_) heads = {};
+  for (GateWeights& weights : out.layers_) weights.lookup_q = weights.lookup_k = at::Tensor();
+  return out;
+}
+
 void Gates::make_trainable() {
   for (GateWeights& layer : layers_) {
     for (const GateParameter& parameter : parameters_of(layer)) {

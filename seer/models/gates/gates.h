@@ -28,6 +28,8 @@ class Gates {
   const io::GateConfig& config() const { return config_; }
   std::vector<GateWeights>& layers() { return layers_; }
   const std::vector<GateWeights>& layers() const { return layers_; }
+  // The same without lookup heads; shares its tensors.
+  Gates without_lookup_heads() const;
   // All weights become leaves that get gradients, in memory of their own.
   void make_trainable();
 

@@ -235,6 +235,25 @@ TEST(LookupHeads, PrefillInChunksEqualsTheWhole) {
   EXPECT_GT(test::largest_difference(whole, run(without, 0.4, 0)), 0.01);
 }
 
+TEST(LookupHeads, TheMethodGateLeavesThemOut) {
+  const at::NoGradGuard no_grad;
+  const Decoder model = test::small_model();
+  const Gates gates = strong_gates(config_of({{1}, {0, 3}}), model),
+              without = strong_gates(without_lookup(), model);
+  const at::Tensor ids = at::tensor(test::some_ids(150), at::kLong);
+  const auto run = [&](const Gates& by, const char* method) {
+    SparseSettings settings;
+    settings.method = method;
+    settings.block = kBlock;
+    settings.selection.strength = {0.4};
+    test::Watched sparse(model, &by, settings);
+    return model.hidden(ids, Sequences{.q_lens = {150}, .k_lens = {150}}, std::ref(sparse));
+  };
+  EXPECT_TRUE(run(gates, "gate").equal(run(without, "seer")));
+  EXPECT_FALSE(run(gates, "gate").equal(run(gates, "seer")));
+  EXPECT_TRUE(gates.layers()[0].lookup_q.defined());
+}
+
 // The method's one call chooses what its scores do.
 TEST(LookupHeads, AttentionFollowsTheScores) {
   const Decoder model = test::small_model();

@@ -1,4 +1,4 @@
-// "seer" and "untrained": a gate's scores.
+// "seer", "gate" and "untrained": a gate's scores.
 
 #include <ATen/core/grad_mode.h>
 
@@ -40,6 +40,12 @@ class GateMethod : public Method {
 std::unique_ptr<Method> make_seer(const MethodInputs& in) {
   SEER_CHECK(in.gates != nullptr, "the method seer needs a folder of gates");
   return std::make_unique<GateMethod>(*in.gates, in.settings.block);
+}
+
+// What the gates choose where no head looks single tokens up.
+std::unique_ptr<Method> make_gate(const MethodInputs& in) {
+  SEER_CHECK(in.gates != nullptr, "the method gate needs a folder of gates");
+  return std::make_unique<GateMethod>(in.gates->without_lookup_heads(), in.settings.block);
 }
 
 // Gates as they are created: of the form of those given, or of the one asked for.

@@ -9,12 +9,13 @@
 namespace seer::models {
 
 // Each in a file of its own.
-MethodFactory make_seer, make_untrained, make_random, make_streaming, make_oracle;
+MethodFactory make_seer, make_gate, make_untrained, make_random, make_streaming, make_oracle;
 
 namespace {
 
 constexpr MethodInfo kMethods[] = {
     {.name = "seer", .make = make_seer, .trained = true, .gates = true, .logits = true},
+    {.name = "gate", .make = make_gate, .trained = true, .gates = true, .logits = true},
     {.name = "untrained", .make = make_untrained, .gates = true, .logits = true},
     {.name = "random", .make = make_random},
     {.name = "streaming", .make = make_streaming},
