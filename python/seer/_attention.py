@@ -132,8 +132,17 @@ class Layer:
 
     def distill(self):
         """Dense attention, and the gate's loss against its map."""
+        gate = self.gate
+        lookups_only = gate.attachment.learning.lookups_only
+        if lookups_only and gate.lookup_q is None:
+            return self.dense(None)
         part = self.of.on(None, ("part", "all"), lambda: self.of.part("all", self.block))
         q, k, v = (x.detach() for x in self.packed(part, "all"))
+        if lookups_only:  # most heads need no map
+            self.move_gate()
+            q, k = q.index_select(1, gate.lookup_heads), k.index_select(1, gate.lookup_kv_heads)
+            self.learn(part, pooled_map(q, k, self.packing(part, "all"), self.block, scale=self.scale, normalise=True)[1])
+            return self.dense(None)
         o, _, target = pooled_attention(q, k, v, self.packing(part, "all"), self.block, scale=self.scale, normalise=True)
         self.learn(part, target)
         return self.whole([(o, self.index(part, "all")[0])])

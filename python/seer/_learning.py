@@ -11,7 +11,7 @@ from typing import Optional
 import torch
 
 from .gates import Gate
-from .ops import gate_scores
+from .ops import gate_scores, lookup_scores
 from .packing import Packing
 
 
@@ -26,6 +26,7 @@ class Learning:
     skip: Optional[float] = None
     is_dense: bool = False  # attention stays dense (distillation); else it takes the blocks that gates choose
     trains: bool = True     # False: the loss alone (validation)
+    lookups_only: bool = False  # of distillation: lookup heads alone have a loss, and only their projections learn
 
     def __post_init__(self):
         if self.kind not in ("kl", "mse"):
@@ -40,7 +41,7 @@ class Learning:
         """Of the gate of layer `number`: loss [] float64, its weights, and the loss's gradient of each (none, unless it trains).
 
         plain, rotated: q and k, packed, before and after RoPE; scale: of the attention; target float32 [Hq, rows, blocks], the true
-        map, whose rows sum to 1.
+        map, whose rows sum to 1; with `lookups_only` that of the lookup heads.
         """
         weights = [x for x in gate.parameters() if x.requires_grad]
         if not weights:
@@ -49,7 +50,9 @@ class Learning:
         same = lambda x: x
         # Tensors saved here are for this gradient alone: hooks around the layer (checkpoints) must not take them.
         with torch.set_grad_enabled(self.trains), torch.autograd.graph.saved_tensors_hooks(same, same):
-            scores = gate_scores(gate(*plain, *angles, packing), gate.lookups(*rotated), scale)
+            lookups = gate.lookups(*rotated)
+            scores = (lookup_scores(lookups.q, lookups.k, packing, packing.block, scale=scale) if self.lookups_only else
+                      gate_scores(gate(*plain, *angles, packing), lookups, scale))
             loss = torch.ops.seer.gate_loss(scores, target, packing.cu_rows, packing.cu_blocks, self.share_without_loss(), self.kind)
             gradients = torch.autograd.grad(loss, weights) if self.trains else ()
         return loss.detach(), weights, gradients

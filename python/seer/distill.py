@@ -25,7 +25,7 @@ MOST_LEFT_OUT = 10  # steps in a row
 def distill(model, dataset, *, weights: Optional[Sequence[float]] = None, valid=None, out=None, steps: int = 500, sequences: int = 16,
             micro_batch: int = 1, valid_sequences: int = 4, loss: str = "kl", skip: Optional[float] = None, loss_scale: float = 10.0,
             learning_rate: float = 1e-3, warmup: Optional[int] = None, weight_decay: float = 0.0, clip: float = 1.0, save_every: int = 50,
-            valid_every: int = 0, restart: bool = False, on_step: Optional[Callable[[int, dict], None]] = None) -> list[dict]:
+            valid_every: int = 0, lookups_only: bool = False, restart: bool = False, on_step: Optional[Callable[[int, dict], None]] = None) -> list[dict]:
     """Trains the gates of `model` (seer.attach); the model itself stays as it is. Same data, first weights (`seed` of attach) and
     settings: the gates that `seer distill` makes, within rounding.
 
@@ -35,6 +35,9 @@ def distill(model, dataset, *, weights: Optional[Sequence[float]] = None, valid=
     each layer's gate gets its loss and gradient when the layer has run, and the layer's map is dropped. AdamW in float32,
     linear `warmup` (None: 20 steps, at most a sixth of all), then cosine to 0; `clip`: largest global norm of the gradient, 0: no clipping. The
     loss is the sum over layers times `loss_scale`; layers whose sliding window hides keys have none.
+
+    lookups_only: the projections of lookup heads alone learn, by the loss of these heads, and the gates stay as they are: what follows
+    `seer.find_lookup_heads`, and is then what `seer distill --gates --lookup-heads` does.
 
     valid: held-out dataset or {name: dataset}; the first `valid_sequences` of each are measured every `valid_every` steps (0: after
     the last). out: folder of the run, which gets run.json, metrics.jsonl, a checkpoint every `save_every` steps, and the gates at the
@@ -47,8 +50,8 @@ def distill(model, dataset, *, weights: Optional[Sequence[float]] = None, valid=
     name of one dataset alone; `on_step(step from 0, metrics)` gets them as they come. A step whose loss or gradient is not
     finite is left out with a warning.
 
-    ValueError: no gates, settings out of range or other than those of the run in `out`, sequences of other lengths or no longer than a
-    block. RuntimeError: ten steps left out in a row.
+    ValueError: no gates, `lookups_only` without lookup heads, settings out of range or other than those of the run in `out`, sequences of
+    other lengths or no longer than a block. RuntimeError: ten steps left out in a row.
     """
     attachment = of_model(model)
     for name, value, least in (("steps", steps, 1), ("sequences", sequences, 1), ("micro_batch", micro_batch, 1), ("warmup", warmup or 0, 0),
@@ -66,7 +69,9 @@ def distill(model, dataset, *, weights: Optional[Sequence[float]] = None, valid=
     check_job("seer.distill")
     if is_model_sharded(model):
         raise ValueError("seer.distill: the model's weights are sharded (FSDP2), want a whole model in every process; GateTrainer takes sharded ones")
-    learning = Learning(loss, skip, is_dense=True)
+    learning = Learning(loss, skip, is_dense=True, lookups_only=lookups_only)
+    if lookups_only and not attachment.gate_config.lookup_heads:
+        raise ValueError("seer.distill: lookups_only=True, but the gates have no lookup heads: seer.find_lookup_heads gives them some")
     if -(-sequences // micro_batch) < size():
         raise ValueError(f"seer.distill: a step has {-(-sequences // micro_batch)} micro-batches, too few for {size()} processes: take more "
                          "sequences, a smaller micro_batch, or fewer processes")
@@ -79,7 +84,7 @@ def distill(model, dataset, *, weights: Optional[Sequence[float]] = None, valid=
     settings = {
         "task": TASK,
         "settings": {"weights": fingerprint_of(model, attachment.base), "first_gates": attachment.first,
-                     "gate": {name: gate[name] for name in of_gate},
+                     "gate": {name: gate[name] for name in of_gate}, **({"lookups_only": True} if lookups_only else {}),
                      "data": mixture.identity(), "valid": {f"valid{name}": digest(*rows) for name, rows in valid_rows.items()},
                      "sequences": sequences, "length": form.length, "micro_batch": micro_batch, "loss": loss,
                      "skip": learning.share_without_loss(), "loss_scale": loss_scale, "learning_rate": learning_rate,
@@ -92,7 +97,8 @@ def distill(model, dataset, *, weights: Optional[Sequence[float]] = None, valid=
         try:
             run = _Distillation(attachment, gates, mixture, valid_rows, settings, folder, valid_every, save_every)
             rows = run.steps(on_step)
-            attachment.trained = run.words(rows)
+            before = f"{attachment.trained} " if lookups_only and attachment.trained else ""
+            attachment.trained = before + run.words(rows)
             first_alone(lambda: folder and save_gates(model, out))
         finally:
             if folder:
@@ -167,7 +173,8 @@ class _Distillation:
         attachment.base(input_ids=ids.to(self.home), use_cache=False)
         learned, attachment.learned = attachment.learned, None
         if not learned:
-            raise ValueError(f"seer.distill: every layer of the model has a sliding window shorter than {ids.shape[1]} tokens: there is no "
+            which = "layer of the model" if not attachment.learning.lookups_only else "layer with lookup heads"
+            raise ValueError(f"seer.distill: every {which} has a sliding window shorter than {ids.shape[1]} tokens: there is no "
                              "gate to train")
         for _, weights, gradients in learned.values():
             if gradients:
@@ -209,26 +216,28 @@ class _Distillation:
     def words(self, rows: list[dict]) -> str:
         """How the gates were trained, for their folder."""
         last = [f"{name} {value:.4g}" for name, value in rows[-1].items() if name == "kl_per_row" or name.startswith(("valid_loss", "valid_kl"))]
-        return (f"Distilled from the model's own attention maps: {self.loop['steps']} steps of {self.s['sequences']} sequences of {self.s['length']} "
+        what = "Lookup heads distilled" if self.attachment.learning.lookups_only else "Distilled"
+        return (f"{what} from the model's own attention maps: {self.loop['steps']} steps of {self.s['sequences']} sequences of {self.s['length']} "
                 f"tokens, {'KL divergence' if self.s['loss'] == 'kl' else 'squared error'}, AdamW with learning rate {self.s['learning_rate']:g}"
                 + (f"; at the end {', '.join(last)}" if last else "") + ".")
 
 
 @contextlib.contextmanager
 def _learning(model, learning: Learning):
-    """Within it, layers are dense and their gates learn; gives the gates' weights by their names."""
+    """Within it, layers are dense and their gates learn; gives the weights that do, by their names."""
     attachment = model.seer
-    gates = {f"{number}.{name}": x for number, layer in enumerate(attachment.layers) for name, x in layer.attn_gate.named_parameters()}
-    before, wanted = attachment.learning, [x.requires_grad for x in gates.values()]
+    every = {f"{number}.{name}": x for number, layer in enumerate(attachment.layers) for name, x in layer.attn_gate.named_parameters()}
+    gates = {name: x for name, x in every.items() if not learning.lookups_only or "lookup" in name}
+    before, wanted = attachment.learning, [x.requires_grad for x in every.values()]
     try:
         attachment.learning = learning
-        for weight in gates.values():
-            weight.requires_grad_()
+        for name, weight in every.items():
+            weight.requires_grad_(name in gates)
         with evaluating(model):
             yield gates
     finally:
         attachment.learning, attachment.learned = before, None
-        for weight, is_wanted in zip(gates.values(), wanted):
+        for weight, is_wanted in zip(every.values(), wanted):
             weight.grad = None
             weight.requires_grad_(is_wanted)
 

@@ -29,7 +29,7 @@ def find_lookup_heads(model, dataset, share: float = 0.1, *, weights: Optional[S
     ones that training does not come to, up to ten passages are written again to later places, drawn by `seed`. In a dense pass of each,
     the map and the gate each choose blocks by nz_ratio at `sparsity`. A lookup head's projections to `rank` features (16, 32 or
     64) begin with the best that second moments of q and k after RoPE allow (`seer.Gate.lookups`), and are there to use;
-    `seer.distill` trains them. In several processes of torch.distributed each takes its share of the windows.
+    `seer.distill(..., lookups_only=True)` trains them. In several processes of torch.distributed each takes its share of the windows.
 
     -> float64 [layers, Hq], on the CPU: weights in the true map (each the largest of a block) of blocks that the map's list has and the
     gate's has not, outside of the first block and the last four, summed over a row of blocks, mean over rows; may be above 1. NaN:

@@ -42,7 +42,9 @@ def products(q, k):
     return q.double() @ k.double().transpose(1, 2)
 
 
-def test_heads_and_first_projections_are_the_programs(seer_program, tmp_path):
+@pytest.mark.parametrize("steps", [0, 4])
+def test_heads_and_projections_are_the_programs(steps, seer_program, tmp_path):
+    """As they begin, and trained."""
     words = (ROOT / "README.md").read_text().split()
     texts = [" ".join(words[begin:begin + 300]) for begin in range(0, 1500, 300)]
     (tmp_path / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
@@ -50,11 +52,19 @@ def test_heads_and_first_projections_are_the_programs(seer_program, tmp_path):
     seer.attach(model, seer.GateConfig(block_size=BLOCK), 0.9, seed=2)
     seer.save_gates(model, tmp_path / "plain")
     seer_program("distill", "--model", REFERENCE, "--gates", tmp_path / "plain", "--data", tmp_path / "text.jsonl", "--cache", tmp_path / "cache",
-                 "--lookup-heads", 0.1, "--lookup-windows", 2, "--lookup-rank", 16, "--lookup-steps", 1, "--lookup-learning-rate", 1e-12,
+                 "--lookup-heads", 0.1, "--lookup-windows", 2, "--lookup-rank", 16, "--lookup-steps", steps or 1, "--lookup-learning-rate",
+                 0.02 if steps else 1e-12,
                  "--length", 300, "--sequences", 1, "--seed", 3, "--device", "cpu", "--dtype", "f32", "--threads", 1, "--out", out)
     windows = seer.PackedWindows(texts, AutoTokenizer.from_pretrained(REFERENCE), 300, seed=3)
     # The program's windows are those behind the 500 steps that gates would have been trained for.
     lost = seer.find_lookup_heads(model, windows, 0.1, first=500, windows=2, rank=16, seed=3)
+    first = {name: x.clone() for name, x in model.named_parameters() if "lookup" in name}
+    if steps:
+        rows = seer.distill(model, windows, steps=steps, sequences=1, learning_rate=0.02, lookups_only=True)
+        theirs = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        for row, their in zip(rows, theirs, strict=True):
+            assert all(row[name] == pytest.approx(their[name], rel=1e-3) for name in ("loss", "kl_per_row", "grad_norm", "lr")), (row, their)
+        assert not any(torch.equal(x, model.get_parameter(name)) for name, x in first.items())
     seer.save_gates(model, tmp_path / "mine")
     mine, theirs = (json.loads((folder / "heads.json").read_text()) for folder in (tmp_path / "mine", out))
     assert mine["lookup_heads"] == theirs["lookup_heads"] and sum(map(len, mine["lookup_heads"])) == 3
@@ -66,9 +76,11 @@ def test_heads_and_first_projections_are_the_programs(seer_program, tmp_path):
     for name in weights[0]:
         if name.endswith("lookup_q.weight"):
             got, want = (products(of[name], of[name.replace("lookup_q", "lookup_k")]) for of in weights)
-            assert (got - want).norm() <= 1e-4 * want.norm() and want.norm() > 1
+            assert (got - want).norm() <= 1e-3 * want.norm() and want.norm() > 1
         elif "lookup" not in name:
             assert torch.equal(weights[0][name], weights[1][name])
+    if steps:
+        return
     left = seer.find_lookup_heads(model, windows, 0, first=500, windows=2, seed=3)  # by tokens
     for layer, of in enumerate(mine["lookup_heads"]):
         others = [head for head in range(4) if head not in of]
@@ -113,19 +125,24 @@ def test_the_model_has_them_and_is_else_as_it_was(model, tmp_path):
 
 def test_they_are_trained(model, tmp_path):
     """And a script that begins anew goes on with its run; another seed is another run."""
-    def run(model, seed):
+    def run(model, seed, only=True):
         seer.find_lookup_heads(model, ROWS, 0.25, windows=2, rank=16, seed=seed)
         before = {name: x.clone() for name, x in model.named_parameters() if "attn_gate" in name}
-        rows = seer.distill(model, ROWS, steps=3, sequences=1, learning_rate=0.01, warmup=1, out=tmp_path / "out")
+        rows = seer.distill(model, ROWS[:1], lookups_only=only, steps=3, sequences=1, learning_rate=0.002, warmup=1, out=tmp_path / "out")
         return rows, before
 
     rows, before = run(model, 1)
-    assert sum("lookup" in name for name in before) >= 2 and not any(torch.equal(x, model.get_parameter(name)) for name, x in before.items())
+    assert sum("lookup" in name for name in before) >= 2
+    assert all(torch.equal(x, model.get_parameter(name)) == ("lookup" not in name) for name, x in before.items())
+    assert not any(x.requires_grad or x.grad is not None for x in model.seer.layers[0].attn_gate.parameters())
+    assert rows[-1]["kl_per_row"] < rows[0]["kl_per_row"]
     found = json.loads((tmp_path / "out" / "heads.json").read_text())
     assert found["lookup_heads"] == [list(model.seer.gate_config.lookup_heads.get(layer, ())) for layer in range(3)]
     assert run(attached(load(tmp_path / "model")), 1)[0] == rows
     with pytest.raises(ValueError, match="first_gates is .*, lookup heads of windows 0 to 1 of .*, seed 2"):
         run(attached(load(tmp_path / "model")), 2)
+    with pytest.raises(ValueError, match="settings.lookups_only is not there, was there"):
+        run(attached(load(tmp_path / "model")), 1, only=False)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "heads.json").write_text("mine")
     with pytest.raises(ValueError, match="has a heads.json that no run of seer.distill has made"):
@@ -186,6 +203,8 @@ def test_what_is_refused(model, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORLD_SIZE", "2")
         refused("this is one of 2 processes", ROWS, rank=16)
+    with pytest.raises(ValueError, match="lookups_only=True, but the gates have no lookup heads: seer.find_lookup_heads gives them some"):
+        seer.distill(model, ROWS, lookups_only=True)
     computed.remove()
     refused(r"sequence 1 of the dataset is int64 \[249\], want token ids, 250 in one axis", [ROWS[0], ROWS[1][1:]], rank=16, windows=2)
     refused(r"no head loses anything by these gates, so they need no lookup heads \(at sparsity 0\)", ROWS, rank=16, windows=1, sparsity=0)
