@@ -158,6 +158,25 @@ def test_gates_that_learn_with_the_model(tmp_path):
     assert len(trained) == 2 and all(x.grad.abs().max() > 0 for x in trained)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu():
+    """In bf16: near what a CPU finds in float32, and trained there."""
+    windows = seer.PackedWindows([(ROOT / "README.md").read_text()], AutoTokenizer.from_pretrained(REFERENCE), 2048)
+    find = lambda model: seer.find_lookup_heads(seer.attach(model, REFERENCE / "gates", 0.9), windows, 0.1, windows=2)
+    model = AutoModelForCausalLM.from_pretrained(REFERENCE).to("cuda", torch.bfloat16)
+    want, got = find(AutoModelForCausalLM.from_pretrained(REFERENCE).float()), find(model)
+    assert got.device.type == "cpu" and (got - want).norm() < 0.2 * want.norm()
+    assert model.seer.gate_config.lookup_heads == {6: (2, 3), 7: (2,)}
+    left = seer.find_lookup_heads(model, windows, 0, windows=2)
+    assert left.sum() < 0.9 * got.sum()
+    rows = seer.distill(model, windows, lookups_only=True, steps=2, sequences=1)
+    assert all(math.isfinite(row["loss"]) and row["grad_norm"] > 0 for row in rows)
+    with torch.no_grad():
+        model.model.layers[2].self_attn.q_proj.weight.fill_(math.nan)
+    with pytest.raises(ValueError, match="the attention of layer 2 is not finite: try a model in bfloat16 or float32"):
+        seer.find_lookup_heads(model, windows, 0, windows=1)
+
+
 def test_pictures_name_them(model):
     pytest.importorskip("matplotlib")
     seer.find_lookup_heads(model, ROWS, 0.1, windows=1, rank=16)
