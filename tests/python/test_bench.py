@@ -14,6 +14,7 @@ import cases  # noqa: E402
 import check  # noqa: E402
 import first_token  # noqa: E402
 import gates  # noqa: E402
+import lookup_scores  # noqa: E402
 import plot  # noqa: E402
 import pooled_attention  # noqa: E402
 import prefill_attention  # noqa: E402
@@ -498,3 +499,24 @@ def test_prefill_of_a_transformers_model():
     assert all(r["status"] == "ok" and r["runs"] == 1 and r["layers"] == 8 for r in rows)
     assert all(r["attached_ms"] > 0 and r["operations_ms"] > 0 for r in rows[:2])
     assert getattr(model, "seer", None) is None
+
+
+def test_variants_of_lookup_scores():
+    """With all features and the exact sum the lists are the true map's; few features, or no sum, lose some."""
+    generator = torch.Generator().manual_seed(3)
+    tokens, blocks = 1024, 16
+    q, k = (torch.randn(tokens, 32, generator=generator) for _ in range(2))
+    q *= .1
+    q[700] = k[130]  # one pair stands out
+    head = lookup_scores.Head(q, k, sparsity=.7)
+    assert head.by_map[1] == head.peaks.sum().item() > 0 and 0 < head.by_map[0] <= head.map.sum().item()
+    exact = head.variants(q, k, "f32", generator)
+    assert set(exact) == set(lookup_scores.NORMALISERS)
+    assert head.kept(exact["tokens"]) == pytest.approx(head.by_map)
+    assert all(torch.equal(x.isneginf(), head.hidden[63::64, ::64]) for x in exact.values())
+    sums = torch.logsumexp((q @ k.T).masked_fill(head.hidden, -torch.inf).view(tokens, blocks, 64).amax(-1), -1)
+    assert exact["blocks"][10, 2] == pytest.approx(((q @ k.T).view(tokens, blocks, 64).amax(-1) - sums[:, None])[640:704, 2].max().item())
+    few = head.variants(q[:, :4], k[:, :4], "f32", generator)
+    assert head.kept(few["tokens"])[0] < head.by_map[0]
+    coarse = [(lookup_scores.products(q, k, numbers, generator) - q @ k.T).abs().max() for numbers in lookup_scores.NUMBERS]
+    assert coarse[0] == 0 and 0 < max(coarse[1:3]) < min(coarse[3:])
