@@ -250,6 +250,30 @@ def test_two_processes_are_killed_and_one_goes_on(seer, folder, base, text, join
     assert_same_metrics(joint, out)
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="no two GPUs")
+def test_two_gpus_give_what_one_gives_and_killed_they_go_on(seer, folder, text):
+    """Over NCCL, with heads and blocks that the GPU's kernels take."""
+    base, one, two, again = (folder / name for name in ("base_64", "one_gpu", "two_gpus", "gpus_again"))
+    seer("pretrain", "--data", text, "--out", base, "--steps", 5, "--hidden", 64, "--layers", 2, "--heads", 2, "--kv-heads", 1,
+         "--head-dim", 64, "--intermediate", 96, "--lengths", LENGTH // 4, "--tokens-per-step", 1024, "--device", "cpu")
+    seer("distill", "--model", base, "--data", text, "--out", base / "gates", "--steps", 2, "--length", LENGTH // 4, "--sequences", 2, "--device", "cpu")
+    made = lambda out, **more: arguments(base, text, out, **sparse(base, device="cuda", **more))  # noqa: E731
+    by_two = [TORCHRUN, "--no-python", "--nproc_per_node", "2", BUILD / "seer"]
+    seer(*made(one))
+    subprocess.run([*by_two, *made(two)], env=environment(), check=True, capture_output=True, timeout=300)
+    assert_same_metrics(one, two, "cuda")
+    port = free_port()
+    processes = [start(rank, port, [str(BUILD / "seer"), *made(again, **{"save-every": 1})]) for rank in (0, 1)]
+    wait_for_checkpoint(again, processes[0])
+    for process in processes:
+        process.kill()
+        process.wait()
+    went_on = subprocess.run([*by_two, *made(again, **{"save-every": 1})], env=environment(), check=True, capture_output=True, text=True, timeout=300)
+    assert "going on from step" in went_on.stderr
+    for name, weight in load_file(two / "model.safetensors").items():
+        assert torch.equal(load_file(again / "model.safetensors")[name], weight), name
+
+
 def test_muon(seer, folder, base, text):
     out = folder / "muon"
     seer(*arguments(base, text, out, **sparse(base, optimizer="muon", **{"matrix-learning-rate": 4e-3, "final-share": 0.02})))
