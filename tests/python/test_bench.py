@@ -18,6 +18,7 @@ import lookup_scores  # noqa: E402
 import plot  # noqa: E402
 import pooled_attention  # noqa: E402
 import prefill_attention  # noqa: E402
+import python_training  # noqa: E402
 import record  # noqa: E402
 import rivals  # noqa: E402
 import table  # noqa: E402
@@ -520,3 +521,16 @@ def test_variants_of_lookup_scores():
     assert head.kept(few["tokens"])[0] < head.by_map[0]
     coarse = [(lookup_scores.products(q, k, numbers, generator) - q @ k.T).abs().max() for numbers in lookup_scores.NUMBERS]
     assert coarse[0] == 0 and 0 < max(coarse[1:3]) < min(coarse[3:])
+
+
+def test_rows_of_python_training_are_joined():
+    def made(gpus, tasks, command, chip="H"):
+        return {"operation": "python training", "chip": chip, "versions": {}, "command": command,
+                "rows": [{"task": task, "model": "tiny", "gpus": gpus, "len_q": 64, "at": command} for task in tasks]}
+    one, two = made(1, ("gates", "finetune"), "a"), made(2, ("gates",), "b")
+    both = python_training.joined(one, two)
+    assert both["command"] == "a; b" and [(row["task"], row["gpus"]) for row in both["rows"]] == [("gates", 1), ("finetune", 1), ("gates", 2)]
+    again = python_training.joined(both, made(1, ("gates",), "c"))
+    assert [row["at"] for row in again["rows"]] == ["a", "b", "c"] and again["command"] == "a; b; c"
+    with pytest.raises(SystemExit, match="another chip"):
+        python_training.joined(one, made(1, ("gates",), "d", chip="other"))
