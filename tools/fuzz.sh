@@ -12,7 +12,7 @@ done
 cxx=$(command -v clang++ clang++-14 clang++-15 clang++-16 | head -1) || true
 if [ -z "$cxx" ] || ! echo 'extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }' |
   "$cxx" -x c++ -fsanitize=fuzzer,address -o /dev/null - 2>/dev/null; then
-  echo "fuzz: skipped, there is no clang with libFuzzer here (Debian: tools/packages-fuzz.txt)"
+  echo "fuzz: skipped, there is no clang with libFuzzer here (Debian: tools/packages-test.txt)"
   exit 0
 fi
 . tools/setup.sh

@@ -139,6 +139,7 @@ Setting* Args::add_setting(const std::string& name, const std::string& words, Al
                             ->default_str(default_text(target.get()))
                             ->expected(1)
                             ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  if (target.is_list && !words.starts_with("--")) option->expected(-1);  // several words
   if (!group_.empty()) option->group(group_);
   settings_.emplace_back(new Setting(name, option, std::move(allowed), std::move(target)));
   return settings_.back().get();

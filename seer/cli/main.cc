@@ -38,6 +38,9 @@ constexpr Verb kVerbs[] = {
     {"eval copies", seer::cli::eval_copies, "passages that are pasted again, by distance"},
     {"eval needle", seer::cli::eval_needle, "a fact in a long text, by depth and length"},
     {"eval heads", seer::cli::eval_heads, "what each head loses by its gate"},
+    {"eval attention", seer::cli::eval_attention,
+     "maps of real attention, of all heads, for the report's viewer"},
+    {"report", seer::cli::report, "one HTML page of everything in folders of results"},
     {"generate", seer::cli::generate, "continue a prompt: sparse prefill, dense decode"},
     {"pretrain", seer::cli::pretrain, "train a language model from scratch"},
     {"bench", seer::cli::bench, "time an operation beside its rivals"},
@@ -61,7 +64,7 @@ void print_help(const std::string& group = "") {
               group.empty() ? "VERB" : (group + " VERB").c_str());
   for (const Verb& verb : kVerbs) {
     if (group.empty() || std::string(verb.name).starts_with(group + " ")) {
-      std::printf("  %-11s %s\n", verb.name, verb.about);
+      std::printf("  %-14s %s\n", verb.name, verb.about);
     }
   }
   std::printf("\n`seer %s --help` lists a verb's settings with units and defaults.%s\n",

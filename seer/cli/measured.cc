@@ -15,6 +15,7 @@
 #include "seer/kernels/impl.h"
 #include "seer/models/memory.h"
 #include "seer/report/results.h"
+#include "seer/report/table.h"
 
 namespace seer::cli {
 namespace {
@@ -89,6 +90,11 @@ void show(std::FILE* out, const std::string& text) {
 
 void show_line(std::FILE* out, const std::string& line) {
   show(out, one_line(line, limits::kMessageLength) + "\n");
+}
+
+void show_page(size_t bytes, const std::filesystem::path& path, std::FILE* out) {
+  const std::string size = report::fixed(static_cast<double>(bytes) / 1e6, 1);
+  show_line(out, message("report   ", path.string(), " (", size, " MB, for a browser)"));
 }
 
 Compared compare_methods(const std::vector<Candidate>& models,

@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <functional>
 #include <string>
 #include <vector>
@@ -36,6 +37,9 @@ void warn_of_context(const char* verb, const io::ModelConfig& config, int64_t to
 void show(std::FILE* out, const std::string& text);
 // The same of a line that may hold strings from outside, fit for a terminal.
 void show_line(std::FILE* out, const std::string& line);
+
+// Says where a page of results is, and how large: "report   runs/first/report.html (1.2 MB)".
+void show_page(size_t bytes, const std::filesystem::path& path, std::FILE* out = stdout);
 
 // Rows of a comparison, and what ended them early.
 struct Compared {

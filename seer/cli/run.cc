@@ -11,6 +11,7 @@
 #include "seer/base/limits.h"
 #include "seer/base/progress.h"
 #include "seer/base/shell.h"
+#include "seer/cli/attention.h"
 #include "seer/cli/measured.h"
 #include "seer/cli/methods.h"
 #include "seer/cli/verbs.h"
@@ -18,6 +19,7 @@
 #include "seer/eval/remarks.h"
 #include "seer/io/text.h"
 #include "seer/io/tokenizer/token_ids.h"
+#include "seer/report/page.h"
 #include "seer/train/loop/run_folder.h"
 #include "seer/train/tasks/distill.h"
 
@@ -285,6 +287,20 @@ int run(int argc, char** argv, int first) {
            picture_of(a, plan, model, *used, split.held_out).write_png(out / "heads.png");
            show_line(stdout, "picture  " + (out / "heads.png").string());
          }});
+    writes.push_back({"attention.json", [&] {
+                        std::vector<int32_t> ids = split.held_out.ids[0];
+                        ids.resize(std::min<size_t>(ids.size(), kViewedTokens));
+                        nlohmann::json json = attention_record(argc, argv, tokenizer, model, *used,
+                                                               ids, a.select.selections(), a.seed);
+                        json["model"] = a.model.model;
+                        json["text"] = a.text;
+                        write_json(out / "attention.json", json);
+                      }});
+  }
+  writes.push_back(
+      {"report.html",
+       [&] { show_page(report::write_page({out}, out / "report.html"), out / "report.html"); }});
+  if (compared.complete() && used != nullptr) {
     writes.push_back({"prompt.txt", [&] {
                         const std::string prompt = out / "prompt.txt";
                         write_file_atomic(prompt, tokenizer.decode(split.held_out.ids[0], true));

@@ -53,6 +53,7 @@ std::vector<Verb> all_verbs() {
           {"distill", distill, with({"--data", file, "--out", out})},
           {"eval ppl", eval_ppl, with({"--data", file})},
           {"eval recall", eval_recall, with({"--data", file})},
+          {"eval attention", eval_attention, with({"--data", file, "--html", out + ".html"})},
           {"pretrain", pretrain, {"--data", file, "--out", out, "--tokenizer", kNowhere}}};
 }
 
@@ -104,7 +105,7 @@ std::vector<Listed> settings_of(const Verb& verb) {
 const std::set<std::string> kTexts{"model",  "tokenizer", "model-config", "text",  "prompt",
                                    "system", "file",      "prompt-file",  "gates", "data",
                                    "valid",  "cache",     "png",          "out",   "ids",
-                                   "tools",  "joint"};
+                                   "tools",  "joint",     "html"};
 const std::set<std::string> kZero{
     "threads",         "seed",           "clip",           "valid-every",
     "synthetic",       "skip",           "warmup",         "weight-decay",

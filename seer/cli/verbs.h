@@ -14,6 +14,8 @@ int eval_facts(int argc, char** argv, int first);
 int eval_copies(int argc, char** argv, int first);
 int eval_needle(int argc, char** argv, int first);
 int eval_heads(int argc, char** argv, int first);
+int eval_attention(int argc, char** argv, int first);
+int report(int argc, char** argv, int first);
 int generate(int argc, char** argv, int first);
 int logits(int argc, char** argv, int first);
 int tokenize(int argc, char** argv, int first);

@@ -8,24 +8,11 @@
 #include <utility>
 
 #include "seer/base/error.h"
+#include "seer/models/list_mask.h"
 #include "seer/report/table.h"
 
 namespace seer::eval {
 namespace {
-
-// 1 where a row's list names the block: [R, N] of one head. Lists on the CPU.
-at::Tensor to_mask(const torch_ops::BlockLists& lists, int64_t head, int64_t blocks) {
-  const int64_t rows = lists.begin.size(1);
-  at::Tensor mask = at::zeros({rows, blocks}, at::kFloat);
-  auto out = mask.accessor<float, 2>();
-  const auto begin = lists.begin.accessor<int64_t, 2>();
-  const auto count = lists.count.accessor<int32_t, 2>();
-  const auto list = lists.list.accessor<int32_t, 1>();
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t i = 0; i < count[head][r]; ++i) out[r][list[begin[head][r] + i]] = 1;
-  }
-  return mask;
-}
 
 // How much of each head's map lies away from the first block and from the diagonal's last four: [H].
 at::Tensor distant_mass(const at::Tensor& map) {
@@ -34,10 +21,6 @@ at::Tensor distant_mass(const at::Tensor& map) {
   const at::Tensor row = at::arange(map.size(1), options).unsqueeze(1);
   const at::Tensor column = at::arange(n, options).unsqueeze(0);
   return (map * ((column >= 1) & (row - column >= 4))).sum(at::IntArrayRef{1, 2});
-}
-
-double recall_of(const at::Tensor& truth, const at::Tensor& chosen) {
-  return (truth * chosen).sum(1).mean().item<double>();
 }
 
 // Maps of long texts, the largest of every few blocks for one cell.
@@ -180,15 +163,14 @@ std::vector<HeadMaps> capture_heads(const models::Decoder& model, const models::
     const at::Tensor scores = chooser.scores(in);
     const auto lists = chooser.select(in, scores);
     const int64_t head = distant_mass(map).argmax().item<int64_t>();
-    HeadMaps maps{
-        in.layer,
-        static_cast<int>(head),
-        map[head].cpu().clone(),
-        scores[head].softmax(1).cpu(),
-        to_mask({lists.begin.cpu(), lists.count.cpu(), lists.list.cpu()}, head, ragged.num_blocks),
-        0,
-        0};
-    maps.recall = recall_of(maps.truth, maps.chosen);
+    HeadMaps maps{in.layer,
+                  static_cast<int>(head),
+                  map[head].cpu().clone(),
+                  scores[head].softmax(1).cpu(),
+                  models::mask_of(lists, ragged.num_blocks)[head].to(at::kFloat).cpu(),
+                  0,
+                  0};
+    maps.recall = (maps.truth * maps.chosen).sum(1).mean().item<double>();
     const auto blocks = static_cast<double>(ragged.num_blocks);
     maps.density = maps.chosen.sum().item<double>() / (blocks * (blocks + 1) / 2);
     heads.push_back(std::move(maps));

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from conftest import ROOT
 
 REFERENCE = ROOT / "assets" / "reference"
-VERBS = ["run", "distill", "finetune", "eval ppl", "eval recall", "eval facts", "eval copies", "eval needle", "eval heads", "generate", "pretrain", "bench", "kernels", "tokenize", "logits"]
+VERBS = ["run", "distill", "finetune", "eval ppl", "eval recall", "eval facts", "eval copies", "eval needle", "eval heads", "eval attention", "report", "generate", "pretrain", "bench", "kernels", "tokenize", "logits"]
 # Settings that make every run short.
 QUICK = ["--threads", "1"]
 

@@ -188,7 +188,7 @@ def test_run_ends_with_a_command_that_can_be_pasted(seer, text, model, tmp_path)
     result = seer("run", "--model", strange, "--text", text, "--out", "runs/my run", "--steps", 1, "--length", 512, "--windows", 1,
                   "--methods", "dense,seer", "--sparsity", 0.5, *QUICK, cwd=tmp_path)
     out = tmp_path / "runs" / "my run"
-    assert {f.name for f in out.iterdir()} == {"run.json", "heads.png", "prompt.txt", "gates"}
+    assert {f.name for f in out.iterdir()} == {"run.json", "heads.png", "attention.json", "report.html", "prompt.txt", "gates"}
     command = re.search(r"^next +(.*)$", result.stdout, flags=re.M)[1]
     pasted = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
     assert pasted.returncode == 0, pasted.stderr
@@ -223,7 +223,7 @@ def test_run_says_that_its_folder_was_deleted_and_saves_what_it_has(text, tmp_pa
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 1, errors
     assert "deleted or moved" in errors.splitlines()[-1]
-    assert {f.name for f in out.iterdir()} == {"run.json", "heads.png", "prompt.txt", "gates"}
+    assert {f.name for f in out.iterdir()} == {"run.json", "heads.png", "attention.json", "report.html", "prompt.txt", "gates"}
     assert (out / "gates" / "config.json").exists() and len(load_file(out / "gates" / "attn_gate_weights.safetensors")) > 0
 
 

@@ -81,6 +81,19 @@ def test_commands_of_evaluation(folder):
         assert result.returncode == 0, result.stderr
 
 
+def test_commands_of_results(folder):
+    """One after the other: the last takes what those before it have made."""
+    commands = re.findall(r"^\$seer ([^\n#]*)", PAGES["docs/results.md"], flags=re.M)
+    assert [command.split()[0] for command in commands] == ["report", "eval", "report"]
+    shutil.copytree(ROOT / "results", folder / "results", dirs_exist_ok=True)  # benchmarks may have written there
+    for command in commands:
+        for long, short in SHORTER:
+            command = command.replace(long, short)
+        result = subprocess.run([BUILD / "seer", *command.split()], cwd=folder, capture_output=True, text=True, timeout=300)
+        assert result.returncode == 0 and result.stdout.startswith("report   "), result.stderr
+        assert (folder / command.split()[-1]).stat().st_size > 300_000
+
+
 def test_tables_are_those_of_the_results():
     subprocess.run([sys.executable, ROOT / "tools" / "result_tables.py", "--check"], check=True)
 

@@ -10,6 +10,7 @@
 #include "seer/base/error.h"
 #include "seer/base/random.h"
 #include "seer/io/repeated_passages.h"
+#include "seer/models/list_mask.h"
 
 namespace seer::models {
 namespace {
@@ -19,20 +20,6 @@ constexpr int64_t kNearBlocks =
 constexpr int64_t kFewestBlocks = 16;
 constexpr uint64_t kPassageSeed = 0x6c6f6f6b757073;
 constexpr int64_t kMostPassages = 10;
-
-// bool [L, R, N].
-at::Tensor mask_of(const torch_ops::BlockLists& lists, int64_t num_blocks) {
-  const auto options = lists.begin.options();
-  const at::Tensor at = at::arange(num_blocks, options);
-  const at::Tensor places = lists.begin.unsqueeze(-1).add(at).clamp(0, lists.list.numel() - 1);
-  const at::Tensor blocks = lists.list.index({places}).to(at::kLong);
-  const at::Tensor is_listed = at.lt(lists.count.unsqueeze(-1));
-  // What is not listed goes into a column of its own.
-  const at::Tensor to = at::where(is_listed, blocks, at::full({}, num_blocks, options));
-  const at::Tensor mask =
-      at::zeros({to.size(0), to.size(1), num_blocks + 1}, options.dtype(at::kBool));
-  return mask.scatter(2, to, true).narrow(2, 0, num_blocks);
-}
 
 // bool [R, N] of one whole sequence: blocks that are neither the first nor among the last that a row sees.
 at::Tensor far_blocks(int64_t num_blocks, const at::Device& device) {

@@ -1,0 +1,100 @@
+// The results: reading them, names and colours that stay the same over all charts, numbers as text.
+
+const DATA = JSON.parse(document.getElementById("data").textContent);
+const PUBLISHED = JSON.parse(document.getElementById("published").textContent);
+
+// NaN and Infinity are strings in the data: they count as missing.
+const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
+const list = (value) => (Array.isArray(value) ? value : []);
+const unique = (values) => [...new Set(values)];
+const groupBy = (values, keyOf) => {
+  const groups = new Map();
+  for (const value of values) {
+    const key = keyOf(value);
+    if (!groups.has(key)) groups.set(key, []);
+    groups.get(key).push(value);
+  }
+  return groups;
+};
+
+// Rows are objects; whatever else stands among them says nothing.
+const RESULTS = DATA.files.filter((file) => file.kind === "results").map((file) => ({
+  path: file.path, json: file.json, rows: list(file.json.rows).filter((row) => row && typeof row === "object" && !Array.isArray(row)),
+}));
+const shownFiles = new Set();  // paths of what a section has drawn
+
+// Results of which some rows pass; their rows are those that do.
+function resultsWith(test) {
+  return RESULTS.map((file) => ({ ...file, rows: file.rows.filter(test) })).filter((file) => file.rows.length > 0);
+}
+
+const text = (value) => (typeof value === "string" ? value : "");
+const baseName = (path) => text(path).split("/").filter(Boolean).pop() || "";
+const stem = (path) => baseName(path).replace(/\.(txt|md|json|jsonl|ndjson)?(\.(zst|gz))?$/, "").replace(/\.(jsonl?|ndjson|txt)$/, "");
+
+// What a measurement was made on: the text's name, the model's where results name it.
+function subjectOf(file) {
+  const settings = file.json.settings || {};
+  const data = list(settings.data).map(stem).join(", ") || stem(file.json.text);
+  const model = baseName(file.json.model || settings.model), gates = baseName(settings.gates);
+  if (unique(file.rows.map((row) => row.model).filter(text)).length > 1) return stem(file.path).replace(/_/g, " ");
+  const name = model === "reference" ? "embedded model" : model;
+  return [name, gates === "gates" ? "" : gates.replace(/_/g, " "), data].filter(Boolean).join(", ") || stem(file.path);
+}
+
+const isGpu = (file) => /nvidia|amd instinct/i.test(text(file.json.chip));
+const chipOf = (file) => text(file.json.chip).replace(/\((R|TM)\)|Processor|CPU.*$/g, "").replace(/\s+/g, " ").trim();
+
+function sourceOf(file) {
+  const made = file.json;
+  const threads = isNumber(made.threads) && !isGpu(file) ? `, ${made.threads} threads` : "";
+  return [text(made.chip) + threads, text(made.date), file.path].filter(Boolean).join(" · ");
+}
+
+// Numbers.
+const tokens = (n) => (!isNumber(n) ? "?" : n >= 1024 && n % 1024 === 0 ? `${n / 1024}k` : n >= 100000 ? `${Math.round(n / 1000)}k` : `${n}`);
+const percent = (share, digits = 0) => (isNumber(share) ? `${(100 * share).toFixed(digits)} %` : "–");
+// Shares of blocks: two digits that say something.
+const densityText = (share) => (isNumber(share) ? `${+(100 * share).toPrecision(share < .1 ? 1 : 2)} %` : "–");
+const significant = (value, digits = 3) => (isNumber(value) ? `${+value.toPrecision(digits)}` : "–");
+const perplexityText = (value) => (isNumber(value) ? value.toFixed(value < 10 ? 3 : value < 1000 ? 2 : 0) : "–");
+const milliseconds = (ms) => (!isNumber(ms) ? "–" : ms >= 1000 ? `${significant(ms / 1000)} s` : ms >= 1 ? `${significant(ms)} ms` : `${significant(ms * 1000)} µs`);
+
+// Colours, [light, dark], and names of methods and implementations.
+const NAMED = {
+  dense: ["dense", "#111827", "#ffffff"],
+  seer: ["learned gates", "#2563eb", "#6ea8fe"],
+  gate: ["gates without lookup heads", "#0e7490", "#22d3ee"],
+  oracle: ["oracle (true map)", "#059669", "#34d399"],
+  streaming: ["sink + window", "#d97706", "#fbbf24"],
+  untrained: ["untrained gates", "#9333ea", "#c99bff"],
+  random: ["random", "#8b93a1", "#7d8796"],
+  "torch FlashAttention-2": ["FlashAttention-2", "#111827", "#ffffff"],
+  "torch cuDNN": ["cuDNN", "#0e7490", "#22d3ee"],
+  "torch sdpa": ["torch, dense", "#111827", "#ffffff"],
+  "cuDNN block-sparse": ["cuDNN block-sparse", "#be185d", "#f472b6"],
+  FlexAttention: ["FlexAttention", "#d97706", "#fbbf24"],
+  FlashInfer: ["FlashInfer", "#4d7c0f", "#a3e635"],
+};
+const OTHERS = [["#dc2626", "#f87171"], ["#0e7490", "#22d3ee"], ["#be185d", "#f472b6"], ["#4d7c0f", "#a3e635"], ["#92400e", "#d9a066"],
+  ["#4338ca", "#a5b4fc"], ["#0f766e", "#5eead4"], ["#a21caf", "#f0abfc"], ["#475569", "#cbd5e1"], ["#ca8a04", "#fde047"]];
+const SHAPES = ["circle", "rectRot", "triangle", "rect", "star", "crossRot"];
+const given = new Map();  // names beyond NAMED: their number, in the order of the alphabet
+
+function nameColours() {
+  const names = new Set();
+  for (const file of RESULTS) {
+    for (const row of file.rows) for (const key of ["method", "implementation"]) if (text(row[key])) names.add(row[key]);
+  }
+  for (const name of [...names].sort()) if (!NAMED[name]) given.set(name, given.size);
+}
+const numberOf = (name) => {
+  if (!given.has(name)) given.set(name, given.size);
+  return given.get(name);
+};
+const isDark = () => document.documentElement.dataset.theme === "dark";
+const labelOf = (name) => (NAMED[name] ? NAMED[name][0] : name);
+const colourOf = (name) => (NAMED[name] ? NAMED[name].slice(1) : OTHERS[numberOf(name) % OTHERS.length])[isDark() ? 1 : 0];
+const shapeOf = (name) => (NAMED[name] ? "circle" : SHAPES[(numberOf(name) + 1) % SHAPES.length]);
+// Implementations: the project's own is what the others are beside.
+const implementationOf = (name) => (name === "seer" ? "seer" : labelOf(name));

@@ -1,0 +1,54 @@
+// By layer and head: recall of attention, and what heads lose (eval recall, eval heads, heads.json).
+
+const isGrid = (value) => Array.isArray(value) && value.length > 0 && value.every(Array.isArray) && value.some((row) => row.some(isNumber));
+
+function layersAndHeads(values, options) {
+  const rows = values.map((_, layer) => layer), columns = Array.from({ length: Math.max(...values.map((row) => row.length)) }, (_, head) => head);
+  return heat(rows, columns, (layer, head) => {
+    const value = values[layer][head];
+    return isNumber(value) ? options.cellOf(value, layer, head) : null;
+  }, { corner: "layer ↓ head →", ...options });
+}
+
+function recallCards(cards) {
+  for (const file of resultsWith((row) => isGrid(row.recall))) {
+    shownFiles.add(file.path);
+    const nameOf = (row) => [seriesName(row, file.rows).label, settingText(row)].filter(Boolean).join(", ");
+    const names = file.rows.map(nameOf), start = Math.max(0, file.rows.findIndex((row) => row.method === "seer" && row.sparsity >= .9));
+    let body;
+    const draw = (name) => {
+      const row = file.rows[names.indexOf(name)];
+      body.replaceChildren(
+        make("p", { class: "under" }, `On average ${percent(row.mean_recall, 1)} of the attention lies in ${percent(row.density, 1)} of the blocks.`),
+        layersAndHeads(row.recall, { cellOf: (value, layer, head) => ({ share: (1 - value) / .5, text: (100 * value).toFixed(0), title: `layer ${layer}, head ${head}: ${percent(value, 1)}` }) }),
+        make("div", { class: "legend" }, rampBar(RED, ["all of it", "half or less"])));
+    };
+    body = card(cards, `Attention in the chosen blocks: ${subjectOf(file)}`, { under: sourceOf(file), controls: [choice("chosen by", names, names[start], draw)] });
+    draw(names[start]);
+  }
+}
+
+function lossCards(cards) {
+  const found = [
+    ...resultsWith((row) => isGrid(row.lost)).flatMap((file) => file.rows.map((row) => ({ lost: row.lost, lookups: row.lookup_heads, path: file.path, title: `What heads lose: ${subjectOf(file)}`, under: sourceOf(file) }))),
+    ...DATA.files.filter((file) => file.kind === "heads" && isGrid(file.json.lost)).map((file) => ({ lost: file.json.lost, lookups: file.json.lookup_heads, path: file.path, title: "What heads lost before they got lookup heads", under: file.path })),
+  ];
+  for (const { lost, lookups, path, title, under } of found) {
+    shownFiles.add(path);
+    const most = Math.max(.1, ...lost.flat().filter(isNumber));
+    const isLookup = (layer, head) => list(list(lookups)[layer]).includes(head);
+    const body = card(cards, title, { under });
+    body.append(layersAndHeads(lost, { cellOf: (value, layer, head) => ({ share: value / most, text: value.toFixed(2), marked: isLookup(layer, head), title: `layer ${layer}, head ${head}: ${significant(value)}${isLookup(layer, head) ? ", lookup head" : ""}` }) }),
+      make("div", { class: "legend" }, rampBar(RED, ["nothing", `${significant(most, 2)} of weights`]),
+        list(lookups).some((layer) => list(layer).length) ? make("span", { class: "key" }, make("i", { style: "border: 2px solid var(--mark)" }), "lookup head") : null),
+      make("p", { class: "under" }, "The largest weights of far blocks that the true map would choose and the gate leaves out, summed over a row of blocks, mean over rows."));
+  }
+}
+
+function headsSection() {
+  const has = resultsWith((row) => isGrid(row.recall) || isGrid(row.lost)).length + DATA.files.filter((file) => file.kind === "heads").length;
+  if (has === 0) return;
+  const cards = section("heads", "By layer and head", "How much of the real attention lies in the blocks that were chosen, and what is left out where heads need it.");
+  recallCards(cards);
+  lossCards(cards);
+}

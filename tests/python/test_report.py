@@ -1,0 +1,208 @@
+"""`seer report`: the page in a browser, its charts, the viewer of attention, and what strange results do to it."""
+import html
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from conftest import ROOT
+from test_cli import QUICK, error_of, text  # noqa: F401 (a fixture)
+
+CHROMIUM = shutil.which("chromium")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium (Debian: tools/packages-test.txt)")
+
+
+def browse(page, tmp_path, *flags, address=""):
+    return subprocess.run([CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--allow-file-access-from-files",
+                           f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=10000", *flags, f"file://{page}{address}"],
+                          capture_output=True, text=True, timeout=300)
+
+
+class Page:
+    """What a browser made of a page; `script` runs at its end."""
+
+    def __init__(self, page, tmp_path, address="", script=""):
+        copy = tmp_path / "browsed.html"
+        copy.write_text(page.read_text().replace("</body>", f"<script>{script}</script></body>"))
+        self.dom = browse(copy, tmp_path, "--dump-dom", address=address).stdout
+        self.root = dict(re.findall(r'data-(\w+)="([^"]*)"', re.search(r"<html[^>]*>", self.dom)[0]))
+        assert self.root.get("ready") == "yes", self.dom[:2000]
+        self.main = re.search(r"<main.*?</main>", self.dom, flags=re.S)[0]
+        self.text = html.unescape(re.sub(r"<[^>]+>", " ", self.main))
+
+    def part(self, name):
+        return re.search(rf'<section id="{name}">.*?</section>', self.main, flags=re.S)
+
+
+# Canvases on which nothing was drawn.
+BLANK = """document.documentElement.dataset.blank = [...document.querySelectorAll("canvas")].filter((canvas) =>
+  !canvas.width || !canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some((byte) => byte > 0)).length;"""
+
+
+@pytest.fixture(scope="module")
+def report(seer, tmp_path_factory):
+    """The page of these folders and files."""
+    def make(*paths):
+        out = tmp_path_factory.mktemp("report") / "page.html"
+        said = seer("report", *paths, "--out", out).stdout
+        assert said.startswith(f"report   {out} (")
+        return out
+    return make
+
+
+@pytest.fixture(scope="module")
+def maps(seer, text, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("maps")
+    seer("eval", "attention", "--data", text, "--length", 1024, "--sparsity", "0.5,0.9", "--json", folder / "attention.json", *QUICK)
+    return folder
+
+
+def write(folder, name, **record):
+    (folder / name).write_text(json.dumps({"operation": "eval ppl", "rows": [], **record}))
+
+
+def test_maps_of_attention(seer, text, maps, tmp_path):
+    import base64
+    record = json.loads((maps / "attention.json").read_text())
+    assert (record["operation"], record["window"]["tokens"], record["window"]["block"], len(record["window"]["texts"])) == ("eval attention", 1024, 64, 16)
+    assert record["window"]["choices"] == ["sparsity 0.5", "sparsity 0.9"]
+    assert [(row["layer"], row["head"]) for row in record["rows"]] == [(layer, head) for layer in range(8) for head in range(4)]
+    cells = 16 * 17 // 2
+    for row in record["rows"]:
+        for name in ("truth", "gate"):  # rows of shares: of the first only its own block
+            levels = base64.b64decode(row[name])
+            assert len(levels) == cells and levels[0] == 255
+            shares = [10 ** (level / 255 * 4 - 4) if level else 0 for level in levels[-16:]]
+            assert sum(shares) == pytest.approx(1, abs=.03)
+        lists = [int.from_bytes(base64.b64decode(bits), "little") for bits in row["chosen"]]
+        assert [bits.bit_count() / cells for bits in lists] == pytest.approx(row["density"], abs=1e-6)
+        for r in range(16):
+            assert all(bits >> (r * (r + 1) // 2 + r) & 1 for bits in lists), "the diagonal is always chosen"
+        assert lists[1] & ~lists[0] == 0 and row["recall"][1] < row["recall"][0] <= 1
+        kept = [sum(10 ** (level / 255 * 4 - 4) for i, level in enumerate(base64.b64decode(row["truth"])) if level and bits >> i & 1) / 16 for bits in lists]
+        assert kept == pytest.approx(row["recall"], abs=.03)
+    joined = "".join(record["window"]["texts"]).removeprefix("<|bos|>")
+    assert joined[:3000] in text.read_text()
+    assert "--json FILE" in error_of(seer("eval", "attention", "--data", text, ok=False), 2)
+    page = tmp_path / "page.html"
+    assert "report   " in seer("eval", "attention", "--data", text, "--length", 512, "--html", page, *QUICK).stdout
+    assert page.stat().st_size > 200_000
+
+
+@needs_browser
+def test_all_results(report, tmp_path):
+    page = Page(report(ROOT / "results"), tmp_path, script=BLANK)
+    assert "errors" not in page.root and page.root["blank"] == "0" and int(page.root["charts"]) >= 30
+    for name in ("quality", "facts", "heads", "speed", "training", "files"):
+        assert page.part(name), name
+    for file in (ROOT / "results").rglob("*.json"):
+        assert file.relative_to(ROOT / "results").as_posix() in page.text
+    assert "no picture of this operation" not in page.text
+    assert "hold no maps of attention" in page.text
+    # The published table beside ours.
+    table = re.sub(r"\s+", " ", page.text)
+    assert "PG19 published, arXiv 2410.13276v1, section 4.4 8.790 9.160 +4.21 %" in table and "Proof-pile" in table
+    ours = json.loads((ROOT / "results" / "nvidia-h200" / "yarn_embedded_books.json").read_text())["rows"]
+    dense = next(row["perplexity"] for row in ours if row["method"] == "dense")
+    assert f"embedded books, 32k tokens {dense:.2f}" in table
+    assert int(page.root["milliseconds"]) < 10_000
+
+
+@needs_browser
+def test_the_viewer(report, maps, tmp_path):
+    page = report(maps)
+    shown = Page(page, tmp_path, "#layer=3&head=2&choice=0&query=9&key=4", BLANK)
+    record = json.loads((maps / "attention.json").read_text())
+    row = next(row for row in record["rows"] if (row["layer"], row["head"]) == (3, 2))
+    assert "errors" not in shown.root and shown.root["blank"] == "0"
+    assert re.search(rf"Layer 3, head 2:\s+{100 * row['recall'][0]:.0f} % of its attention", shown.text)
+    assert "Query, tokens 576–639" in shown.text and "Key, tokens 256–319" in shown.text
+    read = lambda name, page: html.unescape(re.search(rf'id="{name}">(.*?)</p>', page.dom, flags=re.S)[1])
+    assert read("query-text", shown) == record["window"]["texts"][9] and read("key-text", shown) == record["window"]["texts"][4]
+    # Keys move the block, and change the head; a click on a map chooses a block, one on the grid a head.
+    press = lambda *keys: "".join(f'document.getElementById("maps").dispatchEvent(new KeyboardEvent("keydown", {{key: "{key}", bubbles: true}}));' for key in keys)
+    moved = Page(page, tmp_path, "#layer=3&head=2&choice=0&query=9&key=4", press("ArrowDown", "ArrowRight", "ArrowRight", "PageDown"))
+    assert "Layer 3, head 3:" in moved.text and "Query, tokens 640–703" in moved.text and "Key, tokens 384–447" in moved.text
+    ends = Page(page, tmp_path, "#layer=0&head=0&query=2&key=2", press("ArrowRight", "PageUp", "Home"))
+    assert "Layer 0, head 0:" in ends.text and "Query, tokens 128–191" in ends.text and "Key, tokens 0–63" in ends.text
+    click = """const canvas = document.querySelector("#maps canvas"), box = canvas.getBoundingClientRect(), side = box.width - MARGIN.left;
+      document.querySelector('[data-row="5"][data-column="1"]').click();
+      canvas.dispatchEvent(new MouseEvent("click", {clientX: box.left + MARGIN.left + side * 2.5 / 16, clientY: box.top + side * 11.5 / 16, bubbles: true}));
+      document.documentElement.dataset.address = location.hash;"""
+    clicked = Page(page, tmp_path, "#layer=3&head=2&choice=1&query=9&key=4", click)
+    assert "Layer 5, head 1:" in clicked.text and "Query, tokens 704–767" in clicked.text and "Key, tokens 128–191" in clicked.text
+    assert html.unescape(clicked.root["address"]) == "#layer=5&head=1&choice=1&query=11&key=2"
+    # An address that leads nowhere ends inside of what there is.
+    lost = Page(page, tmp_path, "#layer=99&head=2&choice=7&query=999999&key=888888")
+    assert "errors" not in lost.root and "Layer 0, head 0:" in lost.text and "Query, tokens 960–1023" in lost.text
+
+
+@needs_browser
+def test_light_dark_and_narrow(report, maps, tmp_path):
+    from matplotlib.image import imread
+    page = report(maps, ROOT / "results")
+    means = []
+    for flags in ([], ["--blink-settings=preferredColorScheme=0"]):
+        png = tmp_path / "page.png"
+        browse(page, tmp_path, "--window-size=1280,1600", f"--screenshot={png}", *flags)
+        picture = imread(png)
+        assert picture.shape[:2] == (1600, 1280) and picture[..., :3].std() > .05
+        means.append(picture[..., :3].mean())
+    assert means[0] > .8 and means[1] < .25
+    # A telephone's width, which Chromium's own windows do not reach: nothing is wider, and the switch works.
+    frame = tmp_path / "frame.html"
+    frame.write_text(f"""<iframe src="file://{page}" style="width: 390px; height: 844px"></iframe><script>
+      const frame = document.querySelector("iframe");
+      frame.onload = () => {{
+        const page = frame.contentDocument, root = page.documentElement, before = root.dataset.theme, charts = root.dataset.charts;
+        page.getElementById("theme").click();
+        Object.assign(document.documentElement.dataset, {{width: Math.max(...[...page.querySelectorAll("main *")].filter((e) => !e.closest(".scroll")).map((e) => e.getBoundingClientRect().right)),
+          before, after: root.dataset.theme, same: charts === root.dataset.charts, errors: root.dataset.errors || ""}});
+      }};</script>""")
+    found = dict(re.findall(r'data-(\w+)="([^"]*)"', re.search(r"<html[^>]*>", browse(frame, tmp_path, "--dump-dom").stdout)[0]))
+    assert float(found.pop("width")) <= 390 and found == {"before": "light", "after": "dark", "same": "true", "errors": ""}
+
+
+@needs_browser
+def test_strange_results(report, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    page = Page(report(empty), tmp_path)
+    assert "errors" not in page.root and page.root["charts"] == "0" and not page.part("quality")
+    for what in ("maps of attention", "perplexity", "facts, copies and needles", "times", "training curves"):
+        assert f"no {what}" in page.text
+    hostile = '</script><img src=x onerror="problem(1)"> <b>\u2028\U0001f332'
+    dense = {"method": "dense", "density": 1.0, "sparsity": 0.0, "perplexity": 10.0, "length": 1024}
+    write(empty, "hostile.json", operation=hostile, chip=hostile, command=hostile, rows=[{hostile: hostile, "n": 1}, 3, None, [], "x"])
+    write(empty, "nan.json", rows=[dense, {**dense, "method": "seer", "density": 0.5, "sparsity": 0.5, "perplexity": float("nan")},
+                                   {**dense, "method": hostile, "density": 0.1, "sparsity": 0.9, "perplexity": 11.0}])
+    write(empty, "odd.json", rows=[{"method": "seer"}, {"implementation": "seer", "median_ms": "slow"}, {"recall": [[None]], "method": "seer"}, {"top1": 0.5, "cells": [{}]},
+                                   {"lost": [], "lookup_heads": None}, {"tokens": [1, 2], "loss": [None, "x"], "run": "r"}])
+    write(empty, "attention.json", operation="eval attention", window={"tokens": 1}, rows=[{"layer": 0, "head": 0}])
+    write(empty, "many.json", operation="new", rows=[{"x": i} for i in range(5000)])
+    (empty / "list.json").write_text("[1]")
+    page = Page(report(empty), tmp_path, script='document.querySelectorAll("details").forEach((each) => { each.open = true; });')
+    assert "errors" not in page.root, page.root
+    assert not re.search(r"<img|<b>", page.main.replace("<b style", "")), "texts are texts"
+    assert hostile[:30] in page.text
+    assert page.text.count("no picture of this operation") == 3 and "no results" in page.text and "4900 more rows" in page.text
+
+
+def test_wrong_input(seer, tmp_path):
+    out = tmp_path / "page.html"
+    out.write_text("before")
+    (tmp_path / "broken.json").write_text('{"operation": "x", "rows": [1,')
+    assert "broken.json is not valid JSON" in error_of(seer("report", tmp_path, "--out", out, ok=False))
+    assert "nowhere is not there" in error_of(seer("report", tmp_path / "nowhere", "--out", out, ok=False), 2)
+    assert out.read_text() == "before" and not list(tmp_path.glob("page.html?*"))
+
+
+def test_a_run_ends_with_its_page(seer, text, tmp_path):
+    out = tmp_path / "run"
+    said = seer("run", "--text", text, "--out", out, "--steps", 2, "--length", 1024, "--methods", "dense,seer", "--sparsity", 0.9, *QUICK).stdout
+    assert f"report   {out / 'report.html'} (" in said
+    data = json.loads(re.search(r'id="data">(.*?)</script>', (out / "report.html").read_text(), flags=re.S)[1])
+    assert {file["path"]: file["kind"] for file in data["files"]} == {"attention.json": "results", "gates/run.json": "training", "run.json": "results"}
+    assert len(next(file for file in data["files"] if file["kind"] == "training")["json"]["loss"]) == 2
