@@ -98,6 +98,14 @@ def test_tables_are_those_of_the_results():
     subprocess.run([sys.executable, ROOT / "tools" / "result_tables.py", "--check"], check=True)
 
 
+def test_all_tables_of_numbers_are_made_from_results():
+    for page in ("README.md", "docs/results.md"):
+        by_hand = re.sub(r"<!-- table: \w+ -->\n.*?<!-- end -->", "", PAGES[page], flags=re.S)
+        assert not [line for line in by_hand.splitlines() if line.startswith("|") and re.search(r"\d", line)], page
+    for page in PAGES.keys() - {"README.md", "docs/results.md"}:
+        assert "<!-- table:" not in PAGES[page], f"tools/result_tables.py does not write {page}"
+
+
 def test_links():
     for page, text in PAGES.items():
         for link in re.findall(r"\]\(([^)]+)\)", text):

@@ -137,6 +137,16 @@ def test_three_ways(put):
     assert rest[3][:2] == ["SmolLM2-135M, proofs", "2.000"] and rest[3][3:5] == ["", ""]
 
 
+def test_published(put):
+    rows = [{"text": "A", "method": "dense", "sparsity": 0., "perplexity": 2.}]
+    rows += [{"text": "A", "method": method, "sparsity": s, "perplexity": 2 * (1 + s * by)} for method, by in (("gates after YaRN", .1), ("YaRN with SeerAttention", .01)) for s in (.5, .9)]
+    put("published", rows, chip=".", model="M", source="a paper, section 1")
+    text = yarn.published()
+    assert cells(text)[0] == ["published", "dense YaRN", "gates after YaRN, .5 / .9", "YaRN with SeerAttention, .5 / .9"]
+    assert cells(text)[2:] == [["M: A", "2.00", "2.10 / 2.18", "2.01 / 2.02"], ["above dense, %", "", "+5.00 / +9.00", "+0.50 / +0.90"]]
+    assert text.endswith("a paper, section 1; [published.json](results/published.json)")
+
+
 def test_planted(put):
     def row(method, sparsity, top1, **more):
         return {"method": method, "sparsity": sparsity, "density": 1 - sparsity, "questions": 8, "windows": 2, "top1": top1, "top1_error": .02,

@@ -4,6 +4,7 @@ from .results import GPU, load, markdown, source
 # Of results/<chip>/yarn_<name>_<text>.json: what the page calls the model. Those that are not there are left out.
 MODELS = {"embedded": "embedded model, 7.6 M", "smollm2": "SmolLM2-135M"}
 TEXTS = ("books", "proofs")
+PUBLISHED = ("gates after YaRN", "YaRN with SeerAttention")  # of results/published.json
 COLUMNS = {"seer": "gates after", "oracle": "oracle", "streaming": "sink + window"}
 
 
@@ -97,6 +98,19 @@ def yarn_headline():
     _, gates = first_rows(next(iter(made.values())))
     header = ["", "dense YaRN", f"gates after YaRN, {sparsities(gates)}", f"YaRN with SeerAttention, {sparsities(gates)}"]
     return markdown(header, lines) + "\n\n" + " ".join(below(made))
+
+
+def published():
+    """The published figures in the same columns."""
+    made, lines = load("published", "."), []
+    figures = lambda rows: joined(f"{row['perplexity']:.2f}" for row in rows)
+    for text in dict.fromkeys(row["text"] for row in made["rows"]):
+        of = {method: [row for row in made["rows"] if (row["text"], row["method"]) == (text, method)] for method in ("dense", *PUBLISHED)}
+        lines.append([f"{made['model']}: {text}", figures(of["dense"]), *(figures(of[method]) for method in PUBLISHED)])
+        ratios = ([{"vs_dense": row["perplexity"] / of["dense"][0]["perplexity"]} for row in of[method]] for method in PUBLISHED)
+        lines.append(["above dense, %", "", *(joined(map(above, rows)) for rows in ratios)])
+    header = ["published", "dense YaRN", *(f"{method}, {sparsities(of[method])}" for method in PUBLISHED)]
+    return markdown(header, lines) + f"\n\n{made['source']}; [published.json](results/published.json)"
 
 
 def yarn():

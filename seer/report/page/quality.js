@@ -137,18 +137,19 @@ function fineTunedTable(parent) {
     };
   });
   const sparsities = unique([...ours, ...publishedRows].flatMap((row) => [...row.after.keys(), ...row.joint.keys()])).sort();
+  const show = (row, value) => (row.published ? value.toFixed(2) : perplexityText(value));
   const cells = (row, of) => sparsities.map((sparsity, i) => {
     const found = row[of].get(sparsity);
     if (!found) return make("td", { class: i === 0 ? "first" : "" }, "");
     const above = row.dense ? `${(100 * (found.perplexity / row.dense - 1)).toFixed(2)} %`.replace(/^(?!-)/, "+").replace("-", "−") : "";
-    return make("td", { class: i === 0 ? "first" : "" }, perplexityText(found.perplexity), make("small", {}, above));
+    return make("td", { class: i === 0 ? "first" : "" }, show(row, found.perplexity), make("small", {}, above));
   });
   const head = make("thead", {},
     make("tr", {}, make("th", { class: "left" }, ""), make("th", {}, "dense YaRN"), ...["gates after YaRN", "YaRN with SeerAttention"].map((name) => make("th", { colspan: sparsities.length }, name))),
     make("tr", {}, make("th", { class: "left" }, "sparsity"), make("th", {}, "0"), ...[0, 1].flatMap(() => sparsities.map((s) => make("th", {}, percent(s))))));
   const rows = [...ours, ...publishedRows].map((row, i) => make("tr", { class: i === ours.length ? "apart" : "" },
     make("td", { class: "left" }, row.name, row.published ? make("small", {}, `published, ${PUBLISHED.source}`) : null),
-    make("td", {}, perplexityText(row.dense)), ...cells(row, "after"), ...cells(row, "joint")));
+    make("td", {}, show(row, row.dense)), ...cells(row, "after"), ...cells(row, "joint")));
   const body = card(parent, "A longer context by YaRN: perplexity, and what it is above dense attention's", {
     full: true, under: "Of models that were trained with sparse attention, at each sparsity the one that was trained nearest to it. Other model, other tokenizer and other texts than in the published rows: compare what is above dense, not perplexities.",
   });
