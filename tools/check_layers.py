@@ -25,7 +25,7 @@ MAY = {
 SHARED = {"attention", "device", "simd", "testing"}
 TORCH = {"seer/torch", "seer/models", "seer/train", "seer/eval", "seer/bench", "seer/cli"}
 LONGEST = {".cu": 300, ".cuh": 300}  # lines; others 400
-SOURCES = {".h", ".cuh", ".cu", ".cc", ".in"}
+SOURCES = {".h", ".cuh", ".cu", ".cc", ".in", ".js", ".css", ".html"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+["<]([^">]+)[">]')
 
 

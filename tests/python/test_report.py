@@ -21,11 +21,12 @@ def browse(page, tmp_path, *flags, address=""):
 
 
 class Page:
-    """What a browser made of a page; `script` runs at its end."""
+    """What a browser made of a page; `script` runs once all charts are drawn."""
 
     def __init__(self, page, tmp_path, address="", script=""):
         copy = tmp_path / "browsed.html"
-        copy.write_text(page.read_text().replace("</body>", f"<script>{script}</script></body>"))
+        when_ready = f"const poll = setInterval(() => {{ if (document.documentElement.dataset.ready) {{ clearInterval(poll); {script} }} }}, 50);"
+        copy.write_text(page.read_text().replace("</body>", f"<script>{when_ready}</script></body>"))
         self.dom = browse(copy, tmp_path, "--dump-dom", address=address).stdout
         self.root = dict(re.findall(r'data-(\w+)="([^"]*)"', re.search(r"<html[^>]*>", self.dom)[0]))
         assert self.root.get("ready") == "yes", self.dom[:2000]
@@ -107,7 +108,7 @@ def test_all_results(report, tmp_path):
     ours = json.loads((ROOT / "results" / "nvidia-h200" / "yarn_embedded_books.json").read_text())["rows"]
     dense = next(row["perplexity"] for row in ours if row["method"] == "dense")
     assert f"embedded books, 32k tokens {dense:.2f}" in table
-    assert int(page.root["milliseconds"]) < 10_000
+    assert int(page.root["milliseconds"]) < 3000, "a quarter of a second where nothing else runs"
 
 
 @needs_browser
@@ -155,11 +156,17 @@ def test_light_dark_and_narrow(report, maps, tmp_path):
     frame = tmp_path / "frame.html"
     frame.write_text(f"""<iframe src="file://{page}" style="width: 390px; height: 844px"></iframe><script>
       const frame = document.querySelector("iframe");
+      const found = document.documentElement.dataset;
       frame.onload = () => {{
-        const page = frame.contentDocument, root = page.documentElement, before = root.dataset.theme, charts = root.dataset.charts;
-        page.getElementById("theme").click();
-        Object.assign(document.documentElement.dataset, {{width: Math.max(...[...page.querySelectorAll("main *")].filter((e) => !e.closest(".scroll")).map((e) => e.getBoundingClientRect().right)),
-          before, after: root.dataset.theme, same: charts === root.dataset.charts, errors: root.dataset.errors || ""}});
+        const page = frame.contentDocument, root = page.documentElement, wait = (then) => (root.dataset.ready ? then() : setTimeout(() => wait(then), 50));
+        wait(() => {{
+          const before = root.dataset.theme, charts = root.dataset.charts;
+          page.getElementById("theme").click();
+          wait(() => {{
+            const right = [...page.querySelectorAll("main *")].filter((e) => !e.closest(".scroll")).map((e) => e.getBoundingClientRect().right);
+            Object.assign(found, {{width: Math.max(...right), before, after: root.dataset.theme, same: charts === root.dataset.charts && charts > 30, errors: root.dataset.errors || ""}});
+          }});
+        }});
       }};</script>""")
     found = dict(re.findall(r'data-(\w+)="([^"]*)"', re.search(r"<html[^>]*>", browse(frame, tmp_path, "--dump-dom").stdout)[0]))
     assert float(found.pop("width")) <= 390 and found == {"before": "light", "after": "dark", "same": "true", "errors": ""}

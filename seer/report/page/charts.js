@@ -1,6 +1,7 @@
 // Parts of the page and its charts.
 
-const drawn = [];  // {canvas, build, chart}
+const waiting = [];  // {canvas, build}: charts to be drawn
+const drawn = [];    // charts
 const problems = [];
 window.addEventListener("error", (event) => problem(event.message));
 
@@ -84,19 +85,27 @@ function settle() {
   });
 }
 
-// A chart that `build()` describes; it is built anew where the theme changes.
+// A chart that `build()` describes. Charts are drawn one after another, the page's first ones first, so that it is there at once.
 function addChart(parent, label, build, height) {
   const canvas = make("canvas", { role: "img", "aria-label": label });
   parent.append(make("div", { class: "canvas", style: height ? `height: ${height}px` : "" }, canvas));
-  const entry = { canvas, build, chart: null };
-  entry.redraw = () => {
-    if (entry.chart) entry.chart.destroy();
-    settle();
-    entry.chart = new Chart(canvas, build());
-  };
-  drawn.push(entry);
-  entry.redraw();
-  return entry;
+  waiting.push({ canvas, build });
+  if (waiting.length === 1) setTimeout(drawNext);
+}
+
+function drawNext() {
+  const until = performance.now() + 30;
+  while (waiting.length && performance.now() < until) {
+    const { canvas, build } = waiting[0];
+    try {
+      if (canvas.isConnected) drawn.push(new Chart(canvas, build()));
+    } catch (error) {
+      problem(`${canvas.getAttribute("aria-label")}: ${error.message}`);
+    }
+    waiting.shift();
+  }
+  if (waiting.length) setTimeout(drawNext);
+  else Object.assign(document.documentElement.dataset, { ready: "yes", charts: drawn.filter((chart) => chart.canvas && chart.canvas.isConnected).length });
 }
 
 const grid = () => ({ color: css("--line"), drawTicks: false });

@@ -13,6 +13,10 @@ function layersAndHeads(values, options) {
 function recallCards(cards) {
   for (const file of resultsWith((row) => isGrid(row.recall))) {
     shownFiles.add(file.path);
+    if (unique(file.rows.map((row) => row.density)).length > 1) {
+      const against = card(cards, `Attention in the chosen blocks against density: ${subjectOf(file)}`, { under: sourceOf(file) });
+      densityChart(against, "Recall of attention against density", file.rows, { toPoint: (row) => ({ y: row.mean_recall, note: percent(row.mean_recall, 1) }), format: (value) => percent(value), title: "attention in the chosen blocks, mean" });
+    }
     const nameOf = (row) => [seriesName(row, file.rows).label, settingText(row)].filter(Boolean).join(", ");
     const names = file.rows.map(nameOf), start = Math.max(0, file.rows.findIndex((row) => row.method === "seer" && row.sparsity >= .9));
     let body;
@@ -23,7 +27,7 @@ function recallCards(cards) {
         layersAndHeads(row.recall, { cellOf: (value, layer, head) => ({ share: (1 - value) / .5, text: (100 * value).toFixed(0), title: `layer ${layer}, head ${head}: ${percent(value, 1)}` }) }),
         make("div", { class: "legend" }, rampBar(RED, ["all of it", "half or less"])));
     };
-    body = card(cards, `Attention in the chosen blocks: ${subjectOf(file)}`, { under: sourceOf(file), controls: [choice("chosen by", names, names[start], draw)] });
+    body = card(cards, `Attention in the chosen blocks by head: ${subjectOf(file)}`, { under: sourceOf(file), controls: [choice("chosen by", names, names[start], draw)] });
     draw(names[start]);
   }
 }

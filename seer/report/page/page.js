@@ -68,13 +68,16 @@ const MISSING = [
 ];
 
 function draw() {
-  for (const entry of drawn.splice(0)) entry.chart.destroy();
+  waiting.length = 0;
+  for (const chart of drawn.splice(0)) chart.destroy();
+  settle();
   shownFiles.clear();
   document.getElementById("nav").replaceChildren();
   const main = document.getElementById("main");
   const chips = unique(RESULTS.map((file) => text(file.json.chip)).filter(Boolean));
+  const isRun = RESULTS.length > 0 && RESULTS.every((file) => ["run", "eval attention"].includes(file.json.operation));
   const about = [chips.join(", "), `${RESULTS.length} ${RESULTS.length === 1 ? "file" : "files"} of results`, text(DATA.date)].filter(Boolean).join(" · ");
-  main.replaceChildren(make("h1", {}, "Learned block-sparse attention"), make("p", { class: "lead" }, about));
+  main.replaceChildren(make("h1", {}, isRun ? `Sparse attention: ${subjectOf(RESULTS[0])}` : "Learned block-sparse attention"), make("p", { class: "lead" }, about));
   const facts = tiles();
   if (facts) main.append(facts);
   for (const part of [attentionSection, qualitySection, plantedSection, headsSection, speedSection, trainingSection]) {
@@ -87,7 +90,9 @@ function draw() {
   const missing = MISSING.filter(([id]) => !document.getElementById(id)).map(([, what]) => what);
   if (missing.length) main.append(make("p", { class: "lead", id: "missing", style: "margin-top: 40px" }, `These results hold no ${missing.join("; no ")}.`));
   filesSection();
-  Object.assign(document.documentElement.dataset, { ready: "yes", charts: drawn.length, milliseconds: Math.round(performance.now()) });
+  delete document.documentElement.dataset.ready;
+  document.documentElement.dataset.milliseconds = Math.round(performance.now());
+  if (waiting.length === 0) drawNext();
 }
 
 // The system's choice until the switch is used; kept where the browser lets a file keep something.

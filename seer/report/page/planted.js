@@ -5,9 +5,15 @@ const rangeText = (range) => list(range).map(tokens).join("–");
 
 function answersChart(parent, file, what) {
   const point = (row) => ({ y: row.top1, error: row.top1_error, note: `${percent(row.top1, 1)}${isNumber(row.top1_error) ? ` ± ${percent(row.top1_error, 1)}` : ""}` });
-  const first = file.rows[0], asked = isNumber(first.questions) ? `${first.questions} questions in ${first.windows} windows of ${tokens(first.length)} tokens · ` : "";
-  const body = card(parent, `${what}: ${subjectOf(file)}`, { under: asked + sourceOf(file) });
-  densityChart(body, `${what}: tokens of the answers that are right`, file.rows, { toPoint: point, format: (value) => percent(value), title: "answers' tokens that are right", bounds: { min: 0, max: 1 } });
+  const first = file.rows[0], lengths = unique(file.rows.map((row) => row.length)).filter(isNumber).sort((a, b) => a - b);
+  const asked = isNumber(first.questions) ? `${first.questions} questions in ${first.windows} windows of ${tokens(first.length)} tokens · ` : "";
+  let body;
+  const draw = (length) => {
+    body.replaceChildren();
+    densityChart(body, `${what}: tokens of the answers that are right`, file.rows.filter((row) => row.length === length), { toPoint: point, format: (value) => percent(value), title: "answers' tokens that are right", bounds: { min: 0, max: 1 } });
+  };
+  body = card(parent, `${what}: ${subjectOf(file)}`, { under: asked + sourceOf(file), controls: [choice("tokens", lengths, lengths.at(-1), draw, tokens)] });
+  draw(lengths.at(-1));
 }
 
 function distanceChart(parent, file, what) {
@@ -64,7 +70,7 @@ function needleGrids(parent, file) {
       make("div", { style: "display: grid; gap: 18px; grid-template-columns: repeat(auto-fit, minmax(210px, 1fr)); margin-top: 10px" }, grids),
       make("div", { class: "legend" }, rampBar(BLUE, ["none right", "all right"])));
   };
-  body = card(parent, `Needle in a haystack: ${subjectOf(file)}`, { full: true, under: sourceOf(file), controls: [choice("blocks", settings, settings.at(-1), draw)] });
+  body = card(parent, `Needle in a haystack by depth and length: ${subjectOf(file)}`, { full: true, under: sourceOf(file), controls: [choice("blocks", settings, settings.at(-1), draw)] });
   draw(settings.at(-1));
 }
 
@@ -77,6 +83,7 @@ function plantedSection() {
     const isNeedle = file.rows.some((row) => row.cells.some((cell) => isNumber(cell.depth)));
     const what = { "eval facts": "Facts", "eval copies": "Copied passages" }[file.json.operation] || text(file.json.operation);
     if (isNeedle) {
+      answersChart(cards, file, "Needle in a haystack");
       needleGrids(cards, file);
     } else {
       answersChart(cards, file, what);

@@ -25,36 +25,45 @@ function isChosen(maps, at) {
 }
 
 const PANELS = [
-  { name: "True attention", about: "largest weight in each block", ramp: BLUE, value: (maps, at) => maps.truth[at] / 255 },
-  { name: "What the gate thinks", about: "its scores, as shares", ramp: BLUE, value: (maps, at) => maps.gate[at] / 255 },
+  { name: "True attention", about: "largest weight in each block", ramp: BLUE, value: (maps, at) => maps.truth[at] },
+  { name: "What the gate thinks", about: "its scores, as shares", ramp: BLUE, value: (maps, at) => maps.gate[at] },
   { name: "Blocks computed", about: "chosen by the gate", value: (maps, at) => (isChosen(maps, at) ? 1 : 0) },
-  { name: "What was lost", about: "true attention that was left out", ramp: RED, value: (maps, at) => (isChosen(maps, at) ? 0 : maps.truth[at] / 255) },
+  { name: "What was lost", about: "true attention that was left out", ramp: RED, value: (maps, at) => (isChosen(maps, at) ? 0 : maps.truth[at]) },
 ];
 
 const blockCount = () => list(viewer.record.json.window.texts).length;
 const MARGIN = { left: 34, bottom: 20 };
+
+// A pixel a block. That of the last head and choice is kept: what the pointer moves is drawn over it.
+function imageOf(panel, maps) {
+  const of = [maps, viewer.choice, isDark()];
+  if (panel.image && panel.of.every((value, i) => value === of[i])) return panel.image;
+  const blocks = blockCount(), pixels = new ImageData(blocks, blocks), stops = panel.ramp ? stopsOf(panel.ramp) : null;
+  const probe = (name) => css(name).match(/\w\w/g).map((hex) => parseInt(hex, 16));
+  const unseen = probe("--unseen"), on = probe("--accent"), off = probe("--soft");
+  const levels = stops ? Array.from({ length: 256 }, (_, level) => mixed(stops, level / 255)) : null;
+  for (let row = 0; row < blocks; ++row) {
+    for (let column = 0; column < blocks; ++column) {
+      const value = column <= row ? panel.value(maps, place(row, column)) : 0;
+      const colour = column > row ? unseen : levels ? levels[value] : value ? on : off, at = 4 * (row * blocks + column);
+      [pixels.data[at], pixels.data[at + 1], pixels.data[at + 2], pixels.data[at + 3]] = [...colour, 255];
+    }
+  }
+  const image = make("canvas", { width: blocks, height: blocks });
+  image.getContext("2d").putImageData(pixels, 0, 0);
+  Object.assign(panel, { image, of });
+  return image;
+}
 
 function drawPanel(canvas, panel, maps) {
   const blocks = blockCount(), scale = devicePixelRatio || 1, width = canvas.clientWidth, side = width - MARGIN.left;
   canvas.width = Math.round(width * scale);
   canvas.height = Math.round((side + MARGIN.bottom) * scale);
   canvas.style.height = `${side + MARGIN.bottom}px`;
-  const pixels = new ImageData(blocks, blocks), stops = panel.ramp ? stopsOf(panel.ramp) : null;
-  const probe = (name) => css(name).match(/\w\w/g).map((hex) => parseInt(hex, 16));
-  const unseen = probe("--unseen"), on = probe("--accent"), off = probe("--soft");
-  for (let row = 0; row < blocks; ++row) {
-    for (let column = 0; column < blocks; ++column) {
-      const value = column <= row ? panel.value(maps, place(row, column)) : 0;
-      const colour = column > row ? unseen : stops ? mixed(stops, value) : value ? on : off;
-      pixels.data.set([...colour, 255], 4 * (row * blocks + column));
-    }
-  }
-  const small = make("canvas", { width: blocks, height: blocks });
-  small.getContext("2d").putImageData(pixels, 0, 0);
   const context = canvas.getContext("2d");
   context.setTransform(scale, 0, 0, scale, 0, 0);
   context.imageSmoothingEnabled = false;
-  context.drawImage(small, MARGIN.left, 0, side, side);
+  context.drawImage(imageOf(panel, maps), MARGIN.left, 0, side, side);
   // Where in the text, at most four marks.
   const { block, tokens: length } = viewer.record.json.window, whole = blocks * block;
   let step = block;
@@ -123,11 +132,11 @@ function clampViewer() {
   viewer.key = within(viewer.key, viewer.query);
 }
 
-// The head, and in it the block, that show most: of those that lose, the one with the largest loss.
+// The block with the largest share of its row that was left out, of rows that see many blocks and outside of what any rule keeps.
 function worstBlock(row) {
   const maps = mapsOf(row);
   let best = [blockCount() - 1, 0], most = -1;
-  for (let query = 8; query < blockCount(); ++query) {
+  for (let query = Math.max(8, blockCount() >> 2); query < blockCount(); ++query) {
     for (let key = 1; key < query - 3; ++key) {
       const at = place(query, key);
       if (!isChosen(maps, at) && maps.truth[at] > most) [best, most] = [[query, key], maps.truth[at]];
