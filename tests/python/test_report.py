@@ -135,6 +135,15 @@ def test_the_viewer(report, maps, tmp_path):
     clicked = Page(page, tmp_path, "#layer=3&head=2&choice=1&query=9&key=4", click)
     assert "Layer 5, head 1:" in clicked.text and "Query, tokens 704–767" in clicked.text and "Key, tokens 128–191" in clicked.text
     assert html.unescape(clicked.root["address"]) == "#layer=5&head=1&choice=1&query=11&key=2"
+    # Lookup heads are marked in the grid, and losses by head have one of their own.
+    folder = tmp_path / "lookups"
+    folder.mkdir()
+    record["rows"][13]["lookup"] = True
+    (folder / "attention.json").write_text(json.dumps(record))
+    (folder / "heads.json").write_text(json.dumps({"lost": [[.5, None], [.25, 0]], "lookup_heads": [[0], []]}))
+    marked = Page(report(folder), tmp_path, "#layer=3&head=1")
+    assert "Layer 3, head 1, a lookup head:" in marked.text and "errors" not in marked.root
+    assert re.findall(r'class="cell mark[^>]*data-row="(\d)" data-column="(\d)"', marked.dom) == [("3", "1"), ("0", "0")]
     # An address that leads nowhere ends inside of what there is.
     lost = Page(page, tmp_path, "#layer=99&head=2&choice=7&query=999999&key=888888")
     assert "errors" not in lost.root and "Layer 0, head 0:" in lost.text and "Query, tokens 960–1023" in lost.text
