@@ -109,8 +109,12 @@ def test_all_tables_of_numbers_are_made_from_results():
 def test_links():
     for page, text in PAGES.items():
         for link in re.findall(r"\]\(([^)]+)\)", text):
-            if not link.startswith(("http", "#")):
-                assert ((ROOT / page).parent / link).exists(), (page, link)
+            if link.startswith(("http", "#")):
+                continue
+            file, _, heading = link.partition("#")
+            target = (ROOT / page).parent / file
+            assert target.exists(), (page, link)
+            assert not heading or f"\n## {heading.replace('-', ' ')}\n" in target.read_text().lower(), (page, link)
 
 
 def test_python_program():
