@@ -93,13 +93,18 @@ class Lookups:
         draw = lambda: torch.randn(heads, self.shape.head_dim, rank, device=device, generator=generator) / math.sqrt(rank)
         self.weights = draw(), draw()
         self.heads = torch.arange(heads, device=device)
-        self.read = self.heads * self.shape.heads_kv // self.shape.heads_q
         self.scale = 1 / math.sqrt(self.shape.head_dim)
 
     def project(self):
         """As a model makes them."""
-        of = lambda x, heads, weight: torch.bmm(x.index_select(1, heads).transpose(0, 1).float(), weight).to(x.dtype).transpose(0, 1)
-        return of(self.inputs.q, self.heads, self.weights[0]), of(self.inputs.k, self.read, self.weights[1])
+        def of(x, heads, weight):
+            made = torch.empty(len(x), len(heads), weight.shape[2], dtype=x.dtype, device=x.device)
+            for head, own, place in zip(heads, weight.to(x.dtype), made.unbind(1)):
+                torch.mm(x[:, head], own, out=place)
+            return made
+
+        heads = range(len(self.heads))
+        return of(self.inputs.q, heads, self.weights[0]), of(self.inputs.k, [self.shape.heads_kv * h // self.shape.heads_q for h in heads], self.weights[1])
 
     def score(self, q, k):
         """Scores and lse."""

@@ -164,9 +164,10 @@ class Gate(torch.nn.Module):
             self._name_lookups(layer, num_heads // num_kv_heads, device)
 
     def _name_lookups(self, layer: int, group: int, device) -> None:
-        heads = torch.tensor(self.config.lookup_heads[layer], device=device)
-        self.register_buffer("lookup_heads", heads, persistent=False)
-        self.register_buffer("lookup_kv_heads", heads // group, persistent=False)
+        heads = self.config.lookup_heads[layer]
+        self.read_heads = heads, tuple(head // group for head in heads)  # of q, of k
+        for name, of in zip(("lookup_heads", "lookup_kv_heads"), self.read_heads):
+            self.register_buffer(name, torch.tensor(of, device=device), persistent=False)
 
     def begin_lookups(self, config: GateConfig, layer: int, group: int, weights: Mapping[str, torch.Tensor]) -> None:
         """Gives the gate of layer `layer` the lookup heads that `config` has and it has not, with these first weights, by PARAMETERS;
@@ -214,11 +215,12 @@ class Gate(torch.nn.Module):
 
     def lookups(self, q: torch.Tensor, k: torch.Tensor) -> Optional[Lookups]:
         """Of the layer's lookup heads, None where it has none, by q [B, Sq, Hq, D] and k [B, Sk, Hk, D] after RoPE, or packed ones; k:
-        all keys that q sees. Computed in float32, of the type of q and k. Differentiable in the weights alone."""
+        all keys that q sees. Of the type of q and k; summed in float32, and multiplied in float32, too, on a CPU and where the
+        weights learn. Differentiable in the weights alone."""
         if self.lookup_q is None:
             return None
-        return Lookups(_project(q, self.lookup_heads, self.weight("lookup_q")), _project(k, self.lookup_kv_heads, self.weight("lookup_k")),
-                       self.lookup_heads)
+        made = (_project(x, heads, self.weight(f"lookup_{letter}")) for x, heads, letter in zip((q, k), self.read_heads, "qk"))
+        return Lookups(*made, self.lookup_heads)
 
     def draw(self, seed: int, number: int) -> None:
         """First weights of the gate of layer `number`, those that `seer distill --seed` begins with."""
@@ -236,12 +238,14 @@ class Gate(torch.nn.Module):
         return torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
 
 
-def _project(x: torch.Tensor, heads: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def _project(x: torch.Tensor, heads: Sequence[int], weight: torch.Tensor) -> torch.Tensor:
     """x [..., H, D], the products of its `heads` with weight [L, D, r]: [..., L, r]."""
-    tokens = x.detach().index_select(-2, heads).flatten(0, -3).transpose(0, 1).float()
+    learns = torch.is_grad_enabled() and weight.requires_grad
+    dtype = x.dtype if x.is_cuda and not learns else torch.float32
     with torch.autocast(x.device.type, enabled=False):
-        made = torch.bmm(tokens, weight).to(x.dtype)
-    return made.transpose(0, 1).unflatten(0, x.shape[:-2])
+        weights = weight.to(dtype).unbind(0)
+        made = [x.detach().select(-2, head).to(dtype) @ own for head, own in zip(heads, weights, strict=True)]
+        return torch.stack(made, -2).to(x.dtype)
 
 
 def block_angles(inv_freq: torch.Tensor, packing: Packing, scaling: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -166,6 +166,37 @@ TEST_F(ModelGpu, GradientsOfGatesAgreeWithCpu) {
   }
 }
 
+// A GPU rounds the weights to the type of q and k, unless they learn.
+TEST_F(ModelGpu, LookupHeadsAgreeWithCpu) {
+  const Pair models;
+  const LayerInputs inputs({700, 64, 1, 130});
+  io::GateConfig config;
+  config.block_size = kBlock;
+  config.lookup_rank = 32;
+  config.lookup_heads = {{0, 3}, {1}};
+  const auto run = [&](const Decoder& model, int layer, bool learns) {
+    Gates gates = Gates::create(config, model, 11);
+    if (learns) gates.make_trainable();
+    AttentionInput input = inputs.on(model.device(), at::kBFloat16);
+    input.layer = layer;
+    const torch_ops::Lookups made = gates.lookups(input);
+    EXPECT_EQ(made.q.requires_grad(), learns);
+    EXPECT_EQ(made.q.scalar_type(), at::kBFloat16);
+    EXPECT_TRUE(made.q.is_contiguous() && made.k.is_contiguous());
+    EXPECT_EQ(made.heads.size(0), layer == 0 ? 2 : 1);
+    return made;
+  };
+  for (const int layer : {0, 1}) {
+    for (const bool learns : {false, true}) {
+      const torch_ops::Lookups want = run(models.cpu, layer, learns),
+                               got = run(models.gpu, layer, learns);
+      for (const auto& [x, y] : {std::pair(got.q, want.q), {got.k, want.k}}) {
+        EXPECT_LT(relative_error(x, y), learns ? 1e-3 : 5e-3);
+      }
+    }
+  }
+}
+
 at::Tensor hidden_of(const Decoder& model, const std::vector<int32_t>& ids,
                      const Attention& attention, int64_t chunk) {
   const at::NoGradGuard no_grad;

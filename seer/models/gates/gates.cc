@@ -1,7 +1,9 @@
 #include "seer/models/gates/gates.h"
 
-#include <ATen/ops/bmm.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/tensor.h>
 
 #include "seer/base/error.h"
@@ -73,10 +75,26 @@ void check_lookup_weights(const io::SafetensorsFile& file, const std::string& co
   }
 }
 
-// Of the heads `heads` of x [T, H, D] the products with weight [L, D, r]: [T, L, r].
-at::Tensor project(const at::Tensor& x, const at::Tensor& heads, const at::Tensor& weight) {
-  const at::Tensor tokens = x.detach().index_select(1, heads).transpose(0, 1).to(at::kFloat);
-  return at::bmm(tokens, weight).transpose(0, 1).to(x.scalar_type());
+// Of the heads `heads` of x [T, H, D] the products with weight [L, D, r]: [T, L, r]. In f32 on a CPU and where the weight gets
+// a gradient; else a GPU multiplies numbers of x's type as they lie, and sums in f32.
+at::Tensor project(const at::Tensor& x, const std::vector<int64_t>& heads,
+                   const at::Tensor& weight) {
+  const bool learns = at::GradMode::is_enabled() && weight.requires_grad();
+  const at::ScalarType type = x.is_cuda() && !learns ? x.scalar_type() : at::kFloat;
+  const std::vector<at::Tensor> of_heads = weight.to(type).unbind(0);
+  const auto tokens = [&](size_t l) { return x.detach().select(1, heads[l]).to(type); };
+  if (learns) {
+    std::vector<at::Tensor> made;
+    for (size_t l = 0; l < heads.size(); ++l) made.push_back(at::mm(tokens(l), of_heads[l]));
+    return at::stack(made, 1).to(x.scalar_type());
+  }
+  const at::Tensor out =
+      at::empty({x.size(0), weight.size(0), weight.size(2)}, x.options().dtype(type));
+  for (size_t l = 0; l < heads.size(); ++l) {
+    at::Tensor place = out.select(1, static_cast<int64_t>(l));
+    at::mm_out(place, tokens(l), of_heads[l]);
+  }
+  return out.to(x.scalar_type());
 }
 
 }  // namespace
@@ -96,10 +114,12 @@ Gates::Gates(const io::GateConfig& config, const Decoder& model)
     weights.lookup_q = at::empty({count, sizes.head_dim, config_.lookup_rank},
                                  at::TensorOptions(at::kFloat).device(at::kMeta));
     weights.lookup_k = weights.lookup_q;
-    std::vector<int64_t> q_heads(heads.begin(), heads.end()), kv_heads;
-    for (const int head : heads) kv_heads.push_back(head / (sizes.num_heads / sizes.num_kv_heads));
-    lookup_heads_[layer] = {at::tensor(q_heads, at::kLong).to(model.device()),
-                            at::tensor(kv_heads, at::kLong).to(model.device())};
+    LookupHeads& own = lookup_heads_[layer];
+    for (const int head : heads) {
+      own.heads.push_back(head);
+      own.kv_heads.push_back(head / (sizes.num_heads / sizes.num_kv_heads));
+    }
+    own.on_device = at::tensor(own.heads, at::kLong).to(model.device());
   }
 }
 
@@ -213,10 +233,10 @@ at::Tensor Gates::scores(const AttentionInput& input, const torch_ops::Ragged& r
 torch_ops::Lookups Gates::lookups(const AttentionInput& input) const {
   const auto layer = static_cast<size_t>(input.layer);
   const LookupHeads& own = lookup_heads_.at(layer);
-  if (!own.heads.defined()) return {};
+  if (own.heads.empty()) return {};
   const GateWeights& weights = layers_[layer];
   return {project(input.q, own.heads, weights.lookup_q),
-          project(input.k, own.kv_heads, weights.lookup_k), own.heads};
+          project(input.k, own.kv_heads, weights.lookup_k), own.on_device};
 }
 
 }  // namespace seer::models

@@ -38,7 +38,8 @@ class Gates {
   // without a cache, or one that does not follow the cached ones.
   GateVectors vectors(const AttentionInput& input, const torch_ops::Ragged& ragged) const;
   // Of the layer's lookup heads, undefined where it has none: q and k after RoPE, of all keys up to now, times a
-  // matrix each, computed in f32, of the type of q and k. Differentiable in the weights, nowhere else.
+  // matrix each, of the type of q and k; summed in f32, and multiplied in f32, too, on a CPU and where the weights learn.
+  // Differentiable in the weights, nowhere else.
   torch_ops::Lookups lookups(const AttentionInput& input) const;
   // Scores [Hq, R, N], before the softmax, -inf where masked: by vectors(), those of lookup heads by lookups().
   // Differentiable in the weights, nowhere else.
@@ -51,9 +52,10 @@ class Gates {
   std::shared_ptr<GateForm> form_;
   std::vector<GateWeights> layers_;
   struct LookupHeads {
-    at::Tensor heads, kv_heads;  // [L] int64: query heads, and the key heads that they read
+    std::vector<int64_t> heads, kv_heads;  // query heads, and the key heads that they read
+    at::Tensor on_device;                  // `heads`
   };
-  std::vector<LookupHeads> lookup_heads_;  // of every layer; undefined where it has none
+  std::vector<LookupHeads> lookup_heads_;  // of every layer; empty where it has none
 };
 
 }  // namespace seer::models
