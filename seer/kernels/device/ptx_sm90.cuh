@@ -118,5 +118,12 @@ __device__ __forceinline__ void fence_registers(float (&r)[kN]) {
     asm volatile("" : "+f"(r[i])::"memory");
   }
 }
+template <int kN>
+__device__ __forceinline__ void fence_registers(uint32_t (&r)[kN]) {
+#pragma unroll
+  for (int i = 0; i < kN; ++i) {
+    asm volatile("" : "+r"(r[i])::"memory");
+  }
+}
 
 }  // namespace seer::ptx

@@ -1,5 +1,5 @@
 #pragma once
-// wgmma of 64 rows with A in registers and B in shared memory, accumulated in f32.
+// wgmma of 64 rows with B in shared memory, accumulated in f32 where nothing else is said.
 
 #include "seer/kernels/device/ptx_sm90.cuh"
 
@@ -145,6 +145,23 @@ __device__ __forceinline__ void wgmma_ss_n128(float (&c)[64], uint32_t a, uint32
   }
 }
 
+#define SEER_R8(i)                                                                            \
+  "+r"(c[i]), "+r"(c[i + 1]), "+r"(c[i + 2]), "+r"(c[i + 3]), "+r"(c[i + 4]), "+r"(c[i + 5]), \
+      "+r"(c[i + 6]), "+r"(c[i + 7])
+
+// c[64 x 128] (+)= a[64 x 16] B^T, all of f16, with B stored [128, 16]; two neighbouring columns a register.
+__device__ __forceinline__ void wgmma_rs_f16(uint32_t (&c)[32], const uint32_t (&a)[4], uint32_t b,
+                                             int accumulate) {
+  asm volatile(
+      "{\n.reg .pred p;\n.reg .b64 b;\nsetp.ne.b32 p, %37, 0;\n"
+      "mov.b64 b, {%36, %38};\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f16.f16.f16 {" SEER_PLACES_32
+      "}, {%32, %33, %34, %35}, b, p, 1, 1, 0;\n}\n"
+      : SEER_R8(0), SEER_R8(8), SEER_R8(16), SEER_R8(24)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "r"(accumulate), "n"(kDescriptorHigh));
+}
+
+#undef SEER_R8
 #undef SEER_WGMMA_N64
 #undef SEER_WGMMA_N96
 #undef SEER_WGMMA_N128

@@ -70,6 +70,12 @@ INSTANTIATE_TEST_SUITE_P(All, PooledAttnGpuCases, testing::ValuesIn(kPooledAttnC
 INSTANTIATE_TEST_SUITE_P(ManyBlocks, PooledAttnGpuCases, testing::ValuesIn(kPooledAttnLongCases),
                          [](const auto& info) { return std::string(info.param.name); });
 
+// Of lookup heads' scores.
+const Limits& limits_of(const Kernel& kernel, DType dtype) {
+  const bool sums_in_f16 = dtype == DType::f16 && kernel.name == std::string("sm90");
+  return sums_in_f16 ? kF16ScoreLimits : kMapLimits;
+}
+
 class BlockSoftmaxGpuCases : public OnGpu<testing::TestWithParam<Case>> {};
 
 TEST_P(BlockSoftmaxGpuCases, EveryKernelMatchesTheReference) {
@@ -80,7 +86,7 @@ TEST_P(BlockSoftmaxGpuCases, EveryKernelMatchesTheReference) {
     const Reference reference(call);
     const int taken = Gpu::visit(call.params(), [&](const Kernel& kernel) {
       Gpu::run(kernel, call);
-      EXPECT_EQ(reference.compare(call, {0, 0, 0}), "");
+      EXPECT_EQ(reference.compare(call, {0, 0, 0}, limits_of(kernel, dtype)), "");
     });
     EXPECT_EQ(taken > 0, should_be_taken);
   }
@@ -88,6 +94,25 @@ TEST_P(BlockSoftmaxGpuCases, EveryKernelMatchesTheReference) {
 
 INSTANTIATE_TEST_SUITE_P(All, BlockSoftmaxGpuCases, testing::ValuesIn(kBlockSoftmaxCases),
                          [](const auto& info) { return std::string(info.param.name); });
+
+Case lookup_case(std::vector<int> q_lens, std::vector<int> k_lens, int heads, int rank) {
+  return {.name = "",
+          .q_lens = std::move(q_lens),
+          .k_lens = std::move(k_lens),
+          .heads_q = heads,
+          .heads_kv = heads,
+          .head_dim = rank,
+          .map_alone = true,
+          .block_softmax = true};
+}
+
+// Of few tiles and of many, for which the sm90 kernel has one form each.
+std::vector<Case> lookup_cases() {
+  return {lookup_case({733, 40, 529}, {900, 40, 529}, 3, 32),
+          lookup_case({733, 40, 529}, {900, 40, 529}, 3, 64),
+          lookup_case({1500, 64, 700}, {1500, 64, 999}, 21, 32),
+          lookup_case({1500, 64, 700}, {1500, 64, 999}, 21, 64)};
+}
 
 // --- what must not leak ---
 
@@ -120,6 +145,30 @@ TEST_F(PooledAttnGpu, NanOfANeighbourDoesNotLeak) {
         }
       };
       for (const Case& c : with_and_without_o(shape)) on_every_kernel(c, change, check);
+    }
+  }
+}
+
+TEST_F(PooledAttnGpu, NanOfANeighbourDoesNotReachLookupScores) {
+  for (const int rank : {32, 64}) {
+    for (const bool causal : {true, false}) {
+      const auto change = [](Call& call) {
+        poison(call.q, 70, 110);
+        poison(call.k, 70, 170);
+      };
+      const auto check = [](const Call& call) {
+        for (int64_t t = 0; t < 385; ++t) {
+          ASSERT_EQ(std::isnan(call.lse[385 + t]), t >= 70 && t < 110) << t;
+        }
+        for (const int64_t row : {0, 1, 3, 4, 5, 6, 7}) {  // 2 is the neighbour's
+          for (int64_t j = 0; j < call.num_blocks; ++j) {
+            ASSERT_TRUE(std::isfinite(call.map[row * call.num_blocks + j])) << row << " " << j;
+          }
+        }
+      };
+      Case shape = lookup_case({70, 40, 275}, {70, 100, 275}, 2, rank);
+      shape.causal = causal;
+      on_every_kernel(shape, change, check);
     }
   }
 }
@@ -158,6 +207,30 @@ TEST_F(PooledAttnGpu, SameBitsInEveryRun) {
     Case shape = kLongCase;
     shape.group_max = group_max;
     for (const Case& c : with_and_without_o(shape)) same_bits_in_every_run(c);
+  }
+  for (const Case& c : lookup_cases()) same_bits_in_every_run(c);
+}
+
+TEST_F(PooledAttnGpu, LookupScoresAreTheSameBitsInSmallWorkspaces) {
+  for (Case shape : lookup_cases()) {
+    for (const int nan_query : {-1, 300}) {
+      shape.nan_query = nan_query;
+      for (const DType dtype : kGpuDTypes) {
+        Call call(shape, dtype), small(shape, dtype);
+        each_kernel(call.params(), [&](const Kernel& kernel) {
+          run(kernel, call);
+          for (const int64_t bytes : {2048 + 256, 8192 + 256, 40000}) {
+            if (bytes < 8192 && kernel.name == std::string("sm80")) continue;  // keeps all maxima
+            const DeviceCall on_device(small, bytes);
+            kernel.run(on_device.params(), nullptr);
+            on_device.download(small);
+            EXPECT_TRUE(same_bits(call, small)) << shape.head_dim << " " << bytes;
+          }
+          const DeviceCall none(small, 1000);
+          EXPECT_THROW(kernel.run(none.params(), nullptr), Error);
+        });
+      }
+    }
   }
 }
 
@@ -209,7 +282,31 @@ TEST_F(PooledAttnGpu, KernelsAgreeOnManyKeys) {
   if (num_kernels == 1) GTEST_SKIP() << "this GPU has one kernel only";
 }
 
+TEST_F(PooledAttnGpu, KernelsAgreeOnLookupScoresOfManyKeys) {
+  for (const DType dtype : kGpuDTypes) {
+    const int keys = dtype == DType::f16 ? 263000 : 132000;
+    Call want(lookup_case({300}, {keys}, 2, 32), dtype), got = want;
+    const Kernel* first = nullptr;  // sm90, where the GPU has it
+    each_kernel(want.params(), [&](const Kernel& kernel) {
+      run(kernel, first == nullptr ? want : got);
+      if (first != nullptr) {
+        EXPECT_EQ(far_from(got.map, want.map, limits_of(*first, dtype)), "");
+        EXPECT_EQ(far_from(got.lse, want.lse, limits_of(*first, dtype)), "");
+      }
+      first = &kernel;
+    });
+  }
+}
+
 TEST_F(PooledAttnGpu, WorkspaceIsWhatTheFirstKernelWants) {
+  for (const Case& shape : lookup_cases()) {
+    Call call(shape, DType::bf16);
+    const Device device = cuda_device(0);
+    const DeviceCall on_device(call, pooled_attn_workspace(call.params(), device));
+    pooled_attn(on_device.params(), device);
+    on_device.download(call);
+    EXPECT_EQ(Reference(call).compare(call, {0, 0, 0}), "");
+  }
   for (const Case& shape : with_and_without_o(kLongCase)) {
     Call call(shape, DType::bf16);
     const Device device = cuda_device(0);
@@ -248,10 +345,12 @@ TEST_F(PooledAttnGpu, TheMapAloneIsThatOfTheWholeCall) {
 
 TEST_F(PooledAttnGpu, TwoStreamsAtOnce) {
   for (const Case& shape : with_and_without_o(kLongCase)) two_streams_at_once(shape);
+  for (const Case& shape : lookup_cases()) two_streams_at_once(shape);
 }
 
 TEST_F(PooledAttnGpu, GraphIsCapturedAndReplayed) {
   for (const Case& shape : with_and_without_o(kLongCase)) graph_is_captured_and_replayed(shape);
+  for (const Case& shape : lookup_cases()) graph_is_captured_and_replayed(shape);
 }
 
 TEST_F(PooledAttnGpu, MoreThan2To31Elements) {

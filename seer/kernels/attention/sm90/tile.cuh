@@ -60,18 +60,14 @@ __device__ __forceinline__ void mask(float (&rS)[kN], int last0, int last1) {
 }
 
 // The largest of the scores rS[kFirst] and on, of kColumns columns, in row r; the quad agrees.
-// kKeepsNan: NaN where one of them is; else they do not count.
-template <int kColumns, bool kKeepsNan = false, int kN>
+template <int kColumns, int kN>
 __device__ __forceinline__ float row_max(const float (&rS)[kN], int first, int r) {
-  const auto larger = [](float a, float b) {
-    return kKeepsNan ? ptx::max_or_nan(a, b) : fmaxf(a, b);
-  };
   const float* s = rS + first + 2 * r;
-  float top = larger(s[0], s[1]);
+  float top = fmaxf(s[0], s[1]);
 #pragma unroll
-  for (int i = 4; i < kColumns / 2; i += 4) top = larger(top, larger(s[i], s[i + 1]));
-  top = larger(top, __shfl_xor_sync(kAllLanes, top, 1));
-  return larger(top, __shfl_xor_sync(kAllLanes, top, 2));
+  for (int i = 4; i < kColumns / 2; i += 4) top = fmaxf(top, fmaxf(s[i], s[i + 1]));
+  top = fmaxf(top, __shfl_xor_sync(kAllLanes, top, 1));
+  return fmaxf(top, __shfl_xor_sync(kAllLanes, top, 2));
 }
 
 // The running maxima of a thread's two rows take in `top`; keep gets the factors of what was summed

@@ -14,7 +14,7 @@
 //
 // For the map alone (MapConfig) there are 256 queries, four consumers and no values:
 //
-//   consumer      k[i]     ─► S = q k^T ─────────► maxima ─► workspace;  sum of exp(S), or of exp(maxima)
+//   consumer      k[i]     ─► S = q k^T ─────────► maxima ─► workspace;  sum of exp(S)
 //
 // The maxima of a tile, [keys / 64][64] for each consumer, lie in the thread block's part of the
 // workspace: a row's weights are known only when its last key was seen. Where that part is too short
@@ -31,9 +31,6 @@
 #include "seer/kernels/pooled_attn/sm90/config.h"
 
 namespace seer::kernels::pooled_sm90 {
-
-template <class Config>
-constexpr float smallest_weight = Config::kBlockSoftmax ? kSmallestBlockWeight : -INFINITY;
 
 // The map of the steps that were not kept, from scores anew.
 template <class Config>
@@ -60,7 +57,6 @@ __device__ __forceinline__ void pool_again(const dense::Walk<Config>& walk,
     const int64_t block = int64_t{step} * (is_one_block ? 1 : 2) + x.lane;
     float largest =
         is_one_block ? fmaxf(weight[0], weight[1]) : (x.lane == 0 ? weight[0] : weight[1]);
-    if (largest > -INFINITY) largest = fmaxf(largest, smallest_weight<Config>);
     if (walk.num_queries > 0 && x.lane < (is_one_block ? 1 : 2) && block < p.num_blocks) {
       const bool is_nan = block * p.block_k < nan_end;
       put_weight(map_row + block, is_nan ? nan_weight() : ptx::exp2_approx(largest), true);
@@ -92,8 +88,7 @@ __device__ __forceinline__ void consume(const PooledAttnParams& p, int kept_step
                               .scale_log2 = walk.x.scale_log2,
                               .limit = walk.first_limit - skipped,
                               .k_len = walk.k_len - skipped,
-                              .step_keys = kRow,
-                              .smallest = smallest_weight<Config>};
+                              .step_keys = kRow};
           write_row(m, map + first_block, p.num_blocks - first_block, map_rows_are_shared(p, kRow));
         }
         ptx::named_barrier_sync(dense::barrier_of(w),
@@ -126,35 +121,41 @@ __global__ void __launch_bounds__(kThreads<Config>, 1)
   }
 }
 
-template <class C>
-void run(const PooledAttnParams& p, const attention::Maps& maps, void* stream) {
+template <class C, class Kernel>
+void run(const PooledAttnParams& p, const attention::Maps& maps, Kernel kernel, void* stream) {
   const TileOrder order = tile_order(p, C::kQueries, p.num_blocks * p.block_k);
-  const Kept& most = kept_of(p);
+  const Kept most = kept_of(p);
   // Steps that a thread block keeps: those of the longest row, or what the workspace has room for.
   const int64_t room = (p.workspace_bytes - kCounterBytes) / most.step_bytes();
   SEER_CHECK(room > 0, "pooled_attn: the workspace has ", p.workspace_bytes,
              " bytes, want those of pooled_attn_workspace(), ", kCounterBytes + most.step_bytes(),
              " at least");
   const int64_t kept =
-      std::min({std::max<int64_t>(longest_row_steps(p), 1), int64_t{most.most_steps}, room});
+      std::min({std::max<int64_t>(longest_row_steps(p, most), 1), int64_t{most.most_steps}, room});
   const int64_t blocks = std::min({num_places(order), room / kept, int64_t{1} << 16});
   SEER_CUDA_CHECK(cudaMemsetAsync(p.workspace, 0, sizeof(unsigned long long),
                                   static_cast<cudaStream_t>(stream)));
-  launch(pooled_attention<C>, dim3(static_cast<unsigned>(blocks)), kThreads<C>,
-         sizeof(typename C::Smem), stream, maps, p, order, static_cast<int>(kept));
+  launch(kernel, dim3(static_cast<unsigned>(blocks)), kThreads<C>, sizeof(typename C::Smem), stream,
+         maps, p, order, static_cast<int>(kept));
 }
 
 template <class Element, int kHeadDim>
 void run_attention(const PooledAttnParams& p, void* stream) {
-  run<dense::Config<Element, kHeadDim, /*kPools=*/true>>(p, attention::tensor_maps(p), stream);
+  using C = dense::Config<Element, kHeadDim, /*kPools=*/true>;
+  run<C>(p, attention::tensor_maps(p), pooled_attention<C>, stream);
+}
+
+// A call without values: a map that no one loads from has to be valid, too.
+inline attention::Maps maps_without_values(PooledAttnParams p) {
+  p.v = p.k;
+  return attention::tensor_maps(p);
 }
 
 // lse and the map alone.
-template <class Element, int kHeadDim, bool kBlockSoftmax>
+template <class Element, int kHeadDim>
 void run_map(const PooledAttnParams& p, void* stream) {
-  PooledAttnParams with_values = p;
-  with_values.v = p.k;  // a map that no one loads from has to be valid, too
-  run<MapConfig<Element, kHeadDim, kBlockSoftmax>>(p, attention::tensor_maps(with_values), stream);
+  using C = MapConfig<Element, kHeadDim>;
+  run<C>(p, maps_without_values(p), pooled_attention<C>, stream);
 }
 
 }  // namespace seer::kernels::pooled_sm90

@@ -18,14 +18,15 @@ constexpr int kThreads = (kConsumers + 1) * kWarpgroup;
 // Maxima of a step: one for every query and 64 keys.
 constexpr int kStepMaxima = kKeys / kRow * kRow;
 
-// kPools: scores' maxima are kept. kBlockSoftmax: the softmax is one over these maxima.
+// kPools: scores' maxima are kept.
 template <class Element_, int kHeadDim_, bool kPools_>
 struct Config {
   using Element = Element_;
   static constexpr bool kHasValues = true;  // or queries and keys alone
   static constexpr bool kPools = kPools_;
-  static constexpr bool kBlockSoftmax = false;
   static constexpr int kConsumers = dense::kConsumers, kQueries = dense::kQueries;
+  static constexpr int kReaders = kConsumers;  // of a key tile
+  static constexpr int kKeys = dense::kKeys;
   static constexpr int kHeadDim = kHeadDim_;
   static constexpr int kChunks = kHeadDim / 64;
   static constexpr int kQueryChunk = kRow * 128;  // bytes

@@ -86,7 +86,7 @@ struct Consumer {
     for (int b = 0; b < 2; ++b) {
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        top[b][r] = row_max<64, Config::kBlockSoftmax>(rS, 32 * b, r);
+        top[b][r] = row_max<64>(rS, 32 * b, r);
       }
     }
   }
@@ -103,15 +103,7 @@ struct Consumer {
 
     const float t[2] = {fmaxf(top[0][0], top[1][0]), fmaxf(top[0][1], top[1][1])};
     grew = raise_max(t, scale_log2, max, sum, keep);
-    if constexpr (Config::kBlockSoftmax) {
-      // Of the quad's four maxima each lane adds the one that it has stored.
-      const float base = base_of(lane & 2 ? max[1] : max[0], scale_log2);
-      const float weight = ptx::exp2_approx(fmaf(own, scale_log2, -base));
-      sum[0] += lane & 2 ? 0.f : weight;
-      sum[1] += lane & 2 ? weight : 0.f;
-    } else {
-      to_weights();
-    }
+    to_weights();
   }
 
   // Scores become weights relative to max; sum takes them in.

@@ -11,7 +11,8 @@ template <class Config, class Take>
 __device__ __forceinline__ void produce(const PackedAttentionParams& p, const Maps& maps,
                                         const TileOrder& order, int kept_steps,
                                         typename Config::Smem& smem, Take take) {
-  constexpr int kStages = Config::kStages, kTileBytes = Config::kChunks * Config::kKeyChunk;
+  constexpr int kStages = Config::kStages, kKeys = Config::kKeys,
+                kTileBytes = Config::kChunks * Config::kKeyChunk;
   const auto end = static_cast<unsigned long long>(order.places * order.heads);
   uint32_t keys = 0, values = 0;  // loaded so far
 
@@ -42,7 +43,7 @@ __device__ __forceinline__ void produce(const PackedAttentionParams& p, const Ma
       return;
     }
     ptx::mbarrier_expect_tx(query_full, sizeof(smem.query));
-    for (int w = 0; w < Config::kConsumers; ++w) {
+    for (int w = 0; w < Config::kQueries / kRow; ++w) {
       load_tile<kRow, Config::kHeadDim>(smem.query[w], &maps.q, &smem.query_full, tile.head,
                                         tile.q_begin + w * kRow, ptx::CacheHint::kEvictFirst);
     }

@@ -188,7 +188,7 @@ __device__ __forceinline__ void init_barriers(typename Config::Smem& smem) {
   for (int i = 0; i < Config::kStages; ++i) {
     init(smem.key_full[i], 1);
     if constexpr (Config::kHasValues) init(smem.value_full[i], 1);
-    init(smem.key_empty[i], 4 * Config::kConsumers);
+    init(smem.key_empty[i], 4 * Config::kReaders);
     if constexpr (Config::kHasValues) init(smem.value_empty[i], 4 * Config::kConsumers);
   }
   ptx::fence_mbarrier_init();
