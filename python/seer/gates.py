@@ -215,8 +215,8 @@ class Gate(torch.nn.Module):
 
     def lookups(self, q: torch.Tensor, k: torch.Tensor) -> Optional[Lookups]:
         """Of the layer's lookup heads, None where it has none, by q [B, Sq, Hq, D] and k [B, Sk, Hk, D] after RoPE, or packed ones; k:
-        all keys that q sees. Of the type of q and k; summed in float32, and multiplied in float32, too, on a CPU and where the
-        weights learn. Differentiable in the weights alone."""
+        all keys that q sees. Of the type of q and k, and computed in float32. Where they are of 16 bits on a GPU and the weights do
+        not learn, products are of 16 bits, and what is given is float16. Differentiable in the weights alone."""
         if self.lookup_q is None:
             return None
         made = (_project(x, heads, self.weight(f"lookup_{letter}")) for x, heads, letter in zip((q, k), self.read_heads, "qk"))
@@ -241,11 +241,14 @@ class Gate(torch.nn.Module):
 def _project(x: torch.Tensor, heads: Sequence[int], weight: torch.Tensor) -> torch.Tensor:
     """x [..., H, D], the products of its `heads` with weight [L, D, r]: [..., L, r]."""
     learns = torch.is_grad_enabled() and weight.requires_grad
-    dtype = x.dtype if x.is_cuda and not learns else torch.float32
+    in_16_bits = x.is_cuda and not learns and x.dtype != torch.float32
+    dtype = x.dtype if in_16_bits else torch.float32
+    sums = {"out_dtype": torch.float32} if in_16_bits else {}
     with torch.autocast(x.device.type, enabled=False):
         weights = weight.to(dtype).unbind(0)
-        made = [x.detach().select(-2, head).to(dtype) @ own for head, own in zip(heads, weights, strict=True)]
-        return torch.stack(made, -2).to(x.dtype)
+        tokens = x.detach().flatten(0, -3)
+        made = [torch.mm(tokens[:, head].to(dtype), own, **sums) for head, own in zip(heads, weights, strict=True)]
+        return torch.stack(made, 1).unflatten(0, x.shape[:-2]).to(torch.float16 if in_16_bits else x.dtype)
 
 
 def block_angles(inv_freq: torch.Tensor, packing: Packing, scaling: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -166,7 +166,7 @@ TEST_F(ModelGpu, GradientsOfGatesAgreeWithCpu) {
   }
 }
 
-// A GPU rounds the weights to the type of q and k, unless they learn.
+// A GPU rounds the weights to the type of q and k, and what they make to f16, unless they learn.
 TEST_F(ModelGpu, LookupHeadsAgreeWithCpu) {
   const Pair models;
   const LayerInputs inputs({700, 64, 1, 130});
@@ -181,7 +181,9 @@ TEST_F(ModelGpu, LookupHeadsAgreeWithCpu) {
     input.layer = layer;
     const torch_ops::Lookups made = gates.lookups(input);
     EXPECT_EQ(made.q.requires_grad(), learns);
-    EXPECT_EQ(made.q.scalar_type(), at::kBFloat16);
+    const bool is_f16 = model.device() == kGpu && !learns;
+    EXPECT_EQ(made.q.scalar_type(), is_f16 ? at::kHalf : at::kBFloat16);
+    EXPECT_EQ(made.k.scalar_type(), made.q.scalar_type());
     EXPECT_TRUE(made.q.is_contiguous() && made.k.is_contiguous());
     EXPECT_EQ(made.heads.size(0), layer == 0 ? 2 : 1);
     return made;

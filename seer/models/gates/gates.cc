@@ -76,11 +76,12 @@ void check_lookup_weights(const io::SafetensorsFile& file, const std::string& co
 }
 
 // Of the heads `heads` of x [T, H, D] the products with weight [L, D, r]: [T, L, r]. In f32 on a CPU and where the weight gets
-// a gradient; else a GPU multiplies numbers of x's type as they lie, and sums in f32.
+// a gradient, then of x's type; else a GPU multiplies 16-bit numbers as they lie, sums in f32, and gives f16.
 at::Tensor project(const at::Tensor& x, const std::vector<int64_t>& heads,
                    const at::Tensor& weight) {
   const bool learns = at::GradMode::is_enabled() && weight.requires_grad();
-  const at::ScalarType type = x.is_cuda() && !learns ? x.scalar_type() : at::kFloat;
+  const bool in_16_bits = x.is_cuda() && !learns && x.scalar_type() != at::kFloat;
+  const at::ScalarType type = in_16_bits ? x.scalar_type() : at::kFloat;
   const std::vector<at::Tensor> of_heads = weight.to(type).unbind(0);
   const auto tokens = [&](size_t l) { return x.detach().select(1, heads[l]).to(type); };
   if (learns) {
@@ -89,12 +90,16 @@ at::Tensor project(const at::Tensor& x, const std::vector<int64_t>& heads,
     return at::stack(made, 1).to(x.scalar_type());
   }
   const at::Tensor out =
-      at::empty({x.size(0), weight.size(0), weight.size(2)}, x.options().dtype(type));
+      at::empty({x.size(0), weight.size(0), weight.size(2)}, x.options().dtype(at::kFloat));
   for (size_t l = 0; l < heads.size(); ++l) {
     at::Tensor place = out.select(1, static_cast<int64_t>(l));
-    at::mm_out(place, tokens(l), of_heads[l]);
+    if (in_16_bits) {
+      at::mm_out(place, tokens(l), of_heads[l], at::kFloat);
+    } else {
+      at::mm_out(place, tokens(l), of_heads[l]);
+    }
   }
-  return out.to(x.scalar_type());
+  return out.to(in_16_bits ? at::kHalf : x.scalar_type());
 }
 
 }  // namespace

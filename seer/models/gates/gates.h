@@ -38,8 +38,8 @@ class Gates {
   // without a cache, or one that does not follow the cached ones.
   GateVectors vectors(const AttentionInput& input, const torch_ops::Ragged& ragged) const;
   // Of the layer's lookup heads, undefined where it has none: q and k after RoPE, of all keys up to now, times a
-  // matrix each, of the type of q and k; summed in f32, and multiplied in f32, too, on a CPU and where the weights learn.
-  // Differentiable in the weights, nowhere else.
+  // matrix each, of the type of q and k and computed in f32. Where they are of 16 bits on a GPU and the weights do not learn, products
+  // are of 16 bits, and what is given is f16. Differentiable in the weights, nowhere else.
   torch_ops::Lookups lookups(const AttentionInput& input) const;
   // Scores [Hq, R, N], before the softmax, -inf where masked: by vectors(), those of lookup heads by lookups().
   // Differentiable in the weights, nowhere else.
