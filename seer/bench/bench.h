@@ -22,6 +22,7 @@ using UseModel =
 struct Request {
   std::vector<int64_t> lengths{8192, 32768}, head_dims{64, 128};
   std::vector<double> densities{0.1};        // of the causal block map
+  std::vector<std::string> methods{"seer"};  // of a prompt's sparse attention
   std::vector<std::string> lists{"random"};  // "random", or "gate" (attention.h)
   std::vector<std::string> dtypes{"bf16"};   // f32, bf16
   int64_t heads_q = 4, heads_kv = 4;
@@ -52,10 +53,11 @@ const std::vector<Benchmark>& benchmarks();
 
 // Those of attention are in attention.h, those of decoding in decode.h.
 // A prompt of random ids through a model up to its first token: dense (on a GPU by FlashAttention-2,
-// then cuDNN; one that torch refuses is left out, with a line that says so), and sparse with each
+// then cuDNN; one that torch refuses is left out, with a line that says so), and sparse with each method and
 // density, in rounds of one run each in an order drawn anew, until `runs` are done and `seconds` over
-// for each, after a round that warms up. Rows have the median time and its parts (gate, select,
-// attention; products: all matrix products; rest); `overheads`, for each dense run: how much longer
+// for each, after a round that warms up. Several methods compare at the same number of blocks a row
+// (SparseSettings::even). Rows have the median time and its parts (gate, or whatever else a method chooses by,
+// select, attention; products: all matrix products; rest); `overheads`, for each dense run: how much longer
 // than the sparse attention and what that run takes beside its own, together; `overhead`: that of the
 // faster one; and `peak_mib`, the memory beyond what was in use before.
 void prefill(const Request& request, nlohmann::json& rows);

@@ -68,14 +68,15 @@ class Variant {
   // kind: of dense attention, "" torch's choice.
   Variant(const models::Decoder& model, const std::string& kind)
       : name(kind.empty() ? "dense" : "dense, " + kind), model_(model), kind_(kind) {}
-  Variant(const models::Decoder& model, const models::Gates& gates,
-          const torch_ops::Selection& selection)
-      : name("seer"), model_(model) {
-    const models::SparseSettings settings{.method = "seer",
+  // `even`: as many blocks a row as other methods.
+  Variant(const models::Decoder& model, const models::Gates& gates, const std::string& method,
+          const torch_ops::Selection& selection, bool even)
+      : name(method), model_(model) {
+    const models::SparseSettings settings{.method = method,
                                           .selection = selection,
                                           .block = gates.config().block_size,
                                           .seed = 0,
-                                          .even = false,
+                                          .even = even,
                                           .form = {}};
     sparse_ = std::make_unique<models::SparseAttention>(model, &gates, settings);
   }
@@ -141,7 +142,9 @@ class Variant {
     const Run& run = runs_[runs_.size() / 2];
     return {{"implementation", name},
             {"density", density_},
-            {"lists", sparse_ ? "gate" : "dense"},
+            {"lists", is_dense()       ? "dense"
+                      : name == "seer" ? "gate"
+                                       : name},
             {"median_ms", run.total},
             {"min_ms", runs_.front().total},
             {"max_ms", runs_.back().total},
@@ -183,10 +186,12 @@ void prefill_prompt(const models::Decoder& model, const models::Gates& gates,
   } else {
     variants.emplace_back(model, "");
   }
-  for (const double density : request.densities) {
-    torch_ops::Selection selection;
-    selection.strength = {density};
-    variants.emplace_back(model, gates, selection);
+  for (const std::string& method : request.methods) {
+    for (const double density : request.densities) {
+      torch_ops::Selection selection;
+      selection.strength = {density};
+      variants.emplace_back(model, gates, method, selection, request.methods.size() > 1);
+    }
   }
 
   // In turn, so that all of them meet the chip as warm, and in an order drawn for each round: at its

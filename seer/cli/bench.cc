@@ -25,6 +25,12 @@ std::vector<std::string> benchmark_names() {
   return names;
 }
 
+std::vector<std::string> sparse_methods() {
+  std::vector<std::string> names = method_names();
+  std::erase(names, "dense");
+  return names;
+}
+
 const seer::bench::Benchmark& benchmark_named(const std::string& name) {
   const auto& all = seer::bench::benchmarks();
   return *std::find_if(all.begin(), all.end(), [&](const auto& one) { return name == one.name; });
@@ -52,6 +58,8 @@ int bench(int argc, char** argv, int first) {
   args.add("lengths", r.lengths, range(2, limits::kTokens), "tokens");
   args.add("head-dims", r.head_dims, range(1, limits::kHeadDim), "head sizes");
   args.add("densities", r.densities, range(0, 1), "shares of the causal block map");
+  args.add("methods", r.methods, one_of(sparse_methods()),
+           "of prefill: who chooses the blocks; several have as many blocks a row");
   args.add("lists", r.lists, one_of({"random", "gate"}),
            "gate: sink, local, vertical and scattered blocks");
   args.add("heads", r.heads_q, range(1, limits::kHeads), "query heads, a multiple of --kv-heads");

@@ -51,8 +51,8 @@ void EvalArgs::add_texts(Args& args) {
                : "documents of each length, at most; 0: all that are long enough");
   args.add("min-ratio", min_ratio, range(1, 1e9), "documents must have this many times the length");
   args.add("seed", seed, at_least(0),
-           "of all that is drawn: random blocks, untrained gates, planted questions, passages that "
-           "are repeated");
+           "of all that is drawn: random blocks, untrained gates, the tokens by which duo tells "
+           "heads apart, planted questions, passages that are repeated");
   args.json_output(json);
   args.when_read([this] {
     for (const std::string& path : data) io::check_text_file(path);

@@ -33,6 +33,12 @@ const torch_ops::Ragged& SparseAttention::ragged_of(const AttentionInput& input)
   const bool same = ragged_.cu_q.defined() && ragged_.cu_q.device() == device &&
                     now.q_lens == sequences_.q_lens && now.k_lens == sequences_.k_lens;
   if (!same) {
+    for (size_t b = 0; b < now.q_lens.size(); ++b) {
+      const int64_t begin = now.k_lens[b] - now.q_lens[b];
+      SEER_CHECK(begin % settings_.block == 0, "a chunk starts at token ", begin,
+                 ", not a multiple of the block size ", settings_.block,
+                 "; choose a chunk length that is");
+    }
     ragged_ = torch_ops::make_ragged(now.q_lens, now.k_lens, settings_.block, device);
     sequences_ = now;
   }
@@ -92,14 +98,7 @@ at::Tensor SparseAttention::operator()(const AttentionInput& input) {
     enter_step(Step::none);
     return o;
   }
-  const Sequences& sequences = input.sequences;
-  for (size_t b = 0; b < sequences.q_lens.size(); ++b) {
-    const int64_t begin = sequences.k_lens[b] - sequences.q_lens[b];
-    SEER_CHECK(begin % settings_.block == 0, "a chunk starts at token ", begin,
-               ", not a multiple of the block size ", settings_.block,
-               "; choose a chunk length that is");
-  }
-  const auto out = method_->attend(input, ragged_of(input), selection_for(sequences));
+  const auto out = method_->attend(input, ragged_of(input), selection_for(input.sequences));
   tell(input, out.lists);
   return out.o;
 }

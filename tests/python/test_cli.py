@@ -443,6 +443,16 @@ def test_bench_writes_its_rows(seer, tmp_path, flags):
             assert key in row, key
 
 
+def test_bench_prefill_shows_what_methods_take_to_choose(seer, tmp_path):
+    methods = ["seer", "pooled", "quest", "xattention", "minference_vs", "flexprefill", "duo"]
+    seer("bench", "prefill", "--device", "cpu", "--lengths", 1024, "--methods", ",".join(methods), "--densities", 0.5, "--runs", 1,
+         "--seconds", 0, "--out", tmp_path)
+    (path,) = tmp_path.glob("*/prefill.json")
+    dense, *rows = json.loads(path.read_text())["rows"]
+    assert dense["implementation"] == "dense" and [r["implementation"] for r in rows] == methods
+    assert len({r["density"] for r in rows}) == 1 and all(r["gate_ms"] > 0 and r["attention_ms"] > 0 for r in rows)
+
+
 def test_bench_wrong_usage(seer, tmp_path):
     assert "operation softmax: want block_sparse_attn" in error_of(seer("bench", "softmax", "--out", tmp_path, ok=False), 2)
     for flag, value in (("--lists", "gates"), ("--dtypes", "f64")):

@@ -33,11 +33,15 @@ def rows_of(result):
 def test_methods_without_gates_need_none(seer, text, model):
     quick = ["eval", "ppl", "--model", model, "--data", text, "--lengths", 512, "--sparsity", 0.5, *SHORT, "--json"]
     assert [r["method"] for r in rows_of(seer(*quick, "--methods", "dense"))] == ["dense"]
-    names = ["dense", "streaming", "random", "oracle", "untrained"]
+    names = ["dense", "streaming", "random", "oracle", "untrained", "pooled", "quest", "minference_vs", "flexprefill", "xattention", "duo"]
     rows = rows_of(seer(*quick, "--methods", ",".join(names)))
     assert [r["method"] for r in rows] == names
     assert {r.get("block") for r in rows} == {None, 64}
+    assert len({r["density"] for r in rows[1:]}) == 1
     assert rows_of(seer(*quick, "--methods", "streaming", "--block", 16))[0]["block"] == 16
+    own = rows_of(seer(*quick, "--methods", "flexprefill,xattention", "--also", "top_p:0.99"))[1::2]
+    assert [r["rule"] for r in own] == ["top_p", "top_p"] and own[0]["density"] != own[1]["density"]
+    assert "top_p" in error_of(seer(*quick, "--methods", "quest", "--also", "top_p:0.9", ok=False), 2)
 
 
 def test_gates_of_any_block_work_in_every_verb(seer, text, model, gates16, tmp_path):

@@ -9,7 +9,8 @@
 namespace seer::models {
 
 // Each in a file of its own.
-MethodFactory make_seer, make_gate, make_untrained, make_random, make_streaming, make_oracle;
+MethodFactory make_seer, make_gate, make_untrained, make_random, make_streaming, make_oracle,
+    make_pooled, make_quest, make_minference_vs, make_flexprefill, make_xattention, make_duo;
 
 namespace {
 
@@ -20,6 +21,16 @@ constexpr MethodInfo kMethods[] = {
     {.name = "random", .make = make_random},
     {.name = "streaming", .make = make_streaming},
     {.name = "oracle", .make = make_oracle, .map = true, .logits = true},
+    {.name = "pooled", .make = make_pooled, .gates = true, .logits = true},
+    {.name = "quest", .make = make_quest, .gates = true},
+    {.name = "minference_vs", .make = make_minference_vs, .whole = true},
+    {.name = "flexprefill",
+     .make = make_flexprefill,
+     .gates = true,
+     .whole = true,
+     .own_rule = "top_p"},
+    {.name = "xattention", .make = make_xattention, .logits = true},
+    {.name = "duo", .make = make_duo},
 };
 
 }  // namespace
@@ -38,8 +49,10 @@ const MethodInfo& method_named(const std::string& name) {
 }
 
 void check_rule(const std::string& method, const std::string& rule) {
-  if (method_named(method).logits || !kernels::select_rule(rule).needs_logits) return;
-  const auto others = kernels::select_rule_names([](const auto& r) { return !r.needs_logits; });
+  const MethodInfo& info = method_named(method);
+  if (info.logits || info.own_rule == rule || !kernels::select_rule(rule).needs_logits) return;
+  auto others = kernels::select_rule_names([](const auto& r) { return !r.needs_logits; });
+  if (!info.own_rule.empty()) others.emplace_back(info.own_rule);
   throw UsageError(message("the rule ", rule, " needs scores that are logits, which ", method,
                            " has not: leave out one of the two, or choose ", listed(others)));
 }

@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "seer/models/attention.h"
 #include "seer/models/gates/gates.h"
@@ -17,7 +18,7 @@ struct SparseSettings {
   std::string method = "seer";
   torch_ops::Selection selection;
   int block = 64;
-  uint64_t seed = 0;  // of methods that draw
+  uint64_t seed = 0;  // of methods that draw: random blocks, untrained gates, the tokens of duo
   // Of rules that keep a number of blocks a row (nz_ratio, row_budget): forced blocks count within that
   // number, which is one more than theirs at least. Rows then have as many blocks under every method,
   // where the published rule, which this is not, adds what is forced to what is best. One sequence only.
@@ -54,10 +55,12 @@ struct MethodInfo {
   MethodFactory* make;
   // What it needs.
   bool trained = false;  // a folder of gates
-  bool gates = false;    // gates of some form: their kernels run
+  bool gates = false;    // kernels of gates, for gates of some form or to pool q and k
   bool map = false;      // the true map: pooled_map
+  bool whole = false;    // the last queries of a prompt: a chunk that ends before them is an Error
   // Its scores mean something beside their order, which rules that read them as logits need.
   bool logits = false;
+  std::string_view own_rule = {};  // such a rule that it follows in a way of its own
 };
 std::span<const MethodInfo> methods();
 // UsageError: no method has this name; it lists them.
