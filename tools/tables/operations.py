@@ -142,7 +142,11 @@ def backward_gpu():
 # Steps of bench/gates.py: what the page calls them.
 STEPS = {"pool q": "pool q, with its RoPE", "pool k": "pool k", "project k": "project k", "score": "score",
          "select nz_ratio": "select, `nz_ratio`",
-         "gate and selection": "**gate and selection**", "sparse attention": "sparse attention",
+         "gate and selection": "**gate and selection**",
+         **{f"{heads}: {step}": f"{heads}{label}" for heads in ("1 lookup head", "3 lookup heads")
+            for step, label in (("project", ": project q, k"), ("score", ": score"), ("with gate and selection", ", with gate and selection"),
+                                ("gradient", " in training: gradient"))},
+         "sparse attention": "sparse attention",
          "select threshold": "instead: select, `threshold`", "select top_p": "instead: select, `top_p`",
          "select head_budget": "instead: select, `head_budget`"}
 

@@ -1,6 +1,6 @@
 """The table of planted facts and pasted passages."""
 from . import results
-from .quality import LABELS
+from .quality import LABELS, WITH_LOOKUPS
 from .results import CPU, GPU, load, markdown, source
 
 MODELS = {"embedded": "embedded model, 7.6 M", "smollm2": "SmolLM2-135M"}
@@ -28,12 +28,13 @@ def planted():
             continue
         facts, copies = load(f"facts_{model}", chip), load(f"copies_{model}", chip)
         methods = list(dict.fromkeys(row["method"] for row in facts["rows"]))
+        labels = {**LABELS, **({"seer": WITH_LOOKUPS} if "gate" in methods else {})}
         for method in methods:
             of = [[row for row in made["rows"] if row["method"] == method] for made in (facts, copies)]
             density = " / ".join(f"{row['density']:.2f}".lstrip("0") for row in of[0]) if method != "dense" else "1"
             cells = [" / ".join(figure(row, name) for row in rows) for rows, name in
                      ((of[0], "top1"), (of[0], "exact"), (of[1], "top1"), (of[1], "loss"))]
-            lines.append([MODELS[model], LABELS.get(method, method), density, *cells])
+            lines.append([MODELS[model], labels.get(method, method), density, *cells])
         first = facts["rows"][0]
         asked = f"{MODELS[model]}: {first['questions']} questions in {first['windows']} windows, {copies['rows'][0]['questions']} passages."
         sources.append(f"{asked} {source(facts, f'facts_{model}', chip)}; {source(copies, f'copies_{model}', chip)}")

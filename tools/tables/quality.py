@@ -6,27 +6,29 @@ TEXTS = ("books", "proofs")
 LABELS = {"oracle": "oracle (true map)", "seer": "**learned gates**", "gate": "gates without lookup heads", "streaming": "sink + sliding window",
           "untrained": "untrained gates", "random": "random + diagonal"}
 
+WITH_LOOKUPS = "**gates with lookup heads**"
 
-def perplexity(records, methods):
+
+def perplexity(records, methods, sparsities=SPARSITIES):
     """A line a method: at each sparsity its density and, on each text, its perplexity and what that is of dense
     attention's.
 
     records: {text: a record}; methods: [(label, method, records)], so that gates of another file can stand beside.
     """
     dense = {text: next(r["perplexity"] for r in records[text]["rows"] if r["method"] == "dense") for text in TEXTS}
-    lines = [["dense", "1", *(cell for text in TEXTS for cell in (f"{dense[text]:.2f}", "", ""))]]
+    lines = [["dense", "1", *(cell for text in TEXTS for cell in (f"{dense[text]:.2f}", *[""] * (len(sparsities) - 1)))]]
     for label, method, of in methods:
         found = {(text, r["sparsity"]): r for text in TEXTS for r in of[text]["rows"] if r["method"] == method}
-        density = " / ".join(f"{found[TEXTS[0], s]['density']:.2f}".lstrip("0") for s in SPARSITIES)
+        density = " / ".join(f"{found[TEXTS[0], s]['density']:.2f}".lstrip("0") for s in sparsities)
         cells = [f"{found[text, s]['perplexity']:.2f} (x{found[text, s]['perplexity'] / dense[text]:.3f})"
-                 for text in TEXTS for s in SPARSITIES]
+                 for text in TEXTS for s in sparsities]
         lines.append([label, density, *cells])
-    header = ["blocks chosen by", "density", *(f"{text} {s:.0%}" for text in TEXTS for s in SPARSITIES)]
+    header = ["blocks chosen by", "density", *(f"{text} {s:.0%}" for text in TEXTS for s in sparsities)]
     return markdown(header, lines)
 
 
-def load_texts(chip, suffix=""):
-    return {text: load(f"ppl_{text}{suffix}", chip) for text in TEXTS}
+def load_texts(chip, of=""):
+    return {text: load(f"ppl_{of}{text}", chip) for text in TEXTS}
 
 
 def quality():
@@ -44,3 +46,11 @@ def quality_gpu():
                ("gates distilled on a CPU, measured there", "seer", on_cpu),
                (LABELS["streaming"], "streaming", on_gpu), (LABELS["random"], "random", on_gpu)]
     return perplexity(on_gpu, methods) + "\n\n" + source(on_gpu["books"], "ppl_books", GPU, "ppl_proofs")
+
+
+def quality_smollm2():
+    """SmolLM2-135M, whose gates have lookup heads, beside the same gates without."""
+    records = load_texts(GPU, of="smollm2_")
+    methods = [("oracle (true map)", "oracle", records), (WITH_LOOKUPS, "seer", records), (LABELS["gate"], "gate", records),
+               (LABELS["streaming"], "streaming", records)]
+    return perplexity(records, methods, (0.7, 0.9)) + "\n\n" + source(records["books"], "ppl_smollm2_books", GPU, "ppl_smollm2_proofs")
