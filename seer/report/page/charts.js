@@ -142,7 +142,7 @@ function line(name, points, { colour, shape, dash, label, width = 2, radius = 4 
   return {
     label: label || labelOf(name), data: points, borderColor: colour || colourOf(name), backgroundColor: colour || colourOf(name),
     borderWidth: width, pointRadius: radius, pointHoverRadius: radius + 2, pointStyle: radius === 0 ? "line" : shape || shapeOf(name), borderDash: dash || [], spanGaps: true, tension: 0,
-    clip: { left: 8, right: 8, top: 0, bottom: 8 },
+    clip: 8,
   };
 }
 

@@ -43,7 +43,7 @@ function subjectOf(file) {
 }
 
 const isGpu = (file) => /nvidia|amd instinct/i.test(text(file.json.chip));
-const chipOf = (file) => text(file.json.chip).replace(/\((R|TM)\)|Processor|CPU.*$/g, "").replace(/\s+/g, " ").trim();
+const chipOf = (file) => text(file.json.chip).replace(/\((R|TM)\)|Processor|CPU.*$/g, "").replace(/\s+/g, " ").trim() + (file.json.avx2_at_most ? " with AVX2" : "");
 
 function sourceOf(file) {
   const made = file.json;
@@ -58,7 +58,7 @@ const percent = (share, digits = 0) => (isNumber(share) ? `${(100 * share).toFix
 const densityText = (share) => (isNumber(share) ? `${+(100 * share).toPrecision(share < .1 ? 1 : 2)} %` : "–");
 const significant = (value, digits = 3) => (isNumber(value) ? `${+value.toPrecision(digits)}` : "–");
 const perplexityText = (value) => (isNumber(value) ? value.toFixed(value < 10 ? 3 : value < 1000 ? 2 : 0) : "–");
-const milliseconds = (ms) => (!isNumber(ms) ? "–" : ms >= 1000 ? `${significant(ms / 1000)} s` : ms >= 1 ? `${significant(ms)} ms` : `${significant(ms * 1000)} µs`);
+const milliseconds = (ms) => (!isNumber(ms) ? "–" : ms === 0 ? "0" : ms >= 1000 ? `${significant(ms / 1000)} s` : ms >= 1 ? `${significant(ms)} ms` : `${significant(ms * 1000)} µs`);
 
 // Colours, [light, dark], and names of methods and implementations.
 const NAMED = {

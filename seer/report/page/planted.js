@@ -41,7 +41,7 @@ function distanceChart(parent, file, what) {
           return line(key, points, { label, dash: name === "dense" ? [6, 4] : [], width: name === "seer" ? 3 : 2 });
         }),
       },
-      options: { interaction: nearest, plugins: notes((one) => `${one.x} tokens away`), scales: { x: categories("distance between what is asked for and the question, tokens"), y: linear("answers' tokens that are right", (value) => percent(value), { min: 0, max: 1 }) } },
+      options: { interaction: nearest, plugins: notes((one) => `${one.x} tokens away`), scales: { x: categories("distance, tokens"), y: linear("answers' tokens that are right", (value) => percent(value), { min: 0, max: 1 }) } },
     }));
   };
   body = card(parent, `${what} by distance: ${subjectOf(file)}`, { under: sourceOf(file), controls: [choice("blocks", settings, settings.at(-1), draw)] });

@@ -34,6 +34,7 @@ function densityChart(parent, label, rows, { toPoint, format, title, top, bounds
   addChart(parent, label, () => {
     const all = lines.flatMap((series) => series.points);
     const datasets = lines.map((series) => line(series.name, series.points, { label: series.label, width: series.name === "seer" ? 3 : 2 }));
+    if (top) for (const dataset of datasets) dataset.clip = { left: 8, right: 8, top: 0, bottom: 8 };
     if (dense) {
       const { y, note } = toPoint(dense), x = densityAxis(all);
       datasets.unshift(line("dense", [x.min, 1].map((at) => ({ x: at, y, note, row: dense })), { dash: [6, 4], radius: 0 }));
