@@ -69,6 +69,12 @@ const NAMED = {
   streaming: ["sink + window", "#d97706", "#fbbf24"],
   untrained: ["untrained gates", "#9333ea", "#c99bff"],
   random: ["random", "#8b93a1", "#7d8796"],
+  pooled: ["pooled q k", "#dc2626", "#f87171"],
+  quest: ["Quest", "#be185d", "#f472b6"],
+  xattention: ["XAttention", "#4d7c0f", "#a3e635"],
+  minference_vs: ["MInference, vertical-slash", "#92400e", "#d9a066"],
+  flexprefill: ["FlexPrefill", "#4338ca", "#a5b4fc"],
+  duo: ["DuoAttention", "#a21caf", "#f0abfc"],
   "torch FlashAttention-2": ["FlashAttention-2", "#111827", "#ffffff"],
   "torch cuDNN": ["cuDNN", "#0e7490", "#22d3ee"],
   "torch sdpa": ["torch, dense", "#111827", "#ffffff"],
@@ -95,6 +101,8 @@ const numberOf = (name) => {
 const isDark = () => document.documentElement.dataset.theme === "dark";
 const labelOf = (name) => (NAMED[name] ? NAMED[name][0] : name);
 const colourOf = (name) => (NAMED[name] ? NAMED[name].slice(1) : OTHERS[numberOf(name) % OTHERS.length])[isDark() ? 1 : 0];
-const shapeOf = (name) => (NAMED[name] ? "circle" : SHAPES[(numberOf(name) + 1) % SHAPES.length]);
+// Rivals have shapes of their own, as colours are many.
+const ROUND = ["dense", "seer", "oracle", "streaming", "untrained", "random"];
+const shapeOf = (name) => (ROUND.includes(name) ? "circle" : SHAPES[(NAMED[name] ? Object.keys(NAMED).indexOf(name) : numberOf(name) + 1) % SHAPES.length]);
 // Implementations: the project's own is what the others are beside.
 const implementationOf = (name) => (name === "seer" ? "seer" : labelOf(name));

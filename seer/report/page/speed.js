@@ -63,37 +63,45 @@ const PARTS = [
 ];
 const partsOf = (row) => (row.parts && typeof row.parts === "object" ? row.parts : Object.fromEntries(PARTS.map(([part]) => [part, row[`${part}_ms`]]).filter(([, ms]) => isNumber(ms))));
 const hasParts = (row) => isTimed(row) && Object.keys(partsOf(row)).length > 2;
-const barName = (row) => (row.implementation === "seer" ? percent(1 - row.density) : row.implementation === "dense" ? "dense" : row.implementation.replace("dense, FlashAttention-2", "FA2").replace("dense, ", ""));
+// Of gates alone the sparsity; beside other methods of choosing their names, too.
+function barName(row, hasMethods) {
+  const name = row.implementation;
+  if (!(row.density < 1)) return name === "dense" ? name : name.replace("dense, FlashAttention-2", "FA2").replace("dense, ", "");
+  return hasMethods ? `${implementationOf(name)} ${percent(1 - row.density)}` : percent(1 - row.density);
+}
 
 // Bars of parts, those of a length relative to its fastest dense bar.
 function partsCharts(parent, file, title) {
   for (const [name, rows] of groupBy(file.rows.filter(hasParts), (row) => text(row.model))) {
+    const hasMethods = rows.some((row) => row.density < 1 && row.implementation !== "seer");
     const bars = [...groupBy(rows, lengthText)].sort((a, b) => a[1][0].len_q - b[1][0].len_q).flatMap(([length, of], i) => {
       const dense = of.filter((row) => !(row.density < 1)), unit = Math.min(...(dense.length ? dense : of).map(timeOf));
       const shown = of.filter((row) => row.implementation !== "seer" || row.density < .99).sort((a, b) => b.density - a.density);
       const middle = Math.floor((shown.length - 1) / 2);
-      return [...(i > 0 ? [null] : []), ...shown.map((row, at) => ({ row, unit, length, label: [barName(row), at === middle ? `${length} tokens` : ""] }))];
+      return [...(i > 0 ? [null] : []), ...shown.map((row, at) => ({ row, unit, length, label: hasMethods ? `${length}: ${barName(row, true)}` : [barName(row), at === middle ? `${length} tokens` : ""] }))];
     });
     const present = PARTS.filter(([part]) => bars.some((bar) => bar && partsOf(bar.row)[part] > 0));
-    const body = card(parent, `${title}: ${name || subjectOf(file)}`, { under: `Percentages: sparsity. ${sourceOf(file)}`, full: bars.length > 14 });
+    const body = card(parent, `${title}: ${name || subjectOf(file)}`, { under: `Percentages: sparsity. ${sourceOf(file)}`, full: hasMethods || bars.length > 14 });
+    const names = { ...categories(""), stacked: true, title: { display: false }, ticks: { color: css("--pale"), autoSkip: false, font: { size: 11 }, maxRotation: 0 } };
+    const times = { ...linear("time, the faster dense one = 1", (value) => `${+value.toPrecision(3)}`), stacked: true };
     addChart(body, `${title} of ${name} by parts`, () => ({
       type: "bar",
       data: {
         labels: bars.map((bar) => (bar ? bar.label : "")),
         datasets: present.map(([part, label, light, dark]) => ({
-          label, backgroundColor: isDark() ? dark : light, stack: "parts", categoryPercentage: .92, barPercentage: .92, pointStyle: "rect",
+          label: part === "gate" && hasMethods ? "scores" : label, backgroundColor: isDark() ? dark : light, stack: "parts", categoryPercentage: .92, barPercentage: .92, pointStyle: "rect",
           data: bars.map((bar) => (bar ? (partsOf(bar.row)[part] || 0) / bar.unit : null)),
         })),
       },
       options: {
-        interaction: { mode: "index", intersect: false },
+        interaction: { mode: "index", intersect: false, axis: hasMethods ? "y" : "x" },
         plugins: { tooltip: { filter: (item) => bars[item.dataIndex] && item.raw > 0, callbacks: {
-          title: ([item]) => (item ? `${bars[item.dataIndex].label[0]}, ${bars[item.dataIndex].length} tokens: ${milliseconds(timeOf(bars[item.dataIndex].row))}` : ""),
+          title: ([item]) => (item ? `${barName(bars[item.dataIndex].row, hasMethods)}, ${bars[item.dataIndex].length} tokens: ${milliseconds(timeOf(bars[item.dataIndex].row))}` : ""),
           label: (item) => `${item.dataset.label}: ${milliseconds(item.raw * bars[item.dataIndex].unit)}`,
         } } },
-        scales: { x: { ...categories(""), stacked: true, title: { display: false }, ticks: { color: css("--pale"), autoSkip: false, font: { size: 11 }, maxRotation: 0 } }, y: { ...linear("time, the faster dense one = 1", (value) => `${value}`), stacked: true } },
+        ...(hasMethods ? { indexAxis: "y", scales: { x: times, y: names } } : { scales: { x: names, y: times } }),
       },
-    }), 350);
+    }), hasMethods ? 110 + 22 * bars.length : 350);
   }
 }
 
