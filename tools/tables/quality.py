@@ -4,6 +4,8 @@ from .results import CPU_QUALITY, GPU, load, markdown, source
 SPARSITIES = (0.5, 0.7, 0.9)
 TEXTS = ("books", "proofs")
 LABELS = {"oracle": "oracle (true map)", "seer": "**learned gates**", "gate": "gates without lookup heads", "streaming": "sink + sliding window",
+          "duo": "kinds of heads (as DuoAttention)", "xattention": "antidiagonals (XAttention)", "flexprefill": "FlexPrefill",
+          "minference_vs": "verticals and slashes (MInference)", "pooled": "means of q and k", "quest": "bounds of keys (Quest)",
           "untrained": "untrained gates", "random": "random + diagonal"}
 
 WITH_LOOKUPS = "**gates with lookup heads**"

@@ -96,8 +96,9 @@ class DuoMethod : public Method {
           kept.push_back(budget.blocks(rank, row));
         }
       }
-      const at::Tensor most =
-          at::tensor(kept, at::kLong).to(input.q.device()).view({num_heads_, one.rows, 1});
+      const at::Tensor most = at::tensor(kept, at::kLong)
+                                  .to(input.q.device(), at::kLong, /*non_blocking=*/true)
+                                  .view({num_heads_, one.rows, 1});
       return places(one, sink).lt(most).to(at::kFloat);
     });
     return lists_of(chosen.gt(0), ragged, selection);

@@ -3,8 +3,8 @@
 
 #include <limits>
 
+#include "seer/models/methods/block_scores.h"
 #include "seer/models/methods/method.h"
-#include "seer/models/methods/row_scores.h"
 
 namespace seer::models {
 namespace {
@@ -18,10 +18,10 @@ class OracleMethod : public Method {
                                                        /*normalise=*/false));
     // A visible block may have a probability that rounds to 0: the smallest normal number keeps it
     // apart from a masked one, which must be -inf.
-    const auto visible = [](int64_t, const QueryRow&, int64_t) { return 0.0f; };
-    return map.clamp_min(std::numeric_limits<float>::min())
-        .log()
-        .add(row_scores(input.sequences, ragged, 1, visible).to(map.device()));
+    const at::Tensor logarithm = map.clamp_min(std::numeric_limits<float>::min()).log_();
+    return scores_by_sequence(input, ragged, [&](const OneSequence& one) {
+      return logarithm.narrow(1, one.row_at, one.rows).narrow(2, 0, one.blocks);
+    });
   }
 };
 

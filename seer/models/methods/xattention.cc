@@ -1,7 +1,7 @@
 // "xattention": antidiagonals (XAttention, arXiv 2503.16428, section 2.1 and algorithm 1). Of every 8 queries
 // and 8 keys the products along the antidiagonal are summed; a softmax over the groups of keys, its input
-// divided by 8; a block scores the sum of its groups. Scores are its logarithm, so that the rule top_p is the paper's threshold.
-// Here blocks are of 64 (there 128), the last group of a text has the pairs that exist, and the paper's minimum
+// divided by 8; a block scores the sum of its groups. Scores are its logarithm, so that
+// the rule top_p is the paper's threshold. Here blocks are of 64 (there 128), the last group of a text has the pairs that exist, and the paper's minimum
 // thresholds by head, found by dynamic programming, are left out.
 
 #include <ATen/ops/constant_pad_nd.h>
@@ -44,14 +44,13 @@ class XAttentionMethod : public Method {
     const at::Tensor k = grouped(one.k, k_groups, /*reversed=*/false);
     return scores_in_pieces(
         one, heads * per * k_groups, [&](int64_t row, int64_t rows, int64_t blocks) {
-          const int64_t seen = std::min(blocks * per, k_groups);
+          const int64_t seen = std::min(blocks * per, k_groups), before = (one.first + row) * per;
           const at::Tensor products =
               head_products(q.narrow(0, row * per, rows * per), k.narrow(0, 0, seen)).mul_(scale);
           const auto is = at::TensorOptions(q.device()).dtype(at::kBool);
-          const at::Tensor future =
-              at::ones({rows * per, seen}, is).triu_((one.first + row) * per + 1);
-          const at::Tensor weights = at::softmax(
-              products.masked_fill_(future, -std::numeric_limits<float>::infinity()), -1);
+          const at::Tensor future = at::ones({rows * per, seen - before}, is).triu_(1);
+          products.slice(2, before).masked_fill_(future, -std::numeric_limits<float>::infinity());
+          const at::Tensor weights = at::softmax(products, -1);
           const int64_t queries = std::min(rows * per, q_groups - row * per);
           weights.slice(1, queries).zero_();  // groups without a query
           return at::constant_pad_nd(weights, {0, blocks * per - seen})
