@@ -137,11 +137,13 @@ const logarithmic = (title, format, values) => {
 };
 const categories = (title) => ({ type: "category", title: titled(title), grid: { display: false }, ticks: { color: css("--pale") } });
 
-// A line of points {x, y, note, error}.
+// A line of points {x, y, note, error}. The oracle's are rings: what lies on it shows inside of them.
 function line(name, points, { colour, shape, dash, label, width = 2, radius = 4 } = {}) {
+  const isRing = name === "oracle" && radius > 0;
+  if (isRing) radius += 2.5;
   return {
-    label: label || labelOf(name), data: points, borderColor: colour || colourOf(name), backgroundColor: colour || colourOf(name),
-    borderWidth: width, pointRadius: radius, pointHoverRadius: radius + 2, pointStyle: radius === 0 ? "line" : shape || shapeOf(name), borderDash: dash || [], spanGaps: true, tension: 0,
+    label: label || labelOf(name), data: points, borderColor: colour || colourOf(name), backgroundColor: isRing ? "transparent" : colour || colourOf(name),
+    borderWidth: width, pointBorderWidth: isRing ? 2 : 1, pointRadius: radius, pointHoverRadius: radius + 2, pointStyle: radius === 0 ? "line" : shape || shapeOf(name), borderDash: dash || [], spanGaps: true, tension: 0,
     clip: 8,
   };
 }
