@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 import seer
 from model_families import create, load, token_ids
 from seer._learning import Learning
-from test_package_models import BLOCK, BOUND, BY_ROW, CACHE, IS_OLDER, batch_of, distance, refused, seer_program  # noqa: F401
+from test_package_models import BLOCK, BOUND, BY_ROW, CACHE, batch_of, distance, refused, seer_program  # noqa: F401
 
 RANK = 16
 HEADS = {0: [1, 2], 2: [0, 1, 3]}  # of 3 layers with 4 heads, 2 key heads
@@ -226,7 +226,7 @@ def test_a_prefix_off_the_grid(model):
     cache = getattr(model(ids[:, :43], use_cache=True), CACHE)
     part = lists_of(model, ids[:, 43:], **{CACHE: cache}, use_cache=True)[1][0].to_mask()
     assert torch.equal(part, whole[:, 3:])
-    cache.crop(96 if IS_OLDER else -54)
+    cache.crop(-54)
     part = lists_of(model, ids[:, 96:], **{CACHE: cache})[1][0].to_mask()
     assert torch.equal(part, whole[:, 6:])
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 import seer
 from conftest import ROOT
@@ -21,7 +22,7 @@ ONE_EACH = ["llama3_rope_tied", "mistral", "qwen2", "qwen3_bias", "phi3"]
 BOUND = 1e-4
 BLOCK = 16
 IS_OLDER = transformers.__version__.startswith("4.")
-CACHE = "past_key_values" if IS_OLDER else "cache"
+CACHE = next(name for name in ("cache", "past_key_values") if name in CausalLMOutputWithPast.__dataclass_fields__)  # the newest: cache
 BY_ROW = dict(rule="row_budget", strength=48)  # does not depend on a prompt's length
 
 
@@ -221,14 +222,13 @@ def test_reordered_and_cropped_caches(model):
         rows = slice(int(got.packing.cu_rows[row]), int(got.packing.cu_rows[row + 1]))
         whole = slice(int(want.packing.cu_rows[row]) + first, int(want.packing.cu_rows[row + 1]))
         assert torch.equal(got.to_mask()[:, rows], want.to_mask()[:, whole])
-    crop = lambda cache, n: cache.crop(cache.get_seq_length() - n if IS_OLDER else -n)
     one = getattr(model(ids[:1], use_cache=True), CACHE)
     for n in (3, 17):  # an assistant's guesses; from 100 tokens to 80, a multiple of a block
-        crop(one, n)
+        one.crop(-n)
         logits, passes = lists_of(model, more[:1, :40], **{CACHE: copy.deepcopy(one)})
         whole = lists_of(model, torch.cat([ids[:1, :one.get_seq_length()], more[:1, :40]], 1))[1][0][0]
         assert same_rows(whole, passes[-1][0], -(-one.get_seq_length() // BLOCK))
-    crop(one, 43)
+    one.crop(-43)
     with pytest.raises(ValueError, match=r"cropped to 37 tokens of row 0, .* to a multiple of 16 tokens"):
         model(more[:1, :40], **{CACHE: one})
 
@@ -430,7 +430,7 @@ def test_calls_that_are_refused(model, folders):
     hole[0, 7:9] = 0
     refused("attention_mask of row 0 has 2 zeros between its ones", model, ids, attention_mask=hole)
     refused("output_attentions=True is not supported", model, ids, output_attentions=True)
-    static = transformers.StaticCache(config=model.config, max_cache_len=64, **(dict(max_batch_size=1) if IS_OLDER else {}))
+    static = transformers.StaticCache(config=model.config, max_cache_len=64, max_batch_size=1)
     refused("a cache of class StaticCache is not supported, want DynamicCache", model, ids, **{CACHE: static})
     refused("cu_seq_lens_q must rise from 0 to the 40 tokens", model, ids, cu_seq_lens_q=torch.tensor([0, 30]), use_cache=False)
     dense = load(folders("llama3_rope_tied"))
@@ -509,12 +509,12 @@ def test_caches_where_it_need_not_be_strict(model, folders):
     rest = model(ids[:, 100:], **{CACHE: getattr(got, CACHE)}).logits  # no second warning
     assert distance(torch.cat([got.logits, rest], 1), want[:, 40:]) <= BOUND
     one = getattr(model(ids[:, :100], use_cache=True), CACHE)
-    one.crop(37 if IS_OLDER else -63)
+    one.crop(-63)
     want = dense(ids[:, 37:100], **{CACHE: copy.deepcopy(one)}).logits
     model.seer.warned.clear()
     with pytest.warns(UserWarning, match="the cache was cropped to 37 tokens of row 0"):
         assert distance(model(ids[:, 37:100], **{CACHE: one}).logits, want) <= BOUND
-    static = transformers.StaticCache(config=model.config, max_cache_len=64, **(dict(max_batch_size=1) if IS_OLDER else {}))
+    static = transformers.StaticCache(config=model.config, max_cache_len=64, max_batch_size=1)
     refused("a cache of class StaticCache is not supported, want DynamicCache", model, ids[:, :40], **{CACHE: static})
     # Padding that is none in what generate is given.
     batch, mask = batch_of(60, 41)

@@ -80,17 +80,22 @@ def test_two_processes_give_what_one_gives(text, tmp_path, device, flags):
     assert alone.keys() == shared.keys()
     for name, weight in alone.items():
         torch.testing.assert_close(shared[name], weight, rtol=1e-3, atol=1e-5)
-    assert_same_metrics(one, two)
+    assert_same_metrics(one, two, device)
 
 
-def assert_same_metrics(one, two):
+def tolerance(device):
+    """Of metrics, relative, by the order of sums: bf16 on GPUs."""
+    return 1e-4 if device == "cpu" else 2e-3
+
+
+def assert_same_metrics(one, two, device="cpu"):
     """Up to the order of sums."""
     lines = [[json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()] for out in (one, two)]
     assert len(lines[0]) == len(lines[1])
     for a, b in zip(*lines):
         assert a["step"] == b["step"] and a.get("tokens") == b.get("tokens")
         for key in a.keys() & {"loss", "grad_norm", "valid_text"}:
-            assert a[key] == pytest.approx(b[key], rel=1e-4)
+            assert a[key] == pytest.approx(b[key], rel=tolerance(device))
 
 
 def test_two_processes_pretrain_as_one_does_and_killed_they_go_on(text, tmp_path, device):
@@ -105,7 +110,7 @@ def test_two_processes_pretrain_as_one_does_and_killed_they_go_on(text, tmp_path
     subprocess.run(command(one), env=environment(), check=True, capture_output=True)
     outputs = run_all(command(whole))
     assert "10 steps" in outputs[0][0] and outputs[1][0] == "", outputs
-    assert_same_metrics(one, whole)
+    assert_same_metrics(one, whole, device)
     port = free_port()
     processes = [start(rank, port, command(killed)) for rank in (0, 1)]
     wait_for_checkpoint(killed, processes[1])
@@ -143,7 +148,7 @@ def test_validation_is_shared_and_gives_what_one_gives(text, tmp_path, device):
     for alone_line, shared_line in zip(a, b):
         assert alone_line.keys() == shared_line.keys() == {"step", *names}
         for name in names:
-            assert shared_line[name] == pytest.approx(alone_line[name], rel=1e-4), name
+            assert shared_line[name] == pytest.approx(alone_line[name], rel=tolerance(device)), name
     # Only the first process writes and speaks.
     skipped = "many.jsonl: 1 of 4 documents are skipped: line 4 is not valid JSON"
     assert skipped in alone.stderr and skipped in outputs[0][1] and "1 documents skipped" in outputs[0][0]
