@@ -8,6 +8,12 @@
 #include "seer/cli/verbs.h"
 
 namespace seer::cli {
+namespace {
+
+const std::vector<std::string> kOfLookupHeads{"lookup-rank", "lookup-windows", "lookup-steps",
+                                              "lookup-learning-rate"};
+
+}  // namespace
 
 int distill(int argc, char** argv, int first) {
   ModelArgs model_args;
@@ -23,6 +29,8 @@ int distill(int argc, char** argv, int first) {
   args.group("Gate");
   args.add("gates", s.gates,
            "folder of gates that get lookup heads and else stay as they are; default: new ones");
+  args.flag("foreign-gates", s.foreign_gates,
+            "use them though they were made for a model of other weights or RoPE");
   gate.add(args);
   args.group("Training");
   args.add_each(s);
@@ -31,10 +39,14 @@ int distill(int argc, char** argv, int first) {
     if (s.states_on_host && !model_args.stream) {
       throw UsageError("--states-on-host: hidden states wait in host memory only with --stream");
     }
-    if (!s.gates.empty()) {
-      refuse(args, kOfNewGates, "--gates");
-      refuse(args, {"steps", "learning-rate"}, "--gates, whose weights stay: see --lookup-steps");
+    if (s.gates.empty()) {
+      refuse(args, {"foreign-gates"}, "without --gates");
+    } else {
+      refuse(args, kOfNewGates, "beside --gates");
+      refuse(args, {"steps", "learning-rate"},
+             "beside --gates, whose weights stay: see --lookup-steps");
     }
+    if (s.lookup.share == 0) refuse(args, kOfLookupHeads, "without --lookup-heads");
   });
   if (!args.parse(argc, argv, first)) return 0;
   s.gate = gate.config;
@@ -43,9 +55,12 @@ int distill(int argc, char** argv, int first) {
   // What can be refused before processes wait for each other and the model is loaded.
   const auto config = io::ModelConfig::read(model_args.model);
   if (!s.gates.empty()) s.gate = find_gates(s.gates.string(), config).config;
-  s.gate.check(config.head_dim);
-  train::check(s);
-  settle_device(model_args, config, {.trained = false, .gates = true, .sparse = false, .map = true},
+  train::check(s, config.head_dim);
+  settle_device(model_args, config,
+                {.gates = true,
+                 .map = true,
+                 .trains = true,
+                 .lookup_rank = s.lookup.share > 0 ? s.lookup.rank : 0},
                 s.gate.block_size);
   const auto ranks = processes.start(model_args.resolved_device());
   s.loop.ranks = ranks.get();

@@ -37,9 +37,10 @@ int eval_heads(int argc, char** argv, int first) {
   if (!args.parse(argc, argv, first)) return 0;
 
   const auto config = io::ModelConfig::read(a.model.model);
-  const Needs needs{.trained = true, .gates = true, .sparse = true, .map = true};
+  Needs needs{.trained = true, .gates = true, .sparse = true, .map = true};
   const GatesFound found = find_gates(needs, folder, a.model.model, config);
   const int block = found.config.block_size;
+  needs.lookup_rank = found.config.lookup_rank;
   models::HeadNeeds::check_length(length, block);
   settle_device(a.model, config, needs, block);
   const auto windows =
@@ -58,7 +59,12 @@ int eval_heads(int argc, char** argv, int first) {
   try {
     Progress progress("eval heads", static_cast<int64_t>(windows.size()));
     for (; count < windows.size() && interrupt.signal() == 0; ++count) {
-      measured.add_repeated(eval::ids_of(windows[count], at::kCPU), a.seed, count);
+      measured.add_repeated(eval::ids_of(windows[count], at::kCPU), a.seed, count,
+                            [&](int64_t layer, int64_t layers) {
+                              progress.part(
+                                  static_cast<double>(layer) / static_cast<double>(layers),
+                                  message("layer ", layer, "/", layers));
+                            });
       progress.advance();
     }
   } catch (...) {

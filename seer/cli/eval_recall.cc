@@ -107,11 +107,15 @@ int eval_recall(int argc, char** argv, int first) {
   needs.map = true;
   auto sets = find_sets(a.folders, needs, a, config);
   const int block = a.block_of(sets[0].found);
-  std::set<int> blocks{block};
+  std::set<std::pair<int, int>> forms{{block, needs.gates ? sets[0].found.config.lookup_rank : 0}};
   for (const GateSet& set : sets) {
-    if (needs.trained) blocks.insert(set.found.config.block_size);
+    if (needs.trained) forms.insert({set.found.config.block_size, set.found.config.lookup_rank});
   }
-  for (const int each : blocks) settle_device(a.model, config, needs, each);
+  for (const auto& [its_block, rank] : forms) {
+    needs.lookup_rank = rank;
+    settle_device(a.model, config, needs, its_block);
+    if (a.model.resolved_device().is_cpu()) a.model.device = "cpu";  // for all of them
+  }
   const io::Tokenizer tokenizer = a.model.tokenizer();
   const auto windows = a.windows("eval recall", tokenizer, {a.length}, config.vocab_size)[0];
   announce_recall(a, config, windows, recall_methods(a, block, sets).size(), block);

@@ -56,11 +56,12 @@ int finetune(int argc, char** argv, int first) {
     check_model_folder("model", model.model);
     s.model = model.model;
     s.gate = gate.config;
-    refuse(args, s.is_by_density() ? Names{"strength"} : Names{"density"}, "--rule " + s.rule);
-    if (!s.is_sparse()) refuse(args, kOfSparse, "--attention dense");
-    if (!s.is_muon()) refuse(args, {"matrix-learning-rate"}, "--optimizer adamw");
+    refuse(args, s.is_by_density() ? Names{"strength"} : Names{"density"},
+           "beside --rule " + s.rule);
+    if (!s.is_sparse()) refuse(args, kOfSparse, "beside --attention dense");
+    if (!s.is_muon()) refuse(args, {"matrix-learning-rate"}, "beside --optimizer adamw");
     if (!s.gates.empty() || !s.is_sparse()) {
-      refuse(args, kOfNewGates, s.is_sparse() ? "--gates" : "--attention dense");
+      refuse(args, kOfNewGates, s.is_sparse() ? "beside --gates" : "beside --attention dense");
     }
     train::check(s);
   });
@@ -75,7 +76,12 @@ int finetune(int argc, char** argv, int first) {
   s.device = model.resolved_device();
   model.dtype = s.device.is_cuda() ? "bf16" : "f32";
   if (s.is_sparse()) {
-    settle_device(model, config, {.trained = false, .gates = true, .sparse = true, .map = true},
+    settle_device(model, config,
+                  {.gates = true,
+                   .sparse = true,
+                   .map = true,
+                   .trains = true,
+                   .lookup_rank = s.gate.lookup_rank},
                   s.gate.block_size);
   }
   const auto ranks = processes.start(s.device);

@@ -212,7 +212,12 @@ int generate(int argc, char** argv, int first) {
   const GatesFound found = choose_gates(a, config, tokens);
   const bool sparse = !found.folder.empty();
   const int block = found.config.block_size;
-  settle_device(a.model, config, {.trained = sparse, .gates = sparse, .sparse = sparse}, block);
+  settle_device(a.model, config,
+                {.trained = sparse,
+                 .gates = sparse,
+                 .sparse = sparse,
+                 .lookup_rank = found.config.lookup_rank},
+                block);
   if (sparse && a.settings.chunk % block != 0) {
     throw UsageError(message("--chunk ", a.settings.chunk,
                              ": want a multiple of the gates' block of ", block, " tokens, or 0"));

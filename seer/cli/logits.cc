@@ -69,9 +69,10 @@ int logits(int argc, char** argv, int first) {
                                        ? ids_of_text(model_args, text, config.vocab_size)
                                        : read_ids(ids_file, config.vocab_size);
   const bool sparse = method == "seer";
-  const Needs needs{.trained = sparse, .gates = sparse, .sparse = sparse};
+  Needs needs{.trained = sparse, .gates = sparse, .sparse = sparse};
   const GatesFound found = find_gates(needs, gates_of, model_args.model, config);
   const int block = found.config.block_size;
+  needs.lookup_rank = found.config.lookup_rank;
   settle_device(model_args, config, needs, block);
   const models::Decoder model = model_args.load();
   const at::NoGradGuard no_grad;

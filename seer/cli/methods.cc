@@ -21,18 +21,30 @@ std::vector<std::string> operations(const Needs& needs) {
     ops.insert(ops.end(), {"attn_gate_pool", "attn_gate_project", "attn_gate_score"});
   }
   if (needs.map) ops.emplace_back("pooled_attn");
+  if (needs.lookup_rank > 0) ops.emplace_back("lookup_score");
+  if (needs.trains && needs.gates) ops.emplace_back("gate_loss");
+  if (needs.trains && needs.sparse) ops.emplace_back("block_sparse_attn_backward");
+  if (needs.trains && needs.lookup_rank > 0) ops.emplace_back("lookup_score_grad");
   return ops;
 }
 
-// Why some operation has no kernel on a device for blocks of that size; empty: all have one.
-std::string why_no_kernel(const at::Device& device, at::ScalarType dtype,
-                          const io::ModelConfig& config, const Needs& needs, int block) {
+// As the device of a model is called.
+std::string why_not_on(const at::Device& device, at::ScalarType dtype,
+                       const io::ModelConfig& config, const Needs& needs, int block) {
   const kernels::Device on =
       device.is_cuda() ? kernels::cuda_device(std::max<int>(device.index(), 0)) : kernels::Device{};
+  return why_no_kernel(on, dtype == at::kFloat ? DType::f32 : DType::bf16, config.head_dim, needs,
+                       block);
+}
+
+}  // namespace
+
+std::string why_no_kernel(const kernels::Device& device, DType dtype, int head_dim,
+                          const Needs& needs, int block) {
   std::map<std::string, std::string> reasons;
   std::map<std::string, bool> runs;
-  for (const auto& kernel : kernels::kernel_list(on, dtype == at::kFloat ? DType::f32 : DType::bf16,
-                                                 config.head_dim, block)) {
+  for (const auto& kernel :
+       kernels::kernel_list(device, dtype, head_dim, block, needs.lookup_rank)) {
     runs[kernel.op] = runs[kernel.op] || kernel.why_not.empty();
     std::string& text = reasons[kernel.op];
     text += (text.empty() ? "" : "; ") + std::string(kernel.implementation) + ": " + kernel.why_not;
@@ -42,8 +54,6 @@ std::string why_no_kernel(const at::Device& device, at::ScalarType dtype,
   }
   return "";
 }
-
-}  // namespace
 
 Needs needs_of(const std::vector<std::string>& names) {
   Needs needs;
@@ -103,10 +113,11 @@ GatesFound find_gates(const Needs& needs, const std::string& folder,
 
 void settle_device(ModelArgs& model, const io::ModelConfig& config, const Needs& needs, int block) {
   model.block = block;
+  model.lookup_rank = needs.lookup_rank;
   model.check_head_dim(config.head_dim);
   const at::Device device = model.resolved_device();
   const at::ScalarType dtype = model.resolved_dtype();
-  const std::string why = why_no_kernel(device, dtype, config, needs, block);
+  const std::string why = why_not_on(device, dtype, config, needs, block);
   if (!why.empty()) {
     throw UsageError(
         message("--device ", model.device, ", blocks of ", block, " tokens: ", why,
@@ -116,7 +127,7 @@ void settle_device(ModelArgs& model, const io::ModelConfig& config, const Needs&
   const at::ScalarType on_gpu = model.dtype == "f32" ? at::kFloat : at::kBFloat16;
   std::string why_cpu = kernels::why_not_head_dim(kernels::cuda_device(0), config.head_dim);
   if (why_cpu.empty()) {
-    why_cpu = why_no_kernel(at::Device(at::kCUDA, 0), on_gpu, config, needs, block);
+    why_cpu = why_not_on(at::Device(at::kCUDA, 0), on_gpu, config, needs, block);
   }
   if (!why_cpu.empty()) {
     std::fprintf(stderr,

@@ -5,7 +5,9 @@
 #include <string>
 #include <vector>
 
+#include "seer/base/dtype.h"
 #include "seer/cli/settings.h"
+#include "seer/kernels/impl.h"
 
 namespace seer::cli {
 
@@ -15,8 +17,15 @@ struct Needs {
   bool gates = false;    // gates of some form: kernels of attn_gate
   bool sparse = false;   // blocks: kernels of block_select and block_sparse_attn
   bool map = false;      // the true map: pooled_attn
+  bool trains = false;   // gradients of gates by their loss, and through blocks where there are any
+  int lookup_rank =
+      0;  // features of the gates' lookup heads: kernels of lookup_score; 0: they have none
 };
 Needs needs_of(const std::vector<std::string>& names);
+// Why some operation that is needed has no kernel on a device for heads of that size and blocks of that size; empty: all
+// have one.
+std::string why_no_kernel(const kernels::Device& device, DType dtype, int head_dim,
+                          const Needs& needs, int block);
 
 // UsageError: a rule that a method's scores cannot be used with.
 void check_rules(const std::vector<std::string>& names, const SelectArgs& select);
@@ -39,8 +48,9 @@ GatesFound find_gates(const std::string& folder, const io::ModelConfig& model);
 GatesFound find_gates(const Needs& needs, const std::string& folder,
                       const std::string& model_folder, const io::ModelConfig& model);
 
-// UsageError where the device that `model` names has no kernel for the heads of the model, or for
-// blocks of `block` tokens. Where `auto` is the CPU for such a reason, a line says so. Sets model.block.
+// UsageError where the device that `model` names has no kernel for the heads of the model, for blocks of `block`
+// tokens, or for lookup heads. Where `auto` is the CPU for such a reason, a line says so. Sets model.block and
+// model.lookup_rank.
 void settle_device(ModelArgs& model, const io::ModelConfig& config, const Needs& needs, int block);
 
 // Named methods, each sparse one at every asked strength; `form`: of untrained gates.

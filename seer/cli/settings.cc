@@ -99,10 +99,11 @@ void ModelArgs::add_foreign_gates(Args& args) {
 namespace {
 
 // Whether each operation has a kernel for this model on the first GPU.
-bool runs_on_gpu(const std::string& model, DType dtype, int block) {
+bool runs_on_gpu(const std::string& model, DType dtype, int block, int lookup_rank) {
   const int head_dim = io::ModelConfig::read(model).head_dim;
   std::map<std::string, bool> runs;
-  for (const auto& kernel : kernels::kernel_list(kernels::cuda_device(0), dtype, head_dim, block)) {
+  for (const auto& kernel :
+       kernels::kernel_list(kernels::cuda_device(0), dtype, head_dim, block, lookup_rank)) {
     runs[kernel.op] |= kernel.why_not.empty();
   }
   return std::all_of(runs.begin(), runs.end(), [](const auto& op) { return op.second; });
@@ -114,7 +115,8 @@ at::Device ModelArgs::resolved_device() const {
   int gpus = at::hasCUDA() ? kernels::num_cuda_devices() : 0;
   if (any_gpu && at::hasCUDA()) gpus = at::detail::getCUDAHooks().getNumGPUs();
   return resolve_device(device, gpus, [&] {
-    return any_gpu || runs_on_gpu(model, dtype == "f32" ? DType::f32 : DType::bf16, block);
+    return any_gpu ||
+           runs_on_gpu(model, dtype == "f32" ? DType::f32 : DType::bf16, block, lookup_rank);
   });
 }
 
@@ -154,9 +156,9 @@ io::Tokenizer ModelArgs::tokenizer() const {
   return io::Tokenizer::load(model);
 }
 
-void refuse(const Args& args, const std::vector<std::string>& names, const std::string& beside) {
+void refuse(const Args& args, const std::vector<std::string>& names, const std::string& where) {
   for (const std::string& name : names) {
-    if (args.has_flag(name)) throw UsageError("--" + name + " means nothing beside " + beside);
+    if (args.has_flag(name)) throw UsageError("--" + name + " means nothing " + where);
   }
 }
 

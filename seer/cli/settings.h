@@ -32,7 +32,8 @@ struct ModelArgs {
   int threads = 0;
   bool stream = false;
   bool any_gpu = false;  // for verbs that need torch's kernels alone
-  int block = 64;        // of the gates, as far as it is known when the model is loaded
+  // Of the gates, as far as they are known when the model is loaded: as settle_device() sets them.
+  int block = 64, lookup_rank = 0;
   void add(Args& args);
   // Parts of add(). A verb that adds --model itself calls check_model_folder().
   void add_device(Args& args, const std::string& help);
@@ -55,8 +56,8 @@ struct GateArgs {
 };
 // Its flags, which say what new gates are.
 inline const std::vector<std::string> kOfNewGates{"gate-type", "block", "gate-dim", "force-double"};
-// UsageError where one of these flags is given beside what makes it meaningless.
-void refuse(const Args& args, const std::vector<std::string>& names, const std::string& beside);
+// UsageError where one of these flags is given, which means nothing `where`: "beside --gates".
+void refuse(const Args& args, const std::vector<std::string>& names, const std::string& where);
 
 struct SelectArgs {
   std::string rule = kernels::kDefaultSelectRule;

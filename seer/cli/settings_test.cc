@@ -198,6 +198,21 @@ TEST(Settings, MessagesSayWhatIsWanted) {
   for (const auto& one : cases) {
     EXPECT_THAT(message_with(one.verb, one.words), HasSubstr(one.want)) << one.verb;
   }
+  // Where the folder of a model is there.
+  const auto distill_with = [](Words words) {
+    words.insert(words.end(),
+                 {"--data", some_file(), "--out", testing::TempDir() + "/settings_test_out",
+                  "--model", testing::TempDir()});
+    return message_of(verb("distill"), words);
+  };
+  for (const char* name :
+       {"--lookup-rank", "--lookup-windows", "--lookup-steps", "--lookup-learning-rate"}) {
+    EXPECT_EQ(distill_with({name, "16"}),
+              std::string(name) + " means nothing without --lookup-heads");
+  }
+  EXPECT_EQ(distill_with({"--foreign-gates"}), "--foreign-gates means nothing without --gates");
+  EXPECT_EQ(distill_with({"--gates", testing::TempDir(), "--block", "64", "--lookup-heads", "0.1"}),
+            "--block means nothing beside --gates");
   // Where a tokenizer is there.
   const auto pretrain_with = [](Words words) {
     words.insert(words.end(),

@@ -87,10 +87,8 @@ nlohmann::json attention_rows(const models::Decoder& model, const models::Gates&
                                /*group_max=*/false, /*normalise=*/true);
     const at::Tensor scores = choosers[0].scores(in);
     const at::Tensor truth = map.cpu(), gate = scores.softmax(2).cpu();
-    std::vector<at::Tensor> masks;
-    for (auto& chooser : choosers) {
-      masks.push_back(models::mask_of(chooser.select(in, scores), blocks).cpu());
-    }
+    std::vector<torch_ops::BlockLists> chosen;
+    for (auto& chooser : choosers) chosen.push_back(chooser.select(in, scores));
     const auto& lookups = gates.config().lookup_heads.at(static_cast<size_t>(in.layer));
     for (int64_t head = 0; head < heads; ++head) {
       nlohmann::json row{
@@ -99,8 +97,8 @@ nlohmann::json attention_rows(const models::Decoder& model, const models::Gates&
           {"lookup", std::find(lookups.begin(), lookups.end(), head) != lookups.end()},
           {"truth", log_bytes(seen_of(truth[head]))},
           {"gate", log_bytes(seen_of(gate[head]))}};
-      for (const at::Tensor& of : masks) {
-        const at::Tensor mask = of[head];
+      for (const auto& lists : chosen) {
+        const at::Tensor mask = models::mask_of(lists, head, blocks).cpu();
         row["chosen"].push_back(bits(seen_of(mask)));
         row["recall"].push_back(
             report::rounded(truth[head].mul(mask).sum(/*dim=*/1).mean().item<double>()));

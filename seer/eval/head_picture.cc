@@ -167,7 +167,7 @@ std::vector<HeadMaps> capture_heads(const models::Decoder& model, const models::
                   static_cast<int>(head),
                   map[head].cpu().clone(),
                   scores[head].softmax(1).cpu(),
-                  models::mask_of(lists, ragged.num_blocks)[head].to(at::kFloat).cpu(),
+                  models::mask_of(lists, head, ragged.num_blocks).to(at::kFloat).cpu(),
                   0,
                   0};
     maps.recall = (maps.truth * maps.chosen).sum(1).mean().item<double>();

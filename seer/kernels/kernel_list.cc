@@ -1,5 +1,6 @@
 #include "seer/kernels/kernel_list.h"
 
+#include <algorithm>
 #include <map>
 #include <set>
 
@@ -29,7 +30,8 @@ void add(std::vector<KernelStatus>& list, const char* op, std::span<const Impl<P
 
 }  // namespace
 
-std::vector<KernelStatus> kernel_list(const Device& device, DType dtype, int head_dim, int block) {
+std::vector<KernelStatus> kernel_list(const Device& device, DType dtype, int head_dim, int block,
+                                      int lookup_rank) {
   std::vector<KernelStatus> list;
   BlockSparseAttnParams sparse{};
   sparse.num_q_heads = sparse.num_kv_heads = 1;
@@ -52,8 +54,8 @@ std::vector<KernelStatus> kernel_list(const Device& device, DType dtype, int hea
   pooled.dtype = dtype;
   add(list, "pooled_attn", pooled_attn_impls(), pooled, device);
   LookupGradParams lookup_grad{};
-  lookup_grad.head_dim = 32;
-  lookup_grad.block = pooled.block_q = pooled.block_k = 64;
+  lookup_grad.head_dim = std::max(lookup_rank, 32);  // to which GPUs fill smaller ones up
+  lookup_grad.block = pooled.block_q = pooled.block_k = lookup_rank == 0 ? 64 : block;
   lookup_grad.dtype = dtype;
   pooled.head_dim = lookup_grad.head_dim;
   pooled.block_softmax = true;

@@ -16,9 +16,11 @@ struct KernelStatus {
   std::string slower;   // what the call loses on it; empty: nothing much
 };
 
-// For calls of this type, head size and block size (those of lookup heads: 32 features, blocks of 64) whose tensors are contiguous. In the order of
-// the ops' own tables: the first that runs is the one that is used.
-std::vector<KernelStatus> kernel_list(const Device& device, DType dtype, int head_dim, int block);
+// For calls of this type, head size and block size whose tensors are contiguous; those of lookup heads with `lookup_rank` features a
+// token, or, where that is 0, as most have them: 32, and blocks of 64. In the order of the ops' own tables: the first that runs is the
+// one that is used.
+std::vector<KernelStatus> kernel_list(const Device& device, DType dtype, int head_dim, int block,
+                                      int lookup_rank = 0);
 
 // Why attention to models of this head size does not run on the device: an op without a kernel for it,
 // and the reasons of its kernels. Empty: it runs.

@@ -60,6 +60,28 @@ TEST(KernelList, BlocksOf128RunOnGpus) {
 #endif
 }
 
+TEST(KernelList, LookupHeadsAreListedAsTheyAre) {
+  const auto why = [](const Device& device, const std::string& op, int block, int rank) {
+    std::string reasons;
+    for (const KernelStatus& s : kernel_list(device, DType::bf16, 128, block, rank)) {
+      if (op != s.op) continue;
+      if (s.why_not.empty()) return std::string();
+      reasons += s.why_not + "; ";
+    }
+    return reasons;
+  };
+  for (const char* op : {"lookup_score", "lookup_score_grad"}) {
+    for (const int rank : {16, 32, 64}) {
+      for (const int block : {16, 64, 128}) EXPECT_EQ(why({}, op, block, rank), "") << op;
+#ifdef SEER_CUDA
+      const Device hopper{.sm = 90, .num_sms = 132};
+      EXPECT_EQ(why(hopper, op, 64, rank), "") << op;
+      EXPECT_THAT(why(hopper, op, 128, rank), HasSubstr("is 128, want 64")) << op;
+#endif
+    }
+  }
+}
+
 TEST(KernelList, GpuKernelsSayWhichChipsTheyTake) {
 #ifdef SEER_CUDA
   const Device ampere{.sm = 80}, hopper{.sm = 90}, turing{.sm = 75};

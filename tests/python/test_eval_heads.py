@@ -35,8 +35,9 @@ def test_lost_by_layer_and_head(seer, text, tmp_path):
 
 def test_distill_finds_what_eval_says(seer, text, tmp_path):
     out = tmp_path / "gates"
-    seer("distill", "--gates", GATES, "--data", text, "--lookup-heads", 0.1, "--lookup-steps", 1, "--lookup-windows", 2,
+    run = seer("distill", "--gates", GATES, "--data", text, "--lookup-heads", 0.1, "--lookup-steps", 1, "--lookup-windows", 2,
          "--length", 2048, "--sequences", 1, "--out", out, *QUICK)
+    assert re.search(r"^distill --lookup-heads: 3 of 32 heads choose blocks by tokens: layer .* They lose \d+ % of what all lose$", run.stderr, re.M)
     before = json.loads((out / "heads.json").read_text())
     heads = ["eval", "heads", "--gates", out, "--data", text, "--length", 2048, "--documents", 2, *QUICK]
     result = seer(*heads, "--json", tmp_path / "after.json")

@@ -9,7 +9,7 @@ namespace {
 
 using Params = LookupGradParams;
 
-constexpr const char* kOp = "lookup_grad";
+constexpr const char* kOp = "lookup_score_grad";
 
 void run_cpu(const Params& p, void*) {
   lookup_grad_cpu(p);

@@ -71,6 +71,7 @@ TEST(LookupGrad, ErrorsSayWhatIsWrong) {
   expect_error([](Call&, P& p) { p.scale = -1; }, "scale is -1");
   expect_error([](Call& c, P&) { c.cu_k[1] = 99; }, "cu_k goes from 0 to 99, want 0 to 100");
   expect_error([](Call& c, P& p) { p.num_rows = c.cu_rows[1] = 1; }, "has 1 rows, want 2");
+  expect_error([](Call&, P& p) { p.dtype = DType::f64; }, "lookup_score_grad: ");
 }
 
 }  // namespace

@@ -12,7 +12,10 @@ namespace {
 
 using Params = PooledAttnParams;
 
-constexpr const char* kOp = "pooled_attn";
+// As its callers know it.
+const char* op_of(const Params& p) {
+  return p.block_softmax ? "lookup_score" : "pooled_attn";
+}
 
 void run_cpu(const Params& p, void*) {
   pooled_attn_cpu(p, tile_engine(p.dtype, cpu_has_bf16_dot()));
@@ -54,16 +57,17 @@ constexpr int64_t (*kWorkspaces[])(const Params&, int num_sms) = {  // as in kIm
 static_assert(std::size(kWorkspaces) == std::size(kImpls));
 
 void check(const Params& p) {
-  check_attention(kOp, p);
-  check_most(kOp, "rows", p.num_rows, kMostTokens);
-  check_most(kOp, "key blocks", p.num_blocks, kMostBlocks);
-  SEER_CHECK(p.num_map_heads == p.num_q_heads || p.num_map_heads == p.num_kv_heads, kOp, ": ",
+  const char* const op = op_of(p);
+  check_attention(op, p);
+  check_most(op, "rows", p.num_rows, kMostTokens);
+  check_most(op, "key blocks", p.num_blocks, kMostBlocks);
+  SEER_CHECK(p.num_map_heads == p.num_q_heads || p.num_map_heads == p.num_kv_heads, op, ": ",
              p.num_map_heads, " map heads, want ", p.num_q_heads, " (one per query head) or ",
              p.num_kv_heads, " (the max over each group)");
-  SEER_CHECK(p.num_rows >= 0 && p.num_blocks >= 0 && p.block_q > 0 && p.block_k > 0, kOp, ": ",
+  SEER_CHECK(p.num_rows >= 0 && p.num_blocks >= 0 && p.block_q > 0 && p.block_k > 0, op, ": ",
              p.num_rows, " rows, ", p.num_blocks, " blocks, block_q ", p.block_q, ", block_k ",
              p.block_k, ", want counts not below 0 and sizes above");
-  SEER_CHECK(!p.block_softmax || !p.o.data, kOp,
+  SEER_CHECK(!p.block_softmax || !p.o.data, op,
              ": block_softmax is for the map alone, but there is an output");
 }
 
@@ -76,13 +80,13 @@ std::span<const Impl<Params>> pooled_attn_impls() {
 int64_t pooled_attn_workspace(const Params& p, const Device& device) {
   check(p);
   if (p.total_q == 0) return 0;
-  return kWorkspaces[&select<Params>(kOp, kImpls, p, device) - kImpls](p, device.num_sms);
+  return kWorkspaces[&select<Params>(op_of(p), kImpls, p, device) - kImpls](p, device.num_sms);
 }
 
 void pooled_attn(const Params& p, const Device& device, void* stream) {
   check(p);
   if (p.total_q == 0) return;
-  select<Params>(kOp, kImpls, p, device).run(p, stream);
+  select<Params>(op_of(p), kImpls, p, device).run(p, stream);
 }
 
 }  // namespace seer::kernels

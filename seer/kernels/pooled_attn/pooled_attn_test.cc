@@ -141,5 +141,15 @@ TEST(PooledAttn, ErrorsSayWhatIsWrong) {
   expect_error([](Call& c, P& p) { p.num_rows = c.cu_rows[1] = 1; }, "has 1 rows, want 2");
 }
 
+TEST(PooledAttn, RefusedCallsAreNamedAsTheyWereMade) {
+  expect_error([](Call&, PooledAttnParams& p) { p.scale = -1; }, "pooled_attn: ");
+  expect_error(
+      [](Call&, PooledAttnParams& p) {
+        p.block_softmax = true;
+        p.scale = -1;
+      },
+      "lookup_score: ");
+}
+
 }  // namespace
 }  // namespace seer::kernels

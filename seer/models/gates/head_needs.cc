@@ -21,6 +21,16 @@ constexpr int64_t kFewestBlocks = 16;
 constexpr uint64_t kPassageSeed = 0x6c6f6f6b757073;
 constexpr int64_t kMostPassages = 10;
 
+// Of each head the second moment of its vectors: x [T, heads, D] to [heads, D, D] f64.
+at::Tensor moments_of(const at::Tensor& x) {
+  std::vector<at::Tensor> moments;
+  for (int64_t head = 0; head < x.size(1); ++head) {
+    const at::Tensor vectors = x.select(1, head).to(at::kFloat);
+    moments.push_back(vectors.t().matmul(vectors).to(at::kDouble));
+  }
+  return at::stack(moments);
+}
+
 // bool [R, N] of one whole sequence: blocks that are neither the first nor among the last that a row sees.
 at::Tensor far_blocks(int64_t num_blocks, const at::Device& device) {
   const at::Tensor at = at::arange(num_blocks, at::TensorOptions(at::kLong).device(device));
@@ -40,8 +50,7 @@ std::pair<at::Tensor, at::Tensor> roots(const at::Tensor& moment) {
 HeadNeeds::HeadNeeds(const Decoder& model, const Gates& gates, double density)
     : model_(model), gates_(gates), density_(density) {
   const auto& config = model.config();
-  lost_ = at::full({config.num_layers, config.num_heads}, std::numeric_limits<double>::quiet_NaN(),
-                   at::TensorOptions(model.device()).dtype(at::kDouble));
+  lost_ = at::zeros({config.num_layers, config.num_heads}, at::kDouble);
   q_.resize(static_cast<size_t>(config.num_layers));
   k_.resize(q_.size());
 }
@@ -52,30 +61,38 @@ void HeadNeeds::check_length(int64_t tokens, int block) {
              (kFewestBlocks - 1) * block);
 }
 
-void HeadNeeds::add(const at::Tensor& ids) {
+void HeadNeeds::add(const at::Tensor& ids, const Watch& watch) {
   const at::NoGradGuard no_grad;
   const int block = gates_.config().block_size;
   const int64_t length = ids.numel(), num_blocks = (length + block - 1) / block;
   check_length(length, block);
   const Sequences sequences{.q_lens = {length}, .k_lens = {length}};
   const auto ragged = torch_ops::make_ragged({length}, {length}, block, model_.device());
+  const at::Tensor lost = at::full(lost_.sizes(), std::numeric_limits<double>::quiet_NaN(),
+                                   at::TensorOptions(model_.device()).dtype(at::kDouble));
   model_.hidden(ids.to(model_.device()), sequences, [&](const AttentionInput& input) {
-    return window_cuts(input) ? dense_attention(input) : measure(input, ragged);
+    const at::Tensor o =
+        window_cuts(input) ? dense_attention(input) : measure(input, ragged, lost[input.layer]);
+    if (watch) watch(input.layer + 1, lost.size(0));
+    return o;
   });
+  lost_.add_(lost.cpu());
   num_rows_ += num_blocks;
   num_tokens_ += length;
 }
 
-void HeadNeeds::add_repeated(const at::Tensor& ids, uint64_t seed, uint64_t index) {
+void HeadNeeds::add_repeated(const at::Tensor& ids, uint64_t seed, uint64_t index,
+                             const Watch& watch) {
   const at::Tensor window = ids.to(at::kCPU, at::kInt, /*non_blocking=*/false, /*copy=*/true);
   Random random(mix64(seed ^ kPassageSeed), index);
   io::FreePlaces places(window.numel());
   io::repeat_passages(places, random, kMostPassages, window.numel(),
                       window.mutable_data_ptr<int32_t>());
-  add(window.to(at::kLong));
+  add(window.to(at::kLong), watch);
 }
 
-at::Tensor HeadNeeds::measure(const AttentionInput& input, const torch_ops::Ragged& ragged) {
+at::Tensor HeadNeeds::measure(const AttentionInput& input, const torch_ops::Ragged& ragged,
+                              at::Tensor lost) {
   const auto [o, lse, map] =
       torch_ops::pooled_attn(input.q, input.k, input.v, ragged, input.scale, /*causal=*/true,
                              /*group_max=*/false, /*normalise=*/false);
@@ -84,32 +101,32 @@ at::Tensor HeadNeeds::measure(const AttentionInput& input, const torch_ops::Ragg
   // What no query of a row sees has a weight of 0, as something seen may have, but is never chosen.
   const at::Tensor by_map =
       map.masked_fill(scores.isneginf(), -std::numeric_limits<double>::infinity());
-  const at::Tensor best = mask_of(torch_ops::block_select(by_map, ragged, selection), map.size(2));
-  const at::Tensor kept = mask_of(torch_ops::block_select(scores, ragged, selection), map.size(2));
-  const at::Tensor missed =
-      best.logical_and(kept.logical_not()).logical_and(far_blocks(map.size(2), map.device()));
-  const at::Tensor sum = map.mul(missed).sum({1, 2}, /*keepdim=*/false, at::kDouble);
-  at::Tensor of_layer = lost_[input.layer];
-  const auto layer = static_cast<size_t>(input.layer);
-  const auto moment = [](const at::Tensor& x) {
-    const at::Tensor heads = x.transpose(0, 1).to(at::kFloat);
-    return heads.transpose(1, 2).bmm(heads).to(at::kDouble);
-  };
-  if (!q_[layer].defined()) {
-    of_layer.copy_(sum);
-    q_[layer] = moment(input.q);
-    k_[layer] = moment(input.k);
-  } else {
-    of_layer.add_(sum);
-    q_[layer].add_(moment(input.q));
-    k_[layer].add_(moment(input.k));
+  const torch_ops::BlockLists best = torch_ops::block_select(by_map, ragged, selection),
+                              kept = torch_ops::block_select(scores, ragged, selection);
+  const int64_t num_blocks = map.size(2);
+  const at::Tensor far = far_blocks(num_blocks, map.device());
+  for (int64_t head = 0; head < map.size(0); ++head) {
+    const at::Tensor missed = mask_of(best, head, num_blocks)
+                                  .logical_and_(mask_of(kept, head, num_blocks).logical_not_())
+                                  .logical_and_(far);
+    lost[head].copy_(map[head].mul(missed).sum(at::kDouble));
   }
+  const auto layer = static_cast<size_t>(input.layer);
+  const auto add_to = [](at::Tensor& sum, const at::Tensor& x) {
+    sum = sum.defined() ? sum.add_(x) : x;
+  };
+  add_to(q_[layer], moments_of(input.q));
+  add_to(k_[layer], moments_of(input.k));
   return o;
 }
 
 at::Tensor HeadNeeds::lost() const {
   SEER_CHECK(num_rows_ > 0, "no text was given to find lookup heads in");
-  return lost_.cpu().div(static_cast<double>(num_rows_));
+  return lost_.div(static_cast<double>(num_rows_));
+}
+
+bool HeadNeeds::has_any() const {
+  return !lost_.isnan().all().item<bool>();
 }
 
 std::vector<std::vector<int>> HeadNeeds::neediest(int64_t count) const {

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <utility>
 #include <vector>
@@ -19,10 +20,17 @@ class HeadNeeds {
   HeadNeeds(const Decoder& model, const Gates& gates, double density = 0.1);
   // Error: a sequence has fewer than 16 blocks, too few for any to be far.
   static void check_length(int64_t tokens, int block);
-  // Takes in one more sequence, ids int64 [length]: a forward pass with dense attention. Error: it is too short.
-  void add(const at::Tensor& ids);
+  // Takes in one more sequence, ids int64 [length]: a forward pass with dense attention, which waits for the device. `watch`
+  // is told after each layer; what it throws ends the pass, after which this object is not to be used. Error: the sequence
+  // is too short.
+  using Watch = std::function<void(int64_t layer, int64_t layers)>;
+  void add(const at::Tensor& ids, const Watch& watch = nullptr);
   // The same after up to ten of its passages were made to appear again later on, drawn by `seed` and `index`.
-  void add_repeated(const at::Tensor& ids, uint64_t seed, uint64_t index);
+  void add_repeated(const at::Tensor& ids, uint64_t seed, uint64_t index,
+                    const Watch& watch = nullptr);
+
+  // Whether some head chooses blocks.
+  bool has_any() const;
 
   // [layers, Hq] f64, on the CPU: of the true map, outside of the first block and the last four, what lists by the map itself keep
   // and lists by the gate do not; summed over a row's blocks, mean over rows. NaN: a layer whose window hides keys.
@@ -34,13 +42,14 @@ class HeadNeeds {
   std::pair<at::Tensor, at::Tensor> best_projections(int layer, int head, int rank) const;
 
  private:
-  at::Tensor measure(const AttentionInput& input, const torch_ops::Ragged& ragged);
+  // The layer's attention; what its heads lose goes into `lost` [Hq].
+  at::Tensor measure(const AttentionInput& input, const torch_ops::Ragged& ragged, at::Tensor lost);
 
   const Decoder& model_;
   const Gates& gates_;
   const double density_;
   int64_t num_rows_ = 0, num_tokens_ = 0;
-  at::Tensor lost_;                // [layers, Hq] f64, on the model's device
+  at::Tensor lost_;                // [layers, Hq] f64, summed over rows
   std::vector<at::Tensor> q_, k_;  // second moments [Hq or Hk, D, D] of each layer, f64
 };
 

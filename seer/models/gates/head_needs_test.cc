@@ -110,6 +110,21 @@ TEST_F(HeadNeedsTest, NeediestAreThoseThatLoseMost) {
   EXPECT_THAT(needs.neediest(0), testing::Each(testing::IsEmpty()));
 }
 
+TEST_F(HeadNeedsTest, IsWatchedAndStopped) {
+  HeadNeeds needs(model_, gates_);
+  std::vector<std::pair<int64_t, int64_t>> seen;
+  needs.add(ids(265, 1), [&](int64_t layer, int64_t layers) { seen.push_back({layer, layers}); });
+  EXPECT_EQ(seen, (std::vector<std::pair<int64_t, int64_t>>{{1, 2}, {2, 2}}));
+  EXPECT_TRUE(needs.has_any());
+  int layers = 0;
+  const auto stop = [&](int64_t, int64_t) {
+    ++layers;
+    fail("enough");
+  };
+  EXPECT_THROW(needs.add(ids(265, 1), stop), Error);
+  EXPECT_EQ(layers, 1);
+}
+
 // The mean squared error of products of rank r is the sum of the other singular values' squares: no projections have less.
 TEST_F(HeadNeedsTest, ProjectionsAreTheBestOfTheirRank) {
   HeadNeeds needs(model_, gates_);

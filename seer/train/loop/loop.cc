@@ -29,14 +29,8 @@ constexpr int64_t kMostRows = 64;     // steps whose metrics wait on the device
 constexpr double kReadSeconds = 1;    // between two reads of them
 constexpr int64_t kMostSkipped = 10;  // steps in a row
 constexpr double kProbeSeconds = 5;   // of a long first step, after which its time is estimated
-// torchrun passes on a Ctrl-C that its processes get, too.
-constexpr double kLauncherSeconds = 5;
 // In the sum over all processes of the signals that came: SIGINT and SIGTERM are told apart.
 constexpr double kTerminate = 1e6;
-
-json loop_settings(const LoopSettings& settings) {
-  return {{"steps", settings.steps}, {"clip", settings.clip}};
-}
 
 class Loop {
  public:
@@ -46,7 +40,7 @@ class Loop {
         groups_(task.groups()),
         names_(task.metrics()),
         ranks_(settings.ranks ? *settings.ranks : alone_),
-        guard_(std::getenv("TORCHELASTIC_RUN_ID") ? kLauncherSeconds : 0),
+        guard_(Ranks::same_signal_seconds()),
         folder_(open_folder()),
         parameters_(groups_, ranks_, settings.states_on_host) {
     const auto columns = static_cast<int64_t>(names_.size()) + 2;
@@ -96,21 +90,18 @@ class Loop {
   }
 
  private:
-  json run_settings() const {
-    return {
-        {"task", task_.name()}, {"settings", task_.settings()}, {"loop", loop_settings(settings_)}};
-  }
+  json own_settings() const { return run_settings(task_.name(), task_.settings(), settings_); }
   // The first process makes or checks the folder; the others then find it.
   std::unique_ptr<RunFolder> open_folder() {
     if (!settings_.keeps) return nullptr;
     std::unique_ptr<RunFolder> folder;
     if (ranks_.is_first()) {
       folder =
-          std::make_unique<RunFolder>(settings_.out, run_settings(),
+          std::make_unique<RunFolder>(settings_.out, own_settings(),
                                       settings_.restart && !Ranks::started_again(), task_.files());
     }
     ranks_.meet();
-    if (!folder) folder = std::make_unique<RunFolder>(settings_.out, run_settings());
+    if (!folder) folder = std::make_unique<RunFolder>(settings_.out, own_settings());
     return folder;
   }
   bool shows() const { return settings_.show_progress && ranks_.is_first(); }
@@ -367,6 +358,12 @@ void check(const LoopSettings& settings) {
   }
   LoopSettings copy = settings;
   each_setting(copy, CheckSetting());
+}
+
+json run_settings(const std::string& task, const json& settings, const LoopSettings& loop) {
+  return {{"task", task},
+          {"settings", settings},
+          {"loop", {{"steps", loop.steps}, {"clip", loop.clip}}}};
 }
 
 RunResult run(Task& task, const LoopSettings& settings) {

@@ -60,6 +60,10 @@ struct RunResult {
   std::map<std::string, double> valid;  // after the last step
 };
 
+// What run.json holds of a run of this task.
+nlohmann::json run_settings(const std::string& task, const nlohmann::json& settings,
+                            const LoopSettings& loop);
+
 // Runs or resumes. A step whose loss or gradient is not finite is left out and reported. SIGINT and
 // SIGTERM end the run after the present step, in all processes, with a checkpoint and Interrupted.
 // Error: ten steps left out in a row, or all; weights that are not finite; other settings than the

@@ -69,6 +69,55 @@ int64_t step_of(std::string_view name) {
   return error == std::errc() && end == name.data() + name.size() && step >= 0 ? step : -1;
 }
 
+struct Checkpoint {
+  int64_t step;  // -1: its name has none
+  fs::path path;
+  bool operator<(const Checkpoint& other) const { return step < other.step; }
+};
+
+// By step.
+std::vector<Checkpoint> checkpoints_in(const fs::path& folder) {
+  std::vector<Checkpoint> found;
+  if (!fs::exists(folder)) return found;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(kPrefix) && name.ends_with(kSuffix)) {
+      found.push_back({step_of(name), entry.path()});
+    }
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+FileLock locked(const fs::path& out) {
+  FileLock lock(out / ".lock");
+  SEER_CHECK(lock.try_lock(), "another process trains in ", out.string(),
+             ": wait for it, or use another folder");
+  return lock;
+}
+
+// run.json last: until then the folder is this run's. What this process has locked.
+void discard(const fs::path& out, const std::vector<std::string>& results) {
+  std::vector<FileLock> locks;  // of runs that follow
+  for (const std::string& name : results) {
+    if (fs::is_directory(out / name)) locks.push_back(locked(out / name));
+  }
+  for (const Checkpoint& checkpoint : checkpoints_in(out / kCheckpoints)) {
+    fs::remove(checkpoint.path);
+  }
+  for (const std::string& name : results) {
+    if (!fs::is_directory(out / name)) {
+      fs::remove(out / name);
+    } else if (lies_there(out / name / kRun)) {
+      discard(out / name, {});
+    }
+  }
+  std::error_code error;
+  fs::remove(out / kCheckpoints, error);  // where nothing else is in it
+  fs::remove(out / kMetrics);
+  fs::remove(out / kRun);
+}
+
 // Of the run that a run.json describes; empty: it is of none.
 std::string task_of(const fs::path& path) {
   try {
@@ -136,7 +185,7 @@ RunFolder::RunFolder(const fs::path& out, const json& settings, bool restart,
   fs::create_directories(out_, error);
   if (error) fail("cannot make the folder ", out_.string(), ": ", error.message());
   take_lock();
-  if (restart && !is_new) discard(results);
+  if (restart && !is_new) discard(out_, results);
   // What a killed process was writing.
   for (const fs::path& folder : {out_, checkpoints_}) remove_unfinished(folder);
   if (fs::exists(out_ / kRun)) {
@@ -155,9 +204,7 @@ RunFolder::RunFolder(const fs::path& out, const json& settings)
 
 // Held until this process ends, however it ends.
 void RunFolder::take_lock() {
-  lock_.emplace(out_ / ".lock");
-  SEER_CHECK(lock_->try_lock(), "another process trains in ", out_.string(),
-             ": wait for it, or use another folder");
+  lock_.emplace(locked(out_));
 }
 
 void RunFolder::check_settings() const {
@@ -166,30 +213,9 @@ void RunFolder::check_settings() const {
              "; use the same, another folder, or --restart to discard that run");
 }
 
-// run.json last: until then the folder is this run's.
-void RunFolder::discard(const std::vector<std::string>& results) {
-  for (const Checkpoint& checkpoint : checkpoints()) fs::remove(checkpoint.path);
-  for (const std::string& name : results) fs::remove(out_ / name);
-  fs::remove(out_ / kMetrics);
-  fs::remove(out_ / kRun);
-}
-
-std::vector<RunFolder::Checkpoint> RunFolder::checkpoints() const {
-  std::vector<Checkpoint> found;
-  if (!fs::exists(checkpoints_)) return found;
-  for (const auto& entry : fs::directory_iterator(checkpoints_)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with(kPrefix) && name.ends_with(kSuffix)) {
-      found.push_back({step_of(name), entry.path()});
-    }
-  }
-  std::sort(found.begin(), found.end());
-  return found;
-}
-
 std::optional<RunState> RunFolder::resume(const NamedTensors& tensors, int64_t steps,
                                           const Warn& warn) {
-  const auto found = checkpoints();
+  const auto found = checkpoints_in(checkpoints_);
   std::vector<std::string> damaged;
   for (auto at = found.rbegin(); at != found.rend(); ++at) {
     RunState state;
@@ -238,7 +264,7 @@ void RunFolder::save(const NamedTensors& tensors, const RunState& state, const F
              " is saved there anew, its metrics up to here are lost: the same command "
              "goes on from it");
   // Those of later steps were damaged: the run would have gone on from them.
-  auto found = checkpoints();
+  auto found = checkpoints_in(checkpoints_);
   std::erase_if(found, [&](const Checkpoint& checkpoint) {
     const bool is_stale = checkpoint.step < 0 || checkpoint.step > state.step;
     if (is_stale) fs::remove(checkpoint.path);

@@ -18,7 +18,8 @@
 namespace seer::train {
 
 // Error unless a run of `task` may write to `out`: nothing of what it writes (`results`, metrics,
-// checkpoints) lies there, or a run.json of the same task beside it. To be asked before work begins.
+// checkpoints) lies there, or a run.json of the same task beside it. To be asked before work begins. A result that
+// is a folder is that of a run that follows, and is discarded together with this one.
 void check_run_folder(const std::filesystem::path& out, const std::string& task,
                       const std::vector<std::string>& results);
 
@@ -31,8 +32,8 @@ class RunFolder {
  public:
   // Makes the folder or opens that of a run with the same settings, for this process alone.
   // `settings`: an object with "task". Error: as check_run_folder(); a run with other settings lies
-  // there (names the first difference); another process has it open. `restart`: discards the run that
-  // lies there.
+  // there (names the first difference); another process has it, or a run that follows, open. `restart`: discards
+  // the run that lies there.
   RunFolder(const std::filesystem::path& out, const nlohmann::json& settings, bool restart,
             const std::vector<std::string>& results = {});
   // Opens the folder that another process writes, to read: save() and add_metrics() do nothing.
@@ -55,14 +56,7 @@ class RunFolder {
   void add_metrics(const nlohmann::ordered_json& line);
 
  private:
-  struct Checkpoint {
-    int64_t step;  // -1: its name has none
-    std::filesystem::path path;
-    bool operator<(const Checkpoint& other) const { return step < other.step; }
-  };
-  std::vector<Checkpoint> checkpoints() const;  // by step
   void take_lock();
-  void discard(const std::vector<std::string>& results);
   void check_settings() const;
   void cut_metrics(int64_t last_step) const;
   void open_metrics();

@@ -38,7 +38,8 @@ class Task {
   // All that decides the result, as an object: compared when a run is resumed.
   virtual nlohmann::json settings() const = 0;
 
-  // What is written into the run's folder when it is over: discarded together with a run.
+  // What is written into the run's folder when it is over, and folders of runs that follow: discarded together with
+  // a run.
   virtual std::vector<std::string> files() const { return {}; }
 
   virtual int64_t micro_batches(int64_t step) const = 0;  // of all processes

@@ -236,6 +236,10 @@ bool Ranks::started_again() {
   return count != nullptr && std::strcmp(count, "0") != 0;
 }
 
+double Ranks::same_signal_seconds() {
+  return std::getenv("TORCHELASTIC_RUN_ID") != nullptr ? 5 : 0;
+}
+
 std::unique_ptr<Ranks> Ranks::from_environment(const at::Device& device,
                                                std::chrono::milliseconds limit,
                                                std::chrono::milliseconds patience) {

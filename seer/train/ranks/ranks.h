@@ -25,6 +25,8 @@ class Ranks {
 
   // Whether torchrun has started the processes again (--max-restarts), with the same arguments.
   static bool started_again();
+  // For InterruptGuard: torchrun passes on a Ctrl-C that its processes get, too. 0: it has not started this one.
+  static double same_signal_seconds();
 
   Ranks() = default;
   virtual ~Ranks() = default;

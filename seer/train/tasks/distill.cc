@@ -3,11 +3,15 @@
 #include "seer/base/error.h"
 #include "seer/base/file.h"
 #include "seer/base/json.h"
+#include "seer/base/progress.h"
+#include "seer/models/fingerprint.h"
 #include "seer/train/loop/run_folder.h"
 #include "seer/train/tasks/distillation.h"
 
 namespace seer::train {
 namespace {
+
+namespace fs = std::filesystem;
 
 // The gate with its size spelled out, as published gates have it.
 io::GateConfig resolved(io::GateConfig gate, const models::Decoder& model) {
@@ -18,43 +22,51 @@ io::GateConfig resolved(io::GateConfig gate, const models::Decoder& model) {
 DistillSettings with_given_gates(DistillSettings settings) {
   if (settings.gates.empty()) return settings;
   settings.gate = io::read_gate_config(settings.gates);
-  SEER_CHECK(settings.gate.lookup_rank == 0, settings.gates.string(),
-             " has lookup heads already; give the gates without them");
   return settings;
 }
 
 // Of the second run, in a folder within the first one's, where there is a first one.
 LoopSettings lookup_loop(const DistillSettings& settings) {
   LoopSettings loop = settings.loop;
-  if (settings.gates.empty()) loop.out /= "lookup";
+  if (settings.gates.empty()) loop.out /= kLookupFolder;
   loop.steps = settings.lookup.steps;
   return loop;
 }
 
-void check_lookup(const models::Decoder& model, const DistillSettings& settings) {
-  if (settings.lookup.share == 0) return;
-  const int rank = settings.lookup.rank, head_dim = model.config().head_dim;
-  SEER_CHECK(rank <= head_dim, "lookup heads have ", rank, " features a token, more than the ",
-             head_dim, " of a head; choose --lookup-rank ", head_dim, " or less");
-  models::HeadNeeds::check_length(settings.length, settings.gate.block_size);
+// Whether gates with lookup heads lie in the folder.
+bool has_lookup_heads(const fs::path& folder) {
+  std::error_code error;
+  if (!fs::exists(folder / "config.json", error)) return false;
+  try {
+    return io::read_gate_config(folder).lookup_rank > 0;
+  } catch (const Error&) {
+    return false;  // of something else, which check_run_folder() refuses
+  }
+}
+
+// Of the folders that will be written.
+void check_folders(const DistillSettings& settings) {
+  if (!settings.loop.writes()) return;
+  const fs::path& out = settings.loop.out;
+  const bool finds_heads = settings.lookup.share > 0;
+  if (!settings.gates.empty()) return check_run_folder(out, kLookupTask, gate_files());
+  check_run_folder(out, kTask, files_of_new_gates());
+  if (finds_heads) check_run_folder(lookup_loop(settings).out, kLookupTask, {});
+  if (finds_heads || settings.loop.restart) return;
+  std::error_code error;
+  SEER_CHECK(!fs::exists(lookup_loop(settings).out / "run.json", error) && !has_lookup_heads(out),
+             out.string(),
+             " has lookup heads, which gates without any would replace: give the --lookup-heads "
+             "that they were made with, choose another folder, or add --restart to discard both");
 }
 
 // What can be refused before any text is read.
 void check_before(const models::Decoder& model, const DistillSettings& settings) {
-  check(settings);
-  settings.gate.check(model.config().head_dim);
-  check_lookup(model, settings);
+  check(settings, model.config().head_dim);
   SEER_CHECK(!settings.states_on_host || model.is_streamed(),
              "hidden states wait in host memory only where layers are streamed: add --stream, or "
              "leave out --states-on-host");
-  if (settings.loop.writes()) {
-    const bool is_new = settings.gates.empty();
-    if (is_new) check_run_folder(settings.loop.out, "distill", gate_files());
-    if (settings.lookup.share > 0) {
-      check_run_folder(lookup_loop(settings).out, "lookup",
-                       is_new ? std::vector<std::string>{} : gate_files());
-    }
-  }
+  check_folders(settings);
 }
 
 void save(const models::Decoder& model, const DistillSettings& settings,
@@ -65,22 +77,89 @@ void save(const models::Decoder& model, const DistillSettings& settings,
   check_run_is_there(settings.loop.out, "the gates are");
 }
 
+std::string fingerprint_of(const models::Gates& gates) {
+  models::Fingerprint fingerprint;
+  for (const Parameter& x : gate_parameters(gates)) fingerprint.add(x.name, x.leaf);
+  return fingerprint.text();
+}
+
 // What both runs need; the settings are those of the gates that are given, if any are.
 struct Inputs {
   const models::Decoder& model;
   const io::Tokenizer& tokenizer;
   Mixture train, valid;
   DistillSettings settings;
+  std::optional<models::Gates> given;
 
-  Distillation task(const models::Gates& gates) const {
-    return {model, tokenizer, train, valid, settings, gates};
+  Distillation task(const json& known_by, const models::Gates& gates) const {
+    return {model, tokenizer, train, valid, settings, known_by, gates};
+  }
+
+  // What a run of either kind is known by.
+  json of_both() const {
+    const DistillSettings& s = settings;
+    const io::GateConfig gate = resolved(s.gate, model);
+    return {{"model", model.config().raw},
+            {"weights", model.origin().fingerprint},
+            {"data", train.identity()},
+            {"valid", valid.identity()},
+            {"synthetic_share", s.data.synthetic_share},
+            {"gate", {gate.type, gate.block_size, gate.gate_dim, gate.force_double}},
+            {"sequences", s.sequences},
+            {"length", s.length},
+            {"micro_batch", s.micro_batch},
+            {"valid_sequences", s.valid_sequences},
+            {"loss", s.loss},
+            {"skip", gate_skip(s.skip, s.loss)},
+            {"loss_scale", s.loss_scale},
+            {"adamw", as_json(s.adamw)},
+            {"seed", s.seed},
+            {"dtype", c10::toString(model.dtype())},
+            {"device", model.device().is_cuda() ? "cuda" : "cpu"}};
+  }
+  // What new gates are known by, beside that.
+  json of_new_gates() const {
+    return {{"learning_rate", settings.learning_rate},
+            {"schedule", as_json(settings.schedule, settings.loop.steps)}};
+  }
+  // A run of lookup heads by their settings and its gates, whose heads and start follow from these.
+  json of_lookup_heads() const {
+    const LookupSettings& lookup = settings.lookup;
+    json out = of_both();
+    out["gates"] = given ? json(fingerprint_of(*given)) : of_new_gates();
+    if (!given) out["gates"]["steps"] = settings.loop.steps;
+    out["lookup"] = {{"share", lookup.share},
+                     {"rank", lookup.rank},
+                     {"windows", lookup.windows},
+                     {"learning_rate", lookup.learning_rate},
+                     {"schedule", as_json(settings.schedule, lookup.steps)}};
+    return out;
   }
 };
 
+// Before gates are trained: that a run of their lookup heads which lies there can go on.
+void check_lookup_run(const Inputs& in) {
+  const LoopSettings loop = lookup_loop(in.settings);
+  std::error_code error;
+  if (!loop.writes() || loop.restart || !fs::exists(loop.out / "run.json", error)) return;
+  json before = read_json(loop.out / "run.json");
+  const json::json_pointer lookup("/settings/lookup");
+  if (before.contains(lookup / "heads")) before[lookup].erase("heads");  // not known yet
+  const json now = run_settings(kLookupTask, in.of_lookup_heads(), loop);
+  const std::string difference = first_difference(json::parse(json_text(now)), before);
+  SEER_CHECK(
+      difference.empty(), "the lookup heads of ", in.settings.loop.out.string(),
+      " were made with other settings: ", difference,
+      "; use the same, another folder, or --restart to discard them",
+      in.given ? "" : " and their gates (to keep the gates, delete " + loop.out.string() + ")");
+}
+
 // The run of new gates.
 models::Gates train_gates(const Inputs& in, DistillResult& result) {
-  Distillation task = in.task(
-      models::Gates::create(resolved(in.settings.gate, in.model), in.model, in.settings.seed));
+  json known_by = in.of_both();
+  known_by.update(in.of_new_gates());
+  Distillation task = in.task(known_by, models::Gates::create(resolved(in.settings.gate, in.model),
+                                                              in.model, in.settings.seed));
   static_cast<RunResult&>(result) = run(task, in.settings.loop);
   result.attention_seconds = task.attention_seconds();
   result.gate_seconds = task.gate_seconds();
@@ -90,9 +169,14 @@ models::Gates train_gates(const Inputs& in, DistillResult& result) {
 // The run of lookup heads of these gates.
 models::Gates train_lookups(const Inputs& in, const models::Gates& gates, DistillResult& result) {
   const DistillSettings& s = in.settings;
-  const at::Tensor windows = in.task(gates).unused_windows(s.lookup.windows);
-  const models::HeadNeeds needs = head_needs(in.model, gates, windows, s.seed);
-  Distillation task = in.task(with_lookup_heads(in.model, gates, needs, s.lookup, s.seed));
+  Distillation source = in.task({}, gates);
+  const auto window = [&](int64_t i) { return source.unused_window(i); };
+  const models::HeadNeeds needs = find_needs(in.model, gates, window, s.lookup, s.loop, s.seed);
+  Distillation task =
+      in.task(in.of_lookup_heads(), with_lookup_heads(in.model, gates, needs, s.lookup, s.seed));
+  if (s.loop.is_first() && s.loop.show_progress) {
+    print_line(message(kLookupTask, ": ", text_of_found(needs, task.gates().config())));
+  }
   result.lookup = run(task, lookup_loop(s));
   if (s.loop.writes()) {
     const auto found = models::to_json(needs.lost(), task.gates());
@@ -103,20 +187,23 @@ models::Gates train_lookups(const Inputs& in, const models::Gates& gates, Distil
 
 DistillResult distill_on(const models::Decoder& model, const io::Tokenizer& tokenizer,
                          Mixture train, const DistillSettings& settings) {
-  Inputs in = {model, tokenizer, std::move(train), {}, settings};
+  Inputs in = {model, tokenizer, std::move(train), {}, settings, {}};
   if (!settings.data.valid.empty()) {
     in.valid = open_mixture(settings.data.valid, {}, settings.data, tokenizer, settings.tokenizer,
                             model.config().vocab_size);
   }
+  if (!settings.gates.empty()) {
+    in.given = models::Gates::load(settings.gates, model, settings.foreign_gates);
+  }
+  if (settings.lookup.share > 0) check_lookup_run(in);
   DistillResult result;
-  const bool is_new = settings.gates.empty();
-  models::Gates gates =
-      is_new ? train_gates(in, result) : models::Gates::load(settings.gates, model);
+  models::Gates gates = in.given ? *in.given : train_gates(in, result);
   if (settings.lookup.share > 0) {
-    if (is_new) save(model, settings, gates);  // what follows may fail
+    // What follows may fail; gates that have their heads already keep them until these are there again.
+    if (!in.given && !has_lookup_heads(settings.loop.out)) save(model, settings, gates);
     gates = train_lookups(in, gates, result);
   }
-  if (!is_new) static_cast<RunResult&>(result) = *result.lookup;
+  if (in.given) static_cast<RunResult&>(result) = *result.lookup;
   result.skipped_documents = in.train.skipped_documents() + in.valid.skipped_documents();
   save(model, settings, gates);
   return result;
@@ -129,14 +216,26 @@ void check(const DistillSettings& settings) {
   if (!settings.gates.empty() && settings.lookup.share == 0) {
     throw UsageError(
         "gates that are there already are not trained again: give --lookup-heads the share of "
-        "their heads "
-        "that choose blocks by tokens, or leave out --gates");
+        "their heads that choose blocks by tokens, or leave out --gates");
   }
   if (settings.length <= settings.gate.block_size) {
     throw UsageError(message("length is ", settings.length, ", which is one block of ",
                              settings.gate.block_size,
                              " tokens: a gate learns to choose among blocks, want more than one"));
   }
+}
+
+void check(const DistillSettings& settings, int head_dim) {
+  check(settings);
+  settings.gate.check(head_dim);
+  SEER_CHECK(settings.gate.lookup_rank == 0, settings.gates.string(),
+             " has lookup heads already; give the gates without them");
+  if (settings.lookup.share == 0) return;
+  io::GateConfig with_heads = settings.gate;
+  with_heads.lookup_rank = settings.lookup.rank;
+  with_heads.lookup_heads = {{0}};  // some
+  with_heads.check(head_dim);
+  models::HeadNeeds::check_length(settings.length, settings.gate.block_size);
 }
 
 DistillResult distill(const models::Decoder& model, const io::Tokenizer& tokenizer,

@@ -23,11 +23,12 @@ struct DistillSettings {
   DataSettings data;
   std::filesystem::path tokenizer;  // folder with tokenizer.json: token files are kept for it
   io::GateConfig gate;
-  std::filesystem::path
-      gates;  // folder of gates that get lookup heads, and else stay as they are; empty: new gates
-  int64_t sequences = 16;   // of a step
-  int64_t length = 65536;   // tokens of a sequence
-  int64_t micro_batch = 1;  // sequences that are run at once
+  // Folder of gates that get lookup heads, and else stay as they are; empty: new gates.
+  std::filesystem::path gates;
+  bool foreign_gates = false;  // takes them though they are of another model
+  int64_t sequences = 16;      // of a step
+  int64_t length = 65536;      // tokens of a sequence
+  int64_t micro_batch = 1;     // sequences that are run at once
   // Of a streamed model all micro-batches pass through a layer before the next begins, so that a layer
   // travels once a step. Between layers hidden states wait on the device, or in host memory where
   // there are too many: 2 bytes x tokens of a step x hidden size, each batch rounded up to a power
@@ -69,6 +70,8 @@ void each_setting(DistillSettings& s, const Visit& visit) {
 }
 // UsageError where a value is not allowed, or nothing would be trained.
 void check(const DistillSettings& settings);
+// The same, and Error where gates or lookup heads do not fit heads of that size; `gate` is that of given gates.
+void check(const DistillSettings& settings, int head_dim);
 
 struct DistillResult : RunResult {
   // With DistillSettings::profile, of this process's part of the run, on the model's device: dense
@@ -78,13 +81,15 @@ struct DistillResult : RunResult {
 };
 
 // Trains new gates for `model`, resumes, and writes them into loop.out. With lookup heads a second run follows in
-// loop.out/lookup, whose results are `lookup`: the heads are found, their projections trained, and heads.json says what each head lost. Metrics: loss (scaled, as
+// loop.out/lookup, whose results are `lookup`: the heads are found, their projections trained, and heads.json says what
+// each head lost. With DistillSettings::gates only the second run takes place, in loop.out. Metrics: loss (scaled, as
 // published); kl_per_row (nats; mean over layers, heads and rows: comparable between lengths), for
 // "kl" only; valid_<metric>_<file> on held-out text. Layers whose sliding window hides keys have no
-// gate loss. Error: as run(); data with fewer tokens than a sequence; a loss that is not known.
+// gate loss. Error: as run(), and before any training where the second run could not go on, or loop.out has lookup heads
+// that would be lost; data with fewer tokens than a sequence; a loss that is not known. Interrupted: as run(), and while
+// heads are looked for.
 DistillResult distill(const models::Decoder& model, const io::Tokenizer& tokenizer,
                       const DistillSettings& settings);
-// With DistillSettings::gates only the second run takes place, in loop.out.
 // The same on one text that is in memory; data.train is not looked at.
 DistillResult distill(const models::Decoder& model, std::vector<int32_t> tokens,
                       const io::Tokenizer& tokenizer, const DistillSettings& settings);

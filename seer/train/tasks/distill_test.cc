@@ -11,73 +11,14 @@
 #include "seer/base/error.h"
 #include "seer/base/file.h"
 #include "seer/models/gates/gates.h"
-#include "seer/models/testing/test_model.h"
-#include "seer/train/testing/run_fixture.h"
-#include "seer/train/testing/text_fixture.h"
+#include "seer/train/testing/distill_fixture.h"
 
 namespace seer::train {
 namespace {
 
 using ::testing::HasSubstr;
 
-models::Decoder test_model(int64_t window = 0) {
-  auto config = models::test::small_config();
-  config["vocab_size"] = 8192;
-  if (window > 0) {
-    config["model_type"] = "mistral";
-    config["architectures"] = {"MistralForCausalLM"};
-    config["sliding_window"] = window;
-  }
-  return models::test::small_model(config);
-}
-
-DistillSettings distill_settings(const std::filesystem::path& folder, const std::string& name) {
-  DistillSettings settings;
-  settings.loop.out = folder / name;
-  settings.loop.steps = 40;
-  settings.loop.save_every = 4;
-  settings.loop.show_progress = false;
-  settings.data.train = {folder / "train.jsonl"};
-  settings.data.valid = {folder / "valid.jsonl"};
-  settings.data.cache = folder / "cache";
-  settings.tokenizer = reference_tokenizer();
-  settings.gate.block_size = 16;
-  settings.sequences = 3;
-  settings.length = 200;  // the last block is not full
-  settings.micro_batch = 2;
-  settings.valid_sequences = 2;
-  settings.learning_rate = 2e-2;
-  settings.schedule.warmup = 3;
-  return settings;
-}
-
-// Two of the eight heads.
-DistillSettings lookup_settings(const std::filesystem::path& folder, const std::string& name) {
-  DistillSettings settings = distill_settings(folder, name);
-  settings.length = 265;
-  settings.loop.steps = 12;
-  settings.lookup = {.share = 0.25, .rank = 16, .windows = 2, .steps = 80, .learning_rate = 3e-3};
-  return settings;
-}
-
-class Distill : public RunTest {
- protected:
-  void SetUp() override {
-    RunTest::SetUp();
-    at::set_num_threads(1);  // too little work for more
-    write_documents(folder / "train.jsonl", 20, 60, 1);
-    write_documents(folder / "valid.jsonl", 3, 60, 900);
-  }
-  std::string error_of(const models::Decoder& model, const DistillSettings& wrong) {
-    try {
-      distill(model, tokenizer, wrong);
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "";
-  }
-  io::Tokenizer tokenizer = io::Tokenizer::load(reference_tokenizer());
-};
+using Distill = DistillTest;
 
 TEST_F(Distill, LossFallsAndGatesLoad) {
   const auto model = test_model();
@@ -205,93 +146,6 @@ TEST_F(Distill, AnotherModelIsNotResumed) {
   config["vocab_size"] = 8192;
   EXPECT_THAT(error_of(models::test::small_model(config, 77), run),
               HasSubstr("other settings: settings.weights"));
-}
-
-TEST_F(Distill, LookupHeadsAreTheNeediestAndLearn) {
-  const auto model = test_model();
-  DistillSettings run = lookup_settings(folder, "with");
-  const DistillResult result = distill(model, tokenizer, run);
-  ASSERT_TRUE(result.lookup);
-  EXPECT_EQ(result.lookup->steps, 80);
-  DistillSettings begin = lookup_settings(folder, "begin");
-  begin.lookup.learning_rate = 1e-12;
-  const auto of_valid = [](const DistillResult& x) {
-    return x.lookup->valid.at("kl_per_row_valid");
-  };
-  EXPECT_LT(of_valid(result), 0.97 * of_valid(distill(model, tokenizer, begin)));
-
-  run.loop.out = folder / "without";
-  run.lookup = {};
-  EXPECT_FALSE(distill(model, tokenizer, run).lookup);
-  EXPECT_FALSE(std::filesystem::exists(folder / "without" / "heads.json"));
-  const auto with = models::Gates::load(folder / "with", model),
-             without = models::Gates::load(folder / "without", model);
-  int heads = 0;
-  for (size_t layer = 0; layer < 2; ++layer) {
-    EXPECT_TRUE(at::equal(with.layers()[layer].k, without.layers()[layer].k));
-    heads += static_cast<int>(with.config().lookup_heads.at(layer).size());
-  }
-  EXPECT_EQ(heads, 2);
-
-  const auto found = nlohmann::json::parse(read_file(folder / "with" / "heads.json"));
-  std::vector<double> of_others, of_lookups;
-  for (size_t layer = 0; layer < 2; ++layer) {
-    const auto& chosen = with.config().lookup_heads[layer];
-    for (int head = 0; head < 4; ++head) {
-      const bool is_one = std::find(chosen.begin(), chosen.end(), head) != chosen.end();
-      (is_one ? of_lookups : of_others).push_back(found["lost"][layer][head]);
-    }
-  }
-  EXPECT_GE(*std::min_element(of_lookups.begin(), of_lookups.end()),
-            *std::max_element(of_others.begin(), of_others.end()));
-  EXPECT_EQ(found["lookup_heads"], nlohmann::json(with.config().lookup_heads));
-}
-
-TEST_F(Distill, GatesThatAreThereGetLookupHeads) {
-  const auto model = test_model();
-  DistillSettings run = lookup_settings(folder, "gates");
-  run.lookup = {};
-  distill(model, tokenizer, run);
-  run = lookup_settings(folder, "with");
-  run.gates = folder / "gates";
-  run.gate.block_size = 64;  // that of the folder counts
-  const DistillResult result = distill(model, tokenizer, run);
-  EXPECT_EQ(result.steps, 80);
-  const auto before = models::Gates::load(folder / "gates", model),
-             after = models::Gates::load(folder / "with", model);
-  EXPECT_EQ(after.config().block_size, 16);
-  EXPECT_GT(after.config().lookup_rank, 0);
-  for (size_t layer = 0; layer < 2; ++layer) {
-    EXPECT_TRUE(at::equal(after.layers()[layer].k, before.layers()[layer].k));
-  }
-  EXPECT_TRUE(std::filesystem::exists(folder / "with" / "heads.json"));
-
-  run.loop.out = folder / "again";
-  run.gates = folder / "with";
-  EXPECT_THAT(error_of(model, run), HasSubstr("has lookup heads already"));
-  run.gates = folder / "gates";
-  run.lookup.share = 0;
-  EXPECT_THAT(error_of(model, run), HasSubstr("give --lookup-heads the share"));
-}
-
-TEST_F(Distill, WhatAnotherHasLeftAsHeadsIsKept) {
-  std::filesystem::create_directories(folder / "a");
-  write_file_atomic(folder / "a" / "heads.json", "mine");
-  EXPECT_THAT(error_of(test_model(), lookup_settings(folder, "a")), HasSubstr("heads.json"));
-  EXPECT_EQ(read_file(folder / "a" / "heads.json"), "mine");
-}
-
-TEST_F(Distill, WrongLookupHeadsAreNamed) {
-  const auto model = test_model();
-  DistillSettings wrong = lookup_settings(folder, "a");
-  wrong.length = 200;
-  EXPECT_THAT(error_of(model, wrong), HasSubstr("200 tokens is too short to find lookup heads"));
-  wrong = lookup_settings(folder, "b");
-  wrong.lookup.rank = 32;
-  EXPECT_THAT(error_of(model, wrong), HasSubstr("32"));
-  EXPECT_FALSE(std::filesystem::exists(folder / "b"));
-  wrong.lookup.rank = 20;
-  EXPECT_THAT(error_of(model, wrong), HasSubstr("lookup-rank is 20"));
 }
 
 TEST_F(Distill, KilledAndResumedEndsWithTheSameBits) {

@@ -17,7 +17,6 @@
 #include "seer/base/error.h"
 #include "seer/io/context.h"
 #include "seer/models/attention.h"
-#include "seer/models/fingerprint.h"
 #include "seer/models/gates/gates.h"
 #include "seer/torch/ops.h"
 #include "seer/torch/stopwatch.h"
@@ -30,18 +29,30 @@ namespace seer::train {
 
 using nlohmann::json;
 
-// What is written into the run's folder at its end.
+inline constexpr const char *kTask = "distill", *kLookupTask = "distill --lookup-heads";
+inline constexpr const char* kLookupFolder = "lookup";  // of its run, within that of new gates
+
+// What is written into the folder of gates.
 inline std::vector<std::string> gate_files() {
   return {io::gate_weights_path("").filename().string(), "config.json", "heads.json"};
+}
+// The same, with what discards a run of new gates.
+inline std::vector<std::string> files_of_new_gates() {
+  std::vector<std::string> files = gate_files();
+  files.emplace_back(kLookupFolder);
+  return files;
 }
 
 class Distillation : public Task {
  public:
-  // Of gates as they are created; or, where they have lookup heads, of these heads' projections alone.
+  // Of gates as they are created; or, where they have lookup heads, of these heads' projections alone. `known_by`: the
+  // run's settings, but for the heads that were found.
   Distillation(const models::Decoder& model, const io::Tokenizer& tokenizer, const Mixture& train,
-               const Mixture& valid, const DistillSettings& settings, models::Gates gates)
+               const Mixture& valid, const DistillSettings& settings, json known_by,
+               models::Gates gates)
       : model_(model),
         settings_(settings),
+        known_by_(std::move(known_by)),
         train_(train),
         valid_(valid),
         windows_(train_, settings.seed, settings.length),
@@ -57,7 +68,7 @@ class Distillation : public Task {
     if (of_lookups_) keep_gates_as_they_are();
   }
 
-  std::string name() const override { return of_lookups_ ? "lookup" : "distill"; }
+  std::string name() const override { return of_lookups_ ? kLookupTask : kTask; }
 
   std::vector<ParameterGroup> groups() override {
     return {{"gates", trained(), settings_.adamw,
@@ -66,40 +77,14 @@ class Distillation : public Task {
   }
 
   json settings() const override {
-    json out = settings_of_both();
-    if (of_lookups_) {
-      out["gates"] = first_gates_;
-      out["lookup_heads"] = gates_.config().lookup_heads;
-      out["learning_rate"] = settings_.lookup.learning_rate;
-      out["schedule"] = as_json(settings_.schedule, settings_.lookup.steps);
-    }
+    json out = known_by_;
+    if (of_lookups_) out["lookup"]["heads"] = gates_.config().lookup_heads;
     return out;
-  }
-  json settings_of_both() const {
-    const auto& gate = gates_.config();
-    return {{"model", model_.config().raw},
-            {"weights", model_.origin().fingerprint},
-            {"data", train_.identity()},
-            {"valid", valid_.identity()},
-            {"synthetic_share", settings_.data.synthetic_share},
-            {"gate", {gate.type, gate.block_size, gate.gate_dim, gate.force_double}},
-            {"sequences", settings_.sequences},
-            {"length", settings_.length},
-            {"micro_batch", settings_.micro_batch},
-            {"valid_sequences", settings_.valid_sequences},
-            {"loss", settings_.loss},
-            {"skip", skip_},
-            {"loss_scale", settings_.loss_scale},
-            {"learning_rate", settings_.learning_rate},
-            {"adamw", as_json(settings_.adamw)},
-            {"schedule", as_json(settings_.schedule, settings_.loop.steps)},
-            {"seed", settings_.seed},
-            {"dtype", c10::toString(model_.dtype())},
-            {"device", model_.device().is_cuda() ? "cuda" : "cpu"}};
   }
 
   std::vector<std::string> files() const override {
-    return of_lookups_ && settings_.gates.empty() ? std::vector<std::string>{} : gate_files();
+    if (!of_lookups_) return files_of_new_gates();
+    return settings_.gates.empty() ? std::vector<std::string>{} : gate_files();
   }
 
   int64_t micro_batches(int64_t) const override {
@@ -160,12 +145,12 @@ class Distillation : public Task {
   }
 
   const models::Gates& gates() const { return gates_; }
-  // The first windows that training does not come to, int64 [count, length].
-  at::Tensor unused_windows(int64_t count) {
+  // One of the windows that training does not come to, int64 [length].
+  at::Tensor unused_window(int64_t index) {
     const auto window = [&](uint64_t at, int32_t* out) { windows_.window(at, out); };
     const int64_t steps = std::max(settings_.loop.steps, settings_.lookup.steps);
-    const auto first = static_cast<uint64_t>(steps * settings_.sequences);
-    return train::batch_of(first, count, settings_.length, synthetic_, window);
+    const auto at = static_cast<uint64_t>(steps * settings_.sequences + index);
+    return train::batch_of(at, 1, settings_.length, synthetic_, window)[0];
   }
   double attention_seconds() { return attention_time_.seconds(); }
   double gate_seconds() { return gate_time_.seconds(); }
@@ -180,9 +165,6 @@ class Distillation : public Task {
       if (layer.q.defined()) layer.q.requires_grad_(false);
       layer.k.requires_grad_(false);
     }
-    models::Fingerprint fingerprint;
-    for (const Parameter& x : gate_parameters(gates_)) fingerprint.add(x.name, x.leaf);
-    first_gates_ = fingerprint.text();
   }
   std::vector<Parameter> trained() const {
     std::vector<Parameter> named = gate_parameters(gates_);
@@ -332,12 +314,12 @@ class Distillation : public Task {
 
   const models::Decoder& model_;
   const DistillSettings& settings_;
+  const json known_by_;
   const Mixture &train_, &valid_;
   PackedWindows windows_;
   SyntheticShare synthetic_;
   models::Gates gates_;
   const bool of_lookups_;
-  std::string first_gates_;  // fingerprint of gates that are given
   double skip_ = 0;
   std::vector<at::Tensor> host_states_;  // of each batch
   torch_ops::Stopwatch attention_time_, gate_time_;
