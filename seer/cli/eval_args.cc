@@ -114,7 +114,7 @@ Settled settle(const EvalArgs& a, const std::string& folder, const std::string& 
   one.args.model = folder;
   one.gates = find_gates(one.needs, gates, folder, one.config);
   one.block = a.block_of(one.gates);
-  if (one.needs.gates) one.needs.lookup_rank = one.gates.config.lookup_rank;
+  if (one.needs.lookups) one.needs.lookup_rank = one.gates.config.lookup_rank;
   settle_device(one.args, one.config, one.needs, one.block);
   one.methods = make_methods(names, a.select, one.gates.config, one.block, a.seed);
   return one;

@@ -107,9 +107,12 @@ int eval_recall(int argc, char** argv, int first) {
   needs.map = true;
   auto sets = find_sets(a.folders, needs, a, config);
   const int block = a.block_of(sets[0].found);
-  std::set<std::pair<int, int>> forms{{block, needs.gates ? sets[0].found.config.lookup_rank : 0}};
+  const auto rank_of = [&](const GateSet& set) {
+    return needs.lookups ? set.found.config.lookup_rank : 0;
+  };
+  std::set<std::pair<int, int>> forms{{block, rank_of(sets[0])}};
   for (const GateSet& set : sets) {
-    if (needs.trained) forms.insert({set.found.config.block_size, set.found.config.lookup_rank});
+    if (needs.trained) forms.insert({set.found.config.block_size, rank_of(set)});
   }
   for (const auto& [its_block, rank] : forms) {
     needs.lookup_rank = rank;

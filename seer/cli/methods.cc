@@ -63,6 +63,7 @@ Needs needs_of(const std::vector<std::string>& names) {
     needs.sparse = true;
     needs.trained |= method.trained;
     needs.gates |= method.gates;
+    needs.lookups |= method.lookups;
     needs.map |= method.map;
   }
   return needs;

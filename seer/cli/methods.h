@@ -15,11 +15,11 @@ namespace seer::cli {
 struct Needs {
   bool trained = false;  // gates from a folder
   bool gates = false;    // gates of some form: kernels of attn_gate
+  bool lookups = false;  // their lookup heads, where they have any
   bool sparse = false;   // blocks: kernels of block_select and block_sparse_attn
   bool map = false;      // the true map: pooled_attn
   bool trains = false;   // gradients of gates by their loss, and through blocks where there are any
-  int lookup_rank =
-      0;  // features of the gates' lookup heads: kernels of lookup_score; 0: they have none
+  int lookup_rank = 0;   // features of lookup heads: kernels of lookup_score; 0: there are none
 };
 Needs needs_of(const std::vector<std::string>& names);
 // Why some operation that is needed has no kernel on a device for heads of that size and blocks of that size; empty: all

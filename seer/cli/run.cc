@@ -135,7 +135,7 @@ Plan make_plan(RunArgs& a) {
   plan.found = a.gates.empty() ? GatesFound{"", a.gate.config} : find_gates(a.gates, plan.config);
   plan.block = plan.found.config.block_size;
   plan.needs.map |= plan.needs.trained;  // the picture's, and that of distillation
-  if (plan.needs.gates) plan.needs.lookup_rank = plan.found.config.lookup_rank;
+  if (plan.needs.lookups) plan.needs.lookup_rank = plan.found.config.lookup_rank;
   settle_device(a.model, plan.config, plan.needs, plan.block);
   plan.methods = make_methods(a.methods, a.select, plan.found.config, plan.block, a.seed);
   return plan;

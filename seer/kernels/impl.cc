@@ -12,11 +12,11 @@
 namespace seer::kernels {
 
 std::string why_not_device(const Chips& chips, const Device& device) {
+#ifndef SEER_CUDA
+  if (chips.last != 0) return "built without CUDA kernels";
+#endif
   if (chips.include(device)) return "";
   if (chips.last == 0) return "the tensors are on a GPU";
-#ifndef SEER_CUDA
-  return "built without CUDA kernels";
-#endif
   if (device.sm == 0) return "the tensors are on the CPU";
   return message("needs compute capability ", chips.first / 10, ".", chips.first % 10,
                  chips.first == chips.last ? "" : " or later", ", this GPU has ", device.sm / 10,

@@ -15,9 +15,14 @@ MethodFactory make_seer, make_gate, make_untrained, make_random, make_streaming,
 namespace {
 
 constexpr MethodInfo kMethods[] = {
-    {.name = "seer", .make = make_seer, .trained = true, .gates = true, .logits = true},
+    {.name = "seer",
+     .make = make_seer,
+     .trained = true,
+     .gates = true,
+     .lookups = true,
+     .logits = true},
     {.name = "gate", .make = make_gate, .trained = true, .gates = true, .logits = true},
-    {.name = "untrained", .make = make_untrained, .gates = true, .logits = true},
+    {.name = "untrained", .make = make_untrained, .gates = true, .lookups = true, .logits = true},
     {.name = "random", .make = make_random},
     {.name = "streaming", .make = make_streaming},
     {.name = "oracle", .make = make_oracle, .map = true, .logits = true},

@@ -56,6 +56,7 @@ struct MethodInfo {
   // What it needs.
   bool trained = false;  // a folder of gates
   bool gates = false;    // kernels of gates, for gates of some form or to pool q and k
+  bool lookups = false;  // those of the gates' lookup heads, too
   bool map = false;      // the true map: pooled_map
   bool whole = false;    // the last queries of a prompt: a chunk that ends before them is an Error
   // Its scores mean something beside their order, which rules that read them as logits need.

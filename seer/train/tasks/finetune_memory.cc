@@ -36,7 +36,11 @@ Plan finetune_plan(const io::ModelConfig& model, const FinetuneSettings& s) {
              has_masters = on_host || s.computes_in() != at::kFloat;
   const double share = std::max(weights / (s.loop.ranks ? s.loop.ranks->size() : 1),
                                 hidden * static_cast<double>(model.vocab_size));
-  const double states = share * 4 * ((s.is_muon() ? 1 : 2) + (has_masters ? 1 : 0));
+  // Muon has one moment, but embedding and head are AdamW's, which has two.
+  const double embeddings =
+      hidden * static_cast<double>(model.vocab_size) * (model.tied_embeddings ? 1 : 2);
+  const double of_adamw = s.is_muon() ? std::min(share, embeddings) : share;
+  const double states = 4 * (share * (has_masters ? 2 : 1) + of_adamw);
   plan.trained = weights * (element + 4) + (on_host ? 0 : states);
   plan.on_host = on_host ? states : 0;
   // Inputs of all layers, what one of them keeps for its gradient, the head's gradient.

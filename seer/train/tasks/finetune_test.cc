@@ -13,6 +13,7 @@
 #include "seer/base/file.h"
 #include "seer/models/loader.h"
 #include "seer/models/testing/test_model.h"
+#include "seer/train/tasks/finetune_memory.h"
 #include "seer/train/testing/run_fixture.h"
 #include "seer/train/testing/text_fixture.h"
 
@@ -166,6 +167,21 @@ TEST_F(Finetune, MuonTrainsTheMatricesOfTheLayers) {
   EXPECT_DOUBLE_EQ(lines[0]["lr_matrices"].get<double>(), 0.02 / 3);
   EXPECT_DOUBLE_EQ(lines[0]["lr_others"].get<double>(), 1e-2 / 3);
   EXPECT_DOUBLE_EQ(lines[0]["lr_gates"].get<double>(), 2e-2 / 3);
+}
+
+TEST_F(Finetune, MuonTakesOneMomentLessOfMatricesAlone) {
+  for (const bool tied : {true, false}) {
+    FinetuneSettings s = finetune_settings(folder, "plan");
+    io::ModelConfig model = io::ModelConfig::read(s.model);
+    model.tied_embeddings = tied;
+    const double adamw = finetune_plan(model, s).trained;
+    s.optimizer = "muon";
+    const double hidden = model.hidden_size,
+                 q_and_kv = double(model.head_dim) * (model.num_heads + model.num_kv_heads);
+    const double matrices =
+        model.num_layers * (2 * hidden * q_and_kv + 3 * hidden * model.intermediate_size);
+    EXPECT_DOUBLE_EQ(adamw - finetune_plan(model, s).trained, 4 * matrices) << tied;
+  }
 }
 
 // The address space may not grow by much while this lives.

@@ -6,6 +6,7 @@
 //
 // All three compute scores by mma.sync. In the last two one key of a query and a block remains, with its weight w.
 
+#include <algorithm>
 #include <cmath>
 
 #include "seer/kernels/attention/instance.h"
@@ -107,13 +108,11 @@ struct KeySmem {
   float sum[Share<kRank>::kParts][kTokens][kRank];
 };
 
+// Of one key block of a head, which the sequence may not have.
 template <class Element, int kRank>
-__global__ void __launch_bounds__(kThreads, 2)
-    sum_keys(const __grid_constant__ LookupGradParams p) {
+__device__ __forceinline__ void sum_keys_of(const LookupGradParams& p, int seq, int block, int head,
+                                            KeySmem<Element, kRank>& smem) {
   using S = Share<kRank>;
-  extern __shared__ __align__(128) unsigned char smem_bytes[];
-  auto& smem = *reinterpret_cast<KeySmem<Element, kRank>*>(smem_bytes);
-  const int block = blockIdx.x, head = blockIdx.y, seq = blockIdx.z;
   const int num_keys = static_cast<int>(p.len_k(seq)) - block * kTokens;
   if (num_keys <= 0) return;
   const S share;
@@ -158,6 +157,19 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 }
 
+constexpr int64_t kMostSequences = 65535;  // of a launch: an axis of its grid
+
+template <class Element, int kRank>
+__global__ void __launch_bounds__(kThreads, 2)
+    sum_keys(const __grid_constant__ LookupGradParams p) {
+  extern __shared__ __align__(128) unsigned char smem_bytes[];
+  auto& smem = *reinterpret_cast<KeySmem<Element, kRank>*>(smem_bytes);
+  for (int seq = blockIdx.z; seq < p.num_seqs; seq += gridDim.z) {
+    sum_keys_of<Element, kRank>(p, seq, blockIdx.x, blockIdx.y, smem);
+    __syncthreads();  // the sums are read
+  }
+}
+
 template <class Element, int kRank>
 void run(const LookupGradParams& p, void* stream) {
   const auto rows = static_cast<unsigned>(p.num_rows), heads = static_cast<unsigned>(p.num_q_heads);
@@ -166,8 +178,8 @@ void run(const LookupGradParams& p, void* stream) {
     launch(sum_queries<Element, kRank>, dim3(rows, heads), kThreads, 0, stream, p);
   }
   if (p.num_blocks > 0) {
-    launch(sum_keys<Element, kRank>,
-           dim3(static_cast<unsigned>(p.num_blocks), heads, static_cast<unsigned>(p.num_seqs)),
+    const auto seqs = static_cast<unsigned>(std::min<int64_t>(p.num_seqs, kMostSequences));
+    launch(sum_keys<Element, kRank>, dim3(static_cast<unsigned>(p.num_blocks), heads, seqs),
            kThreads, sizeof(KeySmem<Element, kRank>), stream, p);
   }
 }

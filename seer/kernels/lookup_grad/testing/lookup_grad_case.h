@@ -39,6 +39,11 @@ inline const std::vector<LookupGradCase> kLookupGradCases = {
     {.name = "rank_16", .q_lens = {150}, .k_lens = {210}, .rank = 16},
     {.name = "block_16", .q_lens = {90}, .k_lens = {150}, .block = 16},
     {.name = "block_128", .q_lens = {190}, .k_lens = {250}, .block = 128},
+    // More than an axis of a GPU's grid has.
+    {.name = "many_sequences",
+     .q_lens = std::vector<int>(65'600, 1),
+     .k_lens = std::vector<int>(65'600, 1),
+     .heads = 1},
     {.name = "nan_query", .q_lens = {70, 130}, .k_lens = {70, 200}, .nan_query = 100},
 };
 
