@@ -59,8 +59,9 @@ int eval_attention(int argc, char** argv, int first) {
   if (!args.parse(argc, argv, first)) return 0;
 
   const auto config = io::ModelConfig::read(a.model.model);
-  const Needs needs{.trained = true, .gates = true, .sparse = true, .map = true};
+  Needs needs{.trained = true, .gates = true, .sparse = true, .map = true};
   const GatesFound found = find_gates(needs, folder, a.model.model, config);
+  needs.lookup_rank = found.config.lookup_rank;
   settle_device(a.model, config, needs, found.config.block_size);
   const io::Tokenizer tokenizer = a.model.tokenizer();
   const auto ids = a.windows("eval attention", tokenizer, {length}, config.vocab_size)[0].ids[0];
