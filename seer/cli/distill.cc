@@ -47,6 +47,7 @@ int distill(int argc, char** argv, int first) {
              "beside --gates, whose weights stay: see --lookup-steps");
     }
     if (s.lookup.share == 0) refuse(args, kOfLookupHeads, "without --lookup-heads");
+    if (s.lookup.steps == 0) refuse(args, {"lookup-learning-rate"}, "without --lookup-steps");
   });
   if (!args.parse(argc, argv, first)) return 0;
   s.gate = gate.config;
@@ -68,8 +69,12 @@ int distill(int argc, char** argv, int first) {
   const models::Decoder model = model_args.load();
   const train::DistillResult result = train::distill(model, model_args.tokenizer(), s);
   if (!ranks->is_first()) return 0;
-  print_result("distill", result, s.loop.out);
-  if (result.lookup && s.gates.empty()) {
+  if (s.gates.empty() || s.lookup.steps > 0) {
+    print_result("distill", result, s.loop.out);
+  } else {
+    print_line("written: " + s.loop.out.string(), stdout);
+  }
+  if (result.lookup && s.gates.empty() && s.lookup.steps > 0) {
     print_result("distill: lookup heads", *result.lookup, s.loop.out / "lookup");
   }
   return 0;

@@ -56,6 +56,7 @@ class Loop {
     progress_ = std::make_unique<Progress>(task_.name(), settings_.steps, state_.step, shows());
     say_plan();
     int signal = 0;
+    state_.validation_due |= settings_.steps == 0;
     while ((state_.step < settings_.steps || state_.validation_due) && signal == 0) {
       if (!state_.validation_due) one_step();
       const bool is_last = state_.step == settings_.steps;
@@ -74,7 +75,7 @@ class Loop {
     if (settings_.on_step) settings_.on_step(state_.step);
     ranks_.meet();  // the last checkpoint is there
     if (signal != 0) stop(signal);
-    SEER_CHECK(state_.skipped_steps < settings_.steps,
+    SEER_CHECK(settings_.steps == 0 || state_.skipped_steps < settings_.steps,
                "the loss or the gradient was not finite in ",
                settings_.steps == 1 ? "the only step" : "all steps", " of ", settings_.out.string(),
                ", nothing is trained: lower the learning rate, or look for broken data");
@@ -357,6 +358,7 @@ void check(const LoopSettings& settings) {
     throw UsageError("no folder is given for the run: name one to write to");
   }
   LoopSettings copy = settings;
+  copy.steps = std::max<int64_t>(copy.steps, 1);  // none: for tasks that say what that means
   each_setting(copy, CheckSetting());
 }
 

@@ -41,7 +41,7 @@ struct DistillSettings {
   double learning_rate = 1e-3;
   AdamW adamw;
   Schedule schedule;             // cosine to 0
-  LookupSettings lookup;         // trained after the gates, which then stay as they are
+  LookupSettings lookup;         // found after the gates are trained, which then stay as they are
   uint64_t seed = 1;             // of the gates' first weights and of the order of the data
   bool profile = false;          // fill in DistillResult's times
   bool warns_of_context = true;  // where sequences are longer than it; false: the caller has
@@ -81,7 +81,7 @@ struct DistillResult : RunResult {
 };
 
 // Trains new gates for `model`, resumes, and writes them into loop.out. With lookup heads a second run follows in
-// loop.out/lookup, whose results are `lookup`: the heads are found, their projections trained, and heads.json says what
+// loop.out/lookup, whose results are `lookup`: the heads are found, their projections trained where that has steps, and heads.json says what
 // each head lost. With DistillSettings::gates only the second run takes place, in loop.out. Metrics: loss (scaled, as
 // published); kl_per_row (nats; mean over layers, heads and rows: comparable between lengths), for
 // "kl" only; valid_<metric>_<file> on held-out text. Layers whose sliding window hides keys have no

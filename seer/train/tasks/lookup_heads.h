@@ -20,8 +20,8 @@ struct LookupSettings {
   double share = 0;  // of all heads; 0: none
   int rank = 32;
   int64_t windows = 8;  // sequences in which they are looked for
-  int64_t steps = 100;
-  double learning_rate = 1e-3;
+  int64_t steps = 0;    // 0: their projections stay as they are found
+  double learning_rate = 1e-4;
 };
 
 template <class Visit>
@@ -31,7 +31,8 @@ void each_setting(LookupSettings& s, const Visit& visit) {
   visit("lookup-rank", s.rank, multiple(16, 16, 64), "features of a token in these heads");
   visit("lookup-windows", s.windows, range(1, limits::kSequences),
         "sequences in which they are looked for, with passages that come again");
-  visit("lookup-steps", s.steps, range(1, limits::kSteps), "optimizer steps of their projections");
+  visit("lookup-steps", s.steps, range(0, limits::kSteps),
+        "optimizer steps of their projections; 0: they stay as they are found");
   visit("lookup-learning-rate", s.learning_rate, above(0, 100), "of these steps");
 }
 

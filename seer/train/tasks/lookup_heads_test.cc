@@ -71,6 +71,32 @@ TEST_F(LookupHeads, LookupHeadsAreTheNeediestAndLearn) {
   EXPECT_EQ(found["lookup_heads"], nlohmann::json(with.config().lookup_heads));
 }
 
+TEST_F(LookupHeads, StayAsFoundWithoutSteps) {
+  const auto model = test_model();
+  DistillSettings run = quick(folder, "a");
+  run.lookup.steps = 0;
+  const DistillResult result = distill(model, tokenizer, run);
+  EXPECT_EQ(result.steps, 1);
+  ASSERT_TRUE(result.lookup);
+  EXPECT_EQ(result.lookup->steps, 0);
+  EXPECT_GT(result.lookup->valid.at("kl_per_row_valid"), 0);
+  DistillSettings trained = quick(folder, "b");
+  trained.lookup.learning_rate = 1e-12;
+  distill(model, tokenizer, trained);
+  const auto found = models::Gates::load(folder / "a", model),
+             moved = models::Gates::load(folder / "b", model);
+  EXPECT_EQ(found.config().lookup_heads, moved.config().lookup_heads);
+  for (size_t layer = 0; layer < 2; ++layer) {
+    if (found.config().lookup_heads[layer].empty()) continue;
+    EXPECT_TRUE(at::allclose(found.layers()[layer].lookup_q, moved.layers()[layer].lookup_q));
+  }
+  const std::string before = read_file(folder / "a" / "attn_gate_weights.safetensors");
+  EXPECT_EQ(distill(model, tokenizer, run).resumed_from, 1);
+  EXPECT_EQ(read_file(folder / "a" / "attn_gate_weights.safetensors"), before);
+  run.lookup.share = 0.5;
+  EXPECT_THAT(error_of(model, run), HasSubstr("settings.lookup.share is 0.5, was 0.25"));
+}
+
 TEST_F(LookupHeads, GatesThatAreThereGetLookupHeads) {
   const auto model = test_model();
   DistillSettings run = lookup_settings(folder, "gates");
