@@ -15,7 +15,7 @@ README = (ROOT / "README.md").read_text()
 LONG_CONTEXT, EVALUATION = "docs/long_context.md", "docs/evaluation.md"
 PAGES = {page: (ROOT / page).read_text() for page in ("README.md", "docs/results.md", "docs/python.md", LONG_CONTEXT, EVALUATION)}
 # What makes a command of the README short; the rest of it stays as it is.
-SHORTER = [("--steps 200", "--steps 2"), ("--length 8192", "--length 512"), ("--length 4096", "--length 1024"), ("--lengths 4096", "--lengths 1024"),
+SHORTER = [("--steps 200", "--steps 2"), ("--length 8192", "--length 1024"), ("--length 4096", "--length 1024"), ("--lengths 4096", "--lengths 1024"),
            ("--lengths 32768", "--lengths 2048 --runs 1 --seconds 0"), ("--max-new-tokens 64", "--max-new-tokens 4"),
            ("--out model", "--out model --steps 2 --lengths 512 --tokens-per-step 1024 --hidden 64 --layers 2 "
                            "--heads 1 --kv-heads 1 --intermediate 64"),
@@ -72,11 +72,12 @@ def test_commands_of_a_longer_context(folder):
 
 def test_commands_of_evaluation(folder):
     commands = re.findall(r"^\$seer ([^\n#]*)", PAGES[EVALUATION], flags=re.M)
-    assert [command.split()[1] for command in commands] == ["facts", "copies", "needle", "prefill", "heads"]
+    assert [command.split()[1] for command in commands] == ["facts", "copies", "needle", "prefill", "heads", "--gates"]
     for command in commands:
         short = command.replace("2048,8192", "256,512").replace("32,192", "32,64").replace("--length 8192", "--length 1024")
         length = [] if "--length" in command else ["--lengths", "1024"]
-        few = ["--documents", "1"] if command.startswith("eval") else ["--runs", "1", "--seconds", "0", "--device", "cpu"]
+        few = {"eval": ["--documents", "1"], "bench": ["--runs", "1", "--seconds", "0", "--device", "cpu"],
+               "distill": ["--lookup-windows", "1"]}[command.split()[0]]
         result = subprocess.run([BUILD / "seer", *short.replace("--lengths 8192", "--lengths 1024").split(), *few, "--threads", "1",
                                  *length], cwd=folder, capture_output=True, text=True, timeout=300)
         assert result.returncode == 0, result.stderr
