@@ -112,7 +112,8 @@ const std::set<std::string> kZero{
     "sparsity",        "strength",       "sink-blocks",    "local-blocks",
     "last-dense-rows", "max-new-tokens", "chunk",          "temperature",
     "top-k",           "gate-dim",       "constant-share", "micro-batch-tokens",
-    "final-share",     "densities",      "seconds",        "lookup-heads"};
+    "final-share",     "densities",      "seconds",        "lookup-heads",
+    "lookup-steps"};
 const std::set<std::string> kShares{"skip",           "stage-ends",  "top-p",
                                     "constant-share", "final-share", "synthetic",
                                     "densities",      "sparsity",    "lookup-heads"};

@@ -74,7 +74,7 @@ def test_commands_of_evaluation(folder):
     commands = re.findall(r"^\$seer ([^\n#]*)", PAGES[EVALUATION], flags=re.M)
     assert [command.split()[1] for command in commands] == ["facts", "copies", "needle", "prefill", "heads", "--gates"]
     for command in commands:
-        short = command.replace("2048,8192", "256,512").replace("32,192", "32,64").replace("--length 8192", "--length 1024")
+        short = command.replace("2048,8192", "256,512").replace("32,192", "32,64").replace("--length 8192", "--length 2048")
         length = [] if "--length" in command else ["--lengths", "1024"]
         few = {"eval": ["--documents", "1"], "bench": ["--runs", "1", "--seconds", "0", "--device", "cpu"],
                "distill": ["--lookup-windows", "1"]}[command.split()[0]]

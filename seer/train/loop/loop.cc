@@ -358,7 +358,7 @@ void check(const LoopSettings& settings) {
     throw UsageError("no folder is given for the run: name one to write to");
   }
   LoopSettings copy = settings;
-  copy.steps = std::max<int64_t>(copy.steps, 1);  // none: for tasks that say what that means
+  if (copy.or_none && copy.steps == 0) copy.steps = 1;
   each_setting(copy, CheckSetting());
 }
 

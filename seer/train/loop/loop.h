@@ -21,6 +21,7 @@ struct LoopSettings {
   std::filesystem::path out;
   bool keeps = true;  // false: nothing is written, `out` is not looked at
   int64_t steps = 500;
+  bool or_none = false;      // steps may be 0: what the task begins with is validated and saved
   double clip = 1.0;         // largest global norm of the gradient; 0: no clipping
   int64_t save_every = 500;  // steps between checkpoints; the last two are kept
   int64_t valid_every = 0;   // steps between validations; 0: after the last step only

@@ -30,6 +30,7 @@ LoopSettings lookup_loop(const DistillSettings& settings) {
   LoopSettings loop = settings.loop;
   if (settings.gates.empty()) loop.out /= kLookupFolder;
   loop.steps = settings.lookup.steps;
+  loop.or_none = true;
   return loop;
 }
 
