@@ -60,6 +60,25 @@ def test_first_token(put):
     assert short[:8] == ["m", "8k", "-", "-", "-", "-", "0.10 s", "-"]
 
 
+def test_what_choosing_takes(put):
+    def prompt(name, choose, attend, tokens=8192):
+        return {"implementation": name, "lists": "dense" if name.startswith("dense") else name, "model": "m", "len_q": tokens, "density": .1,
+                "gate_ms": choose * .75, "select_ms": choose * .25, "attention_ms": attend}
+
+    rows = [prompt("dense, FlashAttention-2", 0., 400.), prompt("dense, cuDNN", 0., 200.), prompt("seer", 4., 40.), prompt("quest", 80., 40.),
+            prompt("dense, cuDNN", 0., 800., 16384), prompt("seer", 40., 120., 16384)]
+    put("prefill_methods", rows, results.CPU, threads=2)
+    text = models.choosing()
+    header, lines = lines_of(text)
+    assert header[2:] == ["8k: choosing", "attention", "both, of dense", "16k: choosing", "attention", "both, of dense"]
+    assert lines == {"dense, FlashAttention-2": ["1", "", "400 ms", "200%", "-", "-", "-"],
+                     "dense, cuDNN": ["1", "", "200 ms", "100%", "", "800 ms", "100%"],
+                     "**learned gates**": [".10 / .10", "4.0 ms", "40 ms", "22%", "40 ms", "120 ms", "20%"],
+                     "bounds of keys (Quest)": [".10", "80 ms", "40 ms", "60%", "-", "-", "-"]}
+    put("prefill_methods", rows[:3])
+    assert "results/nvidia-h200/prefill_methods.json" in models.choosing()
+
+
 def distilled(rate, streamed=False, **more):
     return {"model": "m", "len_q": 65536, "dtype": "bf16", "sequences": 1, "streamed": streamed, "tokens_per_s": rate,
             "hours": 1e5 / rate, "attention_share": .5, "gate_share": .01, "model_share": .49, "mfu": .55,
@@ -167,7 +186,7 @@ def test_planted(put):
     assert [line[0] for line in cells(planted.planted())[2:]] == ["embedded model, 7.6 M"] * 2 + ["SmolLM2-135M"] * 2
 
 
-@pytest.mark.parametrize("name", ["planted", "gate_gpu", "prefill_gpu", "distill_gpu", "quality_gpu", "yarn", "yarn_headline"])
+@pytest.mark.parametrize("name", ["planted", "choosing", "gate_gpu", "prefill_gpu", "distill_gpu", "quality_gpu", "yarn", "yarn_headline"])
 def test_a_missing_file_is_one_line(put, name):
     with pytest.raises(SystemExit, match=rf'README.md: table "{name}" needs results/nvidia-h200/\w+.json, .* missing$'):
         result_tables.table(name)

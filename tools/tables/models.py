@@ -1,6 +1,8 @@
 """Tables of whole models on a GPU: the first token of a prompt, decoding, distillation, fine-tuning."""
 import first_token
-from .results import GPU, length, load, markdown, share, source
+from . import results
+from .quality import LABELS
+from .results import CPU, GPU, length, load, markdown, share, source
 
 
 def prefill_gpu():
@@ -24,6 +26,29 @@ def prefill_gpu():
     header = ["model", "tokens", "dense, FA2", "dense, cuDNN", "sparse 50%", "70%", "90%", "90% against faster dense",
               "longer than its parts", "90%: gate / selection / attention / products / rest", "peak memory"]
     return markdown(header, rows) + "\n\n" + source(made, "prefill", GPU)
+
+
+def choosing():
+    """What methods take to choose blocks and to attend to them in a whole prompt, all layers together; on a GPU once that was measured."""
+    chip = next((chip for chip in (GPU, CPU) if (results.FOLDER / chip / "prefill_methods.json").exists()), GPU)
+    made = load("prefill_methods", chip)
+    lengths = sorted({r["len_q"] for r in made["rows"]})
+    dense = {n: min(r["attention_ms"] for r in made["rows"] if r["len_q"] == n and r["lists"] == "dense") for n in lengths}
+    ms = lambda value: f"{value:.0f} ms" if value >= 10 else f"{value:.1f} ms"
+    lines = []
+    for name in dict.fromkeys(r["implementation"] for r in made["rows"]):
+        cells, of = [], {r["len_q"]: r for r in made["rows"] if r["implementation"] == name}
+        for n in lengths:
+            row = of.get(n)
+            if row is None:
+                cells += ["-", "-", "-"]
+                continue
+            chosen = row["gate_ms"] + row["select_ms"]
+            cells += ["" if row["lists"] == "dense" else ms(chosen), ms(row["attention_ms"]), share((chosen + row["attention_ms"]) / dense[n])]
+        density = " / ".join(f"{of[n]['density']:.2f}".lstrip("0") for n in lengths if n in of)
+        lines.append([LABELS.get(name, name), "1" if name.startswith("dense") else density, *cells])
+    header = ["blocks chosen by", "density", *(cell for n in lengths for cell in (f"{length(n)}: choosing", "attention", "both, of dense"))]
+    return markdown(header, lines) + "\n\n" + source(made, "prefill_methods", chip)
 
 
 def decode_gpu():
