@@ -12,7 +12,6 @@ largest product of i with a key of J; a variant's score of a block row and a blo
 import argparse
 import datetime
 import itertools
-import json
 import math
 import pathlib
 import sys
@@ -163,7 +162,7 @@ def main():
     if a.out:
         record.write(a.out, {"operation": "lookup scores", **machine(), "command": record.portable("python bench/" + " ".join([pathlib.Path(
             sys.argv[0]).name, *sys.argv[1:]])), "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-            "settings": {key: value for key, value in json.loads(json.dumps(vars(a), default=str)).items() if key not in ("out", "data")}, "rows": rows})
+            "threads": torch.get_num_threads(), "settings": {key: getattr(a, key) for key in ("heads", "length", "windows", "measured", "sparsity")}, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@ from . import results
 from .quality import LABELS, WITH_LOOKUPS
 from .results import CPU, GPU, load, markdown, source
 
+NORMALISERS = {"none": "none", "largest": "its largest product", "blocks": "**sum over blocks**", "blocks + means": "that and blocks' means", "tokens": "sum over all keys"}
+
 MODELS = {"embedded": "embedded model, 7.6 M", "smollm2": "SmolLM2-135M"}
 
 
@@ -40,3 +42,11 @@ def planted():
         sources.append(f"{asked} {source(facts, f'facts_{model}', chip)}; {source(copies, f'copies_{model}', chip)}")
     header = ["", "blocks chosen by", "density", "facts, tokens right", "whole answers", "copies, tokens right", "loss"]
     return markdown(header, lines) + "\n\n" + "\n\n".join(sources)
+
+
+def lookup_scores():
+    """What lists of lookup heads' scores keep of what the true map's keep: by rank and type of numbers, and by normaliser."""
+    made = load("lookup_scores", CPU)
+    of = {(row["rank"], row["numbers"], row["normaliser"]): f"{row['map']:.3f} / {row['peaks']:.3f}" for row in made["rows"]}
+    lines = [[str(rank), numbers, *(of[rank, numbers, name] for name in NORMALISERS)] for rank, numbers in dict.fromkeys(key[:2] for key in of)]
+    return markdown(["rank", "products of", *NORMALISERS.values()], lines) + "\n\n" + source(made, "lookup_scores", CPU)
