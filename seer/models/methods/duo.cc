@@ -1,7 +1,8 @@
 // "duo": two kinds of heads, as in DuoAttention (arXiv 2410.10819, section 2): retrieval heads see all blocks, the
 // others the first and the most recent ones. There the kind of each key head is learned from planted passkeys. Here
-// it is of a query head, and measured without training, by the induction of RazorAttention (2407.15891): on random
-// tokens, drawn from the seed, that come four times, the attention that a head gives to what followed the same token before.
+// it is of a query head, and measured without training, by the echo and the induction of RazorAttention (2407.15891): on
+// random tokens, drawn from the seed, that come four times, the attention that a head gives to where the same token
+// stood before and to what followed it there.
 //
 // The blocks are those of all heads of the model together (duo_budget.h), on average as many a head as the rule
 // gives a row. Half of them are for retrieval heads, unless the others would have less than three blocks a row:
@@ -55,9 +56,11 @@ at::Tensor retrieval(const Decoder& model, uint64_t seed) {
               .masked_fill_(future, -std::numeric_limits<float>::infinity()),
           -1);
       at::Tensor sum = at::zeros({group}, weights.options());
-      for (int64_t back = kPeriod - 1; back < length; back += kPeriod) {
-        // The first pair of a diagonal has the first token as its key, to which nothing came before.
-        sum.add_(weights.diagonal(-back, 1, 2).slice(1, 1).sum(1));
+      for (int64_t period = kPeriod; period < length; period += kPeriod) {
+        for (const int64_t back : {period, period - 1}) {  // the token itself, the one behind it
+          // Without the first pair: its key is the first token, which is looked at for no reason.
+          sum.add_(weights.diagonal(-back, 1, 2).slice(1, 1).sum(1));
+        }
       }
       found.push_back(sum.div_(static_cast<double>(length - kPeriod)));
     }

@@ -44,8 +44,8 @@ TEST(Duo, AllHeadsTogetherHaveTheBlocksOfTheBudget) {
   EXPECT_EQ(DuoBudget(128, 128, 32, 3).blocks(31, 100), 101);
 }
 
-// Of each head of the model, on random tokens that come four times: the mean weight on what followed the same
-// token before.
+// Of each head of the model, on random tokens that come four times: the mean weight on the same token before and
+// on what followed it.
 std::vector<double> plain_retrieval(const Decoder& model, uint64_t seed) {
   Random random(seed);
   std::vector<int64_t> ids;
@@ -62,7 +62,9 @@ std::vector<double> plain_retrieval(const Decoder& model, uint64_t seed) {
       double sum = 0;
       for (int64_t i = 256; i < 1024; ++i) {
         const at::Tensor weights = logits[i].slice(0, 0, i + 1).softmax(0);
-        for (int64_t j = i - 255; j > 0; j -= 256) sum += weights[j].item().toDouble();
+        for (int64_t j = i - 256; j >= 0; j -= 256) {
+          sum += (j > 0 ? weights[j].item().toDouble() : 0) + weights[j + 1].item().toDouble();
+        }
       }
       found.push_back(sum / 768);
     }
