@@ -205,9 +205,9 @@ TEST_F(Finetune, WhereMemoryIsFullTheErrorSaysWhatToLower) {
   run.data.valid.clear();
   run.yarn_factor = 64;
   run.length = 4000;
-  run.micro_batch = 40;
-  run.sequences = 40;
-  const LittleMemory little(100 << 20);
+  run.micro_batch = 400;
+  run.sequences = 400;
+  const LittleMemory little(600 << 20);
   const std::string error = error_of(run);
   EXPECT_THAT(error, HasSubstr("the host's memory is full ("));
   EXPECT_THAT(error, HasSubstr("choose a smaller --length or --micro-batch"));
