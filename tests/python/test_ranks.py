@@ -70,11 +70,17 @@ def gates_of(out):
     return load_file(out / "attn_gate_weights.safetensors")
 
 
-@pytest.mark.parametrize("flags", [[], ["--stream"]])
+LOOKUPS = ["--block", "16", "--lookup-heads", "0.1", "--lookup-rank", "16", "--lookup-windows", "3"]
+
+
+@pytest.mark.parametrize("flags", [[], ["--stream"], LOOKUPS])
 def test_two_processes_give_what_one_gives(text, tmp_path, device, flags):
+    more = {}
+    if device == "cuda" and flags is LOOKUPS:
+        flags, more = flags[2:], {"length": 1024}  # of blocks that its kernels take
     one, two = tmp_path / "one", tmp_path / "two"
-    subprocess.run([*arguments(text, one, device), *flags], env=environment(), check=True, capture_output=True)
-    subprocess.run([TORCHRUN, "--no-python", "--nproc_per_node", "2", *arguments(text, two, device), *flags],
+    subprocess.run([*arguments(text, one, device, **more), *flags], env=environment(), check=True, capture_output=True)
+    subprocess.run([TORCHRUN, "--no-python", "--nproc_per_node", "2", *arguments(text, two, device, **more), *flags],
                    env=environment(), check=True, capture_output=True, timeout=300)
     alone, shared = gates_of(one), gates_of(two)
     assert alone.keys() == shared.keys()

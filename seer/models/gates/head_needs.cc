@@ -51,8 +51,14 @@ HeadNeeds::HeadNeeds(const Decoder& model, const Gates& gates, double density)
     : model_(model), gates_(gates), density_(density) {
   const auto& config = model.config();
   lost_ = at::zeros({config.num_layers, config.num_heads}, at::kDouble);
-  q_.resize(static_cast<size_t>(config.num_layers));
-  k_.resize(q_.size());
+  const auto zeros = [&](int64_t heads) {
+    return at::zeros({heads, config.head_dim, config.head_dim},
+                     at::TensorOptions(model.device()).dtype(at::kDouble));
+  };
+  for (int layer = 0; layer < config.num_layers; ++layer) {
+    q_.push_back(zeros(config.num_heads));
+    k_.push_back(zeros(config.num_kv_heads));
+  }
 }
 
 void HeadNeeds::check_length(int64_t tokens, int block) {
@@ -112,12 +118,22 @@ at::Tensor HeadNeeds::measure(const AttentionInput& input, const torch_ops::Ragg
     lost[head].copy_(map[head].mul(missed).sum(at::kDouble));
   }
   const auto layer = static_cast<size_t>(input.layer);
-  const auto add_to = [](at::Tensor& sum, const at::Tensor& x) {
-    sum = sum.defined() ? sum.add_(x) : x;
-  };
-  add_to(q_[layer], moments_of(input.q));
-  add_to(k_[layer], moments_of(input.k));
+  q_[layer].add_(moments_of(input.q));
+  k_[layer].add_(moments_of(input.k));
   return o;
+}
+
+void HeadNeeds::join(const std::function<void(const at::Tensor&)>& sum) {
+  for (const auto* moments : {&q_, &k_}) {
+    for (const at::Tensor& of_layer : *moments) sum(of_layer);
+  }
+  const at::Tensor counts = at::tensor({num_rows_, num_tokens_}, at::kDouble);
+  const at::Tensor rest = at::cat({lost_.flatten(), counts}).to(model_.device());
+  sum(rest);
+  const at::Tensor all = rest.cpu();
+  lost_ = all.narrow(0, 0, lost_.numel()).view(lost_.sizes()).clone();
+  num_rows_ = all[lost_.numel()].item<int64_t>();
+  num_tokens_ = all[lost_.numel() + 1].item<int64_t>();
 }
 
 at::Tensor HeadNeeds::lost() const {
@@ -149,7 +165,8 @@ std::vector<std::vector<int>> HeadNeeds::neediest(int64_t count) const {
 std::pair<at::Tensor, at::Tensor> HeadNeeds::best_projections(int layer, int head, int rank) const {
   const auto& config = model_.config();
   const at::Tensor &q = q_.at(static_cast<size_t>(layer)), &k = k_.at(static_cast<size_t>(layer));
-  SEER_CHECK(q.defined(), "layer ", layer, " chooses no blocks: its window hides keys");
+  SEER_CHECK(!lost_[layer].isnan().all().item<bool>(), "layer ", layer,
+             " chooses no blocks: its window hides keys");
   SEER_CHECK(rank > 0 && rank <= config.head_dim, "projections to ", rank, " features, want 1 to ",
              config.head_dim);
   const int kv_head = head / (config.num_heads / config.num_kv_heads);

@@ -29,6 +29,9 @@ class HeadNeeds {
   void add_repeated(const at::Tensor& ids, uint64_t seed, uint64_t index,
                     const Watch& watch = nullptr);
 
+  // Takes in what other processes have: `sum` replaces a tensor on the model's device by its sum over all of them.
+  void join(const std::function<void(const at::Tensor&)>& sum);
+
   // Whether some head chooses blocks.
   bool has_any() const;
 

@@ -167,5 +167,27 @@ TEST_F(HeadNeedsTest, ErrorsSayWhatIsWrong) {
               testing::HasSubstr("to 17 features, want 1 to 16"));
 }
 
+TEST_F(HeadNeedsTest, ProcessesJoinWhatTheyTookIn) {
+  const at::Tensor first = ids(300, 1), second = ids(265, 2);
+  HeadNeeds both(model_, gates_), one(model_, gates_), other(model_, gates_), idle(model_, gates_);
+  both.add(first);
+  both.add(second);
+  one.add(first);
+  other.add(second);
+  std::vector<at::Tensor> others;
+  other.join([&](const at::Tensor& x) { others.push_back(x.clone()); });
+  size_t i = 0;
+  idle.join([&](const at::Tensor& x) { others.at(i++).add_(x); });
+  i = 0;
+  one.join([&](const at::Tensor& x) { x.add_(others.at(i++)); });
+  EXPECT_EQ(i, others.size());
+  EXPECT_TRUE(at::allclose(one.lost(), both.lost(), 1e-12, 1e-12));
+  for (int head = 0; head < 4; ++head) {
+    const auto [a, c] = one.best_projections(1, head, 16);
+    const auto [b, d] = both.best_projections(1, head, 16);
+    EXPECT_TRUE(at::allclose(a.matmul(c.t()), b.matmul(d.t()), 1e-4, 1e-5)) << head;
+  }
+}
+
 }  // namespace
 }  // namespace seer::models

@@ -17,7 +17,10 @@ models::HeadNeeds find_needs(const models::Decoder& model, const models::Gates& 
   const bool shows = loop.show_progress && loop.is_first();
   const InterruptGuard guard(Ranks::same_signal_seconds());
   models::HeadNeeds needs(model, gates);
-  Progress progress("distill: looking for heads", settings.windows, 0, shows);
+  Ranks alone;
+  Ranks& ranks = loop.ranks ? *loop.ranks : alone;
+  const int64_t own = (settings.windows + ranks.size() - 1 - ranks.rank()) / ranks.size();
+  Progress progress("distill: looking for heads", own, 0, shows);
   const auto watch = [&](int64_t layer, int64_t layers) {
     progress.part(static_cast<double>(layer) / static_cast<double>(layers),
                   message("layer ", layer, "/", layers));
@@ -27,9 +30,15 @@ models::HeadNeeds find_needs(const models::Decoder& model, const models::Gates& 
                                       : "");
     }
   };
-  for (int64_t i = 0; i < settings.windows; ++i) {
+  for (int64_t i = ranks.rank(); i < settings.windows; i += ranks.size()) {
     needs.add_repeated(window(i), seed, static_cast<uint64_t>(i), watch);
     progress.advance();
+  }
+  if (ranks.size() > 1) {
+    needs.join([&](const at::Tensor& x) {
+      ranks.start_sum(x);
+      ranks.finish();
+    });
   }
   return needs;
 }

@@ -37,7 +37,7 @@ void each_setting(LookupSettings& s, const Visit& visit) {
 }
 
 // What every head needs in settings.windows sequences, int64 [length] as `window` gives them, each with passages that are
-// repeated (drawn by `seed`). Progress is shown as `loop` says. Error: they are too short. Interrupted: a signal came, which
+// repeated (drawn by `seed`). Processes share the sequences. Progress is shown as `loop` says. Error: they are too short. Interrupted: a signal came, which
 // is looked for between layers.
 using Window = std::function<at::Tensor(int64_t index)>;
 models::HeadNeeds find_needs(const models::Decoder& model, const models::Gates& gates,
