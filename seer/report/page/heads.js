@@ -49,10 +49,38 @@ function lossCards(cards) {
   }
 }
 
+// What lookup heads may score blocks by (bench/lookup_scores.py): ranks beside each other, types of numbers by choice.
+const isVariant = (row) => isNumber(row.map) && isNumber(row.rank) && typeof row.normaliser === "string";
+
+function lookupScoreCards(cards) {
+  for (const file of resultsWith(isVariant)) {
+    shownFiles.add(file.path);
+    const rows = file.rows.filter(isVariant), names = unique(rows.map((row) => row.normaliser)), ranks = unique(rows.map((row) => row.rank)), kinds = unique(rows.map((row) => text(row.numbers)));
+    let body;
+    const draw = (kind) => {
+      const of = (rank, name) => rows.find((row) => row.rank === rank && row.normaliser === name && text(row.numbers) === kind);
+      body.replaceChildren();
+      addChart(body, "Scores of lookup heads by rank and normaliser", () => ({
+        type: "bar",
+        data: { labels: names, datasets: ranks.map((rank, i) => ({ label: `rank ${rank}`, backgroundColor: stepColour(i, ranks.length), pointStyle: "rect", maxBarThickness: 40, data: names.map((name) => of(rank, name)?.map ?? null) })) },
+        options: {
+          interaction: { mode: "index", intersect: false },
+          plugins: { tooltip: { callbacks: { label: (item) => `${item.dataset.label}: ${percent(item.raw, 1)} of the map's weights, ${percent(of(ranks[item.datasetIndex], names[item.dataIndex]).peaks, 1)} of its peaks` } } },
+          scales: { x: categories("normaliser"), y: linear("far weights that lists keep, true map = 1", (value) => percent(value), { min: 0 }) },
+        },
+      }));
+    };
+    const start = kinds.includes("bf16") ? "bf16" : kinds[0];
+    body = card(cards, `Scores of lookup heads: ${subjectOf(file)}`, { under: sourceOf(file), controls: [choice("products of", kinds, start, draw)] });
+    draw(start);
+  }
+}
+
 function headsSection() {
-  const has = resultsWith((row) => isGrid(row.recall) || isGrid(row.lost)).length + DATA.files.filter((file) => file.kind === "heads").length;
+  const has = resultsWith((row) => isGrid(row.recall) || isGrid(row.lost) || isVariant(row)).length + DATA.files.filter((file) => file.kind === "heads").length;
   if (has === 0) return;
   const cards = section("heads", "By layer and head", "How much of the real attention lies in the blocks that were chosen, and what is left out where heads need it.");
   recallCards(cards);
   lossCards(cards);
+  lookupScoreCards(cards);
 }
