@@ -157,6 +157,8 @@ def main():
     windows = windows_of(a.data.read_text(), AutoTokenizer.from_pretrained(a.model), a.length, a.windows + a.measured)
     rows, heads = measure(model, windows, a)
     print(f"{heads} heads; of what lists of the true map keep, {a.length} tokens, sparsity {a.sparsity}: map / peaks")
+    for name, formula in NORMALISERS.items():
+        print(f"  {name}: z = {formula}")
     for (r, numbers), of in itertools.groupby(rows, lambda row: (row["rank"], row["numbers"])):
         print(f"{r:3d} {numbers:13s} " + "  ".join(f"{row['normaliser']} {row['map']:.3f} / {row['peaks']:.3f}" for row in of))
     if a.out:

@@ -119,11 +119,10 @@ def main():
 
 def joined(old, new):
     """`new`, and rows of `old` of other tasks, shapes or numbers of GPUs."""
-    key = lambda row: (row["task"], row["model"], row["gpus"], row["len_q"])  # noqa: E731
-    if any(old.get(name) != new.get(name) for name in record.FORM["same"]):
-        raise SystemExit("the file's results are of another chip or other versions: write to another --out, or leave --append away")
-    kept = [row for row in old["rows"] if key(row) not in set(map(key, new["rows"]))]
-    return {**new, "rows": kept + new["rows"], "command": "; ".join(dict.fromkeys([*(old["command"].split("; ") if kept else ()), new["command"]]))}
+    try:
+        return record.merge(old, new, lambda row: (row["task"], row["model"], row["gpus"], row["len_q"]))
+    except ValueError:
+        raise SystemExit("the file's results are of another chip or other versions: write to another --out, or leave --append away") from None
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def group_of(row):
     return tuple(row[key] for key in GROUP)
 
 
-def merge(old, new):
+def merge(old, new, group_of=group_of):
     """`new` with the groups of `old` that it does not have. A group stays whole: ratios are taken inside it."""
     if any(old.get(key) != new.get(key) for key in FORM["same"]):
         raise ValueError(f"results of {old['chip']}, {old['versions']} cannot be joined with those of {new['chip']}, "

@@ -177,7 +177,8 @@ TEST_F(HeadNeedsTest, ProcessesJoinWhatTheyTookIn) {
   std::vector<at::Tensor> others;
   other.join([&](const at::Tensor& x) { others.push_back(x.clone()); });
   size_t i = 0;
-  idle.join([&](const at::Tensor& x) { others.at(i++).add_(x); });
+  idle.join([&](const at::Tensor& x) { x.add_(others.at(i++)); });
+  EXPECT_TRUE(at::allclose(idle.lost(), other.lost(), 1e-12, 1e-12));
   i = 0;
   one.join([&](const at::Tensor& x) { x.add_(others.at(i++)); });
   EXPECT_EQ(i, others.size());
