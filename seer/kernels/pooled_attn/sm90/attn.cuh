@@ -21,14 +21,9 @@
 // for a row, the scores of the steps that it does not hold (the first keys, which come last) are
 // computed again, with lse known.
 
-#include <algorithm>
-
-#include "seer/kernels/attention/sm90/dense/producer.cuh"
-#include "seer/kernels/attention/sm90/dense/walk.cuh"
-#include "seer/kernels/cuda_check.h"
 #include "seer/kernels/pooled_attn/map_rows.h"
 #include "seer/kernels/pooled_attn/map_tile.cuh"
-#include "seer/kernels/pooled_attn/sm90/config.h"
+#include "seer/kernels/pooled_attn/sm90/frame.cuh"
 
 namespace seer::kernels::pooled_sm90 {
 
@@ -97,58 +92,19 @@ __device__ __forceinline__ void consume(const PooledAttnParams& p, int kept_step
 }
 
 template <class Config>
-constexpr int kThreads = (Config::kConsumers + 1) * kWarpgroup;
-
-template <class Config>
 __global__ void __launch_bounds__(kThreads<Config>, 1)
     pooled_attention(const __grid_constant__ attention::Maps maps,
                      const __grid_constant__ PooledAttnParams p,
                      const __grid_constant__ TileOrder order, int kept_steps) {
-  extern __shared__ __align__(1024) uint8_t smem_bytes[];
-  auto& smem = *reinterpret_cast<typename Config::Smem*>(smem_bytes);
-  if (threadIdx.x == 0) dense::init_barriers<Config>(smem);
-  __syncthreads();  // barriers are ready
-  if (threadIdx.x / kWarpgroup == Config::kConsumers) {
-    ptx::give_registers<Config::kProducerRegisters>();
-    if (threadIdx.x % kWarpgroup == 0) {
-      auto* const counter = static_cast<unsigned long long*>(p.workspace);
-      dense::produce<Config>(p, maps, order, kept_steps, smem,
-                             [&] { return atomicAdd(counter, 1ull); });
-    }
-  } else {
-    ptx::take_registers<Config::kConsumerRegisters>();
-    consume<Config>(p, kept_steps, smem, static_cast<int>(threadIdx.x / kWarpgroup));
-  }
-}
-
-template <class C, class Kernel>
-void run(const PooledAttnParams& p, const attention::Maps& maps, Kernel kernel, void* stream) {
-  const TileOrder order = tile_order(p, C::kQueries, p.num_blocks * p.block_k);
-  const Kept most = kept_of(p);
-  // Steps that a thread block keeps: those of the longest row, or what the workspace has room for.
-  const int64_t room = (p.workspace_bytes - kCounterBytes) / most.step_bytes();
-  SEER_CHECK(room > 0, "pooled_attn: the workspace has ", p.workspace_bytes,
-             " bytes, want those of pooled_attn_workspace(), ", kCounterBytes + most.step_bytes(),
-             " at least");
-  const int64_t kept =
-      std::min({std::max<int64_t>(longest_row_steps(p, most), 1), int64_t{most.most_steps}, room});
-  const int64_t blocks = std::min({num_places(order), room / kept, int64_t{1} << 16});
-  SEER_CUDA_CHECK(cudaMemsetAsync(p.workspace, 0, sizeof(unsigned long long),
-                                  static_cast<cudaStream_t>(stream)));
-  launch(kernel, dim3(static_cast<unsigned>(blocks)), kThreads<C>, sizeof(typename C::Smem), stream,
-         maps, p, order, static_cast<int>(kept));
+  run_warpgroups<Config>(maps, p, order, kept_steps, [&](typename Config::Smem& smem, int w) {
+    consume<Config>(p, kept_steps, smem, w);
+  });
 }
 
 template <class Element, int kHeadDim>
 void run_attention(const PooledAttnParams& p, void* stream) {
   using C = dense::Config<Element, kHeadDim, /*kPools=*/true>;
   run<C>(p, attention::tensor_maps(p), pooled_attention<C>, stream);
-}
-
-// A call without values: a map that no one loads from has to be valid, too.
-inline attention::Maps maps_without_values(PooledAttnParams p) {
-  p.v = p.k;
-  return attention::tensor_maps(p);
 }
 
 // lse and the map alone.

@@ -4,6 +4,7 @@
 #include "seer/kernels/attention/tile_order.h"
 #include "seer/kernels/pooled_attn/gpu.h"
 #include "seer/kernels/pooled_attn/map_rows.h"
+#include "seer/kernels/pooled_attn/sm90/attn.cuh"
 #include "seer/kernels/pooled_attn/sm90/lookup.cuh"
 
 namespace seer::kernels {

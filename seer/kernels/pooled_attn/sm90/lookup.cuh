@@ -11,7 +11,8 @@
 //
 // Where the workspace is too short for a row, the first steps' scores are computed again, as in attn.cuh.
 
-#include "seer/kernels/pooled_attn/sm90/attn.cuh"
+#include "seer/kernels/pooled_attn/map_rows.h"
+#include "seer/kernels/pooled_attn/sm90/frame.cuh"
 #include "seer/kernels/pooled_attn/sm90/lookup_tile.cuh"
 
 namespace seer::kernels::pooled_sm90 {
@@ -242,6 +243,15 @@ struct LookupConsumer {
     }
     sync_group();  // no thread still reads the maxima
   }
+
+  __device__ __forceinline__ void take_tiles(int kept_steps) {
+    for (uint32_t n = 0;; ++n) {
+      ptx::mbarrier_wait(ptx::smem_address(&smem.query_full), n & 1);
+      const DenseTile tile = dense::read_tile(smem.tile[n & 1], lane);
+      if (tile.num_queries <= 0) return;
+      take_tile(tile, kept_steps);
+    }
+  }
 };
 
 template <class Config>
@@ -249,27 +259,9 @@ __global__ void __launch_bounds__(kThreads<Config>, 1)
     score_lookups(const __grid_constant__ attention::Maps maps,
                   const __grid_constant__ PooledAttnParams p,
                   const __grid_constant__ TileOrder order, int kept_steps) {
-  extern __shared__ __align__(1024) uint8_t smem_bytes[];
-  auto& smem = *reinterpret_cast<typename Config::Smem*>(smem_bytes);
-  if (threadIdx.x == 0) dense::init_barriers<Config>(smem);
-  __syncthreads();  // barriers are ready
-  if (threadIdx.x / kWarpgroup == Config::kConsumers) {
-    ptx::give_registers<Config::kProducerRegisters>();
-    if (threadIdx.x % kWarpgroup == 0) {
-      auto* const counter = static_cast<unsigned long long*>(p.workspace);
-      dense::produce<Config>(p, maps, order, kept_steps, smem,
-                             [&] { return atomicAdd(counter, 1ull); });
-    }
-  } else {
-    ptx::take_registers<Config::kConsumerRegisters>();
-    LookupConsumer<Config> x(p, smem, static_cast<int>(threadIdx.x / kWarpgroup), kept_steps);
-    for (uint32_t n = 0;; ++n) {
-      ptx::mbarrier_wait(ptx::smem_address(&smem.query_full), n & 1);
-      const DenseTile tile = dense::read_tile(smem.tile[n & 1], x.lane);
-      if (tile.num_queries <= 0) return;
-      x.take_tile(tile, kept_steps);
-    }
-  }
+  run_warpgroups<Config>(maps, p, order, kept_steps, [&](typename Config::Smem& smem, int w) {
+    LookupConsumer<Config>(p, smem, w, kept_steps).take_tiles(kept_steps);
+  });
 }
 
 template <class Element, int kHeadDim>
