@@ -46,6 +46,9 @@ Settled settle_joint(const PplArgs& a, const std::string& folder, const std::str
              a.model.model,
              ": perplexities per token do not compare; name models of the same tokenizer");
   Settled one = settle(a, folder, "", {"dense", "seer"});
+  // Files that are damaged or do not belong together are found before other models are measured.
+  const auto mapped = models::Decoder::load(folder, at::ScalarType::Undefined, at::kCPU);
+  models::Gates::load(one.gates.folder, mapped, a.model.foreign_gates);
   one.subject = {name, trained_setting(folder)};
   return one;
 }

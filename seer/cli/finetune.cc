@@ -55,10 +55,13 @@ int finetune(int argc, char** argv, int first) {
   args.when_read([&] {
     check_model_folder("model", model.model);
     s.model = model.model;
-    s.gate = gate.config;
+    s.gate = s.gates.empty()
+                 ? gate.config
+                 : find_gates(s.gates.string(), io::ModelConfig::read(model.model)).config;
     refuse(args, s.is_by_density() ? Names{"strength"} : Names{"density"},
            "beside --rule " + s.rule);
     if (!s.is_sparse()) refuse(args, kOfSparse, "beside --attention dense");
+    if (s.gates.empty()) refuse(args, {"foreign-gates"}, "without --gates");
     if (!s.is_muon()) refuse(args, {"matrix-learning-rate"}, "beside --optimizer adamw");
     if (!s.gates.empty() || !s.is_sparse()) {
       refuse(args, kOfNewGates, s.is_sparse() ? "beside --gates" : "beside --attention dense");
@@ -69,7 +72,6 @@ int finetune(int argc, char** argv, int first) {
   set_threads(model.threads);
   s.data.threads = model.threads;
   const auto config = io::ModelConfig::read(model.model);
-  if (!s.gates.empty()) s.gate = find_gates(s.gates.string(), config).config;
   s.gate.check(config.head_dim);
   model.any_gpu = !s.is_sparse();
   model.block = s.gate.block_size;

@@ -17,6 +17,7 @@
 #include "seer/base/limits.h"
 #include "seer/base/shown.h"
 #include "seer/cli/device.h"
+#include "seer/io/gate_file.h"
 #include "seer/io/model_config.h"
 #include "seer/kernels/cpu_features.h"
 #include "seer/kernels/kernel_list.h"
@@ -36,8 +37,13 @@ std::string embedded_model() {
 
 void check_model_folder(const std::string& flag, const std::string& path) {
   std::error_code error;
-  if (fs::is_directory(path, error)) return;
   const std::string where = "--" + flag + " " + shown(path, 300);
+  if (fs::is_directory(path, error)) {
+    const bool is_gate = fs::exists(io::gate_weights_path(path), error) &&
+                         !fs::exists(fs::path(path) / "tokenizer.json", error);
+    if (is_gate) throw UsageError(where + " is a folder of gates: want that of their model");
+    return;
+  }
   constexpr const char* kForm = "config.json, tokenizer.json, *.safetensors";
   if (fs::exists(path, error)) {
     const std::string name = fs::path(path).filename().string();

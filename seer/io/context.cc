@@ -32,9 +32,11 @@ nlohmann::json stretched_config(const ModelConfig& config, double factor) {
   if (factor == 1) return json;
   const RopeConfig& rope = config.rope;
   const bool is_yarn = rope.type == "yarn";
-  SEER_CHECK(config.model_type != "phi3" && (is_yarn || rope.type == "default"),
-             "YaRN stretches plain RoPE, but this ", config.model_type, " model has RoPE of type ",
-             rope.type, ": leave the factor at 1");
+  SEER_CHECK(config.model_type != "phi3",
+             "the RoPE of a phi3 model is not stretched by YaRN: transformers knows longrope alone "
+             "for these models; leave the factor at 1");
+  SEER_CHECK(is_yarn || rope.type == "default", "YaRN stretches plain RoPE, but this ",
+             config.model_type, " model has RoPE of type ", rope.type, ": leave the factor at 1");
   const int64_t original =
       is_yarn && rope.original_max_position > 0 ? rope.original_max_position : config.max_position;
   SEER_CHECK(original > 0,

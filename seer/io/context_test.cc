@@ -81,6 +81,12 @@ TEST(Stretched, OtherRopeIsRefused) {
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), testing::HasSubstr("RoPE of type linear"));
   }
+  try {
+    stretched_config(model_of({{"model_type", "phi3"}}), 2);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), testing::HasSubstr("knows longrope alone"));
+  }
 }
 
 }  // namespace

@@ -197,6 +197,12 @@ def test_columns_that_do_not_compare(seer, folder, dense, after, joint, document
     other = shutil.copytree(joint, folder / "other tokens")
     (other / "tokenizer.json").write_text((joint / "tokenizer.json").read_text() + " ")
     assert "has another tokenizer" in wrong(1, model=other)
+    assert "is a folder of gates" in wrong(2, model=after)
+    # Before anything is measured.
+    mixed = shutil.copytree(joint, folder / "mixed")
+    shutil.copy(after / "config.json", mixed / "gates")
+    result = seer(*columns(dense, after, mixed, documents), ok=False)
+    assert "were made for another model" in error_of(result) and not result.stdout
 
 
 def test_transformers_opens_it(seer, folder, joint, older_transformers):
@@ -292,6 +298,8 @@ def test_muon(seer, folder, base, text):
     ({"density": 0}, "--density 0: want"),
     ({"matrix-learning-rate": 0.1}, "--matrix-learning-rate means nothing beside --optimizer adamw"),
     ({"documents": "joined"}, "want window or packed"),
+    ({"length": 16}, "one block of 16 tokens"),  # of the gates that are given
+    ({"micro-batch": 5}, "micro-batch is 5, more than the 4 sequences of a step"),
     ({"sequences": 1 << 20, "length": 512, "micro-batch": 1 << 20}, "smaller --length or --micro-batch"),
 ])
 def test_what_is_refused(seer, folder, base, text, change, words):
@@ -304,7 +312,11 @@ def test_what_is_refused(seer, folder, base, text, change, words):
 def test_gates_of_another_model(seer, folder, base, text, joint):
     result = seer(*arguments(base, text, folder / "refused", **sparse(base, gates=joint / "gates")), ok=False)
     assert "made for another model" in error_of(result)
-    seer(*arguments(base, text, folder / "foreign", **sparse(base, gates=joint / "gates", steps=1)), "--foreign-gates")
+    seer(*arguments(base, text, folder / "foreign", **sparse(base, gates=joint / "gates", steps=1, length=48)), "--foreign-gates")
+    result = seer(*arguments(base, text, folder / "refused"), "--foreign-gates", ok=False)
+    assert "--foreign-gates means nothing without --gates" in error_of(result, 2)
+    result = seer(*arguments(joint / "gates", text, folder / "refused"), ok=False)
+    assert "is a folder of gates" in error_of(result, 2)
 
 
 def test_gradients_that_are_not_finite(seer, folder, base, text):
@@ -318,13 +330,19 @@ def test_gradients_that_are_not_finite(seer, folder, base, text):
     result = seer(*arguments(broken, text, folder / "nan", block=16, density=0.3, steps=20, sequences=1), ok=False)
     assert "in 10 steps in a row" in error_of(result) and "(1 left out so far)" in result.stderr
     assert not (folder / "nan" / "model.safetensors").exists()
+    # Scores of gates alone, in steps that do not train them, too.
+    gates = shutil.copytree(base / "gates", folder / "huge gates", ignore=shutil.ignore_patterns("checkpoints"))
+    weights = load_file(gates / "attn_gate_weights.safetensors")
+    save_file({name: torch.full_like(weight, 3e38) for name, weight in weights.items()}, gates / "attn_gate_weights.safetensors")
+    result = seer(*arguments(base, text, folder / "nan gates", **sparse(base, gates=gates, steps=3, **{"gate-every": 3})), ok=False)
+    assert "not finite in all steps" in error_of(result)
 
 
 def test_packed_documents_and_new_gates(seer, folder, base, text):
     """Documents that are shorter than a window; the gate loss in every second step."""
-    lines = text.read_text()[:60_000]
+    whole = text.read_text()[:60_000]
     many = folder / "many.jsonl"
-    many.write_text("\n".join(json.dumps({"text": lines[i:i + 700]}) for i in range(0, len(lines), 700)))
+    many.write_text("\n".join(json.dumps({"text": whole[i:i + 700]}) for i in range(0, len(whole), 700)))
     out = folder / "packed"
     seer(*arguments(base, many, out, **{"steps": 3, "documents": "packed", "block": 16, "gate-every": 2,
                                         "schedule": "cosine", "rule": "row_budget", "strength": 64, "valid": text}))
@@ -332,6 +350,10 @@ def test_packed_documents_and_new_gates(seer, folder, base, text):
     assert [line["gate_loss"] is None for line in lines] == [False, True, False]
     config = json.loads((out / "gates" / "config.json").read_text())
     assert config["seerattn_gate_block_size"] == 16
+    few = folder / "few.jsonl"  # none of which is longer than a block of 64
+    few.write_text("\n".join(json.dumps({"text": whole[i:i + 20]}) for i in range(0, 20_000, 20)))
+    result = seer(*arguments(base, few, folder / "refused", documents="packed"), ok=False)
+    assert "leave out --documents packed, or give longer documents" in error_of(result)
 
 
 def test_the_benchmark_takes_a_step_apart(seer, tmp_path):

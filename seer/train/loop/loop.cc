@@ -92,8 +92,17 @@ class Loop {
 
  private:
   json own_settings() const { return run_settings(task_.name(), task_.settings(), settings_); }
+  // Micro-batches of a step, one for each process at least.
+  int64_t micro_batches(int64_t step) const {
+    const int64_t count = task_.micro_batches(step), size = ranks_.size();
+    SEER_CHECK(count >= size, task_.name(), ": step ", step + 1, " has ", count,
+               count == 1 ? " micro-batch" : " micro-batches", ", too few for ", size,
+               " processes: choose more sequences, a smaller micro-batch, or fewer processes");
+    return count;
+  }
   // The first process makes or checks the folder; the others then find it.
   std::unique_ptr<RunFolder> open_folder() {
+    micro_batches(0);  // before anything is written
     if (!settings_.keeps) return nullptr;
     std::unique_ptr<RunFolder> folder;
     if (ranks_.is_first()) {
@@ -135,10 +144,7 @@ class Loop {
   // The gradient of all micro-batches, of all processes; returns the metrics. Process r computes
   // micro-batches r, r + size, ...
   at::Tensor backward() {
-    const int64_t count = task_.micro_batches(state_.step), size = ranks_.size();
-    SEER_CHECK(count >= size, task_.name(), ": step ", state_.step + 1, " has ", count,
-               " micro-batches, too few for ", size,
-               " processes: choose more sequences, a smaller micro-batch, or fewer processes");
+    const int64_t count = micro_batches(state_.step), size = ranks_.size();
     std::vector<int64_t> own;
     for (int64_t i = ranks_.rank(); i < count; i += size) own.push_back(i);
     at::Tensor metrics;

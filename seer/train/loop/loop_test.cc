@@ -49,6 +49,18 @@ TEST_F(Loop, MicroBatchesAreSummed) {
   EXPECT_NEAR(task.vector().grad().mean().item<double>(), 6, 0.5);
 }
 
+// Or the same command with fewer processes would be told of other settings.
+TEST_F(Loop, TooFewMicroBatchesAreRefusedBeforeTheFolderIsMade) {
+  QuadraticTask none(1, 0);
+  try {
+    run(none, settings("a", 1));
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("has 0 micro-batches, too few for 1 processes"));
+  }
+  EXPECT_FALSE(fs::exists(folder / "a"));
+}
+
 TEST_F(Loop, GradientIsClippedToTheNorm) {
   QuadraticTask task;
   LoopSettings one = settings("a", 1);

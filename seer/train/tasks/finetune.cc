@@ -186,9 +186,25 @@ class Finetuning : public Task {
     return settings_.is_by_density() ? settings_.density : settings_.strength;
   }
 
+  // Gates that see documents of one block alone would learn nothing, and nothing would show it.
+  void check_documents() const {
+    int64_t longest = 0;
+    for (const TokenStream& stream : train_.streams) {
+      const auto offsets = stream.file().offsets();
+      for (size_t i = 0; i + 1 < offsets.size(); ++i) {
+        longest = std::max(longest, offsets[i + 1] - offsets[i]);
+      }
+    }
+    longest += train_.bos >= 0 ? 2 : 1;
+    SEER_CHECK(longest > settings_.gate.block_size, "packed documents have ", longest,
+               " tokens at most, no more than a block of ", settings_.gate.block_size,
+               ": a gate learns to choose among blocks; leave out --documents packed, or give "
+               "longer documents");
+  }
   // As the stretched model rotates them, whatever model they were trained for.
   void make_gates() {
     const models::Decoder& model = model_.decoder();
+    if (end_ >= 0) check_documents();
     if (settings_.gates.empty()) {
       io::GateConfig config = settings_.gate;
       if (config.gate_dim == 0) config.gate_dim = model.config().head_dim;
@@ -253,6 +269,10 @@ void check(const FinetuneSettings& settings) {
   const at::ScalarType dtype = settings.computes_in();
   if (dtype != at::kFloat && dtype != at::kBFloat16) {
     throw UsageError(message("dtype is ", c10::toString(dtype), ", want Float or BFloat16"));
+  }
+  if (settings.micro_batch > settings.sequences) {
+    throw UsageError(message("micro-batch is ", settings.micro_batch, ", more than the ",
+                             settings.sequences, " sequences of a step"));
   }
   if (!settings.is_sparse()) {
     if (settings.gates.empty()) return;

@@ -2,6 +2,8 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/isnan.h>
+#include <ATen/ops/isposinf.h>
 #include <ATen/ops/nan_to_num.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
@@ -59,8 +61,7 @@ LayerRuns GateTraining::runs(const models::Sequences& sequences, double share, b
           [this](const AttentionInput& input) { return again(input); }};
 }
 
-// On a CPU selection refuses scores that are not finite, which would end the run: here the loss is not
-// finite either, and the step is left out.
+// On a CPU selection refuses scores that are not finite, which would end the run.
 torch_ops::BlockLists GateTraining::choose_finite(const AttentionInput& input,
                                                   const at::Tensor& scores) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -70,10 +71,13 @@ torch_ops::BlockLists GateTraining::choose_finite(const AttentionInput& input,
 
 torch_ops::BlockLists GateTraining::choose(const AttentionInput& input) {
   const at::Tensor scores = sparse_.scores(input);
-  if (scores.is_cpu()) return choose_finite(input, scores);
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  if (scores.is_cpu()) {
+    fault_.masked_fill_(at::isnan(scores).logical_or(at::isposinf(scores)).any(), kNan);
+    return choose_finite(input, scores);
+  }
   // On a GPU such rows begin at -1 and attend to nothing, which could pass for a result.
   auto lists = sparse_.select(input, scores);
-  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
   fault_.masked_fill_((lists.begin < 0).any(), kNan);
   return lists;
 }
