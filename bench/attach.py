@@ -98,7 +98,7 @@ def overhead(model, ids, sparsity, runs, device):
     chosen = model.seer.selection()
 
     def attached():
-        settings["seer_pass"] = sys.modules["seer.attach"].make_pass(model.seer, {"input_ids": ids})
+        settings["seer_pass"] = sys.modules["seer._calls"].make_pass(model.seer, {"input_ids": ids})
         for _ in range(layers):
             attend(module, q, k, v, *rest, **settings)
 

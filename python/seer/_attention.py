@@ -118,6 +118,7 @@ class Layer:
                 q, k, _ = self.packed(part, which)
                 target = pooled_map(q, k, self.packing(part, which), self.block, scale=self.scale, normalise=True)[1]
             self.learn(part, target)
+        self.gate.kept.clear()  # the memory of q and k before RoPE, which nothing needs any more
         o = self.attend(part, which, chosen)
         if which == "all":
             index = self.index(part, which)[0]

@@ -123,9 +123,17 @@ def _following(cls: type) -> type:
             super().reset()
             self.gate_keys = GateKeys()
 
+        def __reduce__(self):
+            return _unfilled, (cls,), self.__dict__
+
     Following.__name__, Following.__qualname__ = cls.__name__, cls.__qualname__
     Following.follows_gates = True
     return Following
+
+
+def _unfilled(cls: type):
+    """What pickle fills."""
+    return object.__new__(_following(cls))
 
 
 def layer_keys(cache, layer: int, past: int, batch: int) -> Optional[LayerKeys]:

@@ -166,15 +166,16 @@ def turn_back(x: torch.Tensor, shifts: list[int], lens: list[int], inv_freq: tor
     return torch.cat([a * cos + b * sin, b * cos - a * sin, rest], -1).to(x.dtype)
 
 
-def packed_lengths(kwargs: dict, batch: int, tokens: int) -> Optional[list[list[int]]]:
-    """Lengths of the sequences of each row where several are packed; None: there is one in each."""
-    cu = kwargs.get("cu_seq_lens_q")
-    if cu is not None:
-        sums = cu.tolist()
-        if batch != 1 or sums[0] != 0 or sums[-1] != tokens or any(b < a for a, b in zip(sums, sums[1:])):
-            raise Unsupported("cu_seq_lens_q", f"seer: cu_seq_lens_q must rise from 0 to the {tokens} tokens of one row of sequences, got {sums[:8]}")
-        return [[b - a for a, b in zip(sums, sums[1:])]]
-    positions = kwargs.get("position_ids")
+def sums_to_lengths(cu: torch.Tensor, batch: int, tokens: int) -> list[list[int]]:
+    """Lengths of the sequences of the one row, of cu_seq_lens_q."""
+    sums = cu.tolist()
+    if batch != 1 or sums[0] != 0 or sums[-1] != tokens or any(b < a for a, b in zip(sums, sums[1:])):
+        raise Unsupported("cu_seq_lens_q", f"seer: cu_seq_lens_q must rise from 0 to the {tokens} tokens of one row of sequences, got {sums[:8]}")
+    return [[b - a for a, b in zip(sums, sums[1:])]]
+
+
+def packed_lengths(positions: Optional[torch.Tensor], batch: int, tokens: int) -> Optional[list[list[int]]]:
+    """Lengths of the sequences of each row where positions begin again; None: there is one in each."""
     if positions is None or positions.dim() != 2 or positions.shape[1] != tokens:
         return None
     starts = (positions[:, 1:] != positions[:, :-1] + 1).nonzero().tolist()

@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import functools
 import inspect
+import os
 import warnings
 from typing import Iterator, Optional, Sequence, Union
 
@@ -19,11 +20,11 @@ from . import fingerprint
 from ._attention import run_layer, seer_attention
 from ._learning import Learning, sum_over_layers
 from ._made_for import check_model
-from ._passes import Pass, Unsupported, packed_lengths
-from ._processes import is_model_sharded
+from ._calls import cache_of, make_pass
+from ._passes import Unsupported
 from .gates import Gate, GateConfig, read_weights
 from .lists import BlockLists
-from .ops import selection
+from .ops import check_count, check_strengths, selection
 
 OLDEST, NEWEST = (4, 51), (5, 24)  # tested
 # Attention classes, and the modules whose outputs are q and k before RoPE (one name: both, side by side, then v).
@@ -34,7 +35,6 @@ FAMILIES = {
     "Qwen3Attention": ("q_norm", "k_norm"),
     "Phi3Attention": ("qkv_proj",),
 }
-CACHE_NAMES = ("cache", "past_key_values", "past_key_value")  # of transformers 5.2x, 5.0, 4.51
 
 
 class Attachment:
@@ -53,10 +53,23 @@ class Attachment:
         self.needs: Optional[torch.Tensor] = None  # by which lookup heads were found
         self.own_attention = base.config._attn_implementation  # before it is "seer"
         self.warned: set = set()  # of which causes of dense calls
+        self.in_dense_call = False  # the model's own attention is in place
+        self.undo: list = []  # calls that take everything back; copies of the model get copies of them
+        self._name_functions()
+
+    def _name_functions(self) -> None:
+        from transformers import modeling_utils
+        modeling_utils.AttentionInterface.register("seer", seer_attention)
         # One graph break in each layer, where torch.compile would make many.
         self.learning_layer = torch.compiler.disable(run_layer, reason="seer: a layer whose gate learns takes gradients itself; compile without "
                                                      "fullgraph=True")
-        self.undo: list = []  # calls that take everything back; copies of the model get copies of them
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in vars(self).items() if name != "learning_layer"}
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
+        self._name_functions()
 
     def update(self, **changes) -> None:
         """Other settings of `attach` for the calls that follow. ValueError: they do not fit together; nothing is changed."""
@@ -88,14 +101,17 @@ class Attachment:
             warnings.warn(f"{error}; such calls are dense, as strict=False")
 
     def _selection_of(self, s: dict) -> tuple:
-        return selection(s["sparsity"], s["rule"], s["strength"], s["sink_blocks"], s["local_blocks"], s["last_dense_rows"],
-                         s["prompt_tokens"], self.gate_config.block_size)
+        check_count("dense_below", s["dense_below"])
+        found = selection(s["sparsity"], s["rule"], s["strength"], s["sink_blocks"], s["local_blocks"], s["last_dense_rows"],
+                          s["prompt_tokens"], self.gate_config.block_size)
+        check_strengths(s["rule"], found[1], head_sizes(self.layers[0])[0])
+        return found
 
 
-def attach(model, gates, sparsity: Optional[float] = None, *, rule: str = "nz_ratio",
+def attach(model: torch.nn.Module, gates: Union[str, os.PathLike, GateConfig], sparsity: Union[float, Sequence[float], None] = None, *, rule: str = "nz_ratio",
            strength: Union[float, Sequence[float], None] = None, sink_blocks: int = 0, local_blocks: int = 0,
            last_dense_rows: int = 0, prompt_tokens: int = 0, dense_below: Optional[int] = None, foreign_gates: bool = False,
-           seed: int = 1, train_gates: bool = False, strict: bool = True):
+           seed: int = 1, train_gates: bool = False, strict: bool = True) -> torch.nn.Module:
     """Makes a transformers model read prompts sparsely, and returns it.
 
     model: of the Llama, Mistral, Qwen2, Qwen3 or Phi3 classes, whole, with PEFT adapters or quantised. gates: their folder, or
@@ -108,19 +124,24 @@ def attach(model, gates, sparsity: Optional[float] = None, *, rule: str = "nz_ra
     `train_gates`: gates' weights get requires_grad, and in a pass with gradients every sparse layer compares its gate with its
     true map, which costs as much as the scores of dense attention: `model.seer.gate_loss`. q and k get no gradient of it.
 
-    ValueError, one line: gates of another model, an unknown family, settings that do not fit. At a call: masks that are no
-    padding, output_attentions, caches of other kinds or that were filled without these gates, attention dropout in training. With
+    ValueError, one line: gates of another model, an unknown family, settings that do not fit. ImportError: another transformers; a newer one
+    is tried with `strict=False`. At a call: masks that are no
+    padding, output_attentions, another attention set since, caches of other kinds or that were filled without these gates, attention dropout in training. With
     `strict=False` such a call is one of the model without gates, after a warning for each cause; static caches are refused all the same,
     as transformers' generate makes their masks for the attention that it knows by name.
     """
-    check_transformers()
-    if getattr(model, "seer", None) is not None:
-        raise ValueError("seer.attach: the model has gates already: call seer.detach(model) first")
+    if not isinstance(model, torch.nn.Module):
+        raise ValueError(f"seer.attach: model is of class {type(model).__name__}, want a model of transformers")
+    check_transformers(strict)
     base = find_base(model)
+    if hasattr(base, "seer"):
+        raise ValueError("seer.attach: the model has gates already: call seer.detach(model) first")
     layers = find_layers(base)
     attention = layers[0]
     heads = head_sizes(attention)
     is_new = isinstance(gates, GateConfig)
+    if not is_new and not isinstance(gates, (str, os.PathLike)):
+        raise ValueError(f"seer.attach: gates is {gates!r}, want their folder, or a seer.GateConfig for new ones")
     config = dataclasses.replace(gates, gate_dim=gates.gate_dim or heads[2]) if is_new else GateConfig.read(gates)
     if is_new:
         config.check_lookups(heads[0], heads[2], len(layers))
@@ -129,7 +150,7 @@ def attach(model, gates, sparsity: Optional[float] = None, *, rule: str = "nz_ra
         check_model(gates, config, model, base)
     settings = dict(sparsity=sparsity, rule=rule, strength=strength, sink_blocks=sink_blocks, local_blocks=local_blocks,
                     last_dense_rows=last_dense_rows, prompt_tokens=prompt_tokens,
-                    dense_below=config.block_size if dense_below is None else max(2, dense_below), strict=strict)
+                    dense_below=config.block_size if dense_below is None else dense_below, strict=strict)
     attachment = Attachment(model, base, layers, config, settings)
     attachment.selection()  # refuses settings that do not fit
     attachment.rotary = gate_rotary(base, config, heads[2])
@@ -145,18 +166,15 @@ def attach(model, gates, sparsity: Optional[float] = None, *, rule: str = "nz_ra
     return model
 
 
-def detach(model):
+def detach(model: torch.nn.Module) -> torch.nn.Module:
     """Takes back what `attach` did, and returns the model."""
-    attachment = getattr(model, "seer", None)
-    if attachment is None:
-        raise ValueError("seer.detach: the model has no gates")
-    for undo in reversed(attachment.undo):
+    for undo in reversed(of_model(model).undo):
         undo()
     return model
 
 
 @contextlib.contextmanager
-def record_lists(model):
+def record_lists(model: torch.nn.Module) -> Iterator[list[dict[int, BlockLists]]]:
     """Within it, what is chosen is kept: a list with an entry for each forward pass that was sparse, {layer: BlockLists}."""
     attachment = of_model(model)
     before, attachment.recording = attachment.recording, []
@@ -167,7 +185,7 @@ def record_lists(model):
 
 
 @contextlib.contextmanager
-def replay_lists(model, recorded: Sequence[dict[int, BlockLists]]):
+def replay_lists(model: torch.nn.Module, recorded: Sequence[dict[int, BlockLists]]) -> Iterator[None]:
     """Within it, the sparse forward passes take these lists, one entry after another, and gates are not asked."""
     attachment = of_model(model)
     before, attachment.replaying = attachment.replaying, iter(recorded)
@@ -178,25 +196,28 @@ def replay_lists(model, recorded: Sequence[dict[int, BlockLists]]):
 
 
 def of_model(model) -> Attachment:
-    if getattr(model, "seer", None) is None:
-        is_inside = getattr(getattr(model, "module", None), "seer", None) is not None
-        raise ValueError(f"{type(model).__name__} has the model with gates inside: give its .module" if is_inside else
-                         "the model has no gates: call seer.attach(model, ...) first")
-    return model.seer
+    if getattr(getattr(model, "module", None), "seer", None) is not None:
+        raise ValueError(f"{type(model).__name__} has the model with gates inside: give its .module")
+    found = next((x.seer for x in (model, *model.modules()) if hasattr(x, "seer")), None) if isinstance(model, torch.nn.Module) else None
+    if found is None:
+        raise ValueError("the model has no gates: call seer.attach(model, ...) first")
+    return found
 
 
 # ---- What the model is ---------------------------------------------------------------------------
 
 
-def check_transformers() -> None:
+def check_transformers(strict: bool) -> None:
     import transformers
-    version = tuple(int(x) for x in transformers.__version__.split(".")[:2])
-    if version < OLDEST:
-        raise ImportError(f"seer.attach: transformers {transformers.__version__} is too old, want {'.'.join(map(str, OLDEST))} to "
-                          f"{'.'.join(map(str, NEWEST))}")
-    if version > NEWEST:
-        warnings.warn(f"seer.attach: transformers {transformers.__version__} was not tested, {'.'.join(map(str, OLDEST))} to "
-                      f"{'.'.join(map(str, NEWEST))} were")
+    version, (oldest, newest) = transformers.__version__, (".".join(map(str, x)) for x in (OLDEST, NEWEST))
+    number = tuple(int(x) for x in version.split(".")[:2])
+    if number < OLDEST:
+        raise ImportError(f"seer.attach: transformers {version} is too old, want {oldest} to {newest}")
+    if number > NEWEST:
+        untested = f"seer.attach: transformers {version} was not tested, {oldest} to {newest} were"
+        if strict:
+            raise ImportError(f"{untested}; strict=False tries it")
+        warnings.warn(untested)
 
 
 def find_base(model):
@@ -212,9 +233,11 @@ def find_layers(base) -> list:
     layers = []
     for number, layer in enumerate(base.layers):
         attention = getattr(layer, "self_attn", None)
-        if type(attention).__name__ not in FAMILIES:
-            raise ValueError(f"seer.attach: layer {number} has attention of class {type(attention).__name__}, supported are "
-                             f"{', '.join(FAMILIES)}")
+        of = type(attention)
+        if of.__name__ not in FAMILIES or not of.__module__.startswith("transformers.models."):  # others may leave the registry out
+            found = "no self_attn" if attention is None else f"attention of class {of.__module__}.{of.__qualname__}"
+            raise ValueError(f"seer.attach: layer {number} of {type(base).__name__} has {found}, supported are {', '.join(FAMILIES)} of "
+                             "transformers.models")
         layers.append(attention)
     return layers
 
@@ -265,7 +288,13 @@ class _Keep:
 
 def _begin_layer(gate: Gate, module, args, kwargs) -> None:
     gate.kept.clear()
-    gate.cache = next((kwargs[name] for name in CACHE_NAMES if kwargs.get(name) is not None), None)
+    gate.cache = cache_of(kwargs)
+
+
+def _end_layer(gate: Gate, module, args, output) -> None:
+    """Nothing of a call is held longer: neither q and k of every layer, nor a cache that its owner gave up."""
+    gate.kept.clear()
+    gate.cache = None
 
 
 def add_gate(attachment: Attachment, layer, gate: Gate, weights) -> None:
@@ -275,22 +304,27 @@ def add_gate(attachment: Attachment, layer, gate: Gate, weights) -> None:
     gate.attachment = attachment
     layer.attn_gate = gate
     handles = [module.register_forward_hook(_Keep(gate.kept, name)) for name, module in zip(gate.sources, gate.hooked)]
-    handles.append(layer.register_forward_pre_hook(functools.partial(_begin_layer, gate), with_kwargs=True))
+    handles += [layer.register_forward_pre_hook(functools.partial(_begin_layer, gate), with_kwargs=True),
+                layer.register_forward_hook(functools.partial(_end_layer, gate))]
     attachment.undo += [handle.remove for handle in handles]
     attachment.undo.append(functools.partial(delattr, layer, "attn_gate"))
 
 
 def add_to(attachment: Attachment) -> None:
-    from transformers import modeling_utils
     model, base = attachment.model, attachment.base
-    modeling_utils.AttentionInterface.register("seer", seer_attention)
     use_attention(base, "seer")
     attachment.undo.append(functools.partial(use_attention, base, attachment.own_attention))
     names = list(inspect.signature(base.forward).parameters)
     handles = [base.register_forward_pre_hook(functools.partial(_begin_pass, attachment, names), with_kwargs=True),
-               base.register_forward_hook(_end_pass, always_call=True)]
-    model.seer = attachment
-    attachment.undo += [*(handle.remove for handle in handles), functools.partial(delattr, model, "seer")]
+               base.register_forward_hook(functools.partial(_end_pass, attachment), always_call=True)]
+    attachment.undo += [handle.remove for handle in handles]
+    for holder in {id(x): x for x in (model, base)}.values():  # whichever of a model's wrappers asks
+        holder.seer = attachment
+        attachment.undo.append(functools.partial(delattr, holder, "seer"))
+
+
+def _no_mask(attention_mask, *args, **kwargs) -> None:
+    pass
 
 
 def use_attention(base, name: str) -> None:
@@ -298,13 +332,17 @@ def use_attention(base, name: str) -> None:
     if hasattr(base, "_update_causal_mask"):  # transformers 4.5x: it makes S x S masks for names that it does not know
         base.__dict__.pop("_update_causal_mask", None)
         if name == "seer":
-            base._update_causal_mask = lambda attention_mask, *args, **kwargs: None
+            base._update_causal_mask = _no_mask
 
 
 def _begin_pass(attachment: Attachment, names: list, module, args, kwargs):
     if getattr(module, "_is_replica", False):
         raise ValueError("seer: torch.nn.DataParallel runs copies of a model that share its gates' state: use DistributedDataParallel (torchrun), "
                          "or detach first")
+    now = module.config._attn_implementation
+    if now != "seer":
+        raise ValueError(f'seer: the attention of the model was set to "{now}" after seer.attach, so that no gate would be asked: call '
+                         'model.set_attn_implementation("seer"), or seer.detach(model)')
     kwargs = {**dict(zip(names, args)), **kwargs}
     try:
         kwargs["seer_pass"] = make_pass(attachment, kwargs)
@@ -312,85 +350,12 @@ def _begin_pass(attachment: Attachment, names: list, module, args, kwargs):
         attachment.goes_dense(error)
         attachment.learned = None
         kwargs["seer_pass"] = "eager" if error.cause == "output_attentions" else attachment.own_attention
+        attachment.in_dense_call = True
         use_attention(module, kwargs["seer_pass"])
     return (), kwargs
 
 
-def _end_pass(module, args, output) -> None:
-    if module.config._attn_implementation != "seer":
+def _end_pass(attachment: Attachment, module, args, output) -> None:
+    if attachment.in_dense_call:
+        attachment.in_dense_call = False
         use_attention(module, "seer")
-
-
-def make_pass(attachment: Attachment, kwargs: dict) -> Pass:
-    """What a call of the model is. Unsupported, ValueError: what cannot be computed, before anything is."""
-    ids = kwargs.get("input_ids") if kwargs.get("input_ids") is not None else kwargs.get("inputs_embeds")
-    if ids is None:
-        raise ValueError("seer: the model got neither input_ids nor inputs_embeds")
-    batch, tokens = ids.shape[:2]
-    if kwargs.get("output_attentions") or getattr(attachment.base.config, "output_attentions", False):
-        raise Unsupported("output_attentions", "seer: output_attentions=True is not supported: sparse attention has no whole map; see "
-                          "seer.pooled_attention")
-    for layer in attachment.layers:
-        if layer.training and layer.attention_dropout:
-            raise Unsupported("dropout", f"seer: attention_dropout is {layer.attention_dropout}, and sparse attention has none: set it to 0 to train")
-    cache = next((kwargs[name] for name in CACHE_NAMES if kwargs.get(name) is not None), None)
-    check_cache(cache)
-    past = cache.get_seq_length() if cache is not None else 0
-    mask = kwargs.get("attention_mask")
-    if mask is not None:
-        if not isinstance(mask, torch.Tensor) or mask.dim() != 2:
-            form = list(mask.shape) if isinstance(mask, torch.Tensor) else type(mask).__name__
-            raise Unsupported("mask", f"seer: attention_mask is {form}, want padding, [{batch}, {past + tokens}] of ones and zeros")
-        if tuple(mask.shape) != (batch, past + tokens):
-            raise Unsupported("mask", f"seer: attention_mask is {list(mask.shape)}, want [{batch}, {past + tokens}], the tokens of the cache "
-                              "and those given now")
-        mask = mask.to(device=ids.device, dtype=torch.bool)
-    may_be_packed = past == 0 and tokens > 1 and mask is None
-    if mask is not None and mask.all():  # waits for a GPU, once a pass, as transformers' own sdpa does
-        mask = None
-    made = Pass(batch, tokens, past + tokens, mask)
-    lengths = packed_lengths(kwargs, batch, tokens) if may_be_packed else None
-    if lengths is not None:
-        made.pack(lengths)
-    learning = attachment.learning
-    if learning is not None and (learning.is_dense or torch.is_grad_enabled()):
-        if past:
-            raise ValueError(f"seer: gates learn from whole sequences, but {past} tokens are in a cache already: leave past_key_values out")
-        made.learned = {}
-        made.is_sharded = is_model_sharded(attachment.model)
-    attachment.learned = made.learned
-    if learning is not None and learning.is_dense:
-        if made.sequences is None:
-            made.find_sequences()
-    elif tokens >= attachment.settings["dense_below"]:
-        if made.sequences is None:
-            made.find_sequences()
-        made.is_sparse = True
-        made.keeps_lists = torch.is_grad_enabled() or attachment.recording is not None
-        if attachment.replaying is not None:
-            made.lists = next(attachment.replaying, None)
-            if made.lists is None:
-                raise ValueError("seer.replay_lists: there are no lists left for this forward pass")
-        if attachment.recording is not None:
-            attachment.recording.append(made.lists)
-    if made.sequences is not None and attachment.gate_config.lookup_heads:
-        made.find_shifts(kwargs.get("position_ids"))
-    return made
-
-
-def check_cache(cache) -> None:
-    if cache is None:
-        return
-    from transformers import cache_utils
-    dynamic = getattr(cache_utils, "DynamicLayer", None)
-    layers = getattr(cache, "layers", None)
-    if dynamic is not None and layers is not None:
-        is_dynamic = all(isinstance(layer, dynamic) for layer in layers)
-    else:
-        is_dynamic = isinstance(cache, cache_utils.DynamicCache)
-    if is_dynamic:
-        return
-    message = f"seer: a cache of class {type(cache).__name__} is not supported, want DynamicCache, the default"
-    if getattr(cache, "is_compileable", True):  # generate makes masks for it, by the name of the attention: none for ours
-        raise ValueError(message)
-    raise Unsupported("cache", message)

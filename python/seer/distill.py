@@ -5,8 +5,9 @@ import contextlib
 import dataclasses
 import math
 import numbers
+import os
 import warnings
-from typing import Callable, Optional, Sequence
+from typing import Any, Callable, Optional, Sequence, Union
 
 import torch
 
@@ -22,7 +23,8 @@ from .saving import save_gates
 MOST_LEFT_OUT = 10  # steps in a row
 
 
-def distill(model, dataset, *, weights: Optional[Sequence[float]] = None, valid=None, out=None, steps: int = 500, sequences: int = 16,
+def distill(model: torch.nn.Module, dataset: Any, *, weights: Optional[Sequence[float]] = None, valid: Any = None,
+            out: Union[str, os.PathLike, None] = None, steps: int = 500, sequences: int = 16,
             micro_batch: int = 1, valid_sequences: int = 4, loss: str = "kl", skip: Optional[float] = None, loss_scale: float = 10.0,
             learning_rate: float = 1e-3, warmup: Optional[int] = None, weight_decay: float = 0.0, clip: float = 1.0, save_every: int = 50,
             valid_every: int = 0, lookups_only: bool = False, restart: bool = False, on_step: Optional[Callable[[int, dict], None]] = None) -> list[dict]:

@@ -13,7 +13,7 @@ import torch
 
 from ._random import normal
 from .ops import GateVectors, Lookups
-from .packing import BLOCK, Packing, ceil_div
+from .packing import BLOCK, BLOCKS, Packing, ceil_div
 
 INITIAL_DEVIATION = 0.02  # of the published code
 WEIGHTS = "attn_gate_weights"
@@ -39,6 +39,11 @@ class GateConfig:
     lookup_heads: Mapping[int, Sequence[int]] = dataclasses.field(default_factory=dict, hash=False)  # [seer_lookup_heads] by layer, ascending
 
     def __post_init__(self):
+        self.pools()
+        if self.block_size not in BLOCKS:
+            raise ValueError(f"gate block size is {self.block_size!r}, expected 16 to 128 by 16")
+        if not _is_count(self.gate_dim):
+            raise ValueError(f"gate size is {self.gate_dim!r}, expected 0, the model's head size, or more features")
         if not isinstance(self.lookup_heads, Mapping):
             raise ValueError(f"lookup_heads is {self.lookup_heads!r}, expected lists of heads by layer, such as {{3: [1, 5]}}")
         found = {layer: tuple(heads) for layer, heads in self.lookup_heads.items() if len(heads)}
@@ -109,9 +114,6 @@ class GateConfig:
                          fields.get("seerattn_gate_hidden_size") or 0, bool(fields.get("seerattn_gate_force_double", False)),
                          fields.get("base_model") or "", fields.get("base_model_fingerprint") or "",
                          fields.get("seer_lookup_rank") or 0, _lookup_heads(fields.get("seer_lookup_heads")))
-            config.pools()
-            if config.block_size not in range(16, 129, 16):
-                raise ValueError(f"gate block size is {config.block_size}, expected 16 to 128 by 16")
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
         return config
@@ -156,7 +158,10 @@ class Gate(torch.nn.Module):
     def __init__(self, config: GateConfig, num_heads: int, num_kv_heads: int, head_dim: int, device=None, layer: int = 0):
         super().__init__()
         self.config = config
+        if num_heads < 1 or num_kv_heads < 1 or num_heads % num_kv_heads:
+            raise ValueError(f"gate: {num_heads} query heads and {num_kv_heads} key heads, want a multiple of the key heads")
         config.check_lookups(num_heads, head_dim)
+        self.sizes = num_heads, num_kv_heads, head_dim
         shapes = config.shapes(num_heads, num_kv_heads, head_dim, layer)
         for parameter, (name, _) in PARAMETERS.items():
             setattr(self, name, _HeadLinear(shapes[parameter], device) if parameter in shapes else None)
@@ -188,6 +193,7 @@ class Gate(torch.nn.Module):
                 packing: Optional[Packing] = None) -> GateVectors:
         if q.dim() not in (3, 4) or q.dim() != k.dim() or q.shape[:-2] != k.shape[:-2]:
             raise ValueError(f"gate: q is {list(q.shape)} and k {list(k.shape)}, want those of the same tokens, [B, S, H, D] or packed")
+        self.check_heads(q, k)
         p = packing
         if p is None:
             if q.dim() == 3:
@@ -204,6 +210,12 @@ class Gate(torch.nn.Module):
                                                        self.weight("q"), self.weight("k"), cos, sin)
         return GateVectors(*vectors, p)
 
+    def check_heads(self, q: torch.Tensor, k: torch.Tensor) -> None:
+        heads, kv_heads, size = self.sizes
+        if (*q.shape[-2:], *k.shape[-2:]) != (heads, size, kv_heads, size):
+            raise ValueError(f"gate: q has heads and features {list(q.shape[-2:])}, k {list(k.shape[-2:])}, but it was made for {[heads, size]} and "
+                             f"{[kv_heads, size]}")
+
     def of(self, letter: str, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, packing: Packing) -> torch.Tensor:
         """The vectors of queries ("q") or keys ("k") alone, float32 [blocks, heads, d]; `packing`: of their own tokens."""
         x = (x.flatten(0, 1) if x.dim() == 4 else x).detach()
@@ -219,6 +231,7 @@ class Gate(torch.nn.Module):
         not learn, products are of 16 bits, and what is given is float16. Differentiable in the weights alone."""
         if self.lookup_q is None:
             return None
+        self.check_heads(q, k)
         made = (_project(x, heads, self.weight(f"lookup_{letter}")) for x, heads, letter in zip((q, k), self.read_heads, "qk"))
         return Lookups(*made, self.lookup_heads)
 

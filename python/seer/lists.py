@@ -29,6 +29,8 @@ class BlockLists(NamedTuple):
         """
         if mask.dtype != torch.bool or mask.dim() not in (3, 4):
             raise ValueError(f"mask is {form(mask)}, want bool [B, heads, rows, blocks] or, packed, [heads, rows, blocks]")
+        if packing is not None and not isinstance(packing, Packing):
+            raise ValueError(f"BlockLists.from_mask: packing is of class {type(packing).__name__}, want seer.Packing (Packing.from_cu_seqlens)")
         if packing is None:
             if mask.dim() == 3:
                 raise ValueError("a mask [heads, rows, blocks] of packed sequences wants their packing (seer.Packing)")
@@ -54,15 +56,43 @@ class BlockLists(NamedTuple):
         return self.packing.split_rows(mask.view(heads, rows, -1))
 
     @classmethod
-    def from_flex(cls, block_mask: "torch.nn.attention.flex_attention.BlockMask") -> BlockLists:  # noqa: F821
-        """Of the blocks of FlexAttention's BlockMask, full and partial ones. What a mask_mod cuts within a block is left to
-        the causal rule."""
+    def from_flex(cls, block_mask: "torch.nn.attention.flex_attention.BlockMask", batch: Optional[int] = None,  # noqa: F821
+                  heads: Optional[int] = None, strict: bool = True) -> BlockLists:
+        """Of the blocks of FlexAttention's BlockMask, full and partial ones, for attention by the causal rule.
+
+        `batch`, `heads`: to repeat a mask that was made for one sequence or one head (create_block_mask with None). ValueError: its
+        mask_mod cuts blocks that the causal rule leaves whole, such as a window's edge; `strict=False` takes these as a whole.
+        """
+        from torch.nn.attention.flex_attention import BlockMask
+        if not isinstance(block_mask, BlockMask):
+            raise ValueError(f"BlockLists.from_flex: the mask is of class {type(block_mask).__name__}, want FlexAttention's BlockMask")
         q_block, k_block = block_mask.BLOCK_SIZE
         if q_block != k_block:
             raise ValueError(f"the BlockMask has blocks of {q_block} queries and {k_block} keys, want one size for both")
         q_len, k_len = block_mask.seq_lengths
         dense = block_mask.to_dense().bool()
-        return cls.from_mask(dense, Packing.of_batch(dense.shape[0], q_len, k_len, k_block, device=dense.device))
+        if strict and block_mask.full_kv_num_blocks is not None:
+            full = cls._dense(block_mask.full_kv_num_blocks, block_mask.full_kv_indices)
+            row, column = (torch.arange(n, device=dense.device) for n in dense.shape[-2:])
+            # Whole: every query of the row sees every key, and neither is cut off by the end.
+            whole = ((column + 1) * k_block <= row[:, None] * k_block + k_len - q_len + 1) & ((column + 1) * k_block <= k_len)
+            cut = int((dense & ~full & whole & ((row[:, None] + 1) * k_block <= q_len)).sum())
+            if cut:
+                raise ValueError(f"BlockLists.from_flex: mask_mod cuts {cut} blocks that the causal rule leaves whole, and lists name whole blocks: "
+                                 "strict=False takes these as a whole")
+        batch, heads = batch or dense.shape[0], heads or dense.shape[1]
+        if dense.shape[0] not in (1, batch) or heads % dense.shape[1]:
+            raise ValueError(f"BlockLists.from_flex: the BlockMask is of {dense.shape[0]} sequences and {dense.shape[1]} heads, which {batch} sequences of "
+                             f"{heads} heads cannot share")
+        dense = dense.expand(batch, -1, -1, -1).repeat_interleave(heads // dense.shape[1], 1)
+        return cls.from_mask(dense, Packing.of_batch(batch, q_len, k_len, k_block, device=dense.device))
+
+    @staticmethod
+    def _dense(count: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        """bool [B, H, M, N] of a BlockMask's tables: the first `count` entries of a row are its blocks."""
+        is_there = torch.arange(index.shape[-1], device=index.device) < count[..., None]
+        found = torch.zeros(*index.shape[:-1], index.shape[-1] + 1, dtype=torch.bool, device=index.device)
+        return found.scatter_(-1, torch.where(is_there, index, index.shape[-1]).long(), True)[..., :-1]
 
     def to_flex(self, heads: Optional[int] = None, mask_mod: Optional[Callable] = None,
                 with_backward: bool = True) -> "torch.nn.attention.flex_attention.BlockMask":  # noqa: F821

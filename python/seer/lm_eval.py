@@ -22,6 +22,8 @@ from typing import Optional
 import torch
 
 from .attach import attach, detach, record_lists
+from .ops import selection
+from .packing import BLOCK
 
 try:
     from lm_eval.api.metrics import mean, mean_stderr, pooled_sample_stderr
@@ -167,10 +169,13 @@ def compare(args: argparse.Namespace, name: str, values: list[float]) -> dict:
     refused = [option for option in ALONE if getattr(cfg, option)]
     if refused:
         raise ValueError(f"--{refused[0]} does not go with --{name}: give that as an argument of the model, {name}={values[-1]:g}")
-    given = {**cfg.model_args, "sparsity": 0, "strength": None}
+    given, rule = {**cfg.model_args, "sparsity": 0, "strength": None}, cfg.model_args.get("rule", "nz_ratio")
     given.pop("density", None)
     if "gates" not in given and any(values):
         raise ValueError("want gates=FOLDER in --model_args")
+    for value in values:
+        if value:
+            selection(*((value, rule, None) if name == "sparsity" else (None, rule, value)), 0, 0, 0, 0, BLOCK)
     folder = pathlib.Path(cfg.output_path) if cfg.output_path else None
     if folder is not None and folder.suffix == ".json":
         raise ValueError(f"--output_path is {folder}, want a folder: each setting has a file")

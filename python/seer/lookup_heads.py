@@ -4,7 +4,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from typing import Optional, Sequence
+from typing import Any, Optional, Sequence
 
 import torch
 
@@ -19,7 +19,7 @@ _WHO = "seer.find_lookup_heads"
 
 
 @torch.inference_mode(False)  # what it puts on the model is to be trained
-def find_lookup_heads(model, dataset, share: float = 0.1, *, weights: Optional[Sequence[float]] = None, first: int = 0, windows: int = 8,
+def find_lookup_heads(model: torch.nn.Module, dataset: Any, share: float = 0.1, *, weights: Optional[Sequence[float]] = None, first: int = 0, windows: int = 8,
                       rank: int = 32, sparsity: float = 0.9, seed: int = 1) -> torch.Tensor:
     """Measures what every head of `model` (seer.attach) loses where its gate chooses its blocks, and makes the neediest ones lookup heads
     of its gates: `share` of all heads, those that lose nothing left out. They are those of `seer distill --lookup-heads`. No labels are

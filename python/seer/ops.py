@@ -8,17 +8,19 @@ autocast, what it says.
 from __future__ import annotations
 
 import math
+import numbers
 from typing import NamedTuple, Optional, Sequence, Union
 
 import torch
 
 from .lists import BlockLists
-from .packing import BLOCK, Packing, form
+from .packing import BLOCK, BLOCKS, Packing, form
 
 Sequences = Union[Packing, torch.Tensor, None]
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 NAMES = "float32, float16 or bfloat16"
 RULES_BY_SHARE = ("nz_ratio", "head_budget")
+STRENGTHS = {"threshold": 1.0, "top_p": 1.0, "row_budget": 1e15}  # of the other rules: the largest
 
 
 class GateVectors(NamedTuple):
@@ -38,7 +40,7 @@ class Lookups(NamedTuple):
 
 
 def block_sparse_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, lists: BlockLists, scale: Optional[float] = None,
-                           causal: bool = True, return_lse: bool = False):
+                           causal: bool = True, return_lse: bool = False) -> Union[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
     """Attention of every row to its listed key blocks.
 
     q [B, Sq, Hq, D], k and v [B, Sk, Hk, D], or packed. -> o as q; with `return_lse` also the natural logarithm of the sum
@@ -46,8 +48,12 @@ def block_sparse_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, li
     """
     q, k, v = _autocast(q, k, v)
     _check_qkv("block_sparse_attention", q, k, v, takes_f64=True)
+    check_class("block_sparse_attention", "lists", lists, BlockLists, "of select_blocks or BlockLists.from_mask")
     p = lists.packing
     _check_sequences("block_sparse_attention", q, k, p, "lists")
+    if lists.count.shape[0] not in (q.shape[-2], k.shape[-2]):
+        raise ValueError(f"block_sparse_attention: lists are of {lists.count.shape[0]} heads, want the {q.shape[-2]} of q or the {k.shape[-2]} of k "
+                         "(BlockLists.per_query_head shares lists)")
     o, lse = torch.ops.seer.block_sparse_attn(
         _flat(q), _flat(k), _flat(v), p.cu_q, p.cu_k, p.cu_rows, lists.begin, lists.count, lists.list, p.block,
         _scale(scale, q), causal)
@@ -89,6 +95,7 @@ def gate_scores(vectors: GateVectors, lookups: Optional[Lookups] = None, scale: 
     """What a gate thinks of every key block: float32 [B, Hq, rows, blocks] (packed: [Hq, R, N]), -inf where no key of it is
     visible. With `lookups` the scores of these heads are `lookup_scores`, which want the attention's `scale`. Differentiable in
     vectors and lookups."""
+    check_vectors("gate_scores", vectors)
     p = vectors.packing
     scores = torch.ops.seer.attn_gate_score(vectors.q, vectors.k, *p.cu(), p.num_blocks, p.block)
     if lookups is not None:
@@ -113,7 +120,7 @@ def lookup_scores(q: torch.Tensor, k: torch.Tensor, packing: Sequences = None, b
     return p.split_rows(_lookup_scores(q, k, p, scale))
 
 
-def select_blocks(scores: torch.Tensor, sparsity: Optional[float] = None, packing: Sequences = None, *, rule: str = "nz_ratio",
+def select_blocks(scores: torch.Tensor, sparsity: Union[float, Sequence[float], None] = None, packing: Sequences = None, *, rule: str = "nz_ratio",
                   strength: Union[float, Sequence[float], None] = None, sink_blocks: int = 0, local_blocks: int = 0,
                   last_dense_rows: int = 0, prompt_tokens: int = 0, block: int = BLOCK) -> BlockLists:
     """The blocks that a rule keeps of float32 scores [B, L, rows, blocks] (packed: [L, R, N], with `packing`).
@@ -126,7 +133,7 @@ def select_blocks(scores: torch.Tensor, sparsity: Optional[float] = None, packin
 
     Without a packing, plain sequences are as long as their blocks.
     """
-    if scores.dtype != torch.float32 or scores.dim() not in (3, 4):
+    if not isinstance(scores, torch.Tensor) or scores.dtype != torch.float32 or scores.dim() not in (3, 4):
         raise ValueError(f"select_blocks: scores is {form(scores)}, want float32 [B, heads, rows, blocks] or, packed, [heads, rows, blocks]")
     if packing is None:
         if scores.dim() == 3:
@@ -140,16 +147,18 @@ def select_blocks(scores: torch.Tensor, sparsity: Optional[float] = None, packin
     if flat.shape[1:] != (packing.num_rows, packing.num_blocks):
         raise ValueError(f"select_blocks: scores is {form(scores)}, want {packing.num_rows} rows in all and {packing.num_blocks} "
                          "blocks for these sequences")
-    begin, count, listed = torch.ops.seer.block_select(
-        flat.detach(), packing.cu_q, packing.cu_k, packing.cu_rows, packing.block,
-        *selection(sparsity, rule, strength, sink_blocks, local_blocks, last_dense_rows, prompt_tokens, packing.block))
+    own = selection(sparsity, rule, strength, sink_blocks, local_blocks, last_dense_rows, prompt_tokens, packing.block)
+    _check_choice("select_blocks", own, flat.shape[0], prompt_tokens, packing)
+    begin, count, listed = torch.ops.seer.block_select(flat.detach(), packing.cu_q, packing.cu_k, packing.cu_rows, packing.block, *own)
     return BlockLists(begin, count, listed, packing)
 
 
-def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, vectors: GateVectors, sparsity: Optional[float] = None, *,
+def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, vectors: GateVectors,
+              sparsity: Union[float, Sequence[float], None] = None, *,
               rule: str = "nz_ratio", strength: Union[float, Sequence[float], None] = None, sink_blocks: int = 0,
               local_blocks: int = 0, last_dense_rows: int = 0, prompt_tokens: int = 0, scale: Optional[float] = None,
-              causal: bool = True, return_lists: bool = False, lookups: Optional[Lookups] = None):
+              causal: bool = True, return_lists: bool = False,
+              lookups: Optional[Lookups] = None) -> Union[torch.Tensor, tuple[torch.Tensor, BlockLists]]:
     """`gate_scores`, `select_blocks` and `block_sparse_attention` in one call, the program's own.
 
     q, k, v after RoPE; `vectors` of q and k before it (seer.Gate); `lookups` of q and k after it (Gate.lookups), whose heads are
@@ -158,32 +167,55 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, vectors: GateVe
     """
     q, k, v = _autocast(q, k, v)
     _check_qkv("attention", q, k, v)
+    check_vectors("attention", vectors, q.shape[-2])
     p = vectors.packing
     _check_sequences("attention", q, k, p, "vectors")
+    rule_of = selection(sparsity, rule, strength, sink_blocks, local_blocks, last_dense_rows, prompt_tokens, p.block)
+    _check_choice("attention", rule_of, q.shape[-2], prompt_tokens, p)
     own = {}
     if lookups is not None:
         _check_lookups("attention", lookups, p)
         own = dict(lookup_q=_flat(lookups.q.detach()), lookup_k=_flat(lookups.k.detach()), lookup_heads=lookups.heads)
     o, lse, *lists = torch.ops.seer.sparse_attention(
-        _flat(q), _flat(k), _flat(v), vectors.q, vectors.k, *p.cu(), p.num_blocks, p.block, _scale(scale, q), causal,
-        *selection(sparsity, rule, strength, sink_blocks, local_blocks, last_dense_rows, prompt_tokens, p.block), **own)
+        _flat(q), _flat(k), _flat(v), vectors.q, vectors.k, *p.cu(), p.num_blocks, p.block, _scale(scale, q), causal, *rule_of,
+        **own)
     o = o.view(q.shape)
     return (o, BlockLists(*lists, p)) if return_lists else o
 
 
 def selection(sparsity, rule, strength, sink_blocks, local_blocks, last_dense_rows, prompt_tokens, block) -> tuple:
-    """A rule as the ops take it: rule, strengths, sink_blocks, local_blocks, last_dense_rows, prompt_blocks."""
+    """A rule as the ops take it: rule, strengths, sink_blocks, local_blocks, last_dense_rows, prompt_blocks. ValueError: a setting is
+    out of range."""
     by_share = rule in RULES_BY_SHARE
+    if not by_share and rule not in STRENGTHS:
+        raise ValueError(f"unknown rule {rule!r}, want {', '.join((*RULES_BY_SHARE, *STRENGTHS))}")
     given, name, other = (sparsity, "sparsity", strength) if by_share else (strength, "strength", sparsity)
     if given is None or other is not None:
         raise ValueError(f"the rule {rule} takes {name}, and no {'strength' if by_share else 'sparsity'}")
-    values = [float(x) for x in given] if isinstance(given, Sequence) else [float(given)]
-    if by_share:
-        for x in values:
-            if not 0 <= x < 1:
-                raise ValueError(f"sparsity is {x:g}, want 0 or more, and less than 1")
-        values = [1 - x for x in values]
-    return rule, values, sink_blocks, local_blocks, last_dense_rows, -(-prompt_tokens // block)
+    given = given.tolist() if hasattr(given, "tolist") else given  # of a tensor or array
+    values = list(given) if isinstance(given, (list, tuple)) else [given]
+    for x in values:
+        if not isinstance(x, (int, float)) or isinstance(x, bool):
+            raise ValueError(f"{name} is {given!r}, want a number, or one for each head")
+        if by_share and not 0 <= x < 1:
+            raise ValueError(f"sparsity is {x:g}, want 0 or more, and less than 1")
+        if not by_share and not 0 <= x <= STRENGTHS[rule]:
+            raise ValueError(f"strength is {x:g}, want 0 to {STRENGTHS[rule]:g} of the rule {rule}")
+    for of, value in (("sink_blocks", sink_blocks), ("local_blocks", local_blocks), ("last_dense_rows", last_dense_rows),
+                      ("prompt_tokens", prompt_tokens)):
+        check_count(of, value)
+    return rule, [1.0 - x if by_share else float(x) for x in values], sink_blocks, local_blocks, last_dense_rows, -(-prompt_tokens // block)
+
+
+def check_count(name: str, value) -> None:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{name} is {value!r}, want a whole number, 0 or more")
+
+
+def check_strengths(rule: str, values: Sequence[float], heads: int) -> None:
+    if len(values) not in (1, heads):
+        name = "sparsity" if rule in RULES_BY_SHARE else "strength"
+        raise ValueError(f"{name} has {len(values)} numbers, want one, or one for each of {heads} heads")
 
 
 # ---- Arguments -----------------------------------------------------------------------------------
@@ -201,9 +233,33 @@ def _scale(scale: Optional[float], q: torch.Tensor) -> float:
     return 1 / math.sqrt(q.shape[-1]) if scale is None else scale
 
 
+def check_class(name: str, argument: str, given, wanted: type, made_by: str) -> None:
+    if not isinstance(given, wanted):
+        raise ValueError(f"{name}: {argument} is of class {type(given).__name__}, want seer.{wanted.__name__}, {made_by}")
+
+
+def check_vectors(name: str, vectors: GateVectors, heads: Optional[int] = None) -> None:
+    """heads: those of the attention that chooses by them."""
+    check_class(name, "vectors", vectors, GateVectors, "of seer.Gate")
+    q, k, p = vectors
+    rows, blocks = p.num_rows, p.total_blocks
+    if q.dtype != torch.float32 or k.dtype != torch.float32 or q.shape[::2] != (rows, k.shape[-1]) or k.shape[0] != blocks or q.shape[1] % k.shape[1]:
+        raise ValueError(f"{name}: vectors are q {form(q)}, k {form(k)}, want float32 [{rows} rows, heads, d] and [{blocks} blocks, heads, d], as "
+                         "seer.Gate makes them of these sequences")
+    if heads is not None and q.shape[1] != heads:
+        raise ValueError(f"{name}: vectors are of {q.shape[1]} heads, q has {heads}")
+
+
+def _check_choice(name: str, of: tuple, heads: int, prompt_tokens: int, p: Packing) -> None:
+    check_strengths(of[0], of[1], heads)
+    if 0 < of[-1] < p.num_blocks:
+        raise ValueError(f"{name}: prompt_tokens is {prompt_tokens}, but a sequence has {max(p.k_lens)} keys: give the length of the complete prompt")
+
+
 def _autocast(*tensors: torch.Tensor):
-    device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device):
+    is_tensor = isinstance(tensors[0], torch.Tensor)  # else it is refused
+    device = tensors[0].device.type if is_tensor else ""
+    if not is_tensor or not torch.is_autocast_enabled(device):
         return tensors
     dtype = torch.get_autocast_dtype(device)
     return tuple(x.to(dtype) if x.is_floating_point() else x for x in tensors)
@@ -213,6 +269,8 @@ def _check_qkv(name: str, q: torch.Tensor, k: torch.Tensor, v: Optional[torch.Te
     dtypes, names = (DTYPES + (torch.float64,), NAMES + ", or float64 on a CPU") if takes_f64 else (DTYPES, NAMES)
     wants = "want [B, S, H, D], or packed [tokens, H, D]"
     for letter, x in (("q", q), ("k", k), ("v", k if v is None else v)):
+        if not isinstance(x, torch.Tensor):
+            raise ValueError(f"{name}: {letter} is of class {type(x).__name__}, {wants}")
         if x.dim() not in (3, 4) or x.dim() != q.dim():
             raise ValueError(f"{name}: {letter} is {form(x)}, {wants}{'' if x is q else f' as q, {form(q)}'}")
         if x.dtype not in dtypes or x.dtype != q.dtype:
@@ -248,6 +306,7 @@ def _check_lookup_heads(name: str, q: torch.Tensor, k: torch.Tensor) -> None:
 
 
 def _check_lookups(name: str, lookups: Lookups, p: Packing) -> None:
+    check_class(name, "lookups", lookups, Lookups, "of seer.Gate.lookups")
     name = f"{name}, lookups"
     q, k, heads = lookups
     _check_lookup_heads(name, q, k)
@@ -262,6 +321,10 @@ def _lookup_scores(q: torch.Tensor, k: torch.Tensor, p: Packing, scale: float) -
 
 def _packing(name: str, q: torch.Tensor, k: torch.Tensor, given: Sequences, block: int, block_q: Optional[int]) -> Packing:
     """The packing of q and k: made from their shapes or prefix sums, or the one given, in blocks of that size."""
+    if given is not None and not isinstance(given, (Packing, torch.Tensor)):
+        raise ValueError(f"{name}: packing is of class {type(given).__name__}, want seer.Packing, or prefix sums of tokens in a tensor")
+    if block not in BLOCKS:
+        raise ValueError(f"{name}: block is {block}, want 16 to 128 tokens, a multiple of 16")
     if q.dim() == 4:
         if given is not None and not (isinstance(given, Packing) and given.is_batch):
             raise ValueError(f"{name}: q is {form(q)}, plain; prefix sums are for packed tensors [tokens, H, D]")

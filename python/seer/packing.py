@@ -6,6 +6,7 @@ from typing import NamedTuple, Optional, Sequence
 import torch
 
 BLOCK = 64  # tokens of a block where nothing else is said
+BLOCKS = tuple(range(16, 129, 16))  # what the ops take
 
 
 def ceil_div(n: int, unit: int) -> int:
@@ -47,8 +48,8 @@ class Packing(NamedTuple):
         """Of lengths in tokens, on the host. `k_lens`: as `q_lens` where not given."""
         q_lens = tuple(int(n) for n in q_lens)
         k_lens = q_lens if k_lens is None else tuple(int(n) for n in k_lens)
-        _check(q_lens, k_lens)
         block_q = block if block_q is None else block_q
+        _check(q_lens, k_lens, block, block_q)
         units = ((q_lens, 1), (k_lens, 1), (q_lens, block_q), (k_lens, block))
         sums = torch.tensor([_sums(lens, unit) for lens, unit in units], dtype=torch.int32)
         if device is not None:
@@ -61,7 +62,7 @@ class Packing(NamedTuple):
         """Of plain tensors [batch, q_len, heads, features]. Nothing waits for the device or is copied to it."""
         k_len = q_len if k_len is None else k_len
         block_q = block if block_q is None else block_q
-        _check((q_len,), (k_len,))
+        _check((q_len,), (k_len,), block, block_q)
         at = torch.arange(batch + 1, dtype=torch.int32, device=device)
         q, rows = at * q_len, at * ceil_div(q_len, block_q)
         same = k_len == q_len
@@ -77,7 +78,7 @@ class Packing(NamedTuple):
         for name, cu in (("cu_seqlens_q", cu_seqlens_q), ("cu_seqlens_k", cu_seqlens_k)):
             if cu is None:
                 continue
-            if cu.dim() != 1 or cu.numel() == 0 or cu.is_floating_point():
+            if not isinstance(cu, torch.Tensor) or cu.dim() != 1 or cu.numel() == 0 or cu.is_floating_point():
                 raise ValueError(f"{name} is {form(cu)}, want prefix sums of tokens, integers [sequences + 1]")
             sums = cu.tolist()
             if sums[0] != 0 or any(b < a for a, b in zip(sums, sums[1:])):
@@ -133,7 +134,10 @@ class Packing(NamedTuple):
         return x.transpose(0, 1).flatten(1, 2) if self.is_batch else x
 
 
-def _check(q_lens: Sequence[int], k_lens: Sequence[int]) -> None:
+def _check(q_lens: Sequence[int], k_lens: Sequence[int], block: int, block_q: int) -> None:
+    for name, value in (("block", block), ("block_q", block_q)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}, want 1 token or more")
     if len(q_lens) != len(k_lens):
         raise ValueError(f"{len(q_lens)} query lengths and {len(k_lens)} key lengths, want as many")
     for b, (nq, nk) in enumerate(zip(q_lens, k_lens)):

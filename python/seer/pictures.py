@@ -32,7 +32,8 @@ class HeadMaps(NamedTuple):
     chosen: torch.Tensor  # 1 where the block is computed
 
 
-def plot_heads(model, ids: torch.Tensor, heads: Union[int, Sequence[tuple[int, int]]] = 4):
+def plot_heads(model: torch.nn.Module, ids: torch.Tensor,
+               heads: Union[int, Sequence[tuple[int, int]]] = 4) -> "matplotlib.figure.Figure":  # noqa: F821
     """A matplotlib Figure with a row for each head: true attention by blocks, the gate's scores (of lookup heads those by their tokens), the
     blocks chosen.
 
@@ -58,6 +59,8 @@ def head_maps(model, ids: torch.Tensor, heads: Union[int, Sequence[tuple[int, in
     """What `plot_heads` draws."""
     attachment = of_model(model)
     block, count = attachment.gate_config.block_size, len(attachment.layers)
+    if not isinstance(ids, torch.Tensor):
+        raise ValueError(f"seer.plot_heads: ids is of class {type(ids).__name__}, want a tensor of the tokens of one text")
     if ids.dim() not in (1, 2) or ids.dim() == 2 and ids.shape[0] != 1 or ids.is_floating_point():
         raise ValueError(f"seer.plot_heads: ids is {str(ids.dtype).removeprefix('torch.')} {list(ids.shape)}, want the tokens of one text, [tokens] or "
                          "[1, tokens]")
@@ -67,7 +70,9 @@ def head_maps(model, ids: torch.Tensor, heads: Union[int, Sequence[tuple[int, in
         number = max(1, min(heads, count))
         wanted = {layer: None for layer in range(count) if (layer + 1) * number // count > layer * number // count}
     else:
-        wanted = {}
+        wanted, heads = {}, list(heads)
+        if not heads or not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in heads):
+            raise ValueError(f"seer.plot_heads: heads is {heads!r}, want pairs (layer, head), or how many")
         for layer, head in heads:
             if not 0 <= layer < count or not 0 <= head < attachment.layers[layer].config.num_attention_heads:
                 raise ValueError(f"seer.plot_heads: there is no layer {layer}, head {head}: the model has {count} layers of "

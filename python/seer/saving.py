@@ -3,7 +3,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
+from typing import Union
 
 import torch
 
@@ -15,7 +17,7 @@ from .attach import head_sizes, of_model
 from .gates import replace, write_gates
 
 
-def save_gates(model, folder) -> None:
+def save_gates(model: torch.nn.Module, folder: Union[str, os.PathLike]) -> None:
     """Writes the gates of a model as config.json and attn_gate_weights.safetensors, which the program and `attach` read, and a
     model card, README.md: the folder can be pushed to Hugging Face's Hub. A card that was changed, or is not of here, stays. Of lookup
     heads that were found (seer.find_lookup_heads) heads.json says what each head lost.

@@ -1,7 +1,7 @@
 """Windows of texts for distillation, in the order in which `seer distill` takes them."""
 from __future__ import annotations
 
-from typing import Iterable, Optional
+from typing import Any, Iterable, Optional
 
 import torch
 
@@ -21,7 +21,7 @@ class PackedWindows(torch.utils.data.Dataset):
     seed None: the texts once, in their order, which is what it validates on. ValueError: no EOS, or fewer tokens than a window.
     """
 
-    def __init__(self, texts: Iterable[str], tokenizer, length: int, seed: Optional[int] = 1):
+    def __init__(self, texts: Iterable[str], tokenizer: Any, length: int, seed: Optional[int] = 1):
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         if eos is None:
             raise ValueError("seer.PackedWindows: the tokenizer has no EOS token, which keeps texts apart: set tokenizer.eos_token")

@@ -1,10 +1,13 @@
 """seer.attach on small random models of every family: dense attention's logits, the program's, and those of single sequences, in the
 ways that transformers calls a model. Runs under the transformers that it finds; test_older_transformers runs it under 4.51."""
 import copy
+import gc
+import io
 import json
 import subprocess
 import sys
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -150,6 +153,7 @@ def test_packed_sequences_are_single_ones(name, lens, folders):
     assert distance(model(ids, position_ids=positions, use_cache=False).logits, want) <= BOUND
     longest = dict(cu_seq_lens_q=cu, cu_seq_lens_k=cu, max_length_q=70, max_length_k=70)
     assert distance(model(ids, position_ids=positions, use_cache=False, **longest).logits, want) <= BOUND
+    assert distance(model(ids, attention_mask=torch.ones_like(ids), use_cache=False, **longest, position_ids=positions).logits, want) <= BOUND
     two = model(ids.repeat(2, 1), position_ids=positions, use_cache=False).logits
     assert distance(two, want.repeat(2, 1, 1)) <= BOUND
     short = ids[:, :12]  # a dense call
@@ -231,6 +235,44 @@ def test_reordered_and_cropped_caches(model):
     one.crop(-43)
     with pytest.raises(ValueError, match=r"cropped to 37 tokens of row 0, .* to a multiple of 16 tokens"):
         model(more[:1, :40], **{CACHE: one})
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["llama3_rope_tied", "phi3"])
+def test_nothing_of_a_call_is_held(name, folders, monkeypatch):
+    """A layer's q and k before RoPE are given up before its attention, its cache after the call."""
+    model, ids, held = attached(folders(name), **BY_ROW), token_ids(100), []
+    real = seer._attention.attention
+    of_all = lambda: [layer.attn_gate.kept for layer in model.seer.layers if layer.attn_gate.kept]
+    monkeypatch.setattr(seer._attention, "attention", lambda *args, **settings: held.append(of_all()) or real(*args, **settings))
+    cache = weakref.ref(getattr(model(ids, use_cache=True), CACHE))
+    gc.collect()
+    assert held == [[]] * 3 and not of_all() and cache() is None
+    model(ids[:, :5])
+    assert not of_all()
+
+
+@torch.no_grad()
+def test_caches_and_models_are_pickled(model, monkeypatch):
+    ids, file = token_ids(150), io.BytesIO()
+    cache = getattr(model(ids[:, :96], use_cache=True), CACHE)
+    torch.save((model, cache), file)
+    file.seek(0)
+    monkeypatch.delitem(transformers.modeling_utils.AttentionInterface._global_mapping, "seer")  # as in another process
+    again, prefix = torch.load(file, weights_only=False)
+    want = model(ids[:, 96:], **{CACHE: cache}).logits
+    assert torch.equal(again(ids[:, 96:], **{CACHE: prefix}).logits, want)
+
+
+@torch.no_grad()
+def test_another_attention_is_not_taken_silently(model):
+    ids = token_ids(100)
+    want = model(ids).logits
+    model.config._attn_implementation = "eager"  # as set_attn_implementation does
+    for _ in range(2):
+        refused('was set to "eager" after seer.attach, so that no gate would be asked', model, ids)
+    model.config._attn_implementation = "seer"
+    assert torch.equal(model(ids).logits, want)
 
 
 # ---- generate ------------------------------------------------------------------------------------
@@ -433,6 +475,9 @@ def test_calls_that_are_refused(model, folders):
     static = transformers.StaticCache(config=model.config, max_cache_len=64, max_batch_size=1)
     refused("a cache of class StaticCache is not supported, want DynamicCache", model, ids, **{CACHE: static})
     refused("cu_seq_lens_q must rise from 0 to the 40 tokens", model, ids, cu_seq_lens_q=torch.tensor([0, 30]), use_cache=False)
+    padded = mask.clone()
+    padded[0, :3] = 0
+    refused("cu_seq_lens_q packs sequences, beside padding", model, ids, attention_mask=padded, cu_seq_lens_q=torch.tensor([0, 40]))
     dense = load(folders("llama3_rope_tied"))
     filled = getattr(dense(ids, use_cache=True), CACHE)
     refused("the cache holds 40 tokens that were not read with these gates", model, token_ids(100), **{CACHE: filled})
@@ -530,6 +575,11 @@ def test_models_and_gates_that_are_refused(folders, tmp_path):
     folder = folders("llama3_rope_tied")
     model = load(folder)
     refused("has no gates", seer.detach, model)
+    refused("model is of class str, want a model of transformers", seer.attach, "model", folder / "gates", 0.5)
+    refused("gates is None, want their folder, or a seer.GateConfig", seer.attach, model, None, 0.5)
+    for settings in (dict(sink_blocks=-1), dict(prompt_tokens=0.5), dict(dense_below="all"), dict(sparsity=[0.5, 0.6])):
+        name, = settings
+        refused(f"{name} (is|has)", seer.attach, model, folder / "gates", **{"sparsity": 0.5, **settings})
     refused("the model has no gates", seer.save_gates, model, tmp_path)
     refused("takes sparsity, and no strength", seer.attach, model, folder / "gates", strength=0.5)
     refused("sparsity is 1.5", seer.attach, model, folder / "gates", 1.5)
@@ -548,6 +598,7 @@ def test_models_and_gates_that_are_refused(folders, tmp_path):
     refused("the rule top_p takes strength", model.seer.update, rule="top_p")
     assert model.seer.settings["rule"] == "nz_ratio"
     refused("has gates already", seer.attach, model, folder / "gates", 0.5)
+    refused("has gates already", seer.attach, model.model, folder / "gates", 0.5)
     projection = model.model.layers[1].self_attn.k_proj
     model.model.layers[1].self_attn.k_proj = torch.nn.Sequential(projection)
     refused("k_proj of layer 1 was replaced after seer.attach", model, token_ids(40))
@@ -555,7 +606,12 @@ def test_models_and_gates_that_are_refused(folders, tmp_path):
     refused("GPT2LMHeadModel has no decoder layers with a rotary embedding; .* LlamaAttention, MistralAttention", seer.attach, gpt, folder, 0.5)
     gemma = transformers.GemmaForCausalLM(transformers.GemmaConfig(num_hidden_layers=1, hidden_size=32, intermediate_size=32, vocab_size=50,
                                                                    num_attention_heads=2, num_key_value_heads=2, head_dim=16))
-    refused("layer 0 has attention of class GemmaAttention, supported are LlamaAttention", seer.attach, gemma, folder, 0.5)
+    refused("layer 0 of GemmaModel has attention of class .*GemmaAttention, supported are LlamaAttention", seer.attach, gemma, folder, 0.5)
+    class LlamaAttention(torch.nn.Module):  # of a model's own code, which may know no registry
+        pass
+    theirs = load(folder)
+    theirs.model.layers[1].self_attn = LlamaAttention()
+    refused(r"layer 1 of LlamaModel has attention of class .*LlamaAttention, supported are .* of transformers.models", seer.attach, theirs, folder, 0.5)
     for weights, message in (({}, "holds 0 tensors, expected 3 for a model of 3 layers"), ({"a": 1, "b": 2, "c": 3}, "attn_gate.* is missing")):
         gates = tmp_path / "gates"
         gates.mkdir(exist_ok=True)
@@ -570,8 +626,10 @@ def test_versions_of_transformers(model, folders, monkeypatch):
     monkeypatch.setattr(there, "__version__", "4.40.2")
     refused("transformers 4.40.2 is too old, want 4.51 to 5.24", seer.attach, load(folder), folder / "gates", 0.5, error=ImportError)
     monkeypatch.setattr(there, "__version__", "6.0.0")
+    refused("transformers 6.0.0 was not tested, 4.51 to 5.24 were; strict=False tries it", seer.attach, load(folder), folder / "gates", 0.5,
+            error=ImportError)
     with pytest.warns(UserWarning, match="transformers 6.0.0 was not tested"):
-        seer.attach(load(folder), folder / "gates", 0.5)
+        seer.attach(load(folder), folder / "gates", 0.5, strict=False)
 
 
 @pytest.mark.skipif(IS_OLDER, reason="this is it")
@@ -599,6 +657,10 @@ def test_adapters_of_peft(folders):
     model.seer.update(sparsity=0.7)
     model.train()(ids, labels=ids).loss.backward()
     assert all(p.grad is not None for name, p in model.named_parameters() if "lora_" in name and ".0." in name)
+    merged = model.merge_and_unload()  # the model inside, whose hooks are still there
+    refused("q_proj of layer 0 was replaced after seer.attach", merged, ids)
+    seer.detach(merged)
+    assert distance(merged(ids).logits, want) <= BOUND and not hasattr(model, "seer")
     unaware = peft.get_peft_model(attached(folder, 0.7), lora)
     refused("q_proj of layer 0 was replaced after seer.attach", unaware, ids)
 

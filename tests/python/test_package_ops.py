@@ -363,9 +363,69 @@ def test_wrong_sequences_and_scores():
     own = gate()
     wrong("want those of the same tokens", lambda: own(*inputs(40, 50)[:2], None, None))
     wrong("it was made for 16", lambda: own(q, k, None, None, seer.Packing.from_lengths([T] * B)))
-    wrong("gate type 'Qfirst_Kavg' is not known", lambda: seer.GateConfig(type="Qfirst_Kavg").pools())
-    with pytest.raises(RuntimeError, match='unknown rule "best"'):
-        seer.select_blocks(scores, rule="best", strength=1)
+    wrong(r"gate: q has heads and features \[2, 32\], k \[2, 32\], but it was made for \[4, 32\] and \[2, 32\]", lambda: own(inputs()[1], inputs()[1], None, None))
+    for settings, message in ((dict(type="Qfirst_Kavg"), "gate type 'Qfirst_Kavg' is not known"), (dict(block_size=50), "gate block size is 50"),
+                              (dict(gate_dim=-3), "gate size is -3")):
+        wrong(message, lambda: seer.GateConfig(**settings))
+    wrong("gate: 5 query heads and 2 key heads", lambda: seer.Gate(seer.GateConfig(), 5, 2, D))
+    for block in (8, 50, 144):
+        wrong(f"block is {block}, want 16 to 128 tokens", lambda: seer.pooled_attention(*inputs(), block=block))
+    wrong("block_q is 0, want 1 token or more", lambda: seer.pooled_attention(*inputs(), block_q=0))
+    wrong("cu_seqlens_q is .*, want prefix sums", lambda: seer.Packing.from_cu_seqlens([0, 5]))
+
+
+@pytest.mark.parametrize("settings,message", [
+    (dict(sparsity=90), "sparsity is 90, want"), (dict(sparsity=math.nan), "sparsity is nan, want"), (dict(sparsity="0.9"), "sparsity is '0.9', want a number"),
+    (dict(sparsity=True), "sparsity is True, want a number"), (dict(sparsity=[0.1, 0.2]), "sparsity has 2 numbers, want one, or one for each of 4 heads"),
+    (dict(rule="best", sparsity=0.5), "unknown rule 'best', want nz_ratio, head_budget, threshold, top_p, row_budget"),
+    (dict(rule="top_p", strength=1.5), "strength is 1.5, want 0 to 1 of the rule top_p"), (dict(rule="row_budget", strength=-5), "strength is -5, want"),
+    (dict(sparsity=0.5, sink_blocks=-1), "sink_blocks is -1, want a whole number"), (dict(sparsity=0.5, local_blocks=1.5), "local_blocks is 1.5, want"),
+    (dict(sparsity=0.5, prompt_tokens=-100), "prompt_tokens is -100, want"),
+    (dict(sparsity=0.5, prompt_tokens=10), "prompt_tokens is 10, but a sequence has 75 keys: give the length of the complete prompt")])
+def test_settings_of_rules_that_are_refused(settings, message):
+    vectors = gate()(*inputs()[:2], *angles(plain_packing()))
+    wrong(f"^(select_blocks: )?{message}", lambda: seer.select_blocks(seer.gate_scores(vectors), packing=vectors.packing, **settings))
+    wrong(f"^(attention: )?{message}", lambda: seer.attention(*inputs(), vectors, **settings))
+
+
+def test_limits_of_heads_as_tensors():
+    scores, each = torch.randn(B, HQ, 5, 5), torch.tensor([0.1, 0.2, 0.3, 0.8])
+    choose = lambda sparsity: seer.select_blocks(scores, sparsity, plain_packing()).count
+    assert torch.equal(choose(each), choose(each.tolist())) and torch.equal(choose(each[3]), choose(each[3].item()))
+
+
+def test_wrong_classes():
+    q, k, v = inputs()
+    lists, vectors = random_lists(plain_packing()), gate()(q, k, *angles(plain_packing()))
+    wrong("q is of class NoneType, want", lambda: seer.block_sparse_attention(None, k, v, lists))
+    wrong("k is of class ndarray, want", lambda: seer.pooled_map(q, k.numpy()))
+    wrong("lists is of class Tensor, want seer.BlockLists", lambda: seer.block_sparse_attention(q, k, v, lists.to_mask()))
+    wrong("lists are of 1 heads, want the 4 of q or the 2 of k", lambda: seer.block_sparse_attention(q, k, v, random_lists(plain_packing(), 1)))
+    wrong("vectors is of class tuple, want seer.GateVectors", lambda: seer.attention(q, k, v, (vectors.q, vectors.k), 0.5))
+    wrong("vectors is of class Tensor, want seer.GateVectors", lambda: seer.gate_scores(vectors.q))
+    wrong("lookups is of class tuple, want seer.Lookups", lambda: seer.attention(q, k, v, vectors, 0.5, lookups=(q, k)))
+    wrong("packing is of class list, want seer.Packing", lambda: seer.pooled_attention(q[0], k[0], v[0], [0, T]))
+    wrong("packing is of class Tensor, want seer.Packing", lambda: seer.BlockLists.from_mask(lists.to_mask(), torch.tensor([0, T])))
+    wrong("the mask is of class Tensor, want FlexAttention's BlockMask", lambda: seer.BlockLists.from_flex(lists.to_mask()))
+    for change in (dict(k=vectors.k[1:]), dict(q=vectors.q[:, :3]), dict(q=vectors.q.half()), dict(q=vectors.q[..., 1:])):
+        wrong(r"attention: vectors are q .*, want float32 \[10 rows, heads, d\] and \[10 blocks", lambda: seer.attention(q, k, v, vectors._replace(**change), 0.5))
+    wrong("vectors are of 4 heads, q has 2", lambda: seer.attention(k, k, v, vectors, 0.5))
+
+
+def test_masks_of_flex_attention():
+    from torch.nn.attention.flex_attention import create_block_mask
+    make = lambda of, *shape: create_block_mask(of, *shape, T, T, device="cpu", BLOCK_SIZE=BLOCK)
+    q, k, v = inputs()
+    dense = seer.pooled_attention(q, k, v)[0]
+    for shape in ((None, None), (B, HQ), (None, HK)):  # of all, of each, of groups
+        lists = seer.BlockLists.from_flex(make(lambda b, h, i, j: i >= j, *shape), batch=B, heads=HQ)
+        close(seer.block_sparse_attention(q, k, v, lists), dense)
+    window = make(lambda b, h, i, j: (i >= j) & (i - j < 20), B, HQ)
+    wrong("mask_mod cuts 40 blocks that the causal rule leaves whole", lambda: seer.BlockLists.from_flex(window))
+    assert torch.equal(seer.BlockLists.from_flex(window, strict=False).to_mask(), window.to_dense().bool())
+    every = seer.BlockLists.from_flex(make(lambda b, h, i, j: i >= -1, B, HQ))
+    close(seer.block_sparse_attention(q, k, v, every, causal=False), seer.pooled_attention(q, k, v, causal=False)[0])
+    wrong("is of 2 sequences and 4 heads, which 3 sequences of 4 heads cannot share", lambda: seer.BlockLists.from_flex(every.to_flex(), batch=3))
 
 
 # ---- The package ---------------------------------------------------------------------------------
@@ -375,6 +435,16 @@ def run_python(code, **environment):
     import os
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT / "tests",
                           env={**os.environ, "PYTHONPATH": PACKAGE_PATH, "SEER_BUILD": str(BUILD), **environment})
+
+
+def test_hints_and_docstrings():
+    import inspect
+    for name in seer.__all__:
+        of = getattr(seer, name)
+        assert inspect.getdoc(of), name
+        if inspect.isfunction(of):
+            hints = of.__annotations__
+            assert hints.keys() == {*inspect.signature(of).parameters, "return"}, name
 
 
 def test_import_is_quick_and_leaves_transformers_alone():
