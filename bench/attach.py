@@ -84,14 +84,14 @@ def overhead(model, ids, sparsity, runs, device):
     seer.attach(model, seer.GateConfig(), sparsity)
 
     def spy(module, *inputs, **settings):
-        seen[module.layer_idx] = module, inputs, settings
+        seen[module.layer_idx] = module, inputs, settings, dict(module.attn_gate.kept)  # which the call gives up
         return attend(module, *inputs, **settings)
 
     AttentionInterface.register("seer", spy)
     model(ids, use_cache=False, logits_to_keep=1)
-    module, (q, k, v, *rest), settings = seen[0]
+    module, (q, k, v, *rest), settings, kept = seen[0]
     gate, packing = module.attn_gate, seer.Packing.of_batch(*ids.shape, device=ids.device)
-    plain = [gate.kept[name].view(*ids.shape, -1, q.shape[-1]) for name in gate.sources]
+    plain = [kept[name].view(*ids.shape, -1, q.shape[-1]) for name in gate.sources]
     rotary = model.seer.rotary
     angles = seer.block_angles(rotary.inv_freq, packing, rotary.attention_scaling)
     layers, flat = len(model.seer.layers), [x.transpose(1, 2).flatten(0, 1) for x in (q, k, v)]
@@ -100,6 +100,7 @@ def overhead(model, ids, sparsity, runs, device):
     def attached():
         settings["seer_pass"] = sys.modules["seer._calls"].make_pass(model.seer, {"input_ids": ids})
         for _ in range(layers):
+            gate.kept.update(kept)
             attend(module, q, k, v, *rest, **settings)
 
     def alone():
