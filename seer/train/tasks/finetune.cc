@@ -176,7 +176,14 @@ class Finetuning : public Task {
     model_.save(folder, config_json_, settings_.model);
     if (!gates_) return;
     const auto saved = models::Decoder::load(folder, at::kBFloat16, at::kCPU);
-    gates_->save(folder / kGates, saved);
+    const bool were_there = fs::exists(io::gate_weights_path(folder / kGates));
+    try {
+      gates_->save(folder / kGates, saved);
+    } catch (...) {
+      // Without its gates the folder would pass for a dense model.
+      if (!were_there) fs::remove(folder / "config.json");
+      throw;
+    }
     models::Gates::load(folder / kGates, saved);  // can be read as it was written
   }
 

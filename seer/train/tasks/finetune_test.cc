@@ -224,6 +224,21 @@ TEST_F(Finetune, GatesAreTrainedInEveryNthStep) {
   EXPECT_TRUE(lines[2]["gate_loss"].is_number());
 }
 
+TEST_F(Finetune, AModelWhoseGatesCannotBeWrittenIsNone) {
+  FinetuneSettings run = finetune_settings(folder, "a");
+  run.loop.steps = 1;
+  finetune(run);
+  const std::string gates = read_file(run.loop.out / "gates" / "attn_gate_weights.safetensors");
+  std::filesystem::remove_all(run.loop.out / "gates");
+  write_file_atomic(run.loop.out / "gates", "a file");
+  EXPECT_THROW(finetune(run), std::exception);
+  EXPECT_FALSE(std::filesystem::exists(run.loop.out / "config.json"));
+  std::filesystem::remove(run.loop.out / "gates");
+  finetune(run);
+  EXPECT_EQ(read_file(run.loop.out / "gates" / "attn_gate_weights.safetensors"), gates);
+  EXPECT_TRUE(std::filesystem::exists(run.loop.out / "config.json"));
+}
+
 TEST_F(Finetune, WrongSettingsAreNamed) {
   FinetuneSettings wrong = finetune_settings(folder, "a");
   wrong.length = 300;
