@@ -7,6 +7,7 @@ namespace {
 
 volatile sig_atomic_t noted = 0;
 double noted_at = 0, same = 0;  // seconds
+int guards = 0;
 
 double now() {
   timespec time{};
@@ -28,6 +29,7 @@ void note(int signal) {
 }  // namespace
 
 InterruptGuard::InterruptGuard(double same_seconds) {
+  if (guards++ > 0) return;
   noted = 0;
   same = same_seconds;
   struct sigaction action{};
@@ -41,11 +43,16 @@ InterruptGuard::InterruptGuard(double same_seconds) {
 }
 
 InterruptGuard::~InterruptGuard() {
+  if (--guards > 0) return;
   for (size_t i = 0; i < kSignals.size(); ++i) ::sigaction(kSignals[i], &before_[i], nullptr);
 }
 
 int InterruptGuard::signal() const {
   return noted;
+}
+
+void InterruptGuard::answer(const std::string& text) const {
+  if (noted != 0 && guards == 1) throw Interrupted(noted, text);
 }
 
 }  // namespace seer

@@ -18,7 +18,8 @@ struct Interrupted : Error {
 
 // While an object of this class lives, the first of these signals is only noted; a second one ends
 // the process at once, unless it comes within `same_seconds`: a launcher passes on the Ctrl-C that
-// its processes get from the terminal, too. Signals that are ignored (nohup) stay so.
+// its processes get from the terminal, too. Signals that are ignored (nohup) stay so. One that lives within
+// another's life shares what that one noted. For one thread.
 class InterruptGuard {
  public:
   explicit InterruptGuard(double same_seconds = 0);
@@ -27,6 +28,9 @@ class InterruptGuard {
   InterruptGuard& operator=(const InterruptGuard&) = delete;
   // The signal that came since then; 0: none.
   int signal() const;
+  // At the end of work, when its results are saved: Interrupted if a signal came after the last look at signal(). Within the
+  // life of another object, which then answers, nothing.
+  void answer(const std::string& text) const;
 
  private:
   static constexpr std::array kSignals{SIGINT, SIGTERM};

@@ -29,6 +29,33 @@ TEST(Interrupt, NothingIsChangedForEver) {
   EXPECT_EXIT(::raise(SIGTERM), ::testing::KilledBySignal(SIGTERM), "");
 }
 
+TEST(Interrupt, TheOuterGuardAnswersWhatCameInAnInnerOnesLife) {
+  InterruptGuard outer;
+  outer.answer("nothing came");
+  {
+    InterruptGuard inner;
+    ::raise(SIGTERM);
+    inner.answer("not yet saved");
+  }
+  InterruptGuard second;
+  EXPECT_EQ(second.signal(), SIGTERM);
+  second.answer("not yet saved");
+}
+
+TEST(Interrupt, AnAnswerNamesTheSignalAndTheNextWorkIsNotConcerned) {
+  try {
+    InterruptGuard guard;
+    ::raise(SIGTERM);
+    guard.answer("all is saved");
+    FAIL() << "no answer";
+  } catch (const Interrupted& stopped) {
+    EXPECT_EQ(stopped.signal, SIGTERM);
+    EXPECT_STREQ(stopped.what(), "all is saved");
+  }
+  InterruptGuard next;
+  EXPECT_EQ(next.signal(), 0);
+}
+
 TEST(Interrupt, IgnoredSignalsStayIgnored) {
   const auto before = ::signal(SIGINT, SIG_IGN);
   InterruptGuard guard;

@@ -53,10 +53,11 @@ int eval_heads(int argc, char** argv, int first) {
   const models::Decoder model = a.model.load();
   const auto gates = load_gates(found.folder, a.model, model);
   models::HeadNeeds measured(model, *gates, 1 - sparsity);
-  const InterruptGuard interrupt;
   uint64_t count = 0;
   std::exception_ptr failed;
+  int signal = 0;
   try {
+    const InterruptGuard interrupt;
     Progress progress("eval heads", static_cast<int64_t>(windows.size()));
     for (; count < windows.size() && interrupt.signal() == 0; ++count) {
       measured.add_repeated(eval::ids_of(windows[count], at::kCPU), a.seed, count,
@@ -67,6 +68,7 @@ int eval_heads(int argc, char** argv, int first) {
                             });
       progress.advance();
     }
+    signal = interrupt.signal();
   } catch (...) {
     failed = std::current_exception();
   }
@@ -88,7 +90,7 @@ int eval_heads(int argc, char** argv, int first) {
                       nlohmann::json json =
                           record_of("eval heads", argc, argv, rows, model.device());
                       json["settings"] = args.settings();
-                      json["complete"] = !failed && interrupt.signal() == 0;
+                      json["complete"] = !failed && signal == 0;
                       write_json(a.json, json);
                     }});
   if (count > 0 && !png.empty()) {
@@ -99,7 +101,7 @@ int eval_heads(int argc, char** argv, int first) {
                         eval::head_losses_picture(losses, title).write_png(png);
                       }});
   }
-  conclude(writes, failed, interrupt.signal(), "");
+  conclude(writes, failed, signal, "");
   return 0;
 }
 

@@ -129,13 +129,15 @@ int eval_recall(int argc, char** argv, int first) {
   }
   const auto methods = recall_methods(a, block, sets);
   std::vector<eval::RecallRow> rows;
-  const InterruptGuard interrupt;
+  int signal = 0;
   {
+    const InterruptGuard interrupt;
     Progress progress("eval recall",
                       static_cast<int64_t>(windows.ids.size()) * model.config().num_layers);
     rows = eval::measure_recall(
         model, methods, windows, [&] { progress.advance(1); },
         [&] { return interrupt.signal() != 0; });
+    signal = interrupt.signal();
   }
   const Write table{"the table", [&] {
                       show(a.table_out(), eval::to_table(rows));
@@ -154,10 +156,10 @@ int eval_recall(int argc, char** argv, int first) {
                         nlohmann::json json = record_of("eval recall", argc, argv,
                                                         eval::to_json(rows), model.device());
                         json["settings"] = args.settings();
-                        json["complete"] = interrupt.signal() == 0;
+                        json["complete"] = signal == 0;
                         write_json(a.json, json);
                       }};
-  conclude({table, results, picture}, nullptr, interrupt.signal(), eval::trouble(rows));
+  conclude({table, results, picture}, nullptr, signal, eval::trouble(rows));
   return 0;
 }
 

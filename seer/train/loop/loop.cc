@@ -87,6 +87,8 @@ class Loop {
     result.seconds = seconds();
     result.loss = state_.loss;
     result.valid = state_.valid;
+    progress_.reset();
+    guard_.answer(stopped_when_done(task_.name(), settings_, "its last checkpoint is"));
     return result;
   }
 
@@ -372,6 +374,13 @@ json run_settings(const std::string& task, const json& settings, const LoopSetti
   return {{"task", task},
           {"settings", settings},
           {"loop", {{"steps", loop.steps}, {"clip", loop.clip}}}};
+}
+
+std::string stopped_when_done(const std::string& task, const LoopSettings& settings,
+                              const std::string& result) {
+  if (!settings.show_progress || !settings.is_first()) return "";
+  return task + ": stopped after the last step" +
+         (settings.keeps ? "; " + result + " saved in " + settings.out.string() : "");
 }
 
 RunResult run(Task& task, const LoopSettings& settings) {

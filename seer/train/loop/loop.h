@@ -66,9 +66,13 @@ nlohmann::json run_settings(const std::string& task, const nlohmann::json& setti
                             const LoopSettings& loop);
 
 // Runs or resumes. A step whose loss or gradient is not finite is left out and reported. SIGINT and
-// SIGTERM end the run after the present step, in all processes, with a checkpoint and Interrupted.
+// SIGTERM end the run after the present step, in all processes, with a checkpoint and Interrupted; after the last step
+// InterruptGuard::answer() is for the caller, if it has a guard.
 // Error: ten steps left out in a row, or all; weights that are not finite; other settings than the
 // run in `out` has; another process writes there; what lies there is no such run; disk full.
 RunResult run(Task& task, const LoopSettings& settings);
+// For InterruptGuard::answer() of a caller that has saved its result ("the model is"); "" where this process says nothing.
+std::string stopped_when_done(const std::string& task, const LoopSettings& settings,
+                              const std::string& result);
 
 }  // namespace seer::train

@@ -313,5 +313,15 @@ TEST_F(Loop, ASignalSavesTheStepAndTheRunGoesOnWithTheSameBits) {
   }
 }
 
+TEST_F(Loop, ASignalAfterTheLastStepIsAnswered) {
+  QuadraticTask stopped, again;
+  LoopSettings run_settings = settings("a");
+  StopsAfterRun first(1);
+  run_settings.ranks = &first;
+  EXPECT_THROW(run(stopped, run_settings), Interrupted);
+  run_settings.ranks = nullptr;
+  EXPECT_EQ(run(again, run_settings).resumed_from, 40);
+}
+
 }  // namespace
 }  // namespace seer::train

@@ -2,6 +2,7 @@
 
 #include "seer/base/error.h"
 #include "seer/base/file.h"
+#include "seer/base/interrupt.h"
 #include "seer/base/json.h"
 #include "seer/base/progress.h"
 #include "seer/models/fingerprint.h"
@@ -197,6 +198,7 @@ DistillResult distill_on(const models::Decoder& model, const io::Tokenizer& toke
     in.given = models::Gates::load(settings.gates, model, settings.foreign_gates);
   }
   if (settings.lookup.share > 0) check_lookup_run(in);
+  const InterruptGuard guard(Ranks::same_signal_seconds());  // until all is saved
   DistillResult result;
   models::Gates gates = in.given ? *in.given : train_gates(in, result);
   if (settings.lookup.share > 0) {
@@ -207,6 +209,7 @@ DistillResult distill_on(const models::Decoder& model, const io::Tokenizer& toke
   if (in.given) static_cast<RunResult&>(result) = *result.lookup;
   result.skipped_documents = in.train.skipped_documents() + in.valid.skipped_documents();
   save(model, settings, gates);
+  guard.answer(stopped_when_done("distill", settings.loop, "the gates are"));
   return result;
 }
 

@@ -12,6 +12,7 @@
 
 #include "seer/base/error.h"
 #include "seer/base/file.h"
+#include "seer/base/interrupt.h"
 #include "seer/io/context.h"
 #include "seer/models/fingerprint.h"
 #include "seer/train/data/synthetic.h"
@@ -317,12 +318,14 @@ RunResult finetune(const FinetuneSettings& settings) {
                                      base.config().vocab_size),
                         tokenizer, base, result_config(base.config(), settings));
     }();
+    const InterruptGuard guard(Ranks::same_signal_seconds());  // until all is saved
     RunResult result = run(task, settings.loop);
     result.skipped_documents = task.skipped_documents();
     if (is_first) {
       task.save(settings.loop.out);
       check_run_is_there(settings.loop.out, "the model is");
     }
+    guard.answer(stopped_when_done("finetune", settings.loop, "the model is"));
     return result;
   });
 }

@@ -11,6 +11,7 @@
 
 #include "seer/base/error.h"
 #include "seer/base/file.h"
+#include "seer/base/interrupt.h"
 #include "seer/models/loader.h"
 #include "seer/models/testing/test_model.h"
 #include "seer/train/tasks/finetune_memory.h"
@@ -258,6 +259,15 @@ TEST_F(Finetune, WrongSettingsAreNamed) {
   wrong.length = 1 << 16;
   wrong.micro_batch = wrong.sequences = 1 << 10;
   EXPECT_THAT(error_of(wrong), HasSubstr("--length or --micro-batch"));
+}
+
+TEST_F(Finetune, StoppedAfterTheLastStepSavesTheModel) {
+  FinetuneSettings run = finetune_settings(folder, "stopped");
+  run.loop.steps = 1;
+  StopsAfterRun first(1);
+  run.loop.ranks = &first;
+  EXPECT_THROW(finetune(run), Interrupted);
+  EXPECT_TRUE(std::filesystem::exists(folder / "stopped" / "model.safetensors"));
 }
 
 TEST_F(Finetune, KilledAndResumedEndsWithTheSameBits) {

@@ -240,6 +240,21 @@ TEST_F(LookupHeads, GivenGatesAreKnownByTheirWeights) {
   EXPECT_THAT(error_of(windowed, with), HasSubstr("a sliding window hides keys in every layer"));
 }
 
+TEST_F(LookupHeads, StoppedAfterTheLastStepOfEitherRunWhatIsDoneIsSaved) {
+  const auto model = test_model();
+  for (const int stopped : {1, 2}) {
+    DistillSettings run = quick(folder, message("after-", stopped));
+    StopsAfterRun ranks(stopped);
+    run.loop.ranks = &ranks;
+    EXPECT_THROW(distill(model, tokenizer, run), Interrupted);
+    EXPECT_EQ(io::read_gate_config(run.loop.out).lookup_rank > 0, stopped == 2);
+    EXPECT_EQ(fs::exists(run.loop.out / "heads.json"), stopped == 2);
+    run.loop.ranks = nullptr;
+    EXPECT_EQ(distill(model, tokenizer, run).resumed_from, 1);
+    EXPECT_GT(io::read_gate_config(run.loop.out).lookup_rank, 0);
+  }
+}
+
 TEST_F(LookupHeads, AreLookedForAWindowAtATimeUntilASignalComes) {
   const auto model = test_model();
   const auto gates = models::Gates::create(quick(folder, "").gate, model, 1);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "seer/base/error.h"
+#include "seer/base/interrupt.h"
 #include "seer/io/context.h"
 #include "seer/train/data/synthetic.h"
 #include "seer/train/loop/run_folder.h"
@@ -246,12 +247,14 @@ RunResult pretrain(const PretrainSettings& settings) {
   const io::Tokenizer tokenizer = io::Tokenizer::load(settings.tokenizer);
   if (settings.device.is_cuda()) order_attention_kernels(settings.deterministic);
   Pretraining task(settings, tokenizer);
+  const InterruptGuard guard(Ranks::same_signal_seconds());  // until all is saved
   RunResult result = run(task, settings.loop);
   result.skipped_documents = task.skipped_documents();
   if (is_first) {
     task.save(settings.loop.out);
     check_run_is_there(settings.loop.out, "the model is");
   }
+  guard.answer(stopped_when_done("pretrain", settings.loop, "the model is"));
   return result;
 }
 

@@ -180,6 +180,17 @@ TEST_F(Pretrain, StoppedAheadOfAValidationEndsWithTheSameResults) {
   EXPECT_EQ(metrics_of(folder / "stopped"), metrics_of(folder / "whole"));
 }
 
+TEST_F(Pretrain, StoppedAfterTheLastStepSavesTheModel) {
+  PretrainSettings settings = pretrain_settings(folder, "stopped");
+  settings.loop.steps = 2;
+  StopsAfterRun first(1);
+  settings.loop.ranks = &first;
+  EXPECT_THROW(pretrain(settings), Interrupted);
+  EXPECT_TRUE(std::filesystem::exists(folder / "stopped" / "model.safetensors"));
+  settings.loop.ranks = nullptr;
+  EXPECT_EQ(pretrain(settings).resumed_from, 2);
+}
+
 TEST_F(Pretrain, KilledAndResumedEndsWithTheSameBits) {
   expect_kills_change_nothing("PretrainChild.DISABLED_Run", folder, "model.safetensors");
 }

@@ -16,6 +16,7 @@
 
 #include "seer/base/file.h"
 #include "seer/base/random.h"
+#include "seer/train/ranks/ranks.h"
 
 namespace seer::train {
 
@@ -57,6 +58,18 @@ inline pid_t start_child(const std::string& test, const std::filesystem::path& o
   }
   return child;
 }
+
+// Sends this process SIGINT when the last checkpoint of the n-th run is there.
+class StopsAfterRun : public Ranks {
+ public:
+  explicit StopsAfterRun(int n) : left_(2 * n) {}
+  void meet() override {  // at the begin of a run and at its end
+    if (--left_ == 0) ::raise(SIGINT);
+  }
+
+ private:
+  int left_;
+};
 
 // Waits; whether it ended by itself, without failure.
 inline bool ended_well(pid_t child) {
