@@ -31,7 +31,7 @@ STAGES = {
               "--matrix-learning-rate", "4e-3", "--learning-rate", "8e-4", "--warmup", "20", "--final-share", "0.02", "--synthetic", "0.15",
               "--valid-every", "100", "--valid-sequences", "4"],
     "gates": ["distill", "--length", "32768", "--sequences", "2", "--steps", "500", "--learning-rate", "1e-3", "--synthetic", "0.15",
-              "--valid-sequences", "2"],
+              "--valid-sequences", "2", "--lookup-heads", "0"],
     "lookup": ["distill", "--length", "8192", "--lookup-heads", "0.1", "--synthetic", "0.15", "--valid-sequences", "2"],
 }
 REHEARSAL = {

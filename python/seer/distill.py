@@ -29,7 +29,7 @@ def distill(model: torch.nn.Module, dataset: Any, *, weights: Optional[Sequence[
             learning_rate: float = 1e-3, warmup: Optional[int] = None, weight_decay: float = 0.0, clip: float = 1.0, save_every: int = 50,
             valid_every: int = 0, lookups_only: bool = False, restart: bool = False, on_step: Optional[Callable[[int, dict], None]] = None) -> list[dict]:
     """Trains the gates of `model` (seer.attach); the model itself stays as it is. Same data, first weights (`seed` of attach) and
-    settings: the gates that `seer distill` makes, within rounding.
+    settings: the gates that `seer distill --lookup-heads 0` makes, within rounding; `seer.find_lookup_heads` gives them lookup heads.
 
     dataset: `dataset[i]` is the i-th sequence, token ids [length] or {"input_ids": ...}, all of one length, taken in order; where it
     has a length, it begins again behind its end. seer.PackedWindows is the program's. Several: {name: dataset}, which alternate

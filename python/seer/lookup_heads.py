@@ -19,11 +19,14 @@ _WHO = "seer.find_lookup_heads"
 
 
 @torch.inference_mode(False)  # what it puts on the model is to be trained
-def find_lookup_heads(model: torch.nn.Module, dataset: Any, share: float = 0.1, *, weights: Optional[Sequence[float]] = None, first: int = 0, windows: int = 8,
-                      rank: int = 32, sparsity: float = 0.9, seed: int = 1) -> torch.Tensor:
+def find_lookup_heads(model: torch.nn.Module, dataset: Any, share: Optional[float] = None, *, cost: Optional[float] = None,
+                      weights: Optional[Sequence[float]] = None, first: int = 0, windows: int = 8, rank: int = 32, sparsity: float = 0.9,
+                      seed: int = 1) -> torch.Tensor:
     """Measures what every head of `model` (seer.attach) loses where its gate chooses its blocks, and makes the neediest ones lookup heads
-    of its gates: `share` of all heads, those that lose nothing left out. They are those of `seer distill --lookup-heads`. No labels are
-    needed; heads that copy and find facts, about a tenth in SmolLM2-135M, lose most.
+    of its gates: `share` of all heads (None: 0.1), those that lose nothing left out. They are those of `seer distill --lookup-heads`. No labels are
+    needed; heads that copy and find facts, about a tenth in SmolLM2-135M, lose most. In place of a share: `cost`, the most work of the lookup
+    heads' scores beside that of sparse attention at `sparsity`. Scores take 2 rank operations for each pair of tokens, attention 4 D for each
+    pair that it computes, in every head; so it is cost * 2 D (1 - sparsity) / rank of the heads, rounded down.
 
     dataset: as of `seer.distill`, several by `weights`, too; sequences of 16 blocks or more. Of the `windows` from number `first` on, best
     ones that training does not come to, up to ten passages are written again to later places, drawn by `seed`. In a dense pass of each,
@@ -36,11 +39,17 @@ def find_lookup_heads(model: torch.nn.Module, dataset: Any, share: float = 0.1, 
     layers whose sliding window hides keys. `seer.save_gates` writes them beside the gates, as heads.json.
     `model.seer.gate_config.lookup_heads` are the heads found. share=0 measures alone, gates with lookup heads, too: what they still lose.
 
-    ValueError: no gates, gates with lookup heads, settings out of range, sequences that are too short, no head loses anything.
+    ValueError: no gates, gates with lookup heads, settings out of range, a cost below that of one head, sequences that are too short, no head loses anything.
     """
     attachment = of_model(model)
     config, layers = attachment.gate_config, attachment.layers
     heads, _, head_dim = head_sizes(layers[0])
+    if cost is not None:
+        if share is not None:
+            raise ValueError(f"{_WHO}: share is {share} and cost is {cost}, which both say how many heads: give one")
+        if not isinstance(cost, numbers.Real) or not 0 < cost < math.inf:
+            raise ValueError(f"{_WHO}: cost is {cost}, want more than 0, a share of the sparse attention's work")
+    share = 0.1 if share is None else share
     if not isinstance(share, numbers.Real) or not 0 <= share <= 1:
         raise ValueError(f"{_WHO}: share is {share}, want a share of all heads, 0 to 1; 0 measures alone")
     for name, value, least in (("windows", windows, 1), ("first", first, 0)):
@@ -53,6 +62,12 @@ def find_lookup_heads(model: torch.nn.Module, dataset: Any, share: float = 0.1, 
                          "take share=0, which measures what is still lost")
     if share and (rank not in LOOKUP_RANKS or rank > head_dim):
         raise ValueError(f"{_WHO}: rank is {rank}, want {', '.join(str(x) for x in LOOKUP_RANKS if x <= head_dim)}, of heads of {head_dim} features")
+    most = max(1, math.floor(share * len(layers) * heads + 0.5))
+    if cost is not None:
+        of_one = rank / (2 * head_dim * (1 - sparsity)) / (len(layers) * heads)
+        most = math.floor(cost / of_one * (1 + 1e-9))
+        if most < 1:
+            raise ValueError(f"{_WHO}: cost is {cost}, less than one of the {len(layers) * heads} heads costs, which is {of_one:.6g}")
     check_job(_WHO)
     if is_model_sharded(model):
         raise ValueError(f"{_WHO}: the model's weights are sharded (FSDP2), want a whole model in every process")
@@ -77,7 +92,7 @@ def find_lookup_heads(model: torch.nn.Module, dataset: Any, share: float = 0.1, 
         if number not in needs.hidden and not lost[number].isfinite().all():
             raise ValueError(f"{_WHO}: the attention of layer {number} is not finite: try a model in bfloat16 or float32")
     if share:
-        found = neediest(lost, max(1, math.floor(share * len(layers) * heads + 0.5)))
+        found = neediest(lost, most)
         if not found:
             raise ValueError(f"{_WHO}: no head loses anything by these gates, so they need no lookup heads (at sparsity {sparsity:g})")
         before = {f"{number}.{name}": x for number, layer in enumerate(layers) for name, x in layer.attn_gate.named_parameters()}

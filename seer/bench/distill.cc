@@ -33,6 +33,7 @@ void distill(const Request& request, nlohmann::json& rows) {
         s.length = length;
         s.data.synthetic_share = 0;
         s.profile = true;
+        s.lookup.share = 0;
         return train::distill(model, tokens, tokenizer, s);
       };
       distil(1);                     // warms up

@@ -46,7 +46,8 @@ int distill(int argc, char** argv, int first) {
       refuse(args, {"steps", "learning-rate"},
              "beside --gates, whose weights stay: see --lookup-steps");
     }
-    if (s.lookup.share == 0) refuse(args, kOfLookupHeads, "without --lookup-heads");
+    train::check(s.lookup);
+    if (s.lookup.share == 0) refuse(args, kOfLookupHeads, "with --lookup-heads 0");
     if (s.lookup.steps == 0) refuse(args, {"lookup-learning-rate"}, "without --lookup-steps");
   });
   if (!args.parse(argc, argv, first)) return 0;
@@ -56,13 +57,12 @@ int distill(int argc, char** argv, int first) {
   // What can be refused before processes wait for each other and the model is loaded.
   const auto config = io::ModelConfig::read(model_args.model);
   if (!s.gates.empty()) s.gate = find_gates(s.gates.string(), config).config;
-  train::check(s, config.head_dim);
-  settle_device(model_args, config,
-                {.gates = true,
-                 .map = true,
-                 .trains = true,
-                 .lookup_rank = s.lookup.share > 0 ? s.lookup.rank : 0},
-                s.gate.block_size);
+  train::check(s, config);
+  const double share = train::lookup_share(s.lookup, config, s.gate.block_size, s.length).share;
+  settle_device(
+      model_args, config,
+      {.gates = true, .map = true, .trains = true, .lookup_rank = share > 0 ? s.lookup.rank : 0},
+      s.gate.block_size);
   const auto ranks = processes.start(model_args.resolved_device());
   s.loop.ranks = ranks.get();
   s.data.show_progress = ranks->is_first();

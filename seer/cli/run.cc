@@ -36,6 +36,7 @@ struct RunArgs {
   std::vector<std::string> methods{"dense", "seer", "untrained", "streaming", "random"};
   int64_t steps = 120, length = 8192, windows = 2;
   double learning_rate = 1e-2;
+  train::LookupSettings lookup{.windows = 2};  // more find the same heads, for seconds each
   uint64_t seed = 1;
   bool restart = false;
 };
@@ -95,17 +96,18 @@ Split split_text(const RunArgs& a, const io::Tokenizer& tokenizer, int64_t vocab
   return split;
 }
 
-int64_t distill_length(const Split& split) {
-  return std::min<int64_t>(split.held_out.length, 4096);
+// Of distillation beside windows of `length` tokens.
+int64_t distill_length(int64_t length) {
+  return std::min<int64_t>(length, 4096);
 }
 
-models::Gates distil(const RunArgs& a, const models::Decoder& model, const Split& split,
-                     const io::Tokenizer& tokenizer) {
+train::DistillSettings distill_settings(const RunArgs& a, int64_t length) {
   train::DistillSettings settings;
   settings.tokenizer = a.model.model;
   settings.gate = a.gate.config;
-  settings.length = distill_length(split);
+  settings.length = distill_length(length);
   settings.sequences = 1;
+  settings.lookup = a.lookup;
   settings.learning_rate = a.learning_rate;
   settings.seed = a.seed;
   settings.loop.out = fs::path(a.out) / "gates";
@@ -114,8 +116,7 @@ models::Gates distil(const RunArgs& a, const models::Decoder& model, const Split
   settings.loop.go_on = "the same command with --out " + shell_word(a.out);
   settings.data.synthetic_share = 0;
   settings.warns_of_context = false;  // announce_run() has
-  train::distill(model, split.train, tokenizer, settings);
-  return models::Gates::load(settings.loop.out, model);
+  return settings;
 }
 
 // What is settled before the model is loaded.
@@ -131,11 +132,16 @@ struct Plan {
 Plan make_plan(RunArgs& a) {
   Plan plan{io::ModelConfig::read(a.model.model), needs_of(a.methods), {}, false, 0, {}};
   plan.distills = plan.needs.trained && a.gates.empty();
-  if (plan.distills) a.gate.config.check(plan.config.head_dim);
   plan.found = a.gates.empty() ? GatesFound{"", a.gate.config} : find_gates(a.gates, plan.config);
   plan.block = plan.found.config.block_size;
   plan.needs.map |= plan.needs.trained;  // the picture's, and that of distillation
   if (plan.needs.lookups) plan.needs.lookup_rank = plan.found.config.lookup_rank;
+  if (plan.distills) {
+    train::check(distill_settings(a, a.length), plan.config);
+    const auto looked_for =
+        train::lookup_share(a.lookup, plan.config, plan.block, distill_length(a.length));
+    if (looked_for.share > 0) plan.needs.lookup_rank = a.lookup.rank;
+  }
   settle_device(a.model, plan.config, plan.needs, plan.block);
   plan.methods = make_methods(a.methods, a.select, plan.found.config, plan.block, a.seed);
   return plan;
@@ -155,8 +161,8 @@ void announce_run(const RunArgs& a, const Plan& plan, const Split& split) {
   if (plan.distills) {
     std::fprintf(stderr,
                  "seer run: distils for %lld steps of %lld tokens (%s tokens), then compares\n",
-                 static_cast<long long>(a.steps), static_cast<long long>(distill_length(split)),
-                 count_text(static_cast<double>(a.steps * distill_length(split))).c_str());
+                 static_cast<long long>(a.steps), static_cast<long long>(distill_length(length)),
+                 count_text(static_cast<double>(a.steps * distill_length(length))).c_str());
   } else if (!plan.needs.trained) {
     std::fprintf(stderr, "seer run: no method needs trained gates: none are distilled\n");
   }
@@ -183,8 +189,8 @@ report::Image picture_of(const RunArgs& a, const Plan& plan, const models::Decod
 
 // Gates that are given have their form, and are not trained.
 void refuse_flags_of_distillation(const Args& args) {
-  for (const char* name :
-       {"gate-type", "block", "gate-dim", "force-double", "steps", "learning-rate", "restart"}) {
+  for (const char* name : {"gate-type", "block", "gate-dim", "force-double", "steps",
+                           "learning-rate", "lookup-heads", "restart"}) {
     if (args.has_flag(name)) {
       throw UsageError(message("--", name,
                                " is of gates that are distilled, and --gates names a "
@@ -226,6 +232,8 @@ int run(int argc, char** argv, int first) {
   args.add("steps", a.steps, range(1, limits::kSteps),
            "steps of distillation, a window of at most 4096 tokens each");
   args.add("learning-rate", a.learning_rate, above(0, 100), "of distillation");
+  args.add("lookup-heads", a.lookup.share, or_automatic(range(0, 1), -1),
+           "share of heads that choose blocks by tokens; 0: none; -1: 0.1 where some can be found");
   args.add("seed", a.seed, at_least(0), "of gates, their training and random blocks");
   args.flag("restart", a.restart, "distil anew, though --out holds a run of these settings");
   a.select.add(args, {0.5, 0.7, 0.9});
@@ -245,7 +253,9 @@ int run(int argc, char** argv, int first) {
   const models::Decoder model = a.model.load();
   std::optional<models::Gates> gates;
   if (plan.distills) {
-    gates = distil(a, model, split, tokenizer);
+    const auto settings = distill_settings(a, split.held_out.length);
+    train::distill(model, split.train, tokenizer, settings);
+    gates = models::Gates::load(settings.loop.out, model);
   } else if (plan.needs.trained) {
     gates = std::move(*load_gates(a.gates, a.model, model));
   }

@@ -113,7 +113,7 @@ const std::set<std::string> kZero{
     "last-dense-rows", "max-new-tokens", "chunk",          "temperature",
     "top-k",           "gate-dim",       "constant-share", "micro-batch-tokens",
     "final-share",     "densities",      "seconds",        "lookup-heads",
-    "lookup-steps"};
+    "lookup-cost",     "lookup-steps"};
 const std::set<std::string> kShares{"skip",           "stage-ends",  "top-p",
                                     "constant-share", "final-share", "synthetic",
                                     "densities",      "sparsity",    "lookup-heads"};
@@ -124,7 +124,8 @@ bool takes(const std::string& verb, const Listed& setting, const std::string& va
   const bool is_zero_of_eval =
       (setting.name == "block" || setting.name == "documents") && verb.rfind("eval", 0) == 0;
   return (value == "0" && (kZero.count(setting.name) == 1 || is_zero_of_eval)) ||
-         (value == "-1" && (setting.name == "skip" || setting.name == "warmup"));
+         (value == "-1" &&
+          (setting.name == "skip" || setting.name == "warmup" || setting.name == "lookup-heads"));
 }
 
 TEST(Settings, HostileValuesAreRefusedBeforeAnythingIsLoaded) {
@@ -208,9 +209,13 @@ TEST(Settings, MessagesSayWhatIsWanted) {
   };
   for (const char* name :
        {"--lookup-rank", "--lookup-windows", "--lookup-steps", "--lookup-learning-rate"}) {
-    EXPECT_EQ(distill_with({name, "16"}),
-              std::string(name) + " means nothing without --lookup-heads");
+    EXPECT_EQ(distill_with({name, "16", "--lookup-heads", "0"}),
+              std::string(name) + " means nothing with --lookup-heads 0");
   }
+  EXPECT_EQ(
+      distill_with({"--lookup-cost", "0.2", "--lookup-heads", "0.1"}),
+      "--lookup-heads and --lookup-cost both say how many heads choose blocks by tokens: give "
+      "one");
   EXPECT_EQ(distill_with({"--foreign-gates"}), "--foreign-gates means nothing without --gates");
   EXPECT_EQ(distill_with({"--gates", testing::TempDir(), "--block", "64", "--lookup-heads", "0.1"}),
             "--block means nothing beside --gates");

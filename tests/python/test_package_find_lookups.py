@@ -44,7 +44,8 @@ def products(q, k):
 
 @pytest.mark.parametrize("steps", [0, 4])
 def test_heads_and_projections_are_the_programs(steps, seer_program, tmp_path):
-    """As they begin, and trained."""
+    """As they begin, and trained; three heads by their share and by their cost."""
+    flag, how_many = ("--lookup-cost", {"cost": 3.5 / 32 * 16 / (2 * 64 * 0.1)}) if steps else ("--lookup-heads", {"share": 0.1})
     words = (ROOT / "README.md").read_text().split()
     texts = [" ".join(words[begin:begin + 300]) for begin in range(0, 1500, 300)]
     (tmp_path / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
@@ -52,12 +53,12 @@ def test_heads_and_projections_are_the_programs(steps, seer_program, tmp_path):
     seer.attach(model, seer.GateConfig(block_size=BLOCK), 0.9, seed=2)
     seer.save_gates(model, tmp_path / "plain")
     seer_program("distill", "--model", REFERENCE, "--gates", tmp_path / "plain", "--data", tmp_path / "text.jsonl", "--cache", tmp_path / "cache",
-                 "--lookup-heads", 0.1, "--lookup-windows", 2, "--lookup-rank", 16, "--lookup-steps", steps or 1, "--lookup-learning-rate",
+                 flag, *how_many.values(), "--lookup-windows", 2, "--lookup-rank", 16, "--lookup-steps", steps or 1, "--lookup-learning-rate",
                  0.02 if steps else 1e-12,
                  "--length", 300, "--sequences", 1, "--seed", 3, "--device", "cpu", "--dtype", "f32", "--threads", 1, "--out", out)
     windows = seer.PackedWindows(texts, AutoTokenizer.from_pretrained(REFERENCE), 300, seed=3)
     # The program's windows are those behind the 500 steps that gates would have been trained for.
-    lost = seer.find_lookup_heads(model, windows, 0.1, first=500, windows=2, rank=16, seed=3)
+    lost = seer.find_lookup_heads(model, windows, **how_many, first=500, windows=2, rank=16, seed=3)
     first = {name: x.clone() for name, x in model.named_parameters() if "lookup" in name}
     if steps:
         rows = seer.distill(model, windows, steps=steps, sequences=1, learning_rate=0.02, lookups_only=True)
@@ -121,6 +122,23 @@ def test_the_model_has_them_and_is_else_as_it_was(model, tmp_path):
         assert torch.equal(again(ids).logits, sparse)
     seer.detach(model)
     assert not any("attn_gate" in name for name, _ in model.named_parameters())
+
+
+def test_a_cost_says_how_many(model, tmp_path):
+    """A head of 12 costs 16 / (2 x 16 x 0.2) / 12 of sparse attention at a density of 0.2."""
+    of_one = 16 / (2 * 16 * 0.2) / 12
+    for cost, count in ((3 * of_one, 3), (2.99 * of_one, 2)):
+        model = attached(load(tmp_path / "model"))
+        seer.find_lookup_heads(model, ROWS, cost=cost, windows=1, rank=16, sparsity=0.8)
+        assert sum(map(len, model.seer.gate_config.lookup_heads.values())) == count
+    model = attached(load(tmp_path / "model"))
+    with pytest.raises(ValueError, match="cost is 0.1, less than one of the 12 heads costs, which is 0.208333"):
+        seer.find_lookup_heads(model, ROWS, cost=0.1, rank=16, sparsity=0.8)
+    with pytest.raises(ValueError, match="share is 0.1 and cost is 0.5, which both say how many heads: give one"):
+        seer.find_lookup_heads(model, ROWS, 0.1, cost=0.5, rank=16)
+    for cost in (0, -1, math.nan, math.inf, "1"):
+        with pytest.raises(ValueError, match=f"cost is {cost}, want more than 0, a share of the sparse attention's work"):
+            seer.find_lookup_heads(model, ROWS, cost=cost, rank=16)
 
 
 def test_they_are_trained(model, tmp_path):

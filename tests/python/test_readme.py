@@ -19,7 +19,7 @@ SHORTER = [("--steps 200", "--steps 2"), ("--length 8192", "--length 1024"), ("-
            ("--lengths 32768", "--lengths 2048 --runs 1 --seconds 0"), ("--max-new-tokens 64", "--max-new-tokens 4"),
            ("--out model", "--out model --steps 2 --lengths 512 --tokens-per-step 1024 --hidden 64 --layers 2 "
                            "--heads 1 --kv-heads 1 --intermediate 64"),
-           ("--model FOLDER", "--model reference")]
+           ("FOLDER", "reference")]
 COMMANDS = re.findall(r"^\$seer ([^\n#]*)", README, flags=re.M)
 
 

@@ -61,10 +61,13 @@ HeadNeeds::HeadNeeds(const Decoder& model, const Gates& gates, double density)
   }
 }
 
+int64_t HeadNeeds::fewest_tokens(int block) {
+  return (kFewestBlocks - 1) * block + 1;
+}
+
 void HeadNeeds::check_length(int64_t tokens, int block) {
-  SEER_CHECK(tokens > (kFewestBlocks - 1) * block, "a text of ", tokens,
-             " tokens is too short to find lookup heads: want more than ",
-             (kFewestBlocks - 1) * block);
+  SEER_CHECK(tokens >= fewest_tokens(block), "a text of ", tokens,
+             " tokens is too short to find lookup heads: want ", fewest_tokens(block), " or more");
 }
 
 void HeadNeeds::add(const at::Tensor& ids, const Watch& watch) {

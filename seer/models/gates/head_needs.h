@@ -16,9 +16,12 @@ namespace seer::models {
 
 class HeadNeeds {
  public:
+  static constexpr double kDensity = 0.1;
   // Both outlive this object. `density`: of the lists that are compared.
-  HeadNeeds(const Decoder& model, const Gates& gates, double density = 0.1);
-  // Error: a sequence has fewer than 16 blocks, too few for any to be far.
+  HeadNeeds(const Decoder& model, const Gates& gates, double density = kDensity);
+  // Tokens that a sequence has at least: with fewer than 16 blocks none is far.
+  static int64_t fewest_tokens(int block);
+  // Error: it has fewer.
   static void check_length(int64_t tokens, int block);
   // Takes in one more sequence, ids int64 [length]: a forward pass with dense attention, which waits for the device. `watch`
   // is told after each layer; what it throws ends the pass, after which this object is not to be used. Error: the sequence

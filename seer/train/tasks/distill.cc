@@ -20,12 +20,6 @@ io::GateConfig resolved(io::GateConfig gate, const models::Decoder& model) {
   return gate;
 }
 
-DistillSettings with_given_gates(DistillSettings settings) {
-  if (settings.gates.empty()) return settings;
-  settings.gate = io::read_gate_config(settings.gates);
-  return settings;
-}
-
 // Of the second run, in a folder within the first one's, where there is a first one.
 LoopSettings lookup_loop(const DistillSettings& settings) {
   LoopSettings loop = settings.loop;
@@ -62,9 +56,8 @@ void check_folders(const DistillSettings& settings) {
              "that they were made with, choose another folder, or add --restart to discard both");
 }
 
-// What can be refused before any text is read.
+// What the model and folders refuse, before any text is read.
 void check_before(const models::Decoder& model, const DistillSettings& settings) {
-  check(settings, model.config().head_dim);
   SEER_CHECK(!settings.states_on_host || model.is_streamed(),
              "hidden states wait in host memory only where layers are streamed: add --stream, or "
              "leave out --states-on-host");
@@ -85,12 +78,14 @@ std::string fingerprint_of(const models::Gates& gates) {
   return fingerprint.text();
 }
 
-// What both runs need; the settings are those of the gates that are given, if any are.
+// What both runs need; the settings are those of the gates that are given, if any are, and say which share of the heads become
+// lookup heads.
 struct Inputs {
   const models::Decoder& model;
   const io::Tokenizer& tokenizer;
   Mixture train, valid;
   DistillSettings settings;
+  bool may_find_none;  // no lookup heads: they were not asked for
   std::optional<models::Gates> given;
 
   Distillation task(const json& known_by, const models::Gates& gates) const {
@@ -168,12 +163,23 @@ models::Gates train_gates(const Inputs& in, DistillResult& result) {
   return task.gates();
 }
 
+// Of a run that goes on without lookup heads.
+void say_why_none(const DistillSettings& settings, const std::string& why) {
+  if (settings.loop.is_first() && settings.loop.show_progress) {
+    print_line(message(kTask, ": no lookup heads: ", why));
+  }
+}
+
 // The run of lookup heads of these gates.
 models::Gates train_lookups(const Inputs& in, const models::Gates& gates, DistillResult& result) {
   const DistillSettings& s = in.settings;
   Distillation source = in.task({}, gates);
   const auto window = [&](int64_t i) { return source.unused_window(i); };
   const models::HeadNeeds needs = find_needs(in.model, gates, window, s.lookup, s.loop, s.seed);
+  if (const std::string why = why_none(needs); in.may_find_none && !why.empty()) {
+    say_why_none(s, why);
+    return gates;
+  }
   Distillation task =
       in.task(in.of_lookup_heads(), with_lookup_heads(in.model, gates, needs, s.lookup, s.seed));
   if (s.loop.is_first() && s.loop.show_progress) {
@@ -187,9 +193,20 @@ models::Gates train_lookups(const Inputs& in, const models::Gates& gates, Distil
   return task.gates();
 }
 
+// `open` gives the texts, once it is known that nothing else is wrong.
 DistillResult distill_on(const models::Decoder& model, const io::Tokenizer& tokenizer,
-                         Mixture train, const DistillSettings& settings) {
-  Inputs in = {model, tokenizer, std::move(train), {}, settings, {}};
+                         DistillSettings settings, const std::function<Mixture()>& open) {
+  if (!settings.gates.empty()) settings.gate = io::read_gate_config(settings.gates);
+  check(settings, model.config());
+  const LookupShare lookup =
+      lookup_share(settings.lookup, model.config(), settings.gate.block_size, settings.length);
+  const bool may_find_none =
+      settings.lookup.share < 0 && settings.lookup.cost == 0 && settings.gates.empty();
+  settings.lookup.share = lookup.share;
+  settings.lookup.cost = 0;
+  check_before(model, settings);
+  Inputs in = {model, tokenizer, open(), {}, settings, may_find_none, {}};
+  if (!lookup.why_none.empty()) say_why_none(settings, lookup.why_none);
   if (!settings.data.valid.empty()) {
     in.valid = open_mixture(settings.data.valid, {}, settings.data, tokenizer, settings.tokenizer,
                             model.config().vocab_size);
@@ -217,6 +234,7 @@ DistillResult distill_on(const models::Decoder& model, const io::Tokenizer& toke
 
 void check(const DistillSettings& settings) {
   check_each(settings);
+  check(settings.lookup);
   if (!settings.gates.empty() && settings.lookup.share == 0) {
     throw UsageError(
         "gates that are there already are not trained again: give --lookup-heads the share of "
@@ -229,35 +247,37 @@ void check(const DistillSettings& settings) {
   }
 }
 
-void check(const DistillSettings& settings, int head_dim) {
+void check(const DistillSettings& settings, const io::ModelConfig& model) {
   check(settings);
-  settings.gate.check(head_dim);
+  settings.gate.check(model.head_dim);
   SEER_CHECK(settings.gate.lookup_rank == 0, settings.gates.string(),
              " has lookup heads already; give the gates without them");
-  if (settings.lookup.share == 0) return;
+  const LookupShare lookup =
+      lookup_share(settings.lookup, model, settings.gate.block_size, settings.length);
+  SEER_CHECK(settings.gates.empty() || lookup.share > 0, settings.gates.string(),
+             " gets no lookup heads: ", lookup.why_none);
+  if (lookup.share == 0) return;
   io::GateConfig with_heads = settings.gate;
   with_heads.lookup_rank = settings.lookup.rank;
   with_heads.lookup_heads = {{0}};  // some
-  with_heads.check(head_dim);
+  with_heads.check(model.head_dim);
   models::HeadNeeds::check_length(settings.length, settings.gate.block_size);
 }
 
 DistillResult distill(const models::Decoder& model, const io::Tokenizer& tokenizer,
-                      const DistillSettings& given) {
-  const DistillSettings settings = with_given_gates(given);
-  check_before(model, settings);
-  return distill_on(model, tokenizer,
-                    open_mixture(settings.data.train, settings.data.weights, settings.data,
-                                 tokenizer, settings.tokenizer, model.config().vocab_size),
-                    settings);
+                      const DistillSettings& settings) {
+  return distill_on(model, tokenizer, settings, [&] {
+    return open_mixture(settings.data.train, settings.data.weights, settings.data, tokenizer,
+                        settings.tokenizer, model.config().vocab_size);
+  });
 }
 
 DistillResult distill(const models::Decoder& model, std::vector<int32_t> tokens,
-                      const io::Tokenizer& tokenizer, const DistillSettings& given) {
-  const DistillSettings settings = with_given_gates(given);
-  check_before(model, settings);
-  auto file = std::make_shared<const TokenFile>(std::move(tokens), "the text");
-  return distill_on(model, tokenizer, single_mixture(std::move(file), tokenizer), settings);
+                      const io::Tokenizer& tokenizer, const DistillSettings& settings) {
+  return distill_on(model, tokenizer, settings, [&] {
+    return single_mixture(std::make_shared<const TokenFile>(std::move(tokens), "the text"),
+                          tokenizer);
+  });
 }
 
 }  // namespace seer::train

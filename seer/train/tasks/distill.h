@@ -70,8 +70,8 @@ void each_setting(DistillSettings& s, const Visit& visit) {
 }
 // UsageError where a value is not allowed, or nothing would be trained.
 void check(const DistillSettings& settings);
-// The same, and Error where gates or lookup heads do not fit heads of that size; `gate` is that of given gates.
-void check(const DistillSettings& settings, int head_dim);
+// The same, and Error where gates or lookup heads do not fit the model; `gate` is that of given gates.
+void check(const DistillSettings& settings, const io::ModelConfig& model);
 
 struct DistillResult : RunResult {
   // With DistillSettings::profile, of this process's part of the run, on the model's device: dense
@@ -81,7 +81,7 @@ struct DistillResult : RunResult {
 };
 
 // Trains new gates for `model`, resumes, and writes them into loop.out. With lookup heads a second run follows in
-// loop.out/lookup, whose results are `lookup`: the heads are found, their projections trained where that has steps, and heads.json says what
+// loop.out/lookup, whose results are `lookup` (where none can be found and none were asked for, a line says why): the heads are found, their projections trained where that has steps, and heads.json says what
 // each head lost. With DistillSettings::gates only the second run takes place, in loop.out. Metrics: loss (scaled, as
 // published); kl_per_row (nats; mean over layers, heads and rows: comparable between lengths), for
 // "kl" only; valid_<metric>_<file> on held-out text. Layers whose sliding window hides keys have no

@@ -17,7 +17,8 @@
 namespace seer::train {
 
 struct LookupSettings {
-  double share = 0;  // of all heads; 0: none
+  double share = -1;  // of all heads; 0: none; -1: by `cost`, or a tenth where some can be found
+  double cost = 0;    // the most that their scores cost (lookup_cost()); 0: no limit
   int rank = 32;
   int64_t windows = 8;  // sequences in which they are looked for
   int64_t steps = 0;    // 0: their projections stay as they are found
@@ -26,8 +27,11 @@ struct LookupSettings {
 
 template <class Visit>
 void each_setting(LookupSettings& s, const Visit& visit) {
-  visit("lookup-heads", s.share, range(0, 1),
-        "share of heads that choose blocks by tokens; 0: none");
+  visit("lookup-heads", s.share, or_automatic(range(0, 1), -1),
+        "share of heads that choose blocks by tokens; 0: none; -1: 0.1 where some can be found");
+  visit("lookup-cost", s.cost, or_automatic(above(0, 1000), 0),
+        "instead: most work of their scores, as a share of sparse attention's at a density of 0.1 "
+        "(heads = cost x 2 x head size x 0.1 / rank); 0: no limit");
   visit("lookup-rank", s.rank, multiple(16, 16, 64), "features of a token in these heads");
   visit("lookup-windows", s.windows, range(1, limits::kSequences),
         "sequences in which they are looked for, with passages that come again");
@@ -36,6 +40,25 @@ void each_setting(LookupSettings& s, const Visit& visit) {
   visit("lookup-learning-rate", s.learning_rate, above(0, 100), "of these steps");
 }
 
+// UsageError: both a share and a cost.
+void check(const LookupSettings& settings);
+
+// What scores by tokens cost in that share of the heads, as a share of what sparse attention of all heads costs: for each pair
+// of tokens 2 x rank operations, where attention has 4 x head_dim in the pairs that it computes, a share of
+// `density`. So share x rank / (2 x head_dim x density).
+double lookup_cost(double share, int rank, int head_dim,
+                   double density = models::HeadNeeds::kDensity);
+
+// The share of the heads that become lookup heads, and where it is 0 though none was asked for, why.
+struct LookupShare {
+  double share = 0;
+  std::string why_none;
+};
+// What the settings ask for: a share, or as many heads as a cost allows; or neither, and then a tenth, where gates of that block in
+// sequences of `length` tokens can have them. UsageError: a cost below that of one head.
+LookupShare lookup_share(const LookupSettings& settings, const io::ModelConfig& model, int block,
+                         int64_t length);
+
 // What every head needs in settings.windows sequences, int64 [length] as `window` gives them, each with passages that are
 // repeated (drawn by `seed`). Processes share the sequences. Progress is shown as `loop` says. Error: they are too short. Interrupted: a signal came, which
 // is looked for between layers.
@@ -43,7 +66,10 @@ using Window = std::function<at::Tensor(int64_t index)>;
 models::HeadNeeds find_needs(const models::Decoder& model, const models::Gates& gates,
                              const Window& window, const LookupSettings& settings,
                              const LoopSettings& loop, uint64_t seed);
-// The same gates with the neediest heads as lookup heads, their projections the best of their rank. Error: no head loses anything.
+// Why no head can be a lookup head: none loses anything, or none chooses blocks; empty: some can.
+std::string why_none(const models::HeadNeeds& needs);
+// The same gates with the neediest heads as lookup heads, settings.share of all (0 ... 1), their projections the best of their
+// rank. Error: why_none().
 models::Gates with_lookup_heads(const models::Decoder& model, const models::Gates& gates,
                                 const models::HeadNeeds& needs, const LookupSettings& settings,
                                 uint64_t seed);

@@ -71,6 +71,119 @@ TEST_F(LookupHeads, LookupHeadsAreTheNeediestAndLearn) {
   EXPECT_EQ(found["lookup_heads"], nlohmann::json(with.config().lookup_heads));
 }
 
+// Of 24 heads of 64 features.
+io::ModelConfig shape() {
+  io::ModelConfig model;
+  model.num_layers = 4;
+  model.num_heads = 6;
+  model.head_dim = 64;
+  return model;
+}
+
+TEST(LookupShare, IsWhatACostAllows) {
+  // Two products of 32 features for each pair of tokens; attention: four of 64 for a tenth of the pairs, in every head.
+  EXPECT_DOUBLE_EQ(lookup_cost(1, 32, 64, 0.1), 2 * 32 / (4 * 64 * 0.1));
+  const auto heads_at = [](double cost, int rank) {
+    const LookupSettings settings{.cost = cost, .rank = rank};
+    return 24 * lookup_share(settings, shape(), 64, 8192).share;
+  };
+  EXPECT_DOUBLE_EQ(heads_at(lookup_cost(0.125, 32, 64), 32), 3);
+  EXPECT_DOUBLE_EQ(heads_at(0.99 * lookup_cost(0.125, 32, 64), 32), 2);  // never above it
+  EXPECT_DOUBLE_EQ(heads_at(lookup_cost(0.125, 32, 64), 16), 6);
+  EXPECT_DOUBLE_EQ(heads_at(1000, 32), 24);
+  try {
+    heads_at(0.1, 32);
+    FAIL() << "less than a head was taken";
+  } catch (const UsageError& error) {
+    EXPECT_STREQ(
+        error.what(),
+        "--lookup-cost 0.1 is less than one of the 24 heads costs, which is 0.104167: give "
+        "more, or --lookup-heads 0");
+  }
+}
+
+TEST(LookupShare, IsATenthWhereHeadsCanBeFound) {
+  const auto found = [](int block, int64_t length, LookupSettings settings = {}) {
+    return lookup_share(settings, shape(), block, length);
+  };
+  EXPECT_EQ(found(64, 961).share, 0.1);
+  EXPECT_EQ(found(64, 961).why_none, "");
+  EXPECT_EQ(found(64, 960).share, 0);
+  EXPECT_EQ(found(64, 960).why_none,
+            "sequences of 960 tokens are too short to find any: want 961 or more");
+  EXPECT_THAT(found(32, 8192).why_none, HasSubstr("blocks of 32 tokens"));
+  EXPECT_EQ(lookup_share({.rank = 64}, shape(), 64, 8192).share, 0.1);
+  io::ModelConfig small = shape();
+  small.head_dim = 16;
+  EXPECT_EQ(lookup_share({}, small, 64, 8192).why_none,
+            "heads have 16 features, fewer than --lookup-rank 32");
+  // What is said counts, and is checked elsewhere.
+  EXPECT_EQ(found(32, 100, {.share = 0.3}).share, 0.3);
+  EXPECT_EQ(found(64, 8192, {.share = 0}).share, 0);
+  EXPECT_EQ(found(64, 8192, {.share = 0}).why_none, "");
+}
+
+TEST_F(LookupHeads, AreFoundWhereNothingIsSaid) {
+  const auto model = test_model();
+  DistillSettings run = quick(folder, "a");
+  run.lookup = {.rank = 16, .windows = 1};
+  EXPECT_FALSE(distill(model, tokenizer, run).lookup);  // blocks of 16
+  EXPECT_EQ(models::Gates::load(folder / "a", model).config().lookup_rank, 0);
+
+  run.loop.out = folder / "b";
+  run.gate.block_size = 64;
+  run.length = 961;
+  testing::internal::CaptureStderr();
+  run.loop.show_progress = true;
+  ASSERT_TRUE(distill(model, tokenizer, run).lookup);
+  const auto found = models::Gates::load(folder / "b", model);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("1 of 8 heads choose blocks"));
+  EXPECT_EQ(found.config().lookup_rank, 16);
+  // What was found is known by its share, and the same share goes on with it.
+  run.loop.show_progress = false;
+  run.lookup.share = 0.1;
+  EXPECT_EQ(distill(model, tokenizer, run).resumed_from, 1);
+  run.lookup.share = -1;
+  run.lookup.cost = lookup_cost(0.25, 16, model.config().head_dim);
+  EXPECT_THAT(error_of(model, run), HasSubstr("settings.lookup.share is 0.25, was 0.1"));
+  run.lookup.share = 0;
+  EXPECT_THAT(error_of(model, run), HasSubstr("both say how many heads"));
+}
+
+TEST_F(LookupHeads, WhyThereAreNoneIsSaid) {
+  const auto model = test_model();
+  DistillSettings run = quick(folder, "a");
+  run.lookup = {.rank = 16, .windows = 1};
+  run.loop.show_progress = true;
+  testing::internal::CaptureStderr();
+  distill(model, tokenizer, run);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              HasSubstr("distill: no lookup heads: gates with blocks of 16 tokens"));
+  // Gates that are there get nothing else.
+  run.gates = folder / "a";
+  run.loop.out = folder / "b";
+  EXPECT_THAT(error_of(model, run), HasSubstr((folder / "a").string() +
+                                              " gets no lookup heads: gates with blocks of 16"));
+}
+
+TEST_F(LookupHeads, NoneAreFoundWhereNoneLosesAnything) {
+  const auto model = test_model();
+  for (const auto& layer : model.weights().layers) layer.q.zero_();  // attends to all alike
+  DistillSettings run = quick(folder, "a");
+  run.lookup = {.rank = 16, .windows = 1};
+  run.gate.block_size = 64;
+  run.length = 961;
+  run.loop.show_progress = true;
+  testing::internal::CaptureStderr();
+  EXPECT_FALSE(distill(model, tokenizer, run).lookup);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              HasSubstr("distill: no lookup heads: no head loses anything by these gates\n"));
+  EXPECT_EQ(models::Gates::load(folder / "a", model).config().lookup_rank, 0);
+  EXPECT_FALSE(fs::exists(folder / "a" / "heads.json"));
+  run.lookup.share = 0.1;
+  EXPECT_THAT(error_of(model, run), HasSubstr("no head loses anything by these gates"));
+}
+
 TEST_F(LookupHeads, StayAsFoundWithoutSteps) {
   const auto model = test_model();
   DistillSettings run = quick(folder, "a");
