@@ -220,5 +220,6 @@ def test_a_run_ends_with_its_page(seer, text, tmp_path):
     said = seer("run", "--text", text, "--out", out, "--steps", 2, "--length", 1024, "--methods", "dense,seer", "--sparsity", 0.9, *QUICK).stdout
     assert f"report   {out / 'report.html'} (" in said
     data = json.loads(re.search(r'id="data">(.*?)</script>', (out / "report.html").read_text(), flags=re.S)[1])
-    assert {file["path"]: file["kind"] for file in data["files"]} == {"attention.json": "results", "gates/run.json": "training", "run.json": "results"}
-    assert len(next(file for file in data["files"] if file["kind"] == "training")["json"]["loss"]) == 2
+    assert {file["path"]: file["kind"] for file in data["files"]} == {
+        "attention.json": "results", "gates/heads.json": "heads", "gates/lookup/run.json": "training", "gates/run.json": "training", "run.json": "results"}
+    assert len(next(file for file in data["files"] if file["path"] == "gates/run.json")["json"]["loss"]) == 2
