@@ -62,8 +62,8 @@ def clock(call, device):
     return time.perf_counter() - begin, torch.cuda.max_memory_allocated() - before
 
 
-def prefill(model, ids, sparsity, dense):
-    """A call without a cache; sparsity: seer's, or `dense`: one of DENSE."""
+def prefill(model, ids, sparsity, dense, device):
+    """clock() of a call without a cache; sparsity: seer's, attached before, or `dense`: one of DENSE."""
     name, backend = DENSE[dense] if dense else (None, None)
     if not dense:
         seer.attach(model, seer.GateConfig(), sparsity)
@@ -71,7 +71,7 @@ def prefill(model, ids, sparsity, dense):
         model.config._attn_implementation = name
     try:
         with sdpa_kernel(backend) if backend else contextlib.nullcontext():
-            model(ids, use_cache=False, logits_to_keep=1)
+            return clock(lambda: model(ids, use_cache=False, logits_to_keep=1), device)
     finally:
         if not dense:
             seer.detach(model)
@@ -133,8 +133,7 @@ def measure(model, length, args):
             if rows[name]["status"] != "ok":
                 continue
             try:
-                found = clock(lambda: prefill(model, ids, sparsity, dense), args.device)
-                times.setdefault(name, []).append(found)
+                times.setdefault(name, []).append(prefill(model, ids, sparsity, dense, args.device))
             except Exception as error:  # not installed, or not enough memory: a result
                 rows[name]["status"] = rivals.one_line(error)
     for name, found in times.items():
@@ -162,6 +161,7 @@ def parse(argv=None):
     p.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     p.add_argument("--bf16", action="store_true", help="on a CPU, too")
     p.add_argument("--runs", type=int, default=3)
+    p.add_argument("--append", action="store_true", help="keep the lengths of the file that this run does not measure")
     p.add_argument("--out", default=str(ROOT / "results"))
     args = p.parse_args(argv)
     args.dense = args.dense or ([name for name in DENSE if name != "sdpa"] if args.device == "cuda" else ["sdpa"])
@@ -174,6 +174,9 @@ def parse(argv=None):
 def main():
     args = parse()
     model, rows = model_of(args), []
+    path = args.device == "cuda" and pathlib.Path(args.out) / record.slug(torch.cuda.get_device_name()) / "attach.json"
+    old = record.read(path) if path and args.append and path.exists() else None
+    command = record.portable(" ".join(["python", "bench/attach.py", *sys.argv[1:]]))
     for length in args.lengths:
         for row in measure(model, length, args):
             rows.append(row)
@@ -181,11 +184,10 @@ def main():
             peak = f"  {row['peak_mib']:8.0f} MiB" if row.get("peak_mib") else ""
             print(f"{length:7} {row['implementation']:24}{row.get('median_ms', float('nan')):10.1f} ms{peak}  {row['status']}{added}", flush=True)
         gc.collect()
-    if args.device == "cuda":
-        command = record.portable(" ".join(["python", "bench/attach.py", *sys.argv[1:]]))
-        made = record.make(command, METHOD, {"transformers": transformers.__version__}, rows, {}, "attach")
-        path = pathlib.Path(args.out) / record.slug(torch.cuda.get_device_name()) / "attach.json"
-        record.write(path, made)
+        if path:  # after each length: the longest take minutes
+            made = record.make(command, METHOD, {"transformers": transformers.__version__}, rows, {}, "attach")
+            record.write(path, record.merge(old, made) if old else made)
+    if path:
         print(f"written: {path}")
 
 
