@@ -6,12 +6,16 @@
 block_sparse_attn.json -> docs/gpu_prefill.png: speed-up over the fastest dense rival, and kept TFLOP/s
 prefill.json           -> docs/gpu_first_token.png: time to the first token, and where it goes
 yarn_..._runs.json     -> docs/yarn_..._runs.png: losses against tokens, density by layer (training_runs.py)
+gate_settings_....json -> docs/gate_settings_....png: quality by tokens of distillation (gate_settings.py)
+methods_facts_....json -> docs/methods_....png: facts, copies and perplexity against density, with the files beside it (methods.py)
 """
 import argparse
 import pathlib
 import sys
 
 import first_token
+import gate_settings
+import methods
 import record
 import table
 import training_runs
@@ -75,27 +79,26 @@ def draw(found, title, path):
     figure.savefig(path, dpi=130, metadata={"Software": None})
 
 
-def plot_attention(data, args, path):
+def plot_attention(file, data, args, path):
     found = lines(data, args.lists, args.heads_kv, args.head_dim, args.dtype)
     if not found:
         raise ValueError("no row of seer beside a dense rival has these lists, heads, D and dtype")
     draw(found, f"{data['chip']}: {LISTS[args.lists]}, 32/{args.heads_kv} heads, D {args.head_dim}, {args.dtype}", path)
 
 
-def plot_first_token(data, args, path):
+def plot_first_token(file, data, args, path):
     if not first_token.groups(data["rows"]):
         raise ValueError("no row of a model's prompt on a GPU")
     first_token.draw(data, path)
 
 
-def plot_runs(data, args, path):
-    training_runs.draw(data, path)
-
-
 # By the record's "operation": the picture's name, none where it is that of the file, and what draws it.
 PICTURES = {"block_sparse_attn": ("gpu_prefill.png", plot_attention),
             "prefill": ("gpu_first_token.png", plot_first_token),
-            training_runs.OPERATION: (None, plot_runs)}
+            training_runs.OPERATION: (None, lambda file, data, args, path: training_runs.draw(data, path)),
+            gate_settings.OPERATION: (None, lambda file, data, args, path: gate_settings.draw(data, path)),
+            "eval facts": (None, lambda file, data, args, path: methods.draw(file, path))}
+FORMS = ("*_runs.json", "gate_settings_*.json", "methods_facts_*.json")
 CHIP = ROOT / "results" / "nvidia-h200"
 
 
@@ -103,7 +106,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("files", type=pathlib.Path, nargs="*",
                    default=[CHIP / f"{operation}.json" for operation, (name, _) in PICTURES.items() if name] +
-                   sorted(CHIP.glob("*_runs.json")))
+                   [file for form in FORMS for file in sorted(CHIP.glob(form)) if not file.stem.endswith("_forced")])
     p.add_argument("--out", type=pathlib.Path, default=ROOT / "docs", help="folder of pictures (default docs)")
     p.add_argument("--lists", default="gate", choices=LISTS)
     p.add_argument("--heads-kv", type=int, default=8)
@@ -116,11 +119,11 @@ def main():
             if data["operation"] not in PICTURES:
                 raise ValueError(f"no picture of {data['operation']}; there are {', '.join(PICTURES)}")
             name, plot = PICTURES[data["operation"]]
-            name = name or f"{file.stem}.png"
+            name = name or f"{file.stem.replace('methods_facts_', 'methods_')}.png"
             args.out.mkdir(parents=True, exist_ok=True)
-            plot(data, args, args.out / name)
+            plot(file, data, args, args.out / name)
         except OSError as error:
-            sys.exit(f"{file}: {error.strerror}")
+            sys.exit(f"{error.filename}: {error.strerror}")
         except ValueError as error:
             sys.exit(f"{file}: {error}")
         print(f"written: {args.out / name}")

@@ -13,8 +13,10 @@ import block_lists  # noqa: E402
 import cases  # noqa: E402
 import check  # noqa: E402
 import first_token  # noqa: E402
+import gate_settings  # noqa: E402
 import gates  # noqa: E402
 import lookup_scores  # noqa: E402
+import methods  # noqa: E402
 import plot  # noqa: E402
 import pooled_attention  # noqa: E402
 import prefill_attention  # noqa: E402
@@ -400,18 +402,56 @@ def test_names_of_runs():
     assert training_runs.name_of({**RUNS[1], "settings": {"selection": ["top_p", .9]}}) == "joint: top_p 0.9"
 
 
+def test_settings_of_gates_are_collected(tmp_path):
+    """Four evaluations of each setting in one file, dense attention once, and their picture."""
+    pytest.importorskip("matplotlib")
+
+    def evaluations(name, methods, score, **more):
+        for file, field in gate_settings.SCORES.values():
+            rows = [{"method": method, "length": 512, "rule": "nz_ratio", "strength": .1, "sparsity": .9, "density": .1, field: score, f"{field}_error": .01} for method in methods]
+            rows.append({"method": "dense", "length": 512, "sparsity": 0., "density": 1., field: 1., f"{field}_error": 0.})
+            record.write(tmp_path / f"{file.format(name)}.json", made_record(rows, operation="eval", complete=True, command=f"seer eval --gates /a/{name} --json /b/x.json", **more))
+
+    evaluations("short", ["gate", "oracle"], .25)
+    evaluations("long", ["gate", "seer"], .5, date="2026-02-02")
+    out = tmp_path / "gate_settings_m.json"
+    program = [sys.executable, ROOT / "bench" / "gate_settings.py", "--out", out]
+    subprocess.run([*program, f"tokens=1e6:{tmp_path}/short", f"tokens=2e6:{tmp_path}/long", f"rules:{tmp_path}/long"], check=True)
+    made = record.read(out)
+    assert (made["operation"], made["command"], made["date"]) == ("gate settings", "python bench/gate_settings.py tokens=1e6:short tokens=2e6:long rules:long", "2026-02-02")
+    assert [(row["setting"], row["value"], row["method"]) for row in made["rows"]] == [
+        ("tokens", 1e6, "gate"), ("tokens", 1e6, "dense"), ("tokens", 2e6, "gate"), ("tokens", 2e6, "seer"), ("rules", None, "gate"), ("rules", None, "seer"), ("rules", None, "dense")]
+    assert made["rows"][0]["proofs"] == {"score": .25, "error": .01, "density": .1} and made["rows"][0]["commands"] == ["seer eval --gates short"] * 4
+    subprocess.run([sys.executable, ROOT / "bench" / "plot.py", out, "--out", tmp_path], check=True)
+    assert (tmp_path / "gate_settings_m.png").stat().st_size > 10_000
+    evaluations("other", ["gate"], .5, chip="another")
+    evaluations("unfinished", ["gate"], .5)
+    record.write(tmp_path / "facts_unfinished.json", {**record.read(tmp_path / "facts_unfinished.json"), "complete": False})
+    for words, reason in ((["tokens"], "want SETTING=VALUE:FOLDER/NAME"), ([f"tokens=1:{tmp_path}/none"], "facts_none.json: No such file"), ([f"tokens=1:{tmp_path}/unfinished"], "not complete: facts"),
+                          ([f"tokens=1:{tmp_path}/short", f"tokens=2:{tmp_path}/other"], "different chips")):
+        failed = subprocess.run([*program, *words], capture_output=True, text=True)
+        assert failed.returncode == 1 and failed.stderr.count("\n") == 1 and reason in failed.stderr
+
+
 def test_pictures_by_operation(tmp_path):
     pytest.importorskip("matplotlib")
     record.write(tmp_path / "a.json", made_record(ROWS))
     record.write(tmp_path / "b.json", made_record(PROMPTS, operation="prefill"))
     record.write(tmp_path / "c.json", made_record([], operation="distill"))
     record.write(tmp_path / "yarn_runs.json", made_record(RUNS, operation=training_runs.OPERATION))
+    for suffix, sparsities in (("", (.5, .9)), ("_forced", (.9,))):
+        for file, field in methods.PANELS.values():
+            rows = [{"method": method, "sparsity": s, "density": 1 - s, field: .5 + field.startswith("vs"), f"{field}_error": .1} for method in ("seer", "quest") for s in sparsities]
+            rows.append({"method": "dense", "sparsity": 0., "density": 1., field: 1., f"{field}_error": 0.})
+            record.write(tmp_path / f"{file.format('m')}{suffix}.json", made_record(rows, operation="eval facts"))
     program = [sys.executable, ROOT / "bench" / "plot.py", "--lists", "random", "--heads-kv", "32", "--out",
                tmp_path / "docs"]
-    subprocess.run([*program, *(tmp_path / name for name in ("a.json", "b.json", "yarn_runs.json"))], check=True)
-    assert {p.name for p in (tmp_path / "docs").iterdir()} == {"gpu_prefill.png", "gpu_first_token.png", "yarn_runs.png"}
+    subprocess.run([*program, *(tmp_path / name for name in ("a.json", "b.json", "yarn_runs.json", "methods_facts_m.json"))], check=True)
+    assert {p.name for p in (tmp_path / "docs").iterdir()} == {"gpu_prefill.png", "gpu_first_token.png", "yarn_runs.png", "methods_m.png"}
     assert all(p.stat().st_size > 10_000 for p in (tmp_path / "docs").iterdir())
-    for name, reason in (("c.json", "no picture of distill"), ("d.json", "No such file")):
+    (tmp_path / "methods_copies_m.json").rename(tmp_path / "facts_n.json")
+    for name, reason in (("c.json", "no picture of distill"), ("d.json", "No such file"), ("facts_n.json", "want methods_facts_MODEL.json"),
+                         ("methods_facts_m.json", "methods_copies_m.json: No such file")):
         failed = subprocess.run([*program, tmp_path / name], capture_output=True, text=True)
         assert failed.returncode == 1 and failed.stderr.count("\n") == 1 and reason in failed.stderr
 

@@ -96,7 +96,7 @@ def test_maps_of_attention(seer, text, maps, tmp_path):
 def test_all_results(report, tmp_path):
     page = Page(report(ROOT / "results"), tmp_path, script=BLANK)
     assert "errors" not in page.root and page.root["blank"] == "0" and int(page.root["charts"]) >= 30
-    for name in ("quality", "facts", "heads", "speed", "training", "files"):
+    for name in ("quality", "facts", "settings", "heads", "speed", "training", "files"):
         assert page.part(name), name
     for file in (ROOT / "results").rglob("*.json"):
         assert file.relative_to(ROOT / "results").as_posix() in page.text
@@ -108,6 +108,7 @@ def test_all_results(report, tmp_path):
     ours = json.loads((ROOT / "results" / "nvidia-h200" / "yarn_embedded_books.json").read_text())["rows"]
     dense = next(row["perplexity"] for row in ours if row["method"] == "dense")
     assert f"embedded books, 32k tokens {dense:.2f}" in table
+    assert "first and recent blocks kept" in page.text and re.search(r"lookup heads: 10 % of all, 90 % sparse\s+\d\d\.\d ± ", page.text)
     assert int(page.root["milliseconds"]) < 3000, "a quarter of a second where nothing else runs"
 
 
@@ -195,7 +196,7 @@ def test_strange_results(report, tmp_path):
     write(empty, "nan.json", rows=[dense, {**dense, "method": "seer", "density": 0.5, "sparsity": 0.5, "perplexity": float("nan")},
                                    {**dense, "method": hostile, "density": 0.1, "sparsity": 0.9, "perplexity": 11.0}])
     write(empty, "odd.json", rows=[{"method": "seer"}, {"implementation": "seer", "median_ms": "slow"}, {"recall": [[None]], "method": "seer"}, {"top1": 0.5, "cells": [{}]},
-                                   {"lost": [], "lookup_heads": None}, {"tokens": [1, 2], "loss": [None, "x"], "run": "r"}])
+                                   {"lost": [], "lookup_heads": None}, {"setting": "tokens", "value": 1, "facts": {"score": 0.5}}, {"setting": "rules", "facts": {"score": 0.5}, "books": 1}, {"tokens": [1, 2], "loss": [None, "x"], "run": "r"}])
     write(empty, "attention.json", operation="eval attention", window={"tokens": 1}, rows=[{"layer": 0, "head": 0}])
     write(empty, "many.json", operation="new", rows=[{"x": i} for i in range(5000)])
     (empty / "list.json").write_text("[1]")

@@ -8,7 +8,7 @@ from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
 import result_tables  # noqa: E402
-from tables import models, operations, planted, quality, results, yarn  # noqa: E402
+from tables import gate_settings, methods, models, operations, planted, quality, results, yarn  # noqa: E402
 from test_bench import PROMPTS, cells, made_record  # noqa: E402
 
 
@@ -186,7 +186,64 @@ def test_planted(put):
     assert [line[0] for line in cells(planted.planted())[2:]] == ["embedded model, 7.6 M"] * 2 + ["SmolLM2-135M"] * 2
 
 
-@pytest.mark.parametrize("name", ["planted", "choosing", "gate_gpu", "prefill_gpu", "distill_gpu", "quality_gpu", "yarn", "yarn_headline"])
+def put_methods(put, values, suffix=""):
+    """values: {(method, sparsity): (facts, copies, books, proofs)}, errors a tenth of them or of what is above dense."""
+    for i, (file, field) in enumerate(methods.MEASURED.values()):
+        rows = [{"method": method, "sparsity": s, "density": 1 - s, "perplexity": 10 * of[i], "questions": 8, "documents": 3, "length": 8192,
+                 field: of[i], f"{field}_error": abs(of[i] - (field == "vs_dense")) / 10} for (method, s), of in values.items()]
+        put(f"methods_{file.format('smollm2')}{suffix}", rows, command=f"seer eval --data /a/{i}")
+
+
+def test_methods(put):
+    values = {("dense", 0.): (.8, .9, 1., 1.), ("quest", .5): (.5, .6, 1.02, 1.2), ("quest", .9): (.1, .4, 1.5, 2.), ("seer", .5): (.8, .9, 1.005, .99),
+              ("seer", .9): (.7, .35, 1.1, 1.3), ("duo", .5): (.6, .5, 1.01, 1.3), ("duo", .9): (.2, .3, 1.4, 1.2), ("oracle", .5): (.9, .9, 1., 1.), ("oracle", .9): (.9, .9, 1., 1.)}
+    put_methods(put, values)
+    text = methods.methods()
+    header, lines = lines_of(text)
+    assert header[1:] == ["density", *methods.MEASURED]
+    assert [*lines] == ["dense", "oracle (true map)", "**gates with lookup heads**", "kinds of heads (as DuoAttention)", "bounds of keys (Quest)", "rank of gates with lookup heads"]
+    assert lines["dense"] == ["1", ".80 ± .08", ".90 ± .09", "perplexity 10.00", "perplexity 10.00"]
+    assert lines["**gates with lookup heads**"] == [".50 / .10", ".80 ± .08 / .70 ± .07", ".90 ± .09 / .35 ± .03", "+0.50 ± .05 / +10 ± 1", "-1.0 ± .1 / +30 ± 3"]
+    # Before duo in facts; of copies one rival has more; of perplexity less is better.
+    assert lines["rank of gates with lookup heads"] == ["", "1 (+.20) / 1 (+.50)", "1 (+.30) / 2 (-.05)", "1 (+0.5) / 1 (+30.0)", "1 (+21.0) / 2 (-10.0)"]
+    assert "8 questions, 8 passages, 3 documents of books, 3 documents of proofs, 8,192 tokens each." in text and "the 2 methods" in text
+    assert "`seer eval --data 2`; [methods_ppl_smollm2_books.json](results/nvidia-h200/methods_ppl_smollm2_books.json), [methods_ppl_smollm2_proofs.json]" in text
+    put_methods(put, {**values, ("gate", .5): (.5, .8, 1.1, 1.), ("gate", .9): (.15, .2, 1.1, 1.)}, "_forced")
+    _, lines = lines_of(methods.methods_forced())
+    assert lines["rank of gates without lookup heads"][1] == "2 (-.10) / 2 (-.05)"
+
+
+def setting(name, value, method, sparsity, facts, rule="nz_ratio", strength=.1):
+    of = lambda score: {"score": score, "error": abs(score - 1) / 10, "density": .25}
+    return {"setting": name, "value": value, "method": method, "sparsity": sparsity, "rule": rule, "strength": strength,
+            "facts": of(facts), "copies": of(.4), "books": of(1.2), "proofs": of(1.004)}
+
+
+def test_settings_of_gates(put):
+    put("gate_settings_smollm2", [setting("tokens", 1e6, "dense", 0., .75), setting("tokens", 52e6, "seer", .9, .7), setting("tokens", 1e6, "gate", .9, .1), setting("tokens", 52e6, "gate", .9, .2),
+                                  setting("tokens", 52e6, "gate", .7, .3), setting("rules", None, "seer", None, .5, "top_p", .8), setting("rules", None, "seer", .9, .6),
+                                  setting("lookups", .1, "seer", .9, .7), setting("lookups", .1, "gate", .9, .2), setting("lookups", .05, "seer", .9, .6)])
+    header, *lines = [line for i, line in enumerate(cells(gate_settings.gates_by_tokens())) if i != 1]
+    assert header[0] == "tokens, 90% sparse" and [line[:3] for line in lines] == [
+        ["1 M", "gates without lookup heads", ".10 ± .09"], ["52 M", "gates without lookup heads", ".20 ± .08"], ["52 M", "**gates with lookup heads**", ".70 ± .03"], ["", "dense", ".75 ± .03"]]
+    assert lines[0][3:] == [".40 ± .06", "+20 ± 2", "+0.40 ± .04"] and lines[-1][4:] == ["0", "0"]
+    _, lines = lines_of(gate_settings.selection_rules())
+    assert lines == {"`top_p`, 0.8": [".50 ± .05 at .25", ".40 ± .06 at .25", "+20 ± 2 at .25", "+0.40 ± .04 at .25"], "`nz_ratio`, 90% sparse": [".60 ± .04 at .25", *lines["`top_p`, 0.8"][1:]]}
+    assert [(line[0], line[2]) for line in cells(gate_settings.lookup_shares())[2:]] == [("none", ".20 ± .08"), ("5%", ".60 ± .04"), ("10%", ".70 ± .03")]
+
+
+def test_map_alone(put):
+    def row(name, ms, head_dim, map_heads=None, **more):
+        return {"implementation": name, "heads_q": 32, "heads_kv": 8, "head_dim": head_dim, "len_q": 32768, "len_k": 32768, "dtype": "bf16", "median_ms": ms, "map_heads": map_heads,
+                "tflops": 100., "status": "ok", **more}
+
+    put("pooled_attn", [row("seer", 8., 256, "q"), row("seer", 5., 64, "q"), row("seer", 10., 128, "q"), row("seer", 9., 128, "kv"), row("seer, map alone", 6., 128, "q"), row("torch cuDNN", 20., 128)])
+    lines = cells(operations.gpu_map())[2:]
+    assert [line[2] for line in lines] == ["128", "64", "256"]
+    assert lines[0] == ["32k", "32/8", "128", "10.00 ms", "100", "-", "**2.00x**", "6.00 ms (0.60)"] and lines[1][-1] == "-"
+
+
+@pytest.mark.parametrize("name", ["methods", "gates_by_tokens", "planted", "choosing", "gate_gpu", "prefill_gpu", "distill_gpu", "quality_gpu", "yarn", "yarn_headline"])
 def test_a_missing_file_is_one_line(put, name):
     with pytest.raises(SystemExit, match=rf'README.md: table "{name}" needs results/nvidia-h200/\w+.json, .* missing$'):
         result_tables.table(name)

@@ -49,10 +49,3 @@ def quality_gpu():
                (LABELS["streaming"], "streaming", on_gpu), (LABELS["random"], "random", on_gpu)]
     return perplexity(on_gpu, methods) + "\n\n" + source(on_gpu["books"], "ppl_books", GPU, "ppl_proofs")
 
-
-def quality_smollm2():
-    """SmolLM2-135M, whose gates have lookup heads, beside the same gates without."""
-    records = load_texts(GPU, of="smollm2_")
-    methods = [("oracle (true map)", "oracle", records), (WITH_LOOKUPS, "seer", records), (LABELS["gate"], "gate", records),
-               (LABELS["streaming"], "streaming", records)]
-    return perplexity(records, methods, (0.7, 0.9)) + "\n\n" + source(records["books"], "ppl_smollm2_books", GPU, "ppl_smollm2_proofs")

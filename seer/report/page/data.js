@@ -39,7 +39,8 @@ function subjectOf(file) {
   const model = baseName(file.json.model || settings.model), gates = baseName(settings.gates);
   if (unique(file.rows.map((row) => row.model).filter(text)).length > 1) return stem(file.path).replace(/_/g, " ");
   const name = model === "reference" ? "embedded model" : model;
-  return [name, gates === "gates" ? "" : gates.replace(/_/g, " "), data].filter(Boolean).join(", ") || stem(file.path);
+  const kept = [settings["sink-blocks"] > 0 ? "first" : "", settings["local-blocks"] > 0 ? "recent" : ""].filter(Boolean).join(" and ");
+  return [name, gates === "gates" ? "" : gates.replace(/_/g, " "), data, kept && `${kept} blocks kept`].filter(Boolean).join(", ") || stem(file.path);
 }
 
 const isGpu = (file) => /nvidia|amd instinct/i.test(text(file.json.chip));
@@ -76,6 +77,7 @@ const NAMED = {
   flexprefill: ["FlexPrefill", "#4338ca", "#a5b4fc"],
   duo: ["DuoAttention", "#a21caf", "#f0abfc"],
   "torch FlashAttention-2": ["FlashAttention-2", "#111827", "#ffffff"],
+  "seer, map alone": ["seer, map alone", "#059669", "#34d399"],
   "torch cuDNN": ["cuDNN", "#0e7490", "#22d3ee"],
   "torch sdpa": ["torch, dense", "#111827", "#ffffff"],
   "cuDNN block-sparse": ["cuDNN block-sparse", "#be185d", "#f472b6"],

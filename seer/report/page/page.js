@@ -80,7 +80,7 @@ function draw() {
   main.replaceChildren(make("h1", {}, isRun ? `Sparse attention: ${subjectOf(RESULTS[0])}` : "Learned block-sparse attention"), make("p", { class: "lead" }, about));
   const facts = tiles();
   if (facts) main.append(facts);
-  for (const part of [attentionSection, qualitySection, plantedSection, headsSection, speedSection, trainingSection]) {
+  for (const part of [attentionSection, qualitySection, plantedSection, settingsSection, headsSection, speedSection, trainingSection]) {
     try {
       part();
     } catch (error) {

@@ -64,9 +64,9 @@ function perplexityCharts(parent) {
         return { y: row.perplexity, error, note: perplexityText(row.perplexity) + (row === dense ? "" : ratio) };
       };
       const format = (value) => `${+value.toPrecision(4)}`;
-      // Close up: as far as the gates go, and methods that no row of which doubles dense attention's.
+      // Close up: as far as the gates go, and methods of which no row is 1.6 times dense attention's.
       const lines = linesOf(rows, point), most = (series) => Math.max(...series.points.map((one) => one.y));
-      const inside = lines.filter((series) => dense && (series.name === "seer" || most(series) < 2 * dense.perplexity));
+      const inside = lines.filter((series) => dense && (series.name === "seer" || most(series) < 1.6 * dense.perplexity));
       const top = inside.length ? Math.max(...inside.map(most)) : undefined;
       const beyond = top ? lines.filter((series) => most(series) > 1.1 * top).map((series) => series.label) : [];
       const documents = rows[0].documents, under = `${isNumber(documents) ? `${documents} documents · ` : ""}${sourceOf(file)}`;

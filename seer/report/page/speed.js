@@ -81,7 +81,7 @@ function partsCharts(parent, file, title) {
       return [...(i > 0 ? [null] : []), ...shown.map((row, at) => ({ row, unit, length, label: hasMethods ? `${length}: ${barName(row, true)}` : [barName(row), at === middle ? `${length} tokens` : ""] }))];
     });
     const present = PARTS.filter(([part]) => bars.some((bar) => bar && partsOf(bar.row)[part] > 0));
-    const body = card(parent, `${title}: ${name || subjectOf(file)}`, { under: `Percentages: sparsity. ${sourceOf(file)}`, full: hasMethods || bars.length > 14 });
+    const body = card(parent, `${title}${hasMethods ? " by method of choosing" : ""}: ${name || subjectOf(file)}`, { under: `Percentages: sparsity. ${sourceOf(file)}`, full: hasMethods || bars.length > 14 });
     const names = { ...categories(""), stacked: true, title: { display: false }, ticks: { color: css("--pale"), autoSkip: false, font: { size: 11 }, maxRotation: 0 } };
     const times = { ...linear("time, the faster dense one = 1", (value) => `${+value.toPrecision(3)}`), stacked: true };
     addChart(body, `${title} of ${name} by parts`, () => ({

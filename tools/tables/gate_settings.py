@@ -1,0 +1,46 @@
+"""Tables of gates that were trained or used in different ways (bench/gate_settings.py)."""
+from .methods import MODEL, above, share
+from .quality import LABELS, WITH_LOOKUPS
+from .results import GPU, load, markdown, source
+
+NAME = f"gate_settings_{MODEL}"
+WHAT = {"facts": "facts, digits right", "copies": "copies, tokens right", "books": "books, % above dense", "proofs": "proofs, % above dense"}
+
+
+def scores(row, with_density=False):
+    """A row's cells; with its density where results have one of their own."""
+    if row["method"] == "dense":
+        return [share(row[what]["score"], row[what]["error"]) if what in ("facts", "copies") else "0" for what in WHAT]
+    shown = [(share if what in ("facts", "copies") else above)(row[what]["score"], row[what]["error"]) for what in WHAT]
+    return [f"{cell} at {row[what]['density']:.2f}".replace("at 0.", "at .") for cell, what in zip(shown, WHAT)] if with_density else shown
+
+
+def of_setting(setting):
+    made = load(NAME, GPU)
+    return made, [row for row in made["rows"] if row["setting"] == setting]
+
+
+def gates_by_tokens():
+    """Quality at the highest sparsity by tokens of distillation."""
+    made, rows = of_setting("tokens")
+    most = max(row["sparsity"] for row in rows)
+    lines = [[f"{row['value'] / 1e6:.2g} M", {"seer": WITH_LOOKUPS, "gate": LABELS["gate"]}[row["method"]], *scores(row)]
+             for row in sorted(rows, key=lambda row: (row["value"], row["method"])) if row["sparsity"] == most]
+    lines += [["", "dense", *scores(row)] for row in rows if row["method"] == "dense"]
+    return markdown([f"tokens, {most:.0%} sparse", "", *WHAT.values()], lines) + "\n\n" + source(made, NAME, GPU)
+
+
+def selection_rules():
+    """Rules of choosing by the same scores, at the densities that they come to."""
+    made, rows = of_setting("rules")
+    strength = lambda row: f"{row['strength']:g}" if row["sparsity"] is None else f"{row['sparsity']:.0%} sparse"
+    lines = [[f"`{row['rule']}`, {strength(row)}", *scores(row, True)] for row in rows if row["method"] == "seer"]
+    return markdown(["rule", *(f"{what} at density" for what in WHAT.values())], lines) + "\n\n" + source(made, NAME, GPU)
+
+
+def lookup_shares():
+    """Quality by how many of the heads are lookup heads."""
+    made, rows = of_setting("lookups")
+    lines = [["none" if row["method"] == "gate" else f"{row['value']:.0%}", f"{row['sparsity']:.0%}", *scores(row)]
+             for row in sorted(rows, key=lambda row: (row["sparsity"], row["method"] != "gate", row["value"])) if row["method"] != "dense"]
+    return markdown(["lookup heads", "sparsity", *WHAT.values()], lines) + "\n\n" + source(made, NAME, GPU)
