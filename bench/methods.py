@@ -4,6 +4,7 @@ import record
 # By panel: the file, the score with its error beside it.
 PANELS = {"facts: digits right": ("methods_facts_{}", "top1"), "copies: tokens right": ("methods_copies_{}", "top1"),
           "books: perplexity": ("methods_ppl_{}_books", "vs_dense"), "proofs: perplexity": ("methods_ppl_{}_proofs", "vs_dense")}
+NEEDLE = {"needle: digits right": ("methods_needle_{}", "top1")}  # where it was measured
 ROWS = {"": "blocks by their scores alone", "_forced": "first and most recent block among them"}
 LINES = {"seer": ("gates with lookup heads", "#2563eb", "o"), "gate": ("gates without", "#0e7490", "D"), "oracle": ("oracle (true map)", "#059669", "o"),
          "duo": ("DuoAttention", "#a21caf", "s"), "xattention": ("XAttention", "#4d7c0f", "^"), "quest": ("Quest", "#be185d", "v"), "pooled": ("means of q and k", "#dc2626", "P"),
@@ -24,11 +25,13 @@ def draw(file, path):
     if not file.stem.startswith("methods_facts_"):
         raise ValueError("no picture of facts alone: want methods_facts_MODEL.json, methods_copies_MODEL.json and perplexities beside it")
     model = file.stem.removeprefix("methods_facts_")
-    found = {suffix: [record.read(file.with_name(f"{name.format(model)}{suffix}.json"))["rows"] for name, _ in PANELS.values()]
-             for suffix in ROWS if file.with_name(f"methods_facts_{model}{suffix}.json").exists()}
-    figure, axes = plt.subplots(len(found), len(PANELS), figsize=(14, 3.6 * len(found) + .5), layout="constrained", squeeze=False)
+    beside = lambda name, suffix: file.with_name(f"{name.format(model)}{suffix}.json")
+    suffixes = [suffix for suffix in ROWS if beside("methods_facts_{}", suffix).exists()]
+    panels = {**PANELS, **{title: of for title, of in NEEDLE.items() if all(beside(of[0], suffix).exists() for suffix in suffixes)}}
+    found = {suffix: [record.read(beside(name, suffix))["rows"] for name, _ in panels.values()] for suffix in suffixes}
+    figure, axes = plt.subplots(len(found), len(panels), figsize=(3.5 * len(panels), 3.6 * len(found) + .5), layout="constrained", squeeze=False)
     for line, (suffix, records) in zip(axes, found.items()):
-        for axis, rows, (title, (_, field)) in zip(line, records, PANELS.items()):
+        for axis, rows, (title, (_, field)) in zip(line, records, panels.items()):
             for method, (label, colour, marker) in LINES.items():
                 if of := points(rows, method, field):
                     is_ring = method == "oracle"

@@ -186,9 +186,9 @@ def test_planted(put):
     assert [line[0] for line in cells(planted.planted())[2:]] == ["embedded model, 7.6 M"] * 2 + ["SmolLM2-135M"] * 2
 
 
-def put_methods(put, values, suffix=""):
+def put_methods(put, values, suffix="", measured=methods.MEASURED):
     """values: {(method, sparsity): (facts, copies, books, proofs)}, errors a tenth of them or of what is above dense."""
-    for i, (file, field) in enumerate(methods.MEASURED.values()):
+    for i, (file, field) in enumerate(measured.values()):
         rows = [{"method": method, "sparsity": s, "density": 1 - s, "perplexity": 10 * of[i], "questions": 8, "documents": 3, "length": 8192,
                  field: of[i], f"{field}_error": abs(of[i] - (field == "vs_dense")) / 10} for (method, s), of in values.items()]
         put(f"methods_{file.format('smollm2')}{suffix}", rows, command=f"seer eval --data /a/{i}")
@@ -208,6 +208,10 @@ def test_methods(put):
     assert lines["rank of gates with lookup heads"] == ["", "1 (+.20) / 1 (+.50)", "1 (+.30) / 2 (-.05)", "1 (+0.5) / 1 (+30.0)", "1 (+21.0) / 2 (-10.0)"]
     assert "8 questions, 8 passages, 3 documents of books, 3 documents of proofs, 8,192 tokens each." in text and "the 2 methods" in text
     assert "`seer eval --data 2`; [methods_ppl_smollm2_books.json](results/nvidia-h200/methods_ppl_smollm2_books.json), [methods_ppl_smollm2_proofs.json]" in text
+    put_methods(put, values, measured=methods.NEEDLE)
+    header, lines = lines_of(methods.methods())
+    assert header[-1] == "needle, digits right" and [lines[name][-1] for name in ("dense", "rank of gates with lookup heads")] == [".80 ± .08", "1 (+.20) / 1 (+.50)"]
+    assert "3 documents of proofs, 8 needles, 8,192 tokens each." in methods.methods() and "[methods_needle_smollm2.json]" in methods.methods()
     put_methods(put, {**values, ("gate", .5): (.5, .8, 1.1, 1.), ("gate", .9): (.15, .2, 1.1, 1.)}, "_forced")
     _, lines = lines_of(methods.methods_forced())
     assert lines["rank of gates without lookup heads"][1] == "2 (-.10) / 2 (-.05)"
