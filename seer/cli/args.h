@@ -124,6 +124,8 @@ class Args {
 
   // Whether the command line has the setting, not only the JSON file.
   bool has_flag(const std::string& name) const;
+  // Whether either has it.
+  bool is_given(const std::string& name) const;
   // Every setting with its value now.
   nlohmann::json settings() const;
 

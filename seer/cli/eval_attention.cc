@@ -43,7 +43,7 @@ int eval_attention(int argc, char** argv, int first) {
             "heads are more than a page should hold, layers are left out evenly.");
   a.model.add(args);
   args.add("data", a.data, message("texts: ", io::kTextFiles))->required();
-  args.add("gates", folder, "folder of the gates; default: `gates` in the model's folder");
+  args.add("gates", folder, kWhichGates);
   a.model.add_foreign_gates(args);
   args.add("length", length, range(2, limits::kTokens), "tokens of the window, BOS included");
   a.select.add(args, {0.5, 0.7, 0.9});

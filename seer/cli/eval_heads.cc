@@ -28,7 +28,7 @@ int eval_heads(int argc, char** argv, int first) {
       "choose and its gate leaves out, summed over blocks, mean over rows. Scores of lookup "
       "heads are those by their tokens, as these heads choose; what they lost before is in "
       "heads.json of the gates' folder.");
-  args.add("gates", folder, "folder of the gates; default: `gates` in the model's folder");
+  args.add("gates", folder, kWhichGates);
   a.model.add_foreign_gates(args);
   args.add("length", length, range(2, limits::kTokens), "tokens of each window, BOS included");
   args.add("sparsity", sparsity, below(0, 1), "share of blocks that both leave out");

@@ -34,7 +34,7 @@ struct PlantedArgs : EvalArgs {
     methods = {"dense", "seer"};
     min_ratio = 1;
     further_windows = true;
-    args.add("gates", gates, "folder of the gates; default: `gates` in the model's folder");
+    args.add("gates", gates, kWhichGates);
     model.add_foreign_gates(args);
     args.add("lengths", lengths, range(64, limits::kTokens), "tokens of each window, BOS included");
     args.output_file("png", png, message("also draw it: ", picture));

@@ -106,7 +106,7 @@ int eval_ppl(int argc, char** argv, int first) {
   PplArgs a;
   a.methods = {"dense", "seer"};
   Args args("eval ppl", "Perplexity of a model with dense and with sparse attention.");
-  args.add("gates", a.gates, "folder of the gates; default: `gates` in the model's folder");
+  args.add("gates", a.gates, kWhichGates);
   args.add("joint", a.joint,
            "folders of models that `seer finetune` trained with sparse attention, their gates in "
            "them: dense and seer of each, beside the dense attention of --model");

@@ -84,10 +84,10 @@ int eval_recall(int argc, char** argv, int first) {
       "eval recall",
       "Share of the model's attention that lies in the blocks chosen by gates and baselines, by "
       "layer and head.");
-  args.add(
-      "gates", a.folders,
-      "folders of gates to compare; default: `gates` in the model's folder. Baselines take the "
-      "block size of the first");
+  args.add("gates", a.folders,
+           "folders of gates to compare; default: `gates` in the model's folder, or those that "
+           "ship for it. Baselines take the "
+           "block size of the first");
   a.model.add_foreign_gates(args);
   args.add("length", a.length, range(2, limits::kTokens), "tokens of each document, BOS included");
   args.output_file("png", a.png,

@@ -168,7 +168,7 @@ int generate(int argc, char** argv, int first) {
   GenerateArgs a;
   Args args("generate", "Continues a prompt: sparse prefill, dense decode with a KV cache.");
   a.model.add(args);
-  args.add("gates", a.gates, "folder of the gates; default: `gates` in the model's folder");
+  args.add("gates", a.gates, kWhichGates);
   a.model.add_foreign_gates(args);
   args.add("method", a.method, one_of({"seer", "dense", "auto"}),
            "auto: seer where the model has gates and the prompt a block");

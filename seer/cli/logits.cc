@@ -49,7 +49,7 @@ int logits(int argc, char** argv, int first) {
   Args args("logits", "Logits [tokens, vocabulary] (f32) of a text or of token ids.");
   model_args.add(args);
   args.add("method", method, one_of({"dense", "seer"}), "attention");
-  args.add("gates", gates_of, "folder of the gates; default: `gates` in the model's folder");
+  args.add("gates", gates_of, kWhichGates);
   model_args.add_foreign_gates(args);
   select.add(args, {0.9});
   args.add("text", text, "the text; special tokens are added as the tokenizer says");

@@ -4,7 +4,10 @@
 #include <cstdio>
 #include <filesystem>
 #include <map>
+#include <set>
+#include <tuple>
 
+#include "seer/base/progress.h"
 #include "seer/base/shell.h"
 #include "seer/io/model_config.h"
 #include "seer/kernels/kernel_list.h"
@@ -79,11 +82,35 @@ void check_rules(const std::vector<std::string>& names, const SelectArgs& select
   }
 }
 
+std::string shipped_gates(const std::string& model) {
+  std::error_code error;
+  std::set<fs::path> folders;
+  for (const auto& entry : fs::directory_iterator(assets_folder() / "gates", error)) {
+    if (entry.is_directory()) folders.insert(entry.path());
+  }
+  const auto sizes = [](const io::ModelConfig& c) {
+    return std::tuple(c.num_layers, c.hidden_size, c.intermediate_size, c.num_heads, c.num_kv_heads,
+                      c.head_dim, c.vocab_size);
+  };
+  const auto config = io::ModelConfig::read(model);
+  for (const fs::path& folder : folders) {
+    if (sizes(io::ModelConfig::read(folder)) != sizes(config)) continue;
+    const auto mapped = models::Decoder::load(model, at::ScalarType::Undefined, at::kCPU);
+    if (models::difference_of_models(folder, io::read_gate_config(folder), mapped).empty()) {
+      return folder;
+    }
+  }
+  return "";
+}
+
 std::string gates_folder(const std::string& folder, const std::string& model) {
   if (!folder.empty()) return folder;
   const fs::path own = fs::path(model) / "gates";
   std::error_code error;
-  return fs::exists(own, error) ? own.string() : "";
+  if (fs::exists(own, error)) return own.string();
+  std::string shipped = shipped_gates(model);
+  if (!shipped.empty()) print_line("seer: gates of this model ship with seer: " + shipped);
+  return shipped;
 }
 
 std::string no_gates(const std::string& model) {

@@ -30,8 +30,16 @@ std::string why_no_kernel(const kernels::Device& device, DType dtype, int head_d
 // UsageError: a rule that a method's scores cannot be used with.
 void check_rules(const std::vector<std::string>& names, const SelectArgs& select);
 
-// `folder`, or `gates` in the model's folder where there is one, else "".
+// The folder of gates in assets/gates that were made for the model in the folder `model`: for its weights and settings;
+// "": there are none. Of a model of other sizes than theirs no weights are read.
+std::string shipped_gates(const std::string& model);
+
+// `folder`, or `gates` in the model's folder where there is one, or shipped gates, which a line then says; else "".
 std::string gates_folder(const std::string& folder, const std::string& model);
+
+// Of a setting that gates_folder() takes.
+inline constexpr const char* kWhichGates =
+    "folder of the gates; default: `gates` in the model's folder, or those that ship for it";
 
 // "there are no gates in MODEL/gates: train them with `seer distill ...`"
 std::string no_gates(const std::string& model);

@@ -123,14 +123,27 @@ train::DistillSettings distill_settings(const RunArgs& a, int64_t length) {
 struct Plan {
   io::ModelConfig config;
   Needs needs;
-  GatesFound found;  // --gates
-  bool distills;     // some method needs gates, and none are given
+  GatesFound found;  // --gates, or what ships
+  bool ships;
+  bool distills;  // some method needs gates, and none are given, nor ship
   int block;
   std::vector<eval::Method> methods;
 };
 
-Plan make_plan(RunArgs& a) {
-  Plan plan{io::ModelConfig::read(a.model.model), needs_of(a.methods), {}, false, 0, {}};
+// Settings of gates that are distilled.
+const std::vector<std::string> kOfDistillation{"gate-type",    "block",  "gate-dim",
+                                               "force-double", "steps",  "learning-rate",
+                                               "lookup-heads", "restart"};
+
+// Sets a.gates where gates ship.
+Plan make_plan(RunArgs& a, const Args& args) {
+  Plan plan{io::ModelConfig::read(a.model.model), needs_of(a.methods), {}, false, false, 0, {}};
+  const bool wants_new = std::ranges::any_of(
+      kOfDistillation, [&](const std::string& name) { return args.is_given(name); });
+  if (plan.needs.trained && a.gates.empty() && !wants_new) {
+    a.gates = shipped_gates(a.model.model);
+    plan.ships = !a.gates.empty();
+  }
   plan.distills = plan.needs.trained && a.gates.empty();
   plan.found = a.gates.empty() ? GatesFound{"", a.gate.config} : find_gates(a.gates, plan.config);
   plan.block = plan.found.config.block_size;
@@ -163,6 +176,9 @@ void announce_run(const RunArgs& a, const Plan& plan, const Split& split) {
                  "seer run: distils for %lld steps of %lld tokens (%s tokens), then compares\n",
                  static_cast<long long>(a.steps), static_cast<long long>(distill_length(length)),
                  count_text(static_cast<double>(a.steps * distill_length(length))).c_str());
+  } else if (plan.ships) {
+    print_line("seer run: gates of this model ship with seer: " + a.gates +
+               " (--steps N would distil new ones)");
   } else if (!plan.needs.trained) {
     std::fprintf(stderr, "seer run: no method needs trained gates: none are distilled\n");
   }
@@ -189,8 +205,7 @@ report::Image picture_of(const RunArgs& a, const Plan& plan, const models::Decod
 
 // Gates that are given have their form, and are not trained.
 void refuse_flags_of_distillation(const Args& args) {
-  for (const char* name : {"gate-type", "block", "gate-dim", "force-double", "steps",
-                           "learning-rate", "lookup-heads", "restart"}) {
+  for (const std::string& name : kOfDistillation) {
     if (args.has_flag(name)) {
       throw UsageError(message("--", name,
                                " is of gates that are distilled, and --gates names a "
@@ -227,7 +242,9 @@ int run(int argc, char** argv, int first) {
   args.add("windows", a.windows, range(1, limits::kSequences), "windows of the comparison");
   args.add("methods", a.methods, one_of(method_names()), "what is compared");
   a.gate.add(args);
-  args.add("gates", a.gates, "folder of gates to use instead of distilling");
+  args.add("gates", a.gates,
+           "folder of gates to use instead of distilling; default: those that ship for the model "
+           "(assets/gates), where no setting of new ones is given");
   a.model.add_foreign_gates(args);
   args.add("steps", a.steps, range(1, limits::kSteps),
            "steps of distillation, a window of at most 4096 tokens each");
@@ -245,7 +262,7 @@ int run(int argc, char** argv, int first) {
   if (!args.parse(argc, argv, first)) return 0;
   if (a.out.empty()) a.out = default_out();
 
-  const Plan plan = make_plan(a);
+  const Plan plan = make_plan(a, args);
   const io::Tokenizer tokenizer = a.model.tokenizer();
   const Split split = split_text(a, tokenizer, plan.config.vocab_size, plan.block);
   announce_run(a, plan, split);

@@ -25,14 +25,18 @@
 namespace seer::cli {
 namespace fs = std::filesystem;
 
-std::string embedded_model() {
-  if (const char* assets = std::getenv("SEER_ASSETS")) return std::string(assets) + "/reference";
+fs::path assets_folder() {
+  if (const char* assets = std::getenv("SEER_ASSETS")) return assets;
   std::error_code error;
   const fs::path program = fs::read_symlink("/proc/self/exe", error);
   for (fs::path at = program.parent_path(); at.has_relative_path(); at = at.parent_path()) {
-    if (fs::exists(at / "assets" / "reference" / "config.json")) return at / "assets" / "reference";
+    if (fs::exists(at / "assets" / "reference" / "config.json")) return at / "assets";
   }
-  return "assets/reference";
+  return "assets";
+}
+
+std::string embedded_model() {
+  return assets_folder() / "reference";
 }
 
 void check_model_folder(const std::string& flag, const std::string& path) {

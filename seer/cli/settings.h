@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,7 +18,9 @@
 
 namespace seer::cli {
 
-// The embedded model's folder: $SEER_ASSETS, or assets/reference beside the build folder.
+// What ships with the program: $SEER_ASSETS, or assets beside the build folder.
+std::filesystem::path assets_folder();
+// In it.
 std::string embedded_model();
 
 // UsageError where a model cannot be read from there: a name on Hugging Face, a file of another form.

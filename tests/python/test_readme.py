@@ -71,7 +71,7 @@ def test_commands_of_a_longer_context(folder):
 
 
 def test_commands_of_evaluation(folder):
-    commands = re.findall(r"^\$seer ([^\n#]*)", PAGES[EVALUATION], flags=re.M)
+    commands = re.findall(r"^\$seer ([^\n#]*)", PAGES[EVALUATION].split("## Gates that ship")[0], flags=re.M)
     assert [command.split()[1] for command in commands] == ["facts", "copies", "needle", "prefill", "heads", "--gates"]
     for command in commands:
         short = command.replace("2048,8192", "256,512").replace("32,192", "32,64").replace("--length 8192", "--length 2048")
@@ -81,6 +81,23 @@ def test_commands_of_evaluation(folder):
         result = subprocess.run([BUILD / "seer", *short.replace("--lengths 8192", "--lengths 1024").split(), *few, "--threads", "1",
                                  *length], cwd=folder, capture_output=True, text=True, timeout=300)
         assert result.returncode == 0, result.stderr
+
+
+def test_recipe_of_gates_that_ship(folder, tmp_path):
+    """On the embedded model, and short."""
+    shutil.copytree(folder / "reference", tmp_path / "reference")
+    for name in ("texts.jsonl.zst", "book.txt"):
+        shutil.copy(folder / name, tmp_path)
+    recipe = re.search(r"```sh\n(.*?)```", PAGES[EVALUATION].split("## Gates that ship")[1], flags=re.S)[1]
+    recipe = re.sub(r"^.*seer\.models.*\n", "", recipe, flags=re.M)
+    for long, short in (("SmolLM2-135M-Instruct", "reference"), ("books-train.jsonl.zst,proofs-train.jsonl.zst", "texts.jsonl.zst,book.txt"),
+                        ("8192", "1024"), ("--sequences 8 --steps 800", "--sequences 1 --steps 1"), ("--lookup-heads 0.1", "--lookup-heads 0.1 --lookup-windows 1"),
+                        ("python tools/", f"{sys.executable} {ROOT}/tools/")):
+        assert long in recipe
+        recipe = recipe.replace(long, short)
+    subprocess.run(["bash", "-euc", recipe], cwd=tmp_path, check=True, timeout=300, env={**os.environ, "seer": str(BUILD / "seer"), "SEER_BUILD": str(BUILD)})
+    made = json.loads((tmp_path / "assets" / "gates" / "smollm2-135m-instruct" / "config.json").read_text())
+    assert made["base_model"] == "reference" and made["seer_lookup_rank"] == 32
 
 
 def test_commands_of_results(folder):

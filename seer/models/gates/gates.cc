@@ -26,30 +26,6 @@ bool same_rotation(const RopeConfig& a, const RopeConfig& b) {
   return true;
 }
 
-// Between the model that gates were made for, as their folder has it, and this one, in all that their
-// q and k depend on. Empty: none.
-std::string difference_of_models(const std::filesystem::path& folder, const io::GateConfig& gate,
-                                 const Decoder& model) {
-  const Decoder::Origin origin = model.origin();
-  if (gate.fingerprint != origin.fingerprint) {
-    return message(shown(gate.base_model), " with weights ", shown(gate.fingerprint), ", not ",
-                   origin.fingerprint, " as in ", shown(origin.name));
-  }
-  const io::ModelConfig theirs = io::ModelConfig::read(folder), &ours = model.config();
-  if (!same_rotation(theirs.rope, ours.rope)) {
-    return message("with the same weights but other RoPE settings (theta ", theirs.rope.theta, ", ",
-                   theirs.rope.type, "; here ", ours.rope.theta, ", ", ours.rope.type, ")");
-  }
-  if (theirs.rms_norm_eps != ours.rms_norm_eps) {
-    return message("with the same weights but rms_norm_eps ", theirs.rms_norm_eps, ", here ",
-                   ours.rms_norm_eps);
-  }
-  if (theirs.sliding_window != ours.sliding_window) {
-    return "with the same weights but other sliding windows";
-  }
-  return "";
-}
-
 at::Tensor draw(at::IntArrayRef shape, uint64_t seed, uint64_t stream) {
   at::Tensor weight = at::empty(shape, at::TensorOptions(at::kFloat));
   Random random(seed, stream);
@@ -103,6 +79,28 @@ at::Tensor project(const at::Tensor& x, const std::vector<int64_t>& heads,
 }
 
 }  // namespace
+
+std::string difference_of_models(const std::filesystem::path& folder, const io::GateConfig& gate,
+                                 const Decoder& model) {
+  const Decoder::Origin origin = model.origin();
+  if (gate.fingerprint != origin.fingerprint) {
+    return message(shown(gate.base_model), " with weights ", shown(gate.fingerprint), ", not ",
+                   origin.fingerprint, " as in ", shown(origin.name));
+  }
+  const io::ModelConfig theirs = io::ModelConfig::read(folder), &ours = model.config();
+  if (!same_rotation(theirs.rope, ours.rope)) {
+    return message("with the same weights but other RoPE settings (theta ", theirs.rope.theta, ", ",
+                   theirs.rope.type, "; here ", ours.rope.theta, ", ", ours.rope.type, ")");
+  }
+  if (theirs.rms_norm_eps != ours.rms_norm_eps) {
+    return message("with the same weights but rms_norm_eps ", theirs.rms_norm_eps, ", here ",
+                   ours.rms_norm_eps);
+  }
+  if (theirs.sliding_window != ours.sliding_window) {
+    return "with the same weights but other sliding windows";
+  }
+  return "";
+}
 
 Gates::Gates(const io::GateConfig& config, const Decoder& model)
     : config_(config), form_(make_gate_form(config, model.config())) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "seer/models/decoder.h"
@@ -57,5 +58,10 @@ class Gates {
   };
   std::vector<LookupHeads> lookup_heads_;  // of every layer; empty where it has none
 };
+
+// Between the model that the gates of a folder, whose config is `gate`, were made for and this one, in all
+// that their q and k depend on. Empty: none.
+std::string difference_of_models(const std::filesystem::path& folder, const io::GateConfig& gate,
+                                 const Decoder& model);
 
 }  // namespace seer::models

@@ -235,7 +235,7 @@ TEST(LookupHeads, PrefillInChunksEqualsTheWhole) {
   EXPECT_GT(test::largest_difference(whole, run(without, 0.4, 0)), 0.01);
 }
 
-TEST(LookupHeads, TheMethodGateLeavesThemOut) {
+TEST(LookupHeads, TheMethodsGateAndUntrainedLeaveThemOut) {
   const at::NoGradGuard no_grad;
   const Decoder model = test::small_model();
   const Gates gates = strong_gates(config_of({{1}, {0, 3}}), model),
@@ -251,6 +251,7 @@ TEST(LookupHeads, TheMethodGateLeavesThemOut) {
   };
   EXPECT_TRUE(run(gates, "gate").equal(run(without, "seer")));
   EXPECT_FALSE(run(gates, "gate").equal(run(gates, "seer")));
+  EXPECT_TRUE(run(gates, "untrained").equal(run(without, "untrained")));
   EXPECT_TRUE(gates.layers()[0].lookup_q.defined());
 }
 

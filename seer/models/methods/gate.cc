@@ -48,10 +48,13 @@ std::unique_ptr<Method> make_gate(const MethodInputs& in) {
   return std::make_unique<GateMethod>(in.gates->without_lookup_heads(), in.settings.block);
 }
 
-// Gates as they are created: of the form of those given, or of the one asked for.
+// Gates as they are created: of the form of those given, or of the one asked for, without lookup heads,
+// which are found with trained gates.
 std::unique_ptr<Method> make_untrained(const MethodInputs& in) {
   io::GateConfig config = in.gates != nullptr ? in.gates->config() : in.settings.form;
   config.block_size = in.settings.block;
+  config.lookup_rank = 0;
+  config.lookup_heads.clear();
   return std::make_unique<GateMethod>(Gates::create(config, in.model, in.settings.seed),
                                       in.settings.block);
 }

@@ -22,7 +22,7 @@ constexpr MethodInfo kMethods[] = {
      .lookups = true,
      .logits = true},
     {.name = "gate", .make = make_gate, .trained = true, .gates = true, .logits = true},
-    {.name = "untrained", .make = make_untrained, .gates = true, .lookups = true, .logits = true},
+    {.name = "untrained", .make = make_untrained, .gates = true, .logits = true},
     {.name = "random", .make = make_random},
     {.name = "streaming", .make = make_streaming},
     {.name = "oracle", .make = make_oracle, .map = true, .logits = true},
