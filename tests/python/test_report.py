@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from urllib.parse import unquote
 
 import pytest
 
@@ -92,68 +93,80 @@ def test_maps_of_attention(seer, text, maps, tmp_path):
     assert page.stat().st_size > 200_000
 
 
+# Through the viewer by keys, and by clicks on the grid of heads and on a map; what is read at each stop is kept.
+WALK = """
+  const maps = document.getElementById("maps"), stops = {};
+  const read = (stop) => { stops[stop] = Object.fromEntries(["head-summary", "reading", "query-text", "key-text"].map((id) => [id, document.getElementById(id).textContent])); };
+  const press = (...keys) => keys.forEach((key) => maps.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true})));
+  const head = (layer, head) => document.querySelector(`#heads-of-maps [data-row="${layer}"][data-column="${head}"]`).click();
+  const block = (query, key) => {
+    const canvas = maps.querySelector("canvas"), box = canvas.getBoundingClientRect(), side = box.width - MARGIN.left;
+    canvas.dispatchEvent(new MouseEvent("click", {clientX: box.left + MARGIN.left + side * (key + .5) / 16, clientY: box.top + side * (query + .5) / 16, bubbles: true}));
+  };
+  read("begin");
+  press("ArrowDown", "ArrowRight", "ArrowRight", "PageDown"); read("moved");
+  head(0, 0); block(2, 2); press("ArrowRight", "PageUp", "Home"); read("ends");
+  head(5, 1); block(11, 2); read("clicked");
+  Object.assign(document.documentElement.dataset, {address: location.hash, stops: encodeURIComponent(JSON.stringify(stops))});"""
+
+
+@pytest.fixture(scope="module")
+def page(report, maps):
+    """All results, and maps of attention."""
+    return report(maps, ROOT / "results")
+
+
+@pytest.fixture(scope="module")
+def walked(page, tmp_path_factory):
+    return Page(page, tmp_path_factory.mktemp("walked"), "#layer=3&head=2&choice=1&query=9&key=4", BLANK + WALK)
+
+
 @needs_browser
-def test_all_results(report, tmp_path):
-    page = Page(report(ROOT / "results"), tmp_path, script=BLANK)
-    assert "errors" not in page.root and page.root["blank"] == "0" and int(page.root["charts"]) >= 30
+def test_all_results(walked):
+    assert "errors" not in walked.root and walked.root["blank"] == "0" and int(walked.root["charts"]) >= 30
     for name in ("quality", "facts", "settings", "heads", "speed", "training", "files"):
-        assert page.part(name), name
+        assert walked.part(name), name
     for file in (ROOT / "results").rglob("*.json"):
-        assert file.relative_to(ROOT / "results").as_posix() in page.text
-    assert "no picture of this operation" not in page.text
-    assert "hold no maps of attention" in page.text
+        assert file.relative_to(ROOT / "results").as_posix() in walked.text
+    assert "no picture of this operation" not in walked.text
     # The published table beside ours.
-    table = re.sub(r"\s+", " ", page.text)
+    table = re.sub(r"\s+", " ", walked.text)
     assert "PG19 published, arXiv 2410.13276v1, section 4.4 8.79 9.16 +4.21 %" in table and "Proof-pile" in table
     ours = json.loads((ROOT / "results" / "nvidia-h200" / "yarn_embedded_books.json").read_text())["rows"]
     dense = next(row["perplexity"] for row in ours if row["method"] == "dense")
     assert f"embedded books, 32k tokens {dense:.2f}" in table
-    assert "first and recent blocks kept" in page.text and re.search(r"lookup heads: 10 % of all, 90 % sparse\s+\d\d\.\d ± ", page.text)
-    assert int(page.root["milliseconds"]) < 3000, "a quarter of a second where nothing else runs"
+    assert "first and recent blocks kept" in walked.text and re.search(r"lookup heads: 10 % of all, 90 % sparse\s+\d\d\.\d ± ", walked.text)
 
 
 @needs_browser
-def test_the_viewer(report, maps, tmp_path):
-    page = report(maps)
-    shown = Page(page, tmp_path, "#layer=3&head=2&choice=0&query=9&key=4", BLANK)
+def test_the_viewer(report, walked, maps, tmp_path):
     record = json.loads((maps / "attention.json").read_text())
     row = next(row for row in record["rows"] if (row["layer"], row["head"]) == (3, 2))
-    assert "errors" not in shown.root and shown.root["blank"] == "0"
-    assert re.search(rf"Layer 3, head 2:\s+{100 * row['recall'][0]:.0f} % of its attention", shown.text)
-    assert "Query, tokens 576–639" in shown.text and "Key, tokens 256–319" in shown.text
-    read = lambda name, page: html.unescape(re.search(rf'id="{name}">(.*?)</p>', page.dom, flags=re.S)[1])
-    assert read("query-text", shown) == record["window"]["texts"][9] and read("key-text", shown) == record["window"]["texts"][4]
-    # Keys move the block, and change the head; a click on a map chooses a block, one on the grid a head.
-    press = lambda *keys: "".join(f'document.getElementById("maps").dispatchEvent(new KeyboardEvent("keydown", {{key: "{key}", bubbles: true}}));' for key in keys)
-    moved = Page(page, tmp_path, "#layer=3&head=2&choice=0&query=9&key=4", press("ArrowDown", "ArrowRight", "ArrowRight", "PageDown"))
-    assert "Layer 3, head 3:" in moved.text and "Query, tokens 640–703" in moved.text and "Key, tokens 384–447" in moved.text
-    ends = Page(page, tmp_path, "#layer=0&head=0&query=2&key=2", press("ArrowRight", "PageUp", "Home"))
-    assert "Layer 0, head 0:" in ends.text and "Query, tokens 128–191" in ends.text and "Key, tokens 0–63" in ends.text
-    click = """const canvas = document.querySelector("#maps canvas"), box = canvas.getBoundingClientRect(), side = box.width - MARGIN.left;
-      document.querySelector('[data-row="5"][data-column="1"]').click();
-      canvas.dispatchEvent(new MouseEvent("click", {clientX: box.left + MARGIN.left + side * 2.5 / 16, clientY: box.top + side * 11.5 / 16, bubbles: true}));
-      document.documentElement.dataset.address = location.hash;"""
-    clicked = Page(page, tmp_path, "#layer=3&head=2&choice=1&query=9&key=4", click)
-    assert "Layer 5, head 1:" in clicked.text and "Query, tokens 704–767" in clicked.text and "Key, tokens 128–191" in clicked.text
-    assert html.unescape(clicked.root["address"]) == "#layer=5&head=1&choice=1&query=11&key=2"
-    # Lookup heads are marked in the grid, and losses by head have one of their own.
-    folder = tmp_path / "lookups"
-    folder.mkdir()
+    stops = json.loads(unquote(walked.root["stops"]))
+    assert stops["begin"]["head-summary"].startswith(f"Layer 3, head 2: {100 * row['recall'][1]:.0f} % of its attention")
+    for stop, head, query, key in (("begin", "Layer 3, head 2:", 9, 4), ("moved", "Layer 3, head 3:", 10, 6), ("ends", "Layer 0, head 0:", 2, 0), ("clicked", "Layer 5, head 1:", 11, 2)):
+        found = stops[stop]
+        assert found["head-summary"].startswith(head), stop
+        for name, place in (("Query", query), ("Key", key)):
+            assert f"{name}, tokens {64 * place}–{64 * place + 63}" in found["reading"], stop
+            assert found[f"{name.lower()}-text"] == record["window"]["texts"][place], stop
+    assert html.unescape(walked.root["address"]) == "#layer=5&head=1&choice=1&query=11&key=2"
+    # Lookup heads are marked in the grid, and losses by head have one of their own. An address that leads nowhere ends inside of what there is.
     record["rows"][13]["lookup"] = True
-    (folder / "attention.json").write_text(json.dumps(record))
-    (folder / "heads.json").write_text(json.dumps({"lost": [[.5, None], [.25, 0]], "lookup_heads": [[0], []]}))
-    marked = Page(report(folder), tmp_path, "#layer=3&head=1")
-    assert "Layer 3, head 1, a lookup head:" in marked.text and "errors" not in marked.root
+    (tmp_path / "attention.json").write_text(json.dumps(record))
+    (tmp_path / "heads.json").write_text(json.dumps({"lost": [[.5, None], [.25, 0]], "lookup_heads": [[0], []]}))
+    go_on = """const root = document.documentElement.dataset;
+      root.lost = document.getElementById("head-summary").textContent + document.getElementById("reading").textContent;
+      location.hash = "#layer=3&head=1"; dispatchEvent(new Event("hashchange"));"""
+    marked = Page(report(tmp_path), tmp_path, "#layer=99&head=2&choice=7&query=999999&key=888888", go_on)
+    assert "errors" not in marked.root and marked.root["lost"].startswith("Layer 0, head 0:") and "Query, tokens 960–1023" in marked.root["lost"]
+    assert "Layer 3, head 1, a lookup head:" in marked.text
     assert re.findall(r'class="cell mark[^>]*data-row="(\d)" data-column="(\d)"', marked.dom) == [("3", "1"), ("0", "0")]
-    # An address that leads nowhere ends inside of what there is.
-    lost = Page(page, tmp_path, "#layer=99&head=2&choice=7&query=999999&key=888888")
-    assert "errors" not in lost.root and "Layer 0, head 0:" in lost.text and "Query, tokens 960–1023" in lost.text
 
 
 @needs_browser
-def test_light_dark_and_narrow(report, maps, tmp_path):
+def test_light_dark_and_narrow(page, tmp_path):
     from matplotlib.image import imread
-    page = report(maps, ROOT / "results")
     means = []
     for flags in ([], ["--blink-settings=preferredColorScheme=0"]):
         png = tmp_path / "page.png"
