@@ -87,34 +87,37 @@ class Gate:
 class Lookups:
     """The first heads of the query heads as lookup heads."""
 
-    def __init__(self, gate, heads, rank):
+    def __init__(self, gate, heads, rank, beside):
         self.gate, self.shape, self.inputs = gate, gate.shape, gate.inputs
         device = self.inputs.q.device
         generator = torch.Generator(device).manual_seed(1)
         draw = lambda: torch.randn(heads, self.shape.head_dim, rank, device=device, generator=generator) / math.sqrt(rank)
         self.weights = draw(), draw()
         self.heads = torch.arange(heads, device=device)
+        self.kv_heads = self.heads * self.shape.heads_kv // self.shape.heads_q
+        self.stream, self.beside = torch.cuda.Stream(priority=-1), beside
         self.scale = 1 / math.sqrt(self.shape.head_dim)
 
     def project(self):
-        """As a model makes them."""
-        def of(x, heads, weight):
-            weights = weight.to(x.dtype)
-            return torch.stack([torch.mm(x[:, head], own, out_dtype=torch.float32) for head, own in zip(heads, weights)], 1).half()
+        return torch.ops.seer.lookup_project(self.inputs.q, self.inputs.k, *self.weights, self.heads, self.kv_heads)
 
-        heads = range(len(self.heads))
-        return of(self.inputs.q, heads, self.weights[0]), of(self.inputs.k, [self.shape.heads_kv * h // self.shape.heads_q for h in heads], self.weights[1])
-
-    def score(self, q, k):
+    def score(self, q, k, beside=0):
         """Scores and lse."""
         s, p = self.shape, self.gate.packing
-        return torch.ops.seer.lookup_score(q, k, *p.cu()[:3], s.rows, s.rows, BLOCK, self.scale)
+        return torch.ops.seer.lookup_score(q, k, *p.cu()[:3], s.rows, s.rows, BLOCK, self.scale, beside)
 
     def score_grad(self, dscores, q, k, lse):
         return torch.ops.seer.lookup_score_grad(dscores, q, k, lse, *self.gate.packing.cu()[:3], BLOCK, self.scale)
 
     def all_scores(self):
-        return self.gate.scores().index_copy_(0, self.heads, self.score(*self.project())[0])
+        """As a model makes them (seer/models/gates/gates.cc): on a stream of their own, beside the gate's."""
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            own = self.score(*self.project(), self.beside)[0]
+        scores = self.gate.scores()
+        torch.cuda.current_stream().wait_stream(self.stream)
+        own.record_stream(torch.cuda.current_stream())
+        return scores.index_copy_(0, self.heads, own)
 
     def check(self, scores, q, k):
         """Why scores are wrong; "ok" if they are not."""
@@ -211,7 +214,7 @@ def measure(shape, args):
     calls["gate and selection"] = lambda: gate.select(gate.scores(), "nz_ratio", args.density)
     of_lookups = {}
     for heads in args.lookup_heads:
-        lookups = Lookups(gate, heads, args.rank)
+        lookups = Lookups(gate, heads, args.rank, args.beside)
         vectors = lookups.project()
         own, lse = lookups.score(*vectors)
         dscores = torch.randn_like(own).masked_fill(own.isinf(), 0)
@@ -260,6 +263,7 @@ def parse(argv=None):
     p.add_argument("--lookup-heads", type=lambda t: [int(n) for n in t.split(",") if n], default="1,3",
                    help="numbers of lookup heads (default 1,3)")
     p.add_argument("--rank", type=int, default=32, help="features of a token in lookup heads (default 32)")
+    p.add_argument("--beside", type=int, default=32, help="multiprocessors that scores of lookup heads leave to the gate (default 32, a model's)")
     p.add_argument("--runs", type=int, default=5, help="timed calls, at least (default 5)")
     p.add_argument("--seconds", type=float, default=0.1, help="timed GPU time, at least (default 0.1)")
     p.add_argument("--out", default=str(ROOT / "results"), help="folder of results; empty: none")

@@ -18,8 +18,8 @@ from .packing import ceil_div
 
 RECENT = 4          # blocks up to the diagonal that are near: any rule keeps them, as it does the first
 FEWEST_BLOCKS = 16  # of a sequence, so that some are far
-MOST_PASSAGES, TRIES = 10, 64
-_PASSAGES = 0x6c6f6f6b757073  # a stream of random numbers
+TOKENS_OF_PHRASE, TOKENS_FOR_PHRASE, TRIES = (2, 5), 32, 64
+_PHRASES = 0x6c6f6f6b757073  # a stream of random numbers
 
 
 def far_blocks(rows: int, blocks: int, device=None) -> torch.Tensor:
@@ -29,14 +29,11 @@ def far_blocks(rows: int, blocks: int, device=None) -> torch.Tensor:
 
 
 def with_repeats(ids: torch.Tensor, seed: int, index: int) -> torch.Tensor:
-    """ids int64 [length] of which 1 to 10 passages, 32 to 256 tokens each (less in short texts), are written again to later places:
-    what can be read off only by looking far back. The first token, BOS, stays."""
-    length, out, random = len(ids), ids.clone(), Random(mix64((seed & MASK) ^ _PASSAGES), index)
+    """ids int64 [length] of which phrases, 2 to 5 tokens for each 32 of the text, are written again to later places: what can be read
+    off only by looking far back for few tokens. The first token, BOS, stays."""
+    length, out, random = len(ids), ids.clone(), Random(mix64((seed & MASK) ^ _PHRASES), index)
     taken = torch.zeros(length, dtype=torch.bool)
     taken[0] = True
-
-    def between(low: int, high: int) -> int:
-        return low + random.below(max(low, high) - low + 1)
 
     def place(size: int) -> Optional[int]:
         for _ in range(TRIES):
@@ -46,8 +43,9 @@ def with_repeats(ids: torch.Tensor, seed: int, index: int) -> torch.Tensor:
                 return at
         return None
 
-    for _ in range(between(1, MOST_PASSAGES)):
-        size = between(min(32, length // 16), min(256, length // 8))
+    shortest, longest = TOKENS_OF_PHRASE
+    for _ in range(length // TOKENS_FOR_PHRASE):
+        size = shortest + random.below(longest - shortest + 1)
         places = place(size), place(size)
         if None not in places:
             first, again = sorted(places)

@@ -227,13 +227,17 @@ class Gate(torch.nn.Module):
 
     def lookups(self, q: torch.Tensor, k: torch.Tensor) -> Optional[Lookups]:
         """Of the layer's lookup heads, None where it has none, by q [B, Sq, Hq, D] and k [B, Sk, Hk, D] after RoPE, or packed ones; k:
-        all keys that q sees. Of the type of q and k, and computed in float32. Where they are of 16 bits on a GPU and the weights do
-        not learn, products are of 16 bits, and what is given is float16. Differentiable in the weights alone."""
+        all keys that q sees. float16 where q and k are of 16 bits: a GPU then multiplies numbers of their type. Where the weights learn of
+        the type of q and k, computed in float32. Differentiable in the weights alone."""
         if self.lookup_q is None:
             return None
         self.check_heads(q, k)
-        made = (_project(x, heads, self.weight(f"lookup_{letter}")) for x, heads, letter in zip((q, k), self.read_heads, "qk"))
-        return Lookups(*made, self.lookup_heads)
+        weights = [self.weight(f"lookup_{letter}") for letter in "qk"]
+        if torch.is_grad_enabled() and any(w.requires_grad for w in weights):
+            return Lookups(*map(_project, (q, k), self.read_heads, weights), self.lookup_heads)
+        made = torch.ops.seer.lookup_project(q.detach().flatten(0, -3), k.detach().flatten(0, -3), *(w.detach() for w in weights),
+                                             self.lookup_heads, self.lookup_kv_heads)
+        return Lookups(*(x.unflatten(0, of.shape[:-2]) for x, of in zip(made, (q, k))), self.lookup_heads)
 
     def draw(self, seed: int, number: int) -> None:
         """First weights of the gate of layer `number`, those that `seer distill --seed` begins with."""
@@ -252,16 +256,11 @@ class Gate(torch.nn.Module):
 
 
 def _project(x: torch.Tensor, heads: Sequence[int], weight: torch.Tensor) -> torch.Tensor:
-    """x [..., H, D], the products of its `heads` with weight [L, D, r]: [..., L, r]."""
-    learns = torch.is_grad_enabled() and weight.requires_grad
-    in_16_bits = x.is_cuda and not learns and x.dtype != torch.float32
-    dtype = x.dtype if in_16_bits else torch.float32
-    sums = {"out_dtype": torch.float32} if in_16_bits else {}
+    """x [..., H, D], the products of its `heads` with weight [L, D, r], which learns: [..., L, r]. In float32, then of x's type."""
     with torch.autocast(x.device.type, enabled=False):
-        weights = weight.to(dtype).unbind(0)
         tokens = x.detach().flatten(0, -3)
-        made = [torch.mm(tokens[:, head].to(dtype), own, **sums) for head, own in zip(heads, weights, strict=True)]
-        return torch.stack(made, 1).unflatten(0, x.shape[:-2]).to(torch.float16 if in_16_bits else x.dtype)
+        made = [torch.mm(tokens[:, head].float(), own) for head, own in zip(heads, weight.unbind(0), strict=True)]
+        return torch.stack(made, 1).unflatten(0, x.shape[:-2]).to(x.dtype)
 
 
 def block_angles(inv_freq: torch.Tensor, packing: Packing, scaling: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -29,7 +29,7 @@ def find_lookup_heads(model: torch.nn.Module, dataset: Any, share: Optional[floa
     pair that it computes, in every head; so it is cost * 2 D (1 - sparsity) / rank of the heads, rounded down.
 
     dataset: as of `seer.distill`, several by `weights`, too; sequences of 16 blocks or more. Of the `windows` from number `first` on, best
-    ones that training does not come to, up to ten passages are written again to later places, drawn by `seed`. In a dense pass of each,
+    ones that training does not come to, phrases of 2 to 5 tokens are written again to later places, drawn by `seed`. In a dense pass of each,
     the map and the gate each choose blocks by nz_ratio at `sparsity`. A lookup head's projections to `rank` features (16, 32 or
     64) begin with the best that second moments of q and k after RoPE allow (`seer.Gate.lookups`), and are there to use;
     `seer.distill(..., lookups_only=True)` trains them. In several processes of torch.distributed each takes its share of the windows.

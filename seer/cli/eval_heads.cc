@@ -23,7 +23,7 @@ int eval_heads(int argc, char** argv, int first) {
   double sparsity = 0.9;
   Args args(
       "eval heads",
-      "What each head loses where its gate chooses its blocks, in windows with passages that come "
+      "What each head loses where its gate chooses its blocks, in windows with phrases that come "
       "again: the largest weights of blocks far from a row of queries that its true map would "
       "choose and its gate leaves out, summed over blocks, mean over rows. Scores of lookup "
       "heads are those by their tokens, as these heads choose; what they lost before is in "

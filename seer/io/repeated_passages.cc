@@ -32,11 +32,9 @@ int64_t between(int64_t low, int64_t high, Random& random) {
   return low + static_cast<int64_t>(random.below(static_cast<uint64_t>(high - low + 1)));
 }
 
-void repeat_passages(FreePlaces& places, Random& random, int64_t most, int64_t length,
-                     int32_t* window) {
-  for (int64_t i = between(1, most, random); i > 0; --i) {
-    const int64_t size =
-        between(std::min<int64_t>(32, length / 16), std::min<int64_t>(256, length / 8), random);
+void repeat_passages(FreePlaces& places, Random& random, const Repeats& repeats, int32_t* window) {
+  for (int64_t i = 0; i < repeats.passages; ++i) {
+    const int64_t size = between(repeats.shortest, repeats.longest, random);
     int64_t from = places.take(size, random), to = places.take(size, random);
     if (from < 0 || to < 0) continue;
     if (from > to) std::swap(from, to);

@@ -22,9 +22,10 @@ class FreePlaces {
 // A whole number from low to max(low, high).
 int64_t between(int64_t low, int64_t high, Random& random);
 
-// Overwrites parts of `window` [length]: 1 to `most` passages of 32 to 256 tokens (less in short windows) appear again later, in
-// places that are then taken.
-void repeat_passages(FreePlaces& places, Random& random, int64_t most, int64_t length,
-                     int32_t* window);
+struct Repeats {
+  int64_t passages, shortest, longest;  // tokens of a passage
+};
+// Overwrites parts of `window`: passages appear again later, in places that are then taken.
+void repeat_passages(FreePlaces& places, Random& random, const Repeats& repeats, int32_t* window);
 
 }  // namespace seer::io

@@ -11,6 +11,7 @@
 #include "seer/kernels/decode_attn/decode_attn.h"
 #include "seer/kernels/gate_loss/gate_loss.h"
 #include "seer/kernels/lookup_grad/lookup_grad.h"
+#include "seer/kernels/lookup_project/lookup_project.h"
 #include "seer/kernels/pooled_attn/pooled_attn.h"
 
 namespace seer::kernels {
@@ -60,6 +61,13 @@ std::vector<KernelStatus> kernel_list(const Device& device, DType dtype, int hea
   pooled.head_dim = lookup_grad.head_dim;
   pooled.block_softmax = true;
   add(list, "lookup_score", pooled_attn_impls(), pooled, device);
+  if (device.sm > 0) {
+    LookupProjectParams lookup_project{};
+    lookup_project.dtype = dtype;
+    lookup_project.head_dim = head_dim;
+    lookup_project.rank = lookup_rank == 0 ? 32 : lookup_rank;
+    add(list, "lookup_project", lookup_project_impls(), lookup_project, device);
+  }
   add(list, "lookup_score_grad", lookup_grad_impls(), lookup_grad, device);
   add(list, "attn_gate_pool", attn_gate_pool_impls(), {}, device);
   GateProjectParams project{};  // with a weight and RoPE: only their addresses are looked at

@@ -192,7 +192,7 @@ TEST_F(ModelGpu, GradientsOfGatesAgreeWithCpu) {
   }
 }
 
-// A GPU rounds the weights to the type of q and k, and what they make to f16, unless they learn.
+// What they make is f16, for which a GPU rounds the weights to the type of q and k; unless they learn.
 TEST_F(ModelGpu, LookupHeadsAgreeWithCpu) {
   const Pair models;
   const LayerInputs inputs({700, 64, 1, 130});
@@ -207,8 +207,7 @@ TEST_F(ModelGpu, LookupHeadsAgreeWithCpu) {
     input.layer = layer;
     const torch_ops::Lookups made = gates.lookups(input);
     EXPECT_EQ(made.q.requires_grad(), learns);
-    const bool is_f16 = model.device() == kGpu && !learns;
-    EXPECT_EQ(made.q.scalar_type(), is_f16 ? at::kHalf : at::kBFloat16);
+    EXPECT_EQ(made.q.scalar_type(), learns ? at::kBFloat16 : at::kHalf);
     EXPECT_EQ(made.k.scalar_type(), made.q.scalar_type());
     EXPECT_TRUE(made.q.is_contiguous() && made.k.is_contiguous());
     EXPECT_EQ(made.heads.size(0), layer == 0 ? 2 : 1);
@@ -221,6 +220,37 @@ TEST_F(ModelGpu, LookupHeadsAgreeWithCpu) {
       for (const auto& [x, y] : {std::pair(got.q, want.q), {got.k, want.k}}) {
         EXPECT_LT(relative_error(x, y), learns ? 1e-3 : 5e-3);
       }
+    }
+  }
+}
+
+TEST_F(ModelGpu, LookupHeadsRunBesideTheGate) {
+  const at::NoGradGuard no_grad;
+  const Pair models;
+  const LayerInputs inputs({3000, 64, 1, 1130});
+  io::GateConfig config;
+  config.block_size = kBlock;
+  config.lookup_rank = 32;
+  config.lookup_heads = {{0, 3}, {1}};
+  const Gates gates = Gates::create(config, models.gpu, 11);
+  const auto& lens = inputs.sequences.q_lens;
+  const torch_ops::Ragged ragged = torch_ops::make_ragged(lens, lens, kBlock, kGpu);
+  std::vector<at::Tensor> first;
+  for (int run = 0; run < 20; ++run) {
+    for (const int layer : {0, 1}) {
+      AttentionInput input = inputs.on(kGpu, at::kBFloat16);
+      input.layer = layer;
+      const at::Tensor scores = gates.scores(input, ragged).clone();
+      if (run == 0) {
+        const GateVectors v = gates.vectors(input, ragged);
+        const torch_ops::Lookups x = gates.lookups(input);
+        const at::Tensor own = torch_ops::lookup_score(x.q, x.k, ragged, input.scale);
+        const at::Tensor want =
+            torch_ops::with_scores_of(x.heads, own, torch_ops::attn_gate_score(v.q, v.k, ragged));
+        EXPECT_TRUE(scores.equal(want));
+        first.push_back(want);
+      }
+      EXPECT_TRUE(scores.equal(first[static_cast<size_t>(layer)])) << run;
     }
   }
 }

@@ -3,18 +3,20 @@
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
+
 #include "seer/kernels/lookup_grad/lookup_grad.h"
 #include "seer/kernels/pooled_attn/pooled_attn.h"
 #include "seer/kernels/size_limits.h"
 #include "seer/torch/op.h"
 #include "seer/torch/ops.h"
 #include "seer/torch/packed.h"
-#include "seer/torch/steps.h"
 
 namespace seer::torch_ops {
 namespace {
 
 constexpr int64_t kSmallestOnGpus = 32;  // features of a vector
+constexpr int64_t kMostMultiprocessors = 1 << 16;
 
 // Vectors as kernels take them: on a GPU zeros behind the features of small ones.
 at::Tensor widened(const at::Tensor& x) {
@@ -107,20 +109,22 @@ struct LookupScore {
   static constexpr char kName[] = "seer::lookup_score";
   static constexpr char kSchema[] =
       "(Tensor q, Tensor k, Tensor cu_q, Tensor cu_k, Tensor cu_rows, SymInt num_rows, "
-      "SymInt num_blocks, int block, float scale) -> (Tensor scores, Tensor lse)";
+      "SymInt num_blocks, int block, float scale, int beside=0) -> (Tensor scores, Tensor lse)";
   using Result = std::tuple<at::Tensor, at::Tensor>;
   using Signature = Result(TensorIn, TensorIn, TensorIn, TensorIn, TensorIn, SymInt, SymInt,
-                           int64_t, double);
+                           int64_t, double, int64_t);
 
   LookupInputs in;
   SymInt num_rows, num_blocks;
   int64_t block;
   double scale;
+  int64_t beside;  // multiprocessors that kernels of other streams have meanwhile
 
   Result form() const {
     in.check_form(kName, block, scale);
     check_count(kName, "num_rows", num_rows, kernels::kMostTokens);
     check_count(kName, "num_blocks", num_blocks, kernels::kMostBlocks);
+    check_count(kName, "beside", beside, kMostMultiprocessors);
     const at::Tensor lse = attention_lse(in.q);
     return {at::empty_symint({in.q.sym_size(1), num_rows, num_blocks}, lse.options()), lse};
   }
@@ -143,7 +147,10 @@ struct LookupScore {
     const Queue queue(q);
     at::Tensor workspace;
     if (q.is_cuda()) {
-      p.workspace_bytes = kernels::pooled_attn_workspace(p, queue.device);
+      // As many thread blocks run as there is workspace for.
+      kernels::Device own = queue.device;
+      own.num_sms = std::max(own.num_sms - static_cast<int>(beside), 1);
+      p.workspace_bytes = kernels::pooled_attn_workspace(p, own);
       workspace = at::empty({p.workspace_bytes}, q.options().dtype(at::kByte));
       p.workspace = workspace.mutable_data_ptr();
     }
@@ -177,11 +184,10 @@ const RegisteredOp<LookupScoreGrad> kLookupScoreGrad;
 }  // namespace
 
 at::Tensor lookup_score(const at::Tensor& q, const at::Tensor& k, const Ragged& ragged,
-                        double scale) {
-  enter_step(Step::score);
+                        double scale, int64_t beside) {
   return std::get<0>(call<LookupScore>(q, k, ragged.cu_q, ragged.cu_k, ragged.cu_rows,
                                        ragged.num_rows, ragged.num_blocks,
-                                       ragged.one_block(LookupScore::kName), scale));
+                                       ragged.one_block(LookupScore::kName), scale, beside));
 }
 
 }  // namespace seer::torch_ops

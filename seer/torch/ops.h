@@ -109,9 +109,18 @@ at::Tensor attn_gate_score(const at::Tensor& q_gate, const at::Tensor& k_gate,
 //
 //   max over i in row I of (m_iJ - log of the sum over J of exp(m_iJ)),   m_iJ = scale * max over j in block J of q_i . k_j
 //
-// Differentiable in both.
+// Differentiable in both. `beside`: multiprocessors of a GPU that it leaves to kernels of other streams.
 at::Tensor lookup_score(const at::Tensor& q, const at::Tensor& k, const Ragged& ragged,
-                        double scale);
+                        double scale, int64_t beside = 0);
+
+// What it takes: of q [T, Hq, D] and k [S, Hk, D] after RoPE the heads that `heads` and `kv_heads`, int64 [L], name, times
+// weight_q and weight_k [L, D, r] f32 -> [T, L, r], [S, L, r], f16 where q is of 16 bits. A GPU then multiplies numbers of q's
+// type; sums are f32. Error where a weight needs a gradient.
+std::tuple<at::Tensor, at::Tensor> lookup_project(const at::Tensor& q, const at::Tensor& k,
+                                                  const at::Tensor& weight_q,
+                                                  const at::Tensor& weight_k,
+                                                  const at::Tensor& heads,
+                                                  const at::Tensor& kv_heads);
 
 // scores, target [H, R, N] f32 -> loss [] f64. kind: "kl" or "mse". Differentiable in scores.
 at::Tensor gate_loss(const at::Tensor& scores, const at::Tensor& target, const Ragged& ragged,
@@ -137,8 +146,7 @@ at::Tensor forced_first(const at::Tensor& scores, const Selection& selection);
 BlockLists choose_blocks(const at::Tensor& scores, const Ragged& ragged,
                          const Selection& selection);
 
-// attn_gate_score, choose_blocks and block_sparse_attn in one call. Differentiable where the last one is; the
-// choice has no gradient.
+// What sparse attention gives.
 struct SparseOutput {
   at::Tensor o, lse;  // as of block_sparse_attn
   BlockLists lists;
@@ -147,14 +155,8 @@ struct SparseOutput {
 struct Lookups {
   at::Tensor q, k, heads;  // undefined: none
 };
-// With `lookups` their scores take the place of the gate's.
-SparseOutput sparse_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                              const at::Tensor& q_gate, const at::Tensor& k_gate,
-                              const Ragged& ragged, const Selection& selection, double scale,
-                              bool causal, const Lookups& lookups = {});
-// The gate's scores [Hq, R, N] with those of lookup heads in their place. Differentiable; without gradients `scores` itself
-// is written to.
-at::Tensor scores_with_lookups(const at::Tensor& scores, const Lookups& lookups,
-                               const Ragged& ragged, double scale);
+// The gate's scores [Hq, R, N] with `own` [L, R, N] in place of those of `heads`, int64 [L]. Differentiable; without gradients
+// `scores` itself is written to.
+at::Tensor with_scores_of(const at::Tensor& heads, const at::Tensor& own, const at::Tensor& scores);
 
 }  // namespace seer::torch_ops

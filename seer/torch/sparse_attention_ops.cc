@@ -55,12 +55,15 @@ struct SparseAttention {
 
   BlockLists choose(const Ragged& ragged) const {
     const at::NoGradGuard no_grad;
-    const Lookups lookups = {given(lookup_q), given(lookup_k), given(lookup_heads)};
-    const int num_given = lookups.q.defined() + lookups.k.defined() + lookups.heads.defined();
+    const int num_given = lookup_q.has_value() + lookup_k.has_value() + lookup_heads.has_value();
     TORCH_CHECK(num_given == 0 || num_given == 3, kName,
                 ": lookup_q, lookup_k and lookup_heads come together");
-    const at::Tensor scores = attn_gate_score(q_gate, k_gate, ragged);
-    return choose_blocks(scores_with_lookups(scores, lookups, ragged, scale), ragged,
+    at::Tensor scores = attn_gate_score(q_gate, k_gate, ragged);
+    if (num_given == 3) {
+      scores =
+          with_scores_of(*lookup_heads, lookup_score(*lookup_q, *lookup_k, ragged, scale), scores);
+    }
+    return choose_blocks(scores, ragged,
                          {std::string(rule), strength.vec(), sink_blocks, local_blocks,
                           last_dense_rows, prompt_blocks, forced_within});
   }
@@ -112,25 +115,11 @@ BlockLists choose_blocks(const at::Tensor& scores, const Ragged& ragged,
   return block_select(ranked, ragged, selection);
 }
 
-at::Tensor scores_with_lookups(const at::Tensor& scores, const Lookups& lookups,
-                               const Ragged& ragged, double scale) {
-  if (!lookups.q.defined()) return scores;
-  const at::Tensor own = lookup_score(lookups.q, lookups.k, ragged, scale);
-  if (at::GradMode::is_enabled()) return scores.index_copy(0, lookups.heads, own);
+at::Tensor with_scores_of(const at::Tensor& heads, const at::Tensor& own,
+                          const at::Tensor& scores) {
+  if (at::GradMode::is_enabled()) return scores.index_copy(0, heads, own);
   at::Tensor out = scores;
-  return out.index_copy_(0, lookups.heads, own);
-}
-
-SparseOutput sparse_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                              const at::Tensor& q_gate, const at::Tensor& k_gate,
-                              const Ragged& ragged, const Selection& s, double scale, bool causal,
-                              const Lookups& lookups) {
-  const auto [o, lse, begin, count, list] = call<SparseAttention>(
-      q, k, v, q_gate, k_gate, ragged.cu_q, ragged.cu_k, ragged.cu_rows, ragged.cu_blocks,
-      ragged.num_blocks, ragged.one_block(SparseAttention::kName), scale, causal, s.rule,
-      s.strength, s.sink_blocks, s.local_blocks, s.last_dense_rows, s.prompt_blocks,
-      s.forced_within, optional(lookups.q), optional(lookups.k), optional(lookups.heads));
-  return {o, lse, {begin, count, list}};
+  return out.index_copy_(0, heads, own);
 }
 
 }  // namespace seer::torch_ops

@@ -28,7 +28,7 @@ def test_lost_by_layer_and_head(seer, text, tmp_path):
     assert lines[9].startswith("lost, mean of 32 heads: ") and "lookup" not in lines[9]
     width, height = size_of_png(png)
     assert width > 300 and height > 300
-    # The seed draws the passages.
+    # The seed draws the phrases.
     of = [record(seer(*heads[:-4], "--documents", 1, *QUICK, "--json", *more))["rows"][0]["lost"] for more in ([], [], ["--seed", 2])]
     assert of[0] == of[1] != of[2]
 

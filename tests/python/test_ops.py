@@ -631,6 +631,21 @@ def test_lookup_score_keeps_nan(where):
     assert not scores[[0, 2, 3]].isnan().any() and not lse[[0, 2, 3]].isnan().any()
 
 
+def project_inputs_of_lookups(pack, dtype=torch.float32, dim=64, rank=32):
+    """Arguments of lookup_project: heads that repeat, and q and k that are parts of other tensors."""
+    q, k, _ = attention_inputs(pack, dtype, 6, 3, 2 * dim)
+    weights = [torch.randn(3, dim, rank) / 8 for _ in "qk"]
+    return q[..., :dim], k[..., dim:], *weights, torch.tensor([1, 2, 5]), torch.tensor([0, 1, 2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_lookup_project(dtype):
+    q, k, *weights, heads, kv_heads = args = project_inputs_of_lookups(PACKS["packed"], dtype)
+    for got, x, weight, of in zip(ops.lookup_project(*args), (q, k), weights, (heads, kv_heads), strict=True):
+        assert got.dtype == (torch.float32 if dtype == torch.float32 else torch.float16)
+        close(got.double(), torch.einsum("tld,ldr->tlr", x.double().index_select(1, of), weight.double()), 1e-3 if dtype != torch.float32 else 1e-5)
+
+
 def test_sparse_attention_with_lookup_heads(pack):
     q, k, v, q_gate, k_gate, *rest = args = sparse_inputs(pack)
     heads = torch.tensor([1, 3])
@@ -673,6 +688,7 @@ def calls(pack):
         "block_sparse_attn_backward": (
             (torch.randn(q.shape), *ops.block_sparse_attn(q, k, v, *three, *lists, block, 0.2, True), q, k, v, *three,
              *lists, block, 0.2, True), ()),
+        "lookup_project": (project_inputs_of_lookups(pack), ()),
         "lookup_score": ((*lookup_inputs(pack), *three, pack.num_rows, pack.num_blocks, block, 0.2), (0, 1)),
         "lookup_score_grad": ((target, *lookup_inputs(pack), torch.randn(4, len(q)), *three, block, 0.2), ()),
         "decode_attn": ((newest_tokens(pack), k, v, pack.cu_k, 0, 0.2), ()),
@@ -794,6 +810,30 @@ def test_cuda_map_equals_cpu(block_q):
 
 @needs_gpu
 @pytest.mark.parametrize("rank", [16, 32, 64])
+@pytest.mark.parametrize("dim", [64, 80, 96, 128, 256])  # 80 and 256 by torch's own products
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_cuda_lookup_projections_equal_cpu(dtype, dim, rank):
+    for pack in (PACKS["packed"], Pack([700], [1001], block=64)):
+        q, k, *rest = project_inputs_of_lookups(pack, dtype, dim, rank)
+        rounded = [w.to(dtype).float() for w in rest[:2]]  # as kernels multiply
+        want = ops.lookup_project(q, k, *rounded, *rest[2:])
+        for _ in range(2):
+            for x, y in zip(ops.lookup_project(q.cuda(), k.cuda(), *on_gpu(rest)), want, strict=True):
+                assert x.dtype == y.dtype
+                close(x.cpu().float(), y.float(), 1e-3)
+
+
+@needs_gpu
+def test_cuda_lookup_project_reads_no_token_behind_the_last():
+    pack = Pack([300], [513], block=64)
+    q, k, *rest = on_gpu(project_inputs_of_lookups(pack, torch.bfloat16, 128))
+    behind = [torch.cat([x, torch.full_like(x, math.nan)])[:len(x)] for x in (q, k)]
+    for x, y in zip(ops.lookup_project(*behind, *rest), ops.lookup_project(q, k, *rest), strict=True):
+        assert torch.equal(x, y) and x.isfinite().all()
+
+
+@needs_gpu
+@pytest.mark.parametrize("rank", [16, 32, 64])
 def test_cuda_lookup_scores_equal_cpu(rank):
     pack = Pack([65, 1, 200], [150, 200, 200], block=64)
     inputs = [x.requires_grad_() for x in lookup_inputs(pack, torch.bfloat16, rank=rank)]
@@ -802,6 +842,8 @@ def test_cuda_lookup_scores_equal_cpu(rank):
     want, got = ops.lookup_score(*inputs, *args), ops.lookup_score(*copies, *on_gpu(args))
     for x, y in zip(got, want, strict=True):
         close(x.cpu().nan_to_num(neginf=0), y.nan_to_num(neginf=0), 1e-4)
+    for x, y in zip(ops.lookup_score(*copies, *on_gpu(args), 1000), got, strict=True):  # by one thread block
+        assert torch.equal(x, y)
     weights = torch.randn(want[0].shape).masked_fill(want[0].isinf(), 0)
     for x, y in zip(grad(got[0], *copies, grad_outputs=weights.cuda()), grad(want[0], *inputs, grad_outputs=weights), strict=True):
         close(x.cpu(), y, 1e-2)
@@ -935,6 +977,10 @@ WRONG = [
     ("pooled_attn", 6, -1, "num_rows is -1"),
     ("pooled_map", 1, lambda k: k[..., 1:], "want one head size"),
     ("pooled_map", 1, lambda k: k.bfloat16(), "k is BFloat16, want Float as q"),
+    ("lookup_project", 2, lambda w: w[:, :8], r"weight_q .*"),
+    ("lookup_project", 3, lambda w: w[..., :16], r"weight_k is \[3, 64, 16\], want \[3, 64, 32\] as weight_q"),
+    ("lookup_project", 4, lambda h: h.int(), r"heads is Int \[3\], want int64 \[3\]"),
+    ("lookup_project", 5, lambda h: h[:2], r"kv_heads is Long \[2\], want int64 \[3\]"),
     ("lookup_score", 1, lambda k: k[:, :2], "q has 4 heads, k 2; each lookup head has keys of its own"),
     ("lookup_score", 1, lambda k: k.half(), "k is Half, want Float as q"),
     ("lookup_score", 6, 2**40, "num_blocks is 1099511627776"),
@@ -979,6 +1025,7 @@ WRONG = [
 ]
 # What only the contents of tensors show: seen on the CPU.
 WRONG_CONTENTS = [
+    ("lookup_project", 4, lambda h: h + 4, r"heads\[1\] is 6, want 0 to 5"),
     ("block_sparse_attn", 3, lambda c: c - torch.tensor([0, 0, 0, 70]).int(), "cu_q ends with 41, want 111"),
     ("block_sparse_attn", 3, lambda c: c.flip(0), "cu_q begins with 111"),
     ("block_sparse_attn", 3, torch.tensor([0, 50, 41, 111], dtype=torch.int32), "falls from 50"),

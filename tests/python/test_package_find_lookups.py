@@ -71,7 +71,7 @@ def test_heads_and_projections_are_the_programs(steps, seer_program, tmp_path):
     assert mine["lookup_heads"] == theirs["lookup_heads"] and sum(map(len, mine["lookup_heads"])) == 3
     for name, of in (("mine", mine["lost"]), ("returned", lost)):
         torch.testing.assert_close(torch.as_tensor(of, dtype=torch.float64), torch.tensor(theirs["lost"], dtype=torch.float64), rtol=0, atol=2e-6, msg=name)
-    assert lost.max() > 0.1
+    assert lost.max() > 0.05
     weights = [load_file(folder / "attn_gate_weights.safetensors") for folder in (tmp_path / "mine", out)]
     assert weights[0].keys() == weights[1].keys()
     for name in weights[0]:

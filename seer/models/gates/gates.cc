@@ -11,6 +11,7 @@
 #include "seer/base/shown.h"
 #include "seer/models/cache/sequence_cache.h"
 #include "seer/models/loader.h"
+#include "seer/torch/beside.h"
 
 namespace seer::models {
 namespace {
@@ -51,31 +52,15 @@ void check_lookup_weights(const io::SafetensorsFile& file, const std::string& co
   }
 }
 
-// Of the heads `heads` of x [T, H, D] the products with weight [L, D, r]: [T, L, r]. In f32 on a CPU and where the weight gets
-// a gradient, then of x's type; else a GPU multiplies 16-bit numbers as they lie, sums in f32, and gives f16.
+// Of the heads `heads` of x [T, H, D] the products with weight [L, D, r], which learns: [T, L, r]. In f32, then of x's type.
 at::Tensor project(const at::Tensor& x, const std::vector<int64_t>& heads,
                    const at::Tensor& weight) {
-  const bool learns = at::GradMode::is_enabled() && weight.requires_grad();
-  const bool in_16_bits = x.is_cuda() && !learns && x.scalar_type() != at::kFloat;
-  const at::ScalarType type = in_16_bits ? x.scalar_type() : at::kFloat;
-  const std::vector<at::Tensor> of_heads = weight.to(type).unbind(0);
-  const auto tokens = [&](size_t l) { return x.detach().select(1, heads[l]).to(type); };
-  if (learns) {
-    std::vector<at::Tensor> made;
-    for (size_t l = 0; l < heads.size(); ++l) made.push_back(at::mm(tokens(l), of_heads[l]));
-    return at::stack(made, 1).to(x.scalar_type());
-  }
-  const at::Tensor out =
-      at::empty({x.size(0), weight.size(0), weight.size(2)}, x.options().dtype(at::kFloat));
+  const std::vector<at::Tensor> of_heads = weight.unbind(0);
+  std::vector<at::Tensor> made;
   for (size_t l = 0; l < heads.size(); ++l) {
-    at::Tensor place = out.select(1, static_cast<int64_t>(l));
-    if (in_16_bits) {
-      at::mm_out(place, tokens(l), of_heads[l], at::kFloat);
-    } else {
-      at::mm_out(place, tokens(l), of_heads[l]);
-    }
+    made.push_back(at::mm(x.detach().select(1, heads[l]).to(at::kFloat), of_heads[l]));
   }
-  return out.to(in_16_bits ? at::kHalf : x.scalar_type());
+  return at::stack(made, 1).to(x.scalar_type());
 }
 
 }  // namespace
@@ -122,7 +107,11 @@ Gates::Gates(const io::GateConfig& config, const Decoder& model)
       own.heads.push_back(head);
       own.kv_heads.push_back(head / (sizes.num_heads / sizes.num_kv_heads));
     }
-    own.on_device = at::tensor(own.heads, at::kLong).to(model.device());
+    const auto to_device = [&](const std::vector<int64_t>& which) {
+      return at::tensor(which, at::kLong).to(model.device());
+    };
+    own.on_device = to_device(own.heads);
+    own.kv_on_device = to_device(own.kv_heads);
   }
 }
 
@@ -228,18 +217,44 @@ GateVectors Gates::vectors(const AttentionInput& input, const torch_ops::Ragged&
 }
 
 at::Tensor Gates::scores(const AttentionInput& input, const torch_ops::Ragged& ragged) const {
-  const GateVectors v = vectors(input, ragged);
-  const at::Tensor scores = torch_ops::attn_gate_score(v.q, v.k, ragged);
-  return torch_ops::scores_with_lookups(scores, lookups(input), ragged, input.scale);
+  const at::Tensor& heads = lookup_heads(input.layer);
+  const auto of_gate = [&] {
+    const GateVectors v = vectors(input, ragged);
+    return torch_ops::attn_gate_score(v.q, v.k, ragged);
+  };
+  if (!heads.defined()) return of_gate();
+  const auto of_lookups = [&](int beside) {
+    const torch_ops::Lookups x = lookups(input);
+    return torch_ops::lookup_score(x.q, x.k, ragged, input.scale, beside);
+  };
+  if (at::GradMode::is_enabled()) {
+    const at::Tensor scores = of_gate();
+    return torch_ops::with_scores_of(heads, of_lookups(0), scores);
+  }
+  // Tensor cores bound the one, memory the other.
+  torch_ops::Beside under_way(input.q.device(),
+                              [&] { return of_lookups(torch_ops::kMultiprocessorsBeside); });
+  const at::Tensor scores = of_gate();
+  return torch_ops::with_scores_of(heads, under_way.take(), scores);
+}
+
+const at::Tensor& Gates::lookup_heads(int layer) const {
+  return lookup_heads_.at(static_cast<size_t>(layer)).on_device;
 }
 
 torch_ops::Lookups Gates::lookups(const AttentionInput& input) const {
   const auto layer = static_cast<size_t>(input.layer);
   const LookupHeads& own = lookup_heads_.at(layer);
   if (own.heads.empty()) return {};
-  const GateWeights& weights = layers_[layer];
-  return {project(input.q, own.heads, weights.lookup_q),
-          project(input.k, own.kv_heads, weights.lookup_k), own.on_device};
+  const GateWeights& w = layers_[layer];
+  if (at::GradMode::is_enabled() && (w.lookup_q.requires_grad() || w.lookup_k.requires_grad())) {
+    return {project(input.q, own.heads, w.lookup_q), project(input.k, own.kv_heads, w.lookup_k),
+            own.on_device};
+  }
+  const auto [q, k] =
+      torch_ops::lookup_project(input.q.detach(), input.k.detach(), w.lookup_q.detach(),
+                                w.lookup_k.detach(), own.on_device, own.kv_on_device);
+  return {q, k, own.on_device};
 }
 
 }  // namespace seer::models

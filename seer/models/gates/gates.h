@@ -39,10 +39,12 @@ class Gates {
   // without a cache, or one that does not follow the cached ones.
   GateVectors vectors(const AttentionInput& input, const torch_ops::Ragged& ragged) const;
   // Of the layer's lookup heads, undefined where it has none: q and k after RoPE, of all keys up to now, times a
-  // matrix each, of the type of q and k and computed in f32. Where they are of 16 bits on a GPU and the weights do not learn, products
-  // are of 16 bits, and what is given is f16. Differentiable in the weights, nowhere else.
+  // matrix each, by lookup_project(); where the weights learn in f32, then of the type of q and k. Differentiable in the
+  // weights, nowhere else.
   torch_ops::Lookups lookups(const AttentionInput& input) const;
-  // Scores [Hq, R, N], before the softmax, -inf where masked: by vectors(), those of lookup heads by lookups().
+  // Which heads they are, int64 [L] on the model's device; undefined: none.
+  const at::Tensor& lookup_heads(int layer) const;
+  // Scores [Hq, R, N], before the softmax, -inf where masked: by vectors(), those of lookup heads by lookups(), on a GPU beside.
   // Differentiable in the weights, nowhere else.
   at::Tensor scores(const AttentionInput& input, const torch_ops::Ragged& ragged) const;
 
@@ -54,7 +56,7 @@ class Gates {
   std::vector<GateWeights> layers_;
   struct LookupHeads {
     std::vector<int64_t> heads, kv_heads;  // query heads, and the key heads that they read
-    at::Tensor on_device;                  // `heads`
+    at::Tensor on_device, kv_on_device;    // the same, int64; undefined: none
   };
   std::vector<LookupHeads> lookup_heads_;  // of every layer; empty where it has none
 };

@@ -18,8 +18,10 @@ namespace {
 constexpr int64_t kNearBlocks =
     4;  // that a row sees last, besides the first block: any rule keeps them
 constexpr int64_t kFewestBlocks = 16;
-constexpr uint64_t kPassageSeed = 0x6c6f6f6b757073;
-constexpr int64_t kMostPassages = 10;
+constexpr uint64_t kPhraseSeed = 0x6c6f6f6b757073;
+// Phrases that come again: few of a block's tokens, as facts are. Heads that find these find longer passages, too (measured:
+// SmolLM2-135M finds 82 % of a fact's digits with the heads chosen by 2 to 5 tokens, 79 % with those by 32 to 256).
+constexpr int64_t kTokensOfPhrase[] = {2, 5}, kTokensForPhrase = 32;
 
 // Of each head the second moment of its vectors: x [T, heads, D] to [heads, D, D] f64.
 at::Tensor moments_of(const at::Tensor& x) {
@@ -93,10 +95,11 @@ void HeadNeeds::add(const at::Tensor& ids, const Watch& watch) {
 void HeadNeeds::add_repeated(const at::Tensor& ids, uint64_t seed, uint64_t index,
                              const Watch& watch) {
   const at::Tensor window = ids.to(at::kCPU, at::kInt, /*non_blocking=*/false, /*copy=*/true);
-  Random random(mix64(seed ^ kPassageSeed), index);
+  Random random(mix64(seed ^ kPhraseSeed), index);
   io::FreePlaces places(window.numel());
-  io::repeat_passages(places, random, kMostPassages, window.numel(),
-                      window.mutable_data_ptr<int32_t>());
+  const io::Repeats repeats = {window.numel() / kTokensForPhrase, kTokensOfPhrase[0],
+                               kTokensOfPhrase[1]};
+  io::repeat_passages(places, random, repeats, window.mutable_data_ptr<int32_t>());
   add(window.to(at::kLong), watch);
 }
 

@@ -1,6 +1,6 @@
 #pragma once
 // Which heads need to look single tokens up: what each loses where its gate chooses its blocks, found without labels on any
-// text, best one in which passages come again (measured: SmolLM2-135M loses facts and copies in a tenth of its heads).
+// text, best one in which phrases come again (measured: SmolLM2-135M loses facts and copies in a tenth of its heads).
 
 #include <ATen/core/Tensor.h>
 
@@ -28,7 +28,8 @@ class HeadNeeds {
   // is too short.
   using Watch = std::function<void(int64_t layer, int64_t layers)>;
   void add(const at::Tensor& ids, const Watch& watch = nullptr);
-  // The same after up to ten of its passages were made to appear again later on, drawn by `seed` and `index`.
+  // The same after phrases of it, 2 to 5 tokens for each 32 of the sequence, were written again to later places, drawn by `seed`
+  // and `index`.
   void add_repeated(const at::Tensor& ids, uint64_t seed, uint64_t index,
                     const Watch& watch = nullptr);
 

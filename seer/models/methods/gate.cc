@@ -1,12 +1,7 @@
 // "seer", "gate" and "untrained": a gate's scores.
 
-#include <ATen/core/grad_mode.h>
-
-#include <utility>
-
 #include "seer/base/error.h"
 #include "seer/models/methods/method.h"
-#include "seer/torch/steps.h"
 
 namespace seer::models {
 namespace {
@@ -19,16 +14,6 @@ class GateMethod : public Method {
   }
   at::Tensor scores(const AttentionInput& input, const torch_ops::Ragged& ragged) override {
     return gates_.scores(input, ragged);
-  }
-  torch_ops::SparseOutput attend(const AttentionInput& input, const torch_ops::Ragged& ragged,
-                                 const torch_ops::Selection& selection) override {
-    torch_ops::enter_step(torch_ops::Step::score);
-    const auto [v, lookups] = [&] {
-      const at::NoGradGuard no_grad;
-      return std::pair(gates_.vectors(input, ragged), gates_.lookups(input));
-    }();
-    return torch_ops::sparse_attention(input.q, input.k, input.v, v.q, v.k, ragged, selection,
-                                       input.scale, /*causal=*/true, lookups);
   }
 
  private:

@@ -30,7 +30,10 @@ void Synthetic::write(Random random, int64_t length, int32_t* window) const {
   const bool is_short = length <= kShort;
   const int64_t most_facts = std::min<int64_t>(is_short ? 16 : 63, length / 128);
   const int64_t most_passages = is_short ? 4 : 10;
-  io::repeat_passages(places, random, most_passages, length, window);
+  const io::Repeats repeats = {io::between(1, most_passages, random),
+                               std::min<int64_t>(32, length / 16),
+                               std::min<int64_t>(256, length / 8)};
+  io::repeat_passages(places, random, repeats, window);
   std::vector<int32_t> fact;
   for (int64_t i = io::between(std::min<int64_t>(4, most_facts), most_facts, random); i > 0; --i) {
     fact = head_;

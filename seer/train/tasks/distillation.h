@@ -284,7 +284,7 @@ class Distillation : public Task {
   // The same with the map of lookup heads alone: most layers have none, or few.
   std::pair<at::Tensor, at::Tensor> attend_beside_map(const models::AttentionInput& input,
                                                       const torch_ops::Ragged& ragged) const {
-    const at::Tensor heads = gates_.lookups(input).heads;
+    const at::Tensor& heads = gates_.lookup_heads(input.layer);
     const at::Tensor read = heads.div(input.q.size(1) / input.k.size(1), "floor");
     const auto [lse, map] = torch_ops::pooled_map(
         input.q.index_select(1, heads), input.k.index_select(1, read), ragged, input.scale,

@@ -34,7 +34,7 @@ void each_setting(LookupSettings& s, const Visit& visit) {
         "(heads = cost x 2 x head size x 0.1 / rank); 0: no limit");
   visit("lookup-rank", s.rank, multiple(16, 16, 64), "features of a token in these heads");
   visit("lookup-windows", s.windows, range(1, limits::kSequences),
-        "sequences in which they are looked for, with passages that come again");
+        "sequences in which they are looked for, with phrases that come again");
   visit("lookup-steps", s.steps, range(0, limits::kSteps),
         "optimizer steps of their projections; 0: they stay as they are found");
   visit("lookup-learning-rate", s.learning_rate, above(0, 100), "of these steps");
@@ -59,7 +59,7 @@ struct LookupShare {
 LookupShare lookup_share(const LookupSettings& settings, const io::ModelConfig& model, int block,
                          int64_t length);
 
-// What every head needs in settings.windows sequences, int64 [length] as `window` gives them, each with passages that are
+// What every head needs in settings.windows sequences, int64 [length] as `window` gives them, each with phrases that are
 // repeated (drawn by `seed`). Processes share the sequences. Progress is shown as `loop` says. Error: they are too short. Interrupted: a signal came, which
 // is looked for between layers.
 using Window = std::function<at::Tensor(int64_t index)>;
