@@ -5,12 +5,13 @@ operations that it calls.
     python bench/attach.py [--lengths 8k,32k,128k] [--layers 8] [--sparsities 0.5,0.9]      # Llama-3.1-8B's shape, random weights
     python bench/attach.py --model FOLDER --device cpu --lengths 8k                          # a model of yours
 
-Writes results/<chip>/attach.json on a GPU. Gates are new ones: they choose as many blocks as trained ones, not the same.
+Writes results/<chip>/attach.json. Gates are new ones: they choose as many blocks as trained ones, not the same.
 """
 import argparse
 import contextlib
 import gc
 import pathlib
+import shlex
 import statistics
 import sys
 import time
@@ -34,6 +35,7 @@ DENSE = {  # name: (transformers' name, what sdpa may use)
     "flash_attention_2": ("flash_attention_2", None),
     "flex_attention": ("flex_attention", None),
 }
+DTYPES = {torch.bfloat16: "bf16", torch.float32: "f32"}
 
 
 def model_of(args):
@@ -123,11 +125,12 @@ def measure(model, length, args):
     """Rows of one length."""
     ids = torch.randint(3, model.config.vocab_size, (1, length), device=args.device)
     config, rows, times = model.config, {}, {}
+    name_of_model = pathlib.Path(args.model).resolve().name if args.model else "llama-3.1-8b"
     todo = [(f"seer, {s:.0%}", s, None) for s in args.sparsities] + [(name, None, name) for name in args.dense]
     for name, sparsity, dense in todo:
-        rows[name] = {"implementation": name, "len_q": length, "len_k": length, "heads_q": config.num_attention_heads,
+        rows[name] = {"model": name_of_model, "implementation": name, "len_q": length, "len_k": length, "heads_q": config.num_attention_heads,
                       "heads_kv": config.num_key_value_heads, "head_dim": model.model.layers[0].self_attn.head_dim,
-                      "layers": config.num_hidden_layers, "dtype": str(model.dtype).removeprefix("torch."), "status": "ok"}
+                      "layers": config.num_hidden_layers, "dtype": DTYPES[model.dtype], "status": "ok"}
     for run in range(args.runs + 1):  # the first warms up
         for name, sparsity, dense in todo:
             if rows[name]["status"] != "ok":
@@ -171,12 +174,13 @@ def parse(argv=None):
 
 
 @torch.no_grad()
-def main():
-    args = parse()
+def main(argv=None):
+    args = parse(argv)
     model, rows = model_of(args), []
-    path = args.device == "cuda" and pathlib.Path(args.out) / record.slug(torch.cuda.get_device_name()) / "attach.json"
-    old = record.read(path) if path and args.append and path.exists() else None
-    command = record.portable(" ".join(["python", "bench/attach.py", *sys.argv[1:]]))
+    machine = record.gpu() if args.device == "cuda" else record.cpu()
+    path = pathlib.Path(args.out) / record.folder(machine) / "attach.json"
+    old = record.read(path) if args.append and path.exists() else None
+    command = record.portable("python bench/attach.py " + shlex.join(sys.argv[1:] if argv is None else argv))
     for length in args.lengths:
         for row in measure(model, length, args):
             rows.append(row)
@@ -184,11 +188,9 @@ def main():
             peak = f"  {row['peak_mib']:8.0f} MiB" if row.get("peak_mib") else ""
             print(f"{length:7} {row['implementation']:24}{row.get('median_ms', float('nan')):10.1f} ms{peak}  {row['status']}{added}", flush=True)
         gc.collect()
-        if path:  # after each length: the longest take minutes
-            made = record.make(command, METHOD, {"transformers": transformers.__version__}, rows, {}, "attach")
-            record.write(path, record.merge(old, made) if old else made)
-    if path:
-        print(f"written: {path}")
+        made = record.make(command, METHOD, {"transformers": transformers.__version__}, rows, {}, "attach", machine)
+        record.write(path, record.merge(old, made) if old else made)  # after each length: the longest take minutes
+    print(f"written: {path}")
 
 
 if __name__ == "__main__":

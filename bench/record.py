@@ -35,14 +35,32 @@ def driver():
         return "unknown"
 
 
-def make(command, method, rivals, rows, failed, operation="block_sparse_attn"):
-    """rivals: {name: version, or why it is missing}; failed: {group: why it has no rows}."""
+def gpu():
     import torch
     import triton
-    return {"operation": operation, "chip": torch.cuda.get_device_name(),
+    return {"chip": torch.cuda.get_device_name(),
             "versions": {"torch": torch.__version__, "cuda": torch.version.cuda, "driver": driver(),
-                         "cudnn": torch.backends.cudnn.version(), "triton": triton.__version__},
-            "rivals": rivals, "method": method, "failed": failed, "command": command,
+                         "cudnn": torch.backends.cudnn.version(), "triton": triton.__version__}}
+
+
+def cpu():
+    """As the program's own records have it."""
+    import torch
+    path = pathlib.Path("/proc/cpuinfo")
+    info = dict(re.findall(r"^(model name|flags)\s*: (.*)$", path.read_text() if path.exists() else "", flags=re.M))
+    return {"chip": info.get("model name", "unknown CPU"), "threads": torch.get_num_threads(), "avx2_at_most": False,
+            "bf16_dot_product": {"avx512_bf16", "avx512bw", "avx512vl"} <= set(info.get("flags", "").split()), "versions": {"torch": torch.__version__}}
+
+
+def folder(machine):
+    """Of results/: that of a GPU, or of a CPU and as many threads."""
+    threads = f"-{machine['threads']}-threads" if "threads" in machine else ""
+    return slug(machine["chip"]) + threads + ("-avx512bf16" if machine.get("bf16_dot_product") else "")
+
+
+def make(command, method, rivals, rows, failed, operation="block_sparse_attn", machine=None):
+    """rivals: {name: version, or why it is missing}; failed: {group: why it has no rows}; machine: gpu()'s or cpu()'s, a GPU's unless said."""
+    return {"operation": operation, **(machine or gpu()), "rivals": rivals, "method": method, "failed": failed, "command": command,
             "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(), "rows": rows}
 
 

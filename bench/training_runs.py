@@ -65,9 +65,7 @@ def machine():
     import torch
     if torch.cuda.is_available():
         return {"chip": torch.cuda.get_device_name(), "versions": {"torch": torch.__version__, "driver": record.driver()}}
-    info = pathlib.Path("/proc/cpuinfo").read_text() if pathlib.Path("/proc/cpuinfo").exists() else ""
-    names = [line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")]
-    return {"chip": names[0] if names else "unknown CPU", "versions": {"torch": torch.__version__}}
+    return {key: record.cpu()[key] for key in ("chip", "versions")}
 
 
 def name_of(row):

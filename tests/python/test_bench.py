@@ -74,7 +74,9 @@ def test_the_program_measures_the_same_lists(seer, tmp_path):
     seer("bench", "block_sparse_attn", "--lengths", 1024, "--head-dims", 64, "--heads", 3, "--kv-heads", 1, "--lists", "random,gate",
          "--densities", .3, "--runs", 1, "--seconds", 0, "--out", tmp_path)
     (path,) = tmp_path.glob("*/block_sparse_attn.json")
-    found = {r["lists"]: r["density"] for r in json.loads(path.read_text())["rows"]}
+    made = json.loads(path.read_text())
+    assert path.parent.name == record.folder({**record.cpu(), "threads": made["threads"]}), "the program and bench/ name folders alike"
+    found = {r["lists"]: r["density"] for r in made["rows"]}
     for kind in cases.KINDS:
         assert found[kind] == block_lists.make_lists(kind, .3, 3, 16, 16, "cpu").listed / (3 * 136)
     assert found["random"] != found["gate"]
@@ -531,15 +533,20 @@ def test_quick_run_of_the_pooled_map(tmp_path):
 
 
 @torch.no_grad()
-def test_prefill_of_a_transformers_model():
+def test_prefill_of_a_transformers_model(tmp_path):
     import attach
-    args = attach.parse(["--model", str(ROOT / "assets" / "reference"), "--device", "cpu", "--lengths", "512", "--runs", "1"])
-    model = attach.model_of(args)
-    rows = attach.measure(model, 512, args)
+    program = ["--model", str(ROOT / "assets" / "reference"), "--device", "cpu", "--runs", "1", "--out", str(tmp_path), "--dense"]
+    attach.main([*program, "sdpa;flash_attention_2", "--lengths", "256"])
+    attach.main([*program, "sdpa", "--lengths", "512", "--append"])
+    made = record.read(tmp_path / record.folder(record.cpu()) / "attach.json")
+    assert made["command"] == ("python bench/attach.py --model reference --device cpu --runs 1 --dense 'sdpa;flash_attention_2' --lengths 256; "
+                               "python bench/attach.py --model reference --device cpu --runs 1 --dense sdpa --lengths 512 --append")
+    short, rows = ([row for row in made["rows"] if row["len_q"] == tokens] for tokens in (256, 512))
+    assert [row["status"] == "ok" for row in short] == [True, True, True, False] and "median_ms" not in short[-1]
     assert [r["implementation"] for r in rows] == ["seer, 50%", "seer, 90%", "sdpa"]
     assert all(r["status"] == "ok" and r["runs"] == 1 and r["layers"] == 8 for r in rows)
     assert all(r["attached_ms"] > 0 and r["operations_ms"] > 0 for r in rows[:2])
-    assert getattr(model, "seer", None) is None
+    assert made["chip"] and made["threads"] == torch.get_num_threads() and {(r["model"], r["dtype"]) for r in rows} == {("reference", "f32")}
 
 
 def test_variants_of_lookup_scores():

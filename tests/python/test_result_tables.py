@@ -60,6 +60,24 @@ def test_first_token(put):
     assert short[:8] == ["m", "8k", "-", "-", "-", "-", "0.10 s", "-"]
 
 
+def test_models_of_transformers(put):
+    def prompt(name, ms, tokens, peak=None, **more):
+        return {"model": "m", "layers": 4, "len_q": tokens, "implementation": name, "median_ms": ms, "peak_mib": peak, "status": "ok", **more}
+
+    own = {"attached_ms": 12., "operations_ms": 10.}
+    put("attach", [prompt("seer, 90%", 100., 32768, 2048, **own), prompt("seer, 50%", 200., 32768, 2048, attached_ms=9., operations_ms=10.), prompt("sdpa, cuDNN", 300., 32768, 1024),
+                   prompt("flex_attention", 250., 32768, 512), prompt("sdpa, cuDNN", 30., 8192, 512), {**prompt("flex_attention", 1., 8192), "status": "no memory"}], rivals={"transformers": "5.0"})
+    text = models.attach()
+    header, *lines = [line for i, line in enumerate(cells(text)) if i != 1]
+    assert header == ["model", "tokens", "", "attached, 50% sparse", "attached, 90% sparse", "sdpa, cuDNN", "FlexAttention", "90% against fastest dense", "peak memory, 90% / dense", "attach adds, 50% / 90%"]
+    assert lines == [["m, 4 layers", "8k", "GPU", "-", "-", "0.0300 s", "-", "-", "0.50 GiB", "- / -"],
+                     ["m, 4 layers", "32k", "GPU", "0.200 s", "0.100 s", "0.300 s", "0.250 s", "**2.50x**", "2.00 / 0.50 GiB", "-1.0 ms (-10.0%) / +2.0 ms (+20.0%)"]]
+    put("attach", [prompt("seer, 90%", 1e4, 8192, **own), prompt("sdpa", 3e4, 8192)], results.CPU, threads=2, rivals={"transformers": "4.9"})
+    text = models.attach()
+    assert cells(text)[2:][-1] == ["m, 4 layers", "8k", "CPU", "-", "10.0 s", "-", "-", "30.0 s", "**3.00x**", "-", "- / +2.0 ms (+20.0%)"]
+    assert "; transformers 4.9, " in text and "(results/amd-epyc-2-threads-avx512bf16/attach.json)" in text
+
+
 def test_what_choosing_takes(put):
     def prompt(name, choose, attend, tokens=8192):
         return {"implementation": name, "lists": "dense" if name.startswith("dense") else name, "model": "m", "len_q": tokens, "density": .1,

@@ -51,6 +51,34 @@ def choosing():
     return markdown(header, lines) + "\n\n" + source(made, "prefill_methods", chip)
 
 
+def attach():
+    """Prefill of models of transformers with seer.attach beside transformers' own attentions, on a GPU and where it was measured on a CPU."""
+    chips = [chip for chip in (GPU, CPU) if chip == GPU or (results.FOLDER / chip / "attach.json").exists()]
+    records = {chip: load("attach", chip) for chip in chips}
+    names = list(dict.fromkeys(row["implementation"] for made in records.values() for row in made["rows"]))
+    sparse = sorted((name for name in names if name.startswith("seer")), key=lambda name: float(name.split()[1].rstrip("%")))
+    dense, lines = [name for name in names if name not in sparse], []
+    for chip, made in records.items():
+        groups = {}
+        for row in made["rows"]:
+            if row["status"] == "ok":
+                groups.setdefault((row["len_q"], row["model"]), {})[row["implementation"]] = row
+        for (tokens, model), of in sorted(groups.items()):
+            best = min((of[name] for name in dense if name in of), key=lambda row: row["median_ms"], default=None)
+            own = of.get(sparse[-1])
+            gib = [f"{row['peak_mib'] / 1024:.2f}" for row in (own, best) if row and row["peak_mib"]]
+            added = ["-" if name not in of else f"{of[name]['attached_ms'] - of[name]['operations_ms']:+.1f} ms ({of[name]['attached_ms'] / of[name]['operations_ms'] - 1:+.1%})"
+                     for name in sparse]
+            lines.append([f"{model}, {of[next(iter(of))]['layers']} layers", length(tokens), "GPU" if chip == GPU else "CPU",
+                          *(f"{of[name]['median_ms'] / 1e3:#.3g} s" if name in of else "-" for name in sparse + dense),
+                          f"**{best['median_ms'] / own['median_ms']:.2f}x**" if own and best else "-", " / ".join(gib) + " GiB" if gib else "-", " / ".join(added)])
+    at = [name.split()[1] for name in sparse]
+    header = ["model", "tokens", "", *(f"attached, {s} sparse" for s in at), *({"flex_attention": "FlexAttention"}.get(name, name) for name in dense),
+              f"{at[-1]} against fastest dense", f"peak memory, {at[-1]} / dense", f"attach adds, {' / '.join(at)}"]
+    sources = [f"transformers {made['rivals']['transformers']}, {source(made, 'attach', chip)}" for chip, made in records.items()]
+    return markdown(header, lines) + "\n\n" + "; ".join(sources)
+
+
 def decode_gpu():
     """A step of a whole model after a long prompt."""
     made = load("decode", GPU)

@@ -114,17 +114,18 @@ function timeCharts(parent, file, title) {
   const spread = sparse.length ? rows.flatMap((row) => (row.wanted_density < 1 ? [row] : sparse.map((wanted_density) => ({ ...row, wanted_density })))) : rows;
   configured(parent, title, file, configOf, spread, (body, of) => {
     const byLength = [...groupBy(of, lengthText)].sort((a, b) => (a[1][0].len_k || a[1][0].len_q) - (b[1][0].len_k || b[1][0].len_q));
-    const names = unique(of.map((row) => row.implementation)).sort((a, b) => (b === "seer") - (a === "seer")), labels = byLength.map(([name]) => name);
+    const all = unique(of.map((row) => row.implementation)), own = all.includes("seer") ? "seer" : all.filter((name) => name.startsWith("seer, ")).sort().at(-1);
+    const names = all.sort((a, b) => (b === own) - (a === own)), labels = byLength.map(([name]) => name);
     const rowOf = (name, i) => byLength[i][1].find((row) => row.implementation === name);
-    const isBeside = names.includes("seer") && names.length > 1;
-    const cells = (name, valueOf) => byLength.map((_, i) => (rowOf(name, i) ? valueOf(rowOf(name, i), rowOf("seer", i)) : null));
+    const isBeside = names.includes(own) && names.length > 1;
+    const cells = (name, valueOf) => byLength.map((_, i) => (rowOf(name, i) ? valueOf(rowOf(name, i), rowOf(own, i)) : null));
     addChart(body, title, () => (isBeside ? {
       type: "bar",
-      data: { labels, datasets: names.map((name) => ({ label: implementationOf(name), backgroundColor: colourOf(name), pointStyle: "rect", maxBarThickness: 56, data: cells(name, (row, own) => (own ? timeOf(row) / timeOf(own) : null)) })) },
+      data: { labels, datasets: names.map((name) => ({ label: implementationOf(name), backgroundColor: colourOf(name), pointStyle: "rect", maxBarThickness: 56, data: cells(name, (row, beside) => (beside ? timeOf(row) / timeOf(beside) : null)) })) },
       options: {
         interaction: { mode: "index", intersect: false },
         plugins: { tooltip: { callbacks: { label: (item) => `${item.dataset.label}: ${milliseconds(timeOf(rowOf(names[item.datasetIndex], item.dataIndex)))}, ${significant(item.raw)}x` } } },
-        scales: { x: categories("tokens"), y: linear("time, seer = 1", (value) => `${+value.toPrecision(3)}x`, { min: 0 }) },
+        scales: { x: categories("tokens"), y: linear(`time, ${own} = 1`, (value) => `${+value.toPrecision(3)}x`, { min: 0 }) },
       },
     } : {
       type: "line",
@@ -157,7 +158,7 @@ function rateCharts(parent) {
 
 const OPERATIONS = {
   block_sparse_attn: "Block-sparse attention", block_sparse_attn_backward: "Backward of block-sparse attention", prefill: "First token", finetune: "A step of fine-tuning", pooled_attn: "Dense attention with its map",
-  attn_gate: "Gate and selection", decode_attn: "Attention of a new token", decode: "A step of decoding", distill: "Distillation",
+  attach: "Prefill in transformers", attn_gate: "Gate and selection", decode_attn: "Attention of a new token", decode: "A step of decoding", distill: "Distillation",
 };
 const titleOf = (file) => OPERATIONS[file.json.operation] || text(file.json.operation).replace(/_/g, " ");
 
