@@ -4,7 +4,7 @@
     python bench/gate_settings.py tokens=524288:evals/g8 tokens=2e6:evals/g30 rules:evals/rules --out FILE
 
 SETTING=VALUE:FOLDER/NAME stands for FOLDER/facts_NAME.json, copies_NAME.json, ppl_NAME_books.json and ppl_NAME_proofs.json; without
-=VALUE their rows differ by rule. A row for each rule and strength of the methods seer and gate, and one of dense attention: what
+=VALUE their rows differ by rule. A VALUE is a number, or a word such as `Qavg_Kavg`. A row for each rule and strength of the methods seer and gate, and one of dense attention: what
 `SCORES` names, with standard errors and densities. bench/plot.py draws those by tokens of distillation.
 """
 import argparse
@@ -22,12 +22,16 @@ LINES = {"gate": ("gates alone", "#0b5394", "o"), "seer": ("with lookup heads", 
 
 
 def parse(word):
-    """SETTING[=VALUE]:FOLDER/NAME as (setting, value or None, folder, name)."""
+    """SETTING[=VALUE]:FOLDER/NAME as (setting, value (a number, a word or None), folder, name)."""
     found = re.fullmatch(r"(\w+)(?:=([^:]+))?:(.*[^/])", word)
     if not found:
         raise ValueError(f"{word}: want SETTING=VALUE:FOLDER/NAME")
-    path = pathlib.Path(found[3])
-    return found[1], None if found[2] is None else float(found[2]), path.parent, path.name
+    path, value = pathlib.Path(found[3]), found[2]
+    try:
+        value = None if value is None else float(value)
+    except ValueError:
+        pass  # a word
+    return found[1], value, path.parent, path.name
 
 
 def key_of(row):

@@ -418,11 +418,11 @@ def test_settings_of_gates_are_collected(tmp_path):
     evaluations("long", ["gate", "seer"], .5, date="2026-02-02")
     out = tmp_path / "gate_settings_m.json"
     program = [sys.executable, ROOT / "bench" / "gate_settings.py", "--out", out]
-    subprocess.run([*program, f"tokens=1e6:{tmp_path}/short", f"tokens=2e6:{tmp_path}/long", f"rules:{tmp_path}/long"], check=True)
+    subprocess.run([*program, f"tokens=1e6:{tmp_path}/short", f"tokens=2e6:{tmp_path}/long", f"rules:{tmp_path}/long", f"pooling=Qavg_Kavg:{tmp_path}/short"], check=True)
     made = record.read(out)
-    assert (made["operation"], made["command"], made["date"]) == ("gate settings", "python bench/gate_settings.py tokens=1e6:short tokens=2e6:long rules:long", "2026-02-02")
+    assert (made["operation"], made["command"], made["date"]) == ("gate settings", "python bench/gate_settings.py tokens=1e6:short tokens=2e6:long rules:long pooling=Qavg_Kavg:short", "2026-02-02")
     assert [(row["setting"], row["value"], row["method"]) for row in made["rows"]] == [
-        ("tokens", 1e6, "gate"), ("tokens", 1e6, "dense"), ("tokens", 2e6, "gate"), ("tokens", 2e6, "seer"), ("rules", None, "gate"), ("rules", None, "seer"), ("rules", None, "dense")]
+        ("tokens", 1e6, "gate"), ("tokens", 1e6, "dense"), ("tokens", 2e6, "gate"), ("tokens", 2e6, "seer"), ("rules", None, "gate"), ("rules", None, "seer"), ("rules", None, "dense"), ("pooling", "Qavg_Kavg", "gate"), ("pooling", "Qavg_Kavg", "dense")]
     assert made["rows"][0]["proofs"] == {"score": .25, "error": .01, "density": .1} and made["rows"][0]["commands"] == ["seer eval --gates short"] * 4
     subprocess.run([sys.executable, ROOT / "bench" / "plot.py", out, "--out", tmp_path], check=True)
     assert (tmp_path / "gate_settings_m.png").stat().st_size > 10_000

@@ -134,7 +134,11 @@ def test_all_results(walked):
     assert "PG19 published, arXiv 2410.13276v1, section 4.4 8.79 9.16 +4.21 %" in table and "Proof-pile" in table
     ours = json.loads((ROOT / "results" / "nvidia-h200" / "yarn_embedded_books.json").read_text())["rows"]
     dense = next(row["perplexity"] for row in ours if row["method"] == "dense")
-    assert f"embedded books, 32k tokens {dense:.2f}" in table
+    assert f"embedded model, books, 32k tokens {dense:.2f}" in table and "YaRN: SmolLM2-135M, proofs" in table
+    facts = json.loads((ROOT / "results" / "nvidia-h200" / "methods_facts_smollm2.json").read_text())["rows"]
+    found = next(row["top1"] for row in facts if (row["method"], row["sparsity"]) == ("seer", .9))
+    assert f"{100 * found:.0f} % of planted facts' tokens with gates with lookup heads" in table
+    assert "Prefill in transformers on NVIDIA H200" in table
     assert "first and recent blocks kept" in walked.text and re.search(r"lookup heads: 10 % of all, 90 % sparse\s+\d\d\.\d ± ", walked.text)
 
 
@@ -237,3 +241,23 @@ def test_a_run_ends_with_its_page(seer, text, tmp_path):
     assert {file["path"]: file["kind"] for file in data["files"]} == {
         "attention.json": "results", "gates/heads.json": "heads", "gates/lookup/run.json": "training", "gates/run.json": "training", "run.json": "results"}
     assert len(next(file for file in data["files"] if file["path"] == "gates/run.json")["json"]["loss"]) == 2
+
+
+@needs_browser
+def test_gates_with_and_without_lookup_heads(report, tmp_path):
+    """Of a longer context and of settings of training, as those that lead to them write them."""
+    def row(model, method, sparsity, perplexity, **more):
+        return {"model": model, "method": method, "sparsity": sparsity, "density": 1 - sparsity, "perplexity": perplexity, "length": 32768, **more}
+
+    trained = {"trained_sparsity": .9}
+    write(tmp_path, "yarn_smollm2_books.json", rows=[row("dense", "dense", 0, 10.), row("dense", "gate", .9, 12.), row("dense", "seer", .9, 11.), row("joint90", "seer", .9, 10.5, **trained),
+                                                     row("joint90_lookup", "seer", .9, 10.25, **trained)])
+    score = {"score": 1.2, "error": .1, "density": .1}
+    write(tmp_path, "gate_ablations_smollm2.json", operation="gate settings", rows=[
+        {"setting": setting, "value": value, "method": "gate", "sparsity": .9, "books": score} for setting, value in (("pooling", "Qavg_Kavg"), ("pooling", "Qavg_Kmaxmin"), ("block", 128), ("default", None))])
+    page = Page(report(tmp_path), tmp_path)
+    assert "errors" not in page.root, page.root
+    found = re.sub(r"\s+", " ", page.text)
+    assert re.search(r"books, 32k tokens 10\.00 .*?12\.00 \+20\.00 % .*?10\.50 \+5\.00 %", found)
+    assert "32k tokens, with lookup heads 10.00" in found and re.search(r"with lookup heads 10\.00 .*?11\.00 \+10\.00 % .*?10\.25 \+2\.50 %", found)
+    assert all(name in found for name in ("Poolings of q and k", "Qavg_Kmaxmin, 90 % sparse", "128, 90 % sparse", "as by default, 90 % sparse"))

@@ -174,6 +174,32 @@ def test_three_ways(put):
     assert rest[3][:2] == ["SmolLM2-135M, proofs", "2.000"] and rest[3][3:5] == ["", ""]
 
 
+def test_three_ways_with_lookup_heads(put):
+    rows = three_ways(20., methods=["gate", "seer"])
+    put("yarn_smollm2_books", rows + [{**row, "model": row["model"] + "_lookup"} for row in rows if "trained_sparsity" in row])
+    put("yarn_smollm2_seed2_books", three_ways(20., methods=["gate", "seer"], trained=[]))
+    header, lines = lines_of(yarn.yarn_headline())
+    assert [*lines] == ["SmolLM2-135M, books"] and lines["SmolLM2-135M, books"][1:] == ["21.11 / 21.56 / 21.78 / 22.00", "20.06 / 20.08 / 20.16 / 20.18"]
+    header, *rest = [line for i, line in enumerate(cells(yarn.yarn())) if i != 1]
+    assert [name.split(", .5")[0] for name in header[2:]] == ["gates after", "gates after, with lookup heads", "trained at 50% (joint0.5)", "trained at 50% (joint0.5), with lookup heads",
+                                                               "trained at 90% (joint0.9)", "trained at 90% (joint0.9), with lookup heads"]
+    assert [line[0] for line in rest if line[1]] == ["SmolLM2-135M, books", "SmolLM2-135M, gates of another seed, books"]
+
+
+def test_lengths_and_answers_at_32k(put):
+    assert yarn.lengths() == planted.planted_long() == ""
+    put("lengths_smollm2_books", [{"method": method, "sparsity": s, "length": length, "density": 1 - s, "perplexity": 20 * ratio, "vs_dense": ratio}
+                                  for length in (2048, 32768) for method, s, ratio in (("dense", 0., 1.), ("gate", .9, 1.05), ("seer", .9, 1.03)) if (method, length) != ("gate", 2048)])
+    header, *lines = [line for i, line in enumerate(cells(yarn.lengths())) if i != 1]
+    assert header == ["", "blocks chosen by", "density", "2k", "32k"] and lines == [
+        ["SmolLM2-135M, books", "dense", "1.00", "20.00", "20.00"], ["SmolLM2-135M, books", "gates with lookup heads", ".10", "20.60 (+3.00 %)", "20.60 (+3.00 %)"],
+        ["SmolLM2-135M, books", "gates alone", ".10", "-", "21.00 (+5.00 %)"]]
+    rows = [{"method": "dense", "sparsity": 0., "density": 1., "questions": 8, "windows": 2, **{f"{name}{error}": .5 for name in ("top1", "exact", "loss") for error in ("", "_error")}}]
+    for what in ("facts", "copies"):
+        put(f"{what}_smollm2_joint90", rows)
+    assert [line[:3] for line in cells(planted.planted_long())[2:]] == [["SmolLM2-135M, YaRN with SeerAttention at 90%", "dense", "1"]]
+
+
 def test_published(put):
     rows = [{"text": "A", "method": "dense", "sparsity": 0., "perplexity": 2.}]
     rows += [{"text": "A", "method": method, "sparsity": s, "perplexity": 2 * (1 + s * by)} for method, by in (("gates after YaRN", .1), ("YaRN with SeerAttention", .01)) for s in (.5, .9)]
@@ -252,6 +278,16 @@ def test_settings_of_gates(put):
     _, lines = lines_of(gate_settings.selection_rules())
     assert lines == {"`top_p`, 0.8": [".50 ± .05 at .25", ".40 ± .06 at .25", "+20 ± 2 at .25", "+0.40 ± .04 at .25"], "`nz_ratio`, 90% sparse": [".60 ± .04 at .25", *lines["`top_p`, 0.8"][1:]]}
     assert [(line[0], line[2]) for line in cells(gate_settings.lookup_shares())[2:]] == [("none", ".20 ± .08"), ("5%", ".60 ± .04"), ("10%", ".70 ± .03")]
+
+
+def test_ablations(put):
+    assert gate_settings.ablations() == ""
+    put("gate_ablations_smollm2", [setting("rank", 16, "seer", .9, .7), setting("pooling", "Qavg_Kavg", "gate", .9, .1), setting("block", 128, "gate", .7, .2), setting("default", None, "gate", .9, .3),
+                                   setting("default", None, "dense", 0., .8)])
+    lines = cells(gate_settings.ablations())
+    assert lines[0][:3] == ["trained with", "sparsity", "density"]
+    assert [line[:4] for line in lines[2:]] == [["`--block 128`", "70%", ".25", ".20 ± .08"], ["**all as by default**", "90%", ".25", ".30 ± .07"],
+                                                ["`--gate-type Qavg_Kavg`", "90%", ".25", ".10 ± .09"], ["lookup heads of rank 16", "90%", ".25", ".70 ± .03"]]
 
 
 def test_map_alone(put):

@@ -1,9 +1,12 @@
 """Tables of gates that were trained or used in different ways (bench/gate_settings.py)."""
+from . import results
 from .methods import MODEL, above, share
 from .quality import LABELS, WITH_LOOKUPS
 from .results import GPU, load, markdown, source
 
-NAME = f"gate_settings_{MODEL}"
+NAME, ABLATIONS = f"gate_settings_{MODEL}", f"gate_ablations_{MODEL}"
+# Settings of training, what the page calls them, and those that all others have.
+TRAINED = {"default": "**all as by default**", "pooling": "`--gate-type {}`", "block": "`--block {:g}`", "loss": "`--loss {}`", "dim": "`--gate-dim {:g}`", "rank": "lookup heads of rank {:g}"}
 WHAT = {"facts": "facts, digits right", "copies": "copies, tokens right", "books": "books, % above dense", "proofs": "proofs, % above dense"}
 
 
@@ -44,3 +47,15 @@ def lookup_shares():
     lines = [["none" if row["method"] == "gate" else f"{row['value']:.0%}", f"{row['sparsity']:.0%}", *scores(row)]
              for row in sorted(rows, key=lambda row: (row["sparsity"], row["method"] != "gate", row["value"])) if row["method"] != "dense"]
     return markdown(["lookup heads", "sparsity", *WHAT.values()], lines) + "\n\n" + source(made, NAME, GPU)
+
+
+def ablations():
+    """Quality by settings of training, each changed alone; nothing where they were not measured."""
+    if not (results.FOLDER / GPU / f"{ABLATIONS}.json").exists():
+        return ""
+    made = load(ABLATIONS, GPU)
+    order = list(TRAINED)
+    rows = sorted((row for row in made["rows"] if row["method"] != "dense"), key=lambda row: (row["sparsity"], order.index(row["setting"]), str(row["value"])))
+    lines = [[TRAINED[row["setting"]].format(row["value"]), f"{row['sparsity']:.0%}", f"{row['facts']['density']:.2f}".removeprefix("0"), *scores(row)] for row in rows]
+    text = ("Settings of training, each changed alone (5 M tokens of distillation as above, gates without lookup heads; those of other ranks are lookup heads of the gates that ship).")
+    return text + "\n\n" + markdown(["trained with", "sparsity", "density", *WHAT.values()], lines) + "\n\n" + source(made, ABLATIONS, GPU)

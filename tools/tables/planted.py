@@ -6,6 +6,8 @@ from .results import CPU, GPU, load, markdown, source
 NORMALISERS = {"none": "none", "largest": "its largest product", "blocks": "**sum over blocks**", "blocks + means": "that and blocks' means", "tokens": "sum over all keys"}
 
 MODELS = {"embedded": "embedded model, 7.6 M", "smollm2": "SmolLM2-135M"}
+LONG = {f"{model}_{run}": f"{name}, {label}" for model, name in MODELS.items()
+        for run, label in (("yarn", "dense YaRN"), ("joint50", "YaRN with SeerAttention at 50%"), ("joint90", "YaRN with SeerAttention at 90%"))}
 
 
 def chip_of(model):
@@ -19,9 +21,9 @@ def figure(row, name):
     return f"{value} ± {error}"
 
 
-def planted():
+def planted(names=MODELS):
     """A line for each model and method; at each sparsity what it finds of facts and copies."""
-    chips = {model: chip_of(model) for model in MODELS}
+    chips = {model: chip_of(model) for model in names}
     if not any(chips.values()):
         load("facts_embedded", GPU)  # says what is missing
     lines, sources = [], []
@@ -36,12 +38,19 @@ def planted():
             density = " / ".join(f"{row['density']:.2f}".lstrip("0") for row in of[0]) if method != "dense" else "1"
             cells = [" / ".join(figure(row, name) for row in rows) for rows, name in
                      ((of[0], "top1"), (of[0], "exact"), (of[1], "top1"), (of[1], "loss"))]
-            lines.append([MODELS[model], labels.get(method, method), density, *cells])
+            lines.append([names[model], labels.get(method, method), density, *cells])
         first = facts["rows"][0]
-        asked = f"{MODELS[model]}: {first['questions']} questions in {first['windows']} windows, {copies['rows'][0]['questions']} passages."
+        asked = f"{names[model]}: {first['questions']} questions in {first['windows']} windows, {copies['rows'][0]['questions']} passages."
         sources.append(f"{asked} {source(facts, f'facts_{model}', chip)}; {source(copies, f'copies_{model}', chip)}")
     header = ["", "blocks chosen by", "density", "facts, tokens right", "whole answers", "copies, tokens right", "loss"]
     return markdown(header, lines) + "\n\n" + "\n\n".join(sources)
+
+
+def planted_long():
+    """The same of models that read a longer context by YaRN; nothing where it was not measured."""
+    if not any(map(chip_of, LONG)):
+        return ""
+    return "Facts and copies in windows of 32,768 tokens, of the models in the table of YaRN:\n\n" + planted(LONG)
 
 
 def lookup_scores():

@@ -1,17 +1,20 @@
 """Tables of long-context fine-tuning in their published form: dense, gates distilled after it, both trained together."""
+from . import results
 from .results import GPU, load, markdown, source
 
 # Of results/<chip>/yarn_<name>_<text>.json: what the page calls the model. Those that are not there are left out.
 MODELS = {"embedded": "embedded model, 7.6 M", "smollm2": "SmolLM2-135M"}
+SEEDS = {f"{model}_seed2": f"{name}, gates of another seed" for model, name in MODELS.items()}
 TEXTS = ("books", "proofs")
 PUBLISHED = ("gates after YaRN", "YaRN with SeerAttention")  # of results/published.json
-COLUMNS = {"seer": "gates after", "oracle": "oracle", "streaming": "sink + window"}
+COLUMNS = {"gate": "gates after", "seer": "gates after", "oracle": "oracle", "streaming": "sink + window"}
+LOOKUP = "_lookup"  # ends the name of a model whose gates have lookup heads
 
 
-def records():
+def records(models=MODELS):
     """{(model, text): record}. FileNotFoundError: there is none at all."""
     found, missing = {}, None
-    for model in MODELS:
+    for model in models:
         for text in TEXTS:
             try:
                 found[model, text] = load(f"yarn_{model}_{text}", GPU)
@@ -22,22 +25,29 @@ def records():
     return found
 
 
+def gates_alone(rows):
+    """The method by which these rows have gates without lookup heads."""
+    return "gate" if any(row["method"] == "gate" for row in rows) else "seer"
+
+
 def first_rows(made):
     """The dense row, and those of the same model's gates by sparsity, ascending."""
     own = [row for row in made["rows"] if row["model"] == made["rows"][0]["model"]]
-    gates = sorted((row for row in own if row["method"] == "seer"), key=lambda row: row["sparsity"])
+    gates = sorted((row for row in own if row["method"] == gates_alone(own)), key=lambda row: row["sparsity"])
     return next(row for row in own if row["method"] == "dense"), gates
 
 
 def columns_of(made):
     """{heading: rows by sparsity, ascending} of a record: the first model's gates and baselines, the others' gates."""
     columns, first = {}, made["rows"][0]["model"]
+    with_lookups = f"{COLUMNS['seer']}, with lookup heads" if gates_alone(made["rows"]) == "gate" else COLUMNS["seer"]
     for row in sorted(made["rows"], key=lambda row: row["sparsity"]):
         if row["model"] == first and row["method"] in COLUMNS:
-            columns.setdefault(COLUMNS[row["method"]], []).append(row)
+            columns.setdefault(with_lookups if row["method"] == "seer" else COLUMNS[row["method"]], []).append(row)
         elif row["model"] != first and row["method"] == "seer":
-            columns.setdefault(f"trained at {row['trained_sparsity']:.0%} ({row['model']})", []).append(row)
-    order = list(COLUMNS.values())
+            name = row["model"].removesuffix(LOOKUP)
+            columns.setdefault(f"trained at {row['trained_sparsity']:.0%} ({name})" + (", with lookup heads" if name != row["model"] else ""), []).append(row)
+    order = [COLUMNS["gate"], with_lookups, *COLUMNS.values()]
     return {name: columns[name] for name in sorted(columns, key=lambda name: (order.index(name) if name in order else 9, name))}
 
 
@@ -46,7 +56,7 @@ def nearest(made):
     first = made["rows"][0]["model"]
     best = {}
     for row in made["rows"]:
-        if row["model"] == first or row["method"] != "seer":
+        if row["model"] == first or row["method"] != "seer" or row["model"].endswith(LOOKUP):
             continue
         off = (round(abs(row["sparsity"] - row["trained_sparsity"]), 6), row["trained_sparsity"])
         if row["sparsity"] not in best or off < best[row["sparsity"]][0]:
@@ -81,9 +91,10 @@ def sparsities(rows):
 def below(made):
     """What stands below the table: densities and documents, sources."""
     _, gates = first_rows(next(iter(made.values())))
-    documents = ", ".join(f"{record['rows'][0]['documents']} ({MODELS[model]}, {text})" for (model, text), record in made.items())
+    names = {**MODELS, **SEEDS}
+    documents = ", ".join(f"{record['rows'][0]['documents']} ({names[model]}, {text})" for (model, text), record in made.items())
     lines = [f"Blocks computed: {joined(short(row['density']) for row in gates)}. Documents of {gates[0]['length']} tokens: {documents}."]
-    for model in MODELS:
+    for model in names:
         if files := [f"yarn_{name}_{text}" for name, text in made if name == model]:
             lines.append(source(load(files[0], GPU), files[0], GPU, *files[1:]))
     return lines
@@ -115,14 +126,34 @@ def published():
 
 def yarn():
     """Of every trained model and baseline: perplexities, what they are above dense attention's, shares of the gates' excess."""
-    made, lines, names = records(), [], []
+    made, lines, names = records([*MODELS, *SEEDS]), [], []
     for (model, text), record in made.items():
         dense, columns = first_rows(record)[0], columns_of(record)
         names += [name for name in columns if name not in names]
-        lines.append([f"{MODELS[model]}, {text}", perplexity(dense), {name: joined(map(perplexity, of)) for name, of in columns.items()}])
+        lines.append([f"{ {**MODELS, **SEEDS}[model]}, {text}", perplexity(dense), {name: joined(map(perplexity, of)) for name, of in columns.items()}])
         lines.append(["above dense, %", "", {name: joined(map(above, of)) for name, of in columns.items()}])
         lines.append(["of the gates' excess", "", {name: joined(map(excess, of)) for name, of in columns.items() if "trained" in name}])
     _, gates = first_rows(next(iter(made.values())))
     header = ["", "dense YaRN", *(f"{name}, {sparsities(gates)}" for name in names)]
     table = markdown(header, [[label, value, *(cells.get(name, "") for name in names)] for label, value, cells in lines])
     return "\n\n".join([table, *below(made)])
+
+
+def lengths():
+    """Perplexity by length and share of blocks, as section 5 of the paper has it, of models that read 32k tokens by YaRN; nothing where it was not measured."""
+    found = {(model, text): f"lengths_{model}_{text}" for model in MODELS for text in TEXTS if (results.FOLDER / GPU / f"lengths_{model}_{text}.json").exists()}
+    if not found:
+        return ""
+    made = {key: load(name, GPU) for key, name in found.items()}
+    tokens = sorted({row["length"] for record in made.values() for row in record["rows"]})
+    lines = []
+    for (model, text), record in made.items():
+        of = {(row["method"], row["sparsity"], row["length"]): row for row in record["rows"]}
+        for method, sparsity in dict.fromkeys(key[:2] for key in of):
+            label = {"dense": "dense", "gate": "gates alone", "seer": "gates with lookup heads" if gates_alone(record["rows"]) == "gate" else "gates"}.get(method, COLUMNS.get(method, method))
+            cells = [of.get((method, sparsity, length)) for length in tokens]
+            lines.append([f"{MODELS[model]}, {text}", label, joined(dict.fromkeys(short(row["density"]) for row in cells if row)),
+                          *("-" if row is None else perplexity(row) + ("" if method == "dense" else f" ({above(row)} %)") for row in cells)])
+    text = "By length, dense YaRN and gates after it; in brackets what is above dense attention of the same length. Documents differ from length to length."
+    files = list(found.values())
+    return "\n\n".join([text, markdown(["", "blocks chosen by", "density", *(f"{length // 1024}k" for length in tokens)], lines), source(made[next(iter(found))], files[0], GPU, *files[1:])])

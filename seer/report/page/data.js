@@ -32,15 +32,24 @@ const text = (value) => (typeof value === "string" ? value : "");
 const baseName = (path) => text(path).split("/").filter(Boolean).pop() || "";
 const stem = (path) => baseName(path).replace(/\.(txt|md|json|jsonl|ndjson)?(\.(zst|gz))?$/, "").replace(/\.(jsonl?|ndjson|txt)$/, "");
 
+// Of results whose rows are of several models: "yarn_smollm2_books.json" is of SmolLM2-135M and books.
+const nameOfFile = (path) => stem(path).replace(/_/g, " ").replace(/^yarn /, "YaRN: ").replace(/\bembedded\b/, "embedded model,").replace(/\bsmollm2\b/, "SmolLM2-135M,");
+
+// Which blocks all methods kept.
+function keptText(file) {
+  const settings = file.json.settings || {};
+  const kept = [settings["sink-blocks"] > 0 ? "first" : "", settings["local-blocks"] > 0 ? "recent" : ""].filter(Boolean).join(" and ");
+  return kept && `${kept} blocks kept`;
+}
+
 // What a measurement was made on: the text's name, the model's where results name it.
 function subjectOf(file) {
   const settings = file.json.settings || {};
   const data = list(settings.data).map(stem).join(", ") || stem(file.json.text);
   const model = baseName(file.json.model || settings.model), gates = baseName(settings.gates);
-  if (unique(file.rows.map((row) => row.model).filter(text)).length > 1) return stem(file.path).replace(/_/g, " ");
+  if (unique(file.rows.map((row) => row.model).filter(text)).length > 1) return nameOfFile(file.path);
   const name = model === "reference" ? "embedded model" : model;
-  const kept = [settings["sink-blocks"] > 0 ? "first" : "", settings["local-blocks"] > 0 ? "recent" : ""].filter(Boolean).join(" and ");
-  return [name, gates === "gates" ? "" : gates.replace(/_/g, " "), data, kept && `${kept} blocks kept`].filter(Boolean).join(", ") || stem(file.path);
+  return [name, gates === "gates" ? "" : gates.replace(/_/g, " "), data, keptText(file)].filter(Boolean).join(", ") || stem(file.path);
 }
 
 const isGpu = (file) => /nvidia|amd instinct/i.test(text(file.json.chip));
@@ -106,8 +115,10 @@ const numberOf = (name) => {
   return given.get(name);
 };
 const isDark = () => document.documentElement.dataset.theme === "dark";
+// The method of a name such as "seer, top_p", which shares its colour.
+const namedOf = (name) => (NAMED[name] ? name : text(name).split(", ")[0]);
 const labelOf = (name) => (NAMED[name] ? NAMED[name][0] : name);
-const colourOf = (name) => (NAMED[name] ? NAMED[name].slice(1) : OTHERS[numberOf(name) % OTHERS.length])[isDark() ? 1 : 0];
+const colourOf = (name) => (NAMED[namedOf(name)] ? NAMED[namedOf(name)].slice(1) : OTHERS[numberOf(name) % OTHERS.length])[isDark() ? 1 : 0];
 // Rivals have shapes of their own, as colours are many.
 const ROUND = ["dense", "seer", "oracle", "streaming", "untrained", "random"];
 const shapeOf = (name) => (ROUND.includes(name) ? "circle" : SHAPES[(NAMED[name] ? Object.keys(NAMED).indexOf(name) : numberOf(name) + 1) % SHAPES.length]);

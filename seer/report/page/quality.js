@@ -12,7 +12,8 @@ function seriesName(row, rows) {
   if (text(row.rule) && row.rule !== "nz_ratio") parts.push(row.rule);
   if (text(row.gates) && unique(rows.map((other) => other.gates).filter(text)).length > 1) parts.push(`gates: ${row.gates}`);
   const name = row.method;
-  return { name, key: [name, ...parts].join(", "), label: [labelOf(name), ...parts].join(", ") };
+  const own = name === "seer" && rows.some((other) => other.method === "gate") ? "gates with lookup heads" : labelOf(name);
+  return { name, key: [name, ...parts].join(", "), label: [own, ...parts].join(", ") };
 }
 
 // Lines of rows by method, x their density: [{name, label, points}], dense apart.
@@ -123,9 +124,10 @@ function fineTunedTable(parent) {
     after: new Map(rows.filter((row) => row.method.startsWith("gates")).map((row) => [row.sparsity, row])),
     joint: new Map(rows.filter((row) => row.method.startsWith("YaRN")).map((row) => [row.sparsity, row])), published: true,
   }));
-  const ours = files.map((file) => {
-    const first = file.rows[0].model, gates = file.rows.filter((row) => row.method === "seer" && isNumber(row.sparsity)), dense = file.rows.find((row) => row.method === "dense");
-    const joint = new Map();
+  // Of gates without lookup heads, and with them where both were measured: as methods, and as models named "..._lookup".
+  const ours = files.flatMap((file) => (file.rows.some((row) => row.method === "gate") ? ["gate", "seer"] : ["seer"]).map((method, at) => {
+    const first = file.rows[0].model, dense = file.rows.find((row) => row.method === "dense"), joint = new Map();
+    const gates = file.rows.filter((row) => isNumber(row.sparsity) && (row.model === first ? row.method === method : row.method === "seer" && /_lookup$/.test(text(row.model)) === at > 0));
     // Of the trained models the one that was trained nearest to a sparsity, of two the one at the lower: the published choice.
     for (const row of gates.filter((one) => one.model !== first && isNumber(one.trained_sparsity))) {
       const off = (one) => Math.round(1e6 * Math.abs(one.sparsity - one.trained_sparsity)) + one.trained_sparsity;
@@ -133,10 +135,10 @@ function fineTunedTable(parent) {
     }
     shownFiles.add(file.path);
     return {
-      name: `${stem(file.path).replace(/^yarn_/, "").replace(/_/g, " ")}, ${tokens(dense && dense.length)} tokens`, dense: dense && dense.perplexity,
+      name: `${nameOfFile(file.path).replace("YaRN: ", "")}, ${tokens(dense && dense.length)} tokens${at ? ", with lookup heads" : ""}`, dense: dense && dense.perplexity,
       after: new Map(gates.filter((one) => one.model === first).map((row) => [row.sparsity, row])), joint,
     };
-  });
+  }));
   const sparsities = unique([...ours, ...publishedRows].flatMap((row) => [...row.after.keys(), ...row.joint.keys()])).sort();
   const show = (row, value) => (row.published ? value.toFixed(2) : perplexityText(value));
   const cells = (row, of) => sparsities.map((sparsity, i) => {

@@ -36,12 +36,13 @@ function settingName(row) {
   if (row.method === "dense") return "dense attention";
   const strength = isNumber(row.sparsity) ? `${percent(row.sparsity)} sparse` : `${row.strength}`;
   if (row.setting === "rules") return `${row.rule}, ${strength}`;
-  return `${row.method === "gate" ? "no lookup heads" : `lookup heads: ${percent(row.value)} of all`}, ${strength}`;
+  if (row.setting === "lookups") return `${row.method === "gate" ? "no lookup heads" : `lookup heads: ${percent(row.value)} of all`}, ${strength}`;
+  return `${isNumber(row.value) || text(row.value) ? row.value : "as by default"}, ${strength}`;
 }
 
-const SETTINGS = { rules: "Rules of choosing", lookups: "How many lookup heads" };
+const SETTINGS = { rules: "Rules of choosing", lookups: "How many lookup heads", default: "All settings of training as by default", pooling: "Poolings of q and k", block: "Tokens of a block", loss: "Loss of distillation", dim: "Size of the gate's vectors", rank: "Rank of lookup heads" };
 function settingTable(cards, file, setting, rows) {
-  const order = (row) => [row.method === "dense" ? 0 : 1, isNumber(row.sparsity) ? row.sparsity : 2, row.method === "gate" ? 0 : row.value || 0];
+  const order = (row) => [row.method === "dense" ? 0 : 1, isNumber(row.sparsity) ? row.sparsity : 2, row.method === "gate" ? 0 : 1, isNumber(row.value) ? row.value : 0];
   const sorted = setting === "rules" ? rows : [...rows].sort((a, b) => order(a).map((one, i) => one - order(b)[i]).find((one) => one !== 0) || 0);
   const cell = (row, name, isShare) => {
     const of = row[name] || {};
@@ -55,7 +56,7 @@ function settingTable(cards, file, setting, rows) {
 function settingsSection() {
   const files = resultsWith(isScored);
   if (files.length === 0) return;
-  const cards = section("settings", "Gates", "The same gates trained for longer, used by other rules, with more or fewer lookup heads. Bars are standard errors.");
+  const cards = section("settings", "Gates", "Gates that were trained for longer or in other ways, used by other rules, with more or fewer lookup heads. Bars are standard errors.");
   for (const file of files) {
     shownFiles.add(file.path);
     for (const [setting, rows] of groupBy(file.rows, (row) => row.setting)) (setting === "tokens" ? tokenCharts(cards, file, rows) : settingTable(cards, file, setting, rows));
