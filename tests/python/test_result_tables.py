@@ -281,7 +281,6 @@ def test_settings_of_gates(put):
 
 
 def test_ablations(put):
-    assert gate_settings.ablations() == ""
     put("gate_ablations_smollm2", [setting("rank", 16, "seer", .9, .7), setting("pooling", "Qavg_Kavg", "gate", .9, .1), setting("block", 128, "gate", .7, .2), setting("default", None, "gate", .9, .3),
                                    setting("default", None, "dense", 0., .8)])
     lines = cells(gate_settings.ablations())
@@ -301,7 +300,7 @@ def test_map_alone(put):
     assert lines[0] == ["32k", "32/8", "128", "10.00 ms", "100", "-", "**2.00x**", "6.00 ms (0.60)"] and lines[1][-1] == "-"
 
 
-@pytest.mark.parametrize("name", ["methods", "gates_by_tokens", "planted", "choosing", "gate_gpu", "prefill_gpu", "distill_gpu", "quality_gpu", "yarn", "yarn_headline"])
+@pytest.mark.parametrize("name", ["methods", "gates_by_tokens", "ablations", "planted", "choosing", "gate_gpu", "prefill_gpu", "distill_gpu", "quality_gpu", "yarn", "yarn_headline"])
 def test_a_missing_file_is_one_line(put, name):
     with pytest.raises(SystemExit, match=rf'README.md: table "{name}" needs results/nvidia-h200/\w+.json, .* missing$'):
         result_tables.table(name)

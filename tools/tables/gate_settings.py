@@ -1,5 +1,4 @@
 """Tables of gates that were trained or used in different ways (bench/gate_settings.py)."""
-from . import results
 from .methods import MODEL, above, share
 from .quality import LABELS, WITH_LOOKUPS
 from .results import GPU, load, markdown, source
@@ -50,12 +49,9 @@ def lookup_shares():
 
 
 def ablations():
-    """Quality by settings of training, each changed alone; nothing where they were not measured."""
-    if not (results.FOLDER / GPU / f"{ABLATIONS}.json").exists():
-        return ""
+    """Quality by settings of training, each changed alone."""
     made = load(ABLATIONS, GPU)
     order = list(TRAINED)
-    rows = sorted((row for row in made["rows"] if row["method"] != "dense"), key=lambda row: (row["sparsity"], order.index(row["setting"]), str(row["value"])))
+    rows = sorted((row for row in made["rows"] if row["method"] == ("seer" if row["setting"] == "rank" else "gate")), key=lambda row: (row["sparsity"], order.index(row["setting"]), str(row["value"])))
     lines = [[TRAINED[row["setting"]].format(row["value"]), f"{row['sparsity']:.0%}", f"{row['facts']['density']:.2f}".removeprefix("0"), *scores(row)] for row in rows]
-    text = ("Settings of training, each changed alone (5 M tokens of distillation as above, gates without lookup heads; those of other ranks are lookup heads of the gates that ship).")
-    return text + "\n\n" + markdown(["trained with", "sparsity", "density", *WHAT.values()], lines) + "\n\n" + source(made, ABLATIONS, GPU)
+    return markdown(["trained with", "sparsity", "density", *WHAT.values()], lines) + "\n\n" + source(made, ABLATIONS, GPU)

@@ -1,0 +1,174 @@
+"""Figures in the sentences of README.md and docs/results.md: each is computed from results/ and stands in its page, so that neither changes alone."""
+import json
+import re
+import sys
+
+import pytest
+
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "bench"))
+import table  # noqa: E402
+
+WORDS = {2: "two", 3: "three", 14: "fourteenth", 18: "eighteenth"}
+
+
+def load(name, chip="nvidia-h200"):
+    return json.loads((ROOT / "results" / chip / f"{name}.json").read_text())
+
+
+def one(rows, **of):
+    """The row of these values."""
+    found = [row for row in rows if all(row.get(key) == value for key, value in of.items())]
+    assert len(found) == 1, (of, len(found))
+    return found[0]
+
+
+def attention():
+    """Of block-sparse attention: [(own row, {implementation: times as long})], as the tables have them."""
+    return [(own, {name: ms / own["median_ms"] for name, ms in rivals.items() if ms}) for own, rivals in table.compared(load("block_sparse_attn")["rows"])
+            if own["list_heads"] == own["heads_q"] and own["len_q"] == own["len_k"] and own["dtype"] == "bf16"]
+
+
+def less_time(rival, all_blocks=False, **of):
+    """By how much less time the rival takes at most, per cent."""
+    ratios = [by[rival] for own, by in attention() if rival in by and (own["wanted_density"] >= 1) == all_blocks and all(own[key] == value for key, value in of.items())]
+    return round(100 * (1 - min(ratios)))
+
+
+def flash():
+    ratios = [by["torch FlashAttention-2"] for own, by in attention() if own["head_dim"] == 128 and own["lists"] == "gate" and own["wanted_density"] == .1 and own["len_k"] >= 16384]
+    return f"a {WORDS[int(min(ratios))]} to an {WORDS[int(max(ratios))]} of FlashAttention-2's time from 16k to 256k tokens"
+
+
+def first_token():
+    rows = [row for row in load("prefill")["rows"] if (row["model"], row["len_q"]) == ("llama-3.1-8b", 131072)]
+    sparse = min(rows, key=lambda row: row["density"])["median_ms"]
+    return f"the first token of an 8B model at 128k comes {min(row['median_ms'] for row in rows if row['implementation'] != 'seer') / sparse:.1f}\ntimes sooner"
+
+
+def gate_step(name, tokens=32768):
+    return one(load("attn_gate")["rows"], implementation=name, len_q=tokens)
+
+
+def gates_cost():
+    return "The gates cost {1} to {0} %".format(*(round(100 * gate_step("gate and selection", tokens)["of_sparse_attention"]) for tokens in (32768, 131072)))
+
+
+def lookups_cost():
+    """(times as long choosing takes, more of sparse attention's time) with a tenth of the heads as lookup heads, at 32k."""
+    alone, both = (gate_step(name)["median_ms"] for name in ("gate and selection", "3 lookup heads: with gate and selection"))
+    return both / alone, (both - alone) / gate_step("sparse attention")["median_ms"]
+
+
+def sixth():
+    assert 1 / lookups_cost()[1] == pytest.approx(6, abs=.5)
+    return "for a sixth more time of sparse attention at 32k"
+
+
+def step_of_fine_tuning():
+    rows = [row for row in load("finetune")["rows"] if (row["model"], row["len_q"]) == ("llama-3.2-1b", 131072)]
+    dense, sparse = ([row for row in rows if (row["density"] >= 1) == is_dense] for is_dense in (True, False))
+    return f"at 128k is {dense[0]['median_ms'] / min(sparse, key=lambda row: row['density'])['median_ms']:.1f} times faster than with dense attention"
+
+
+def yarn(model, text):
+    return load(f"yarn_{model}_{text}")["rows"]
+
+
+def excess(model, text):
+    return one(yarn(model, text), model="joint90", method="seer", sparsity=.9)["excess"]
+
+
+def along():
+    found = [excess(model, text) for model in ("embedded", "smollm2") for text in ("books", "proofs")]
+    assert min(found) == pytest.approx(3 / 5, abs=.02) and max(found) == pytest.approx(2 / 3, abs=.02)
+    return "At 90 % gates that are trained along lose three fifths to two thirds of what gates after training lose."
+
+
+def facts(method):
+    return round(100 * one(load("methods_facts_smollm2")["rows"], method=method, sparsity=0. if method == "dense" else .9)["top1"])
+
+
+def on_xeon():
+    rows = load("run", "intel-xeon-2-threads-avx512bf16")["rows"]
+    dense, near, few = (one(rows, method=method, sparsity=s) for method, s in (("dense", 0.), ("seer", .7), ("seer", .9)))
+    assert near["attention_ms"] == pytest.approx(dense["attention_ms"], rel=.1)
+    return f"takes {dense['attention_ms'] / 1e3:.1f} s for the 8,192 tokens above, and ours as long at a density of {near['density']:.1f} ({few['attention_ms'] / 1e3:.1f} s at {few['density']:.2f})"
+
+
+def maps():
+    times = lambda head_dim: [one(load("pooled_attn")["rows"], implementation=name, head_dim=head_dim, len_q=8192, **more)["median_ms"]
+                              for name, more in (("seer", {"map_heads": "q"}), ("torch cuDNN", {}))]
+    low, high = (round(own / cudnn) for own, cudnn in (times(96), times(256)))
+    return f"takes {WORDS[low]} to {WORDS[high]} times as long as cuDNN's attention without one"
+
+
+def above(row):
+    return f"{100 * (row['vs_dense'] - 1):.2f} %"
+
+
+def products():
+    rows = [row for row in load("prefill")["rows"] if (row["model"], row["len_q"]) == ("llama-3.1-8b", 32768)]
+    of = lambda name: min((row for row in rows if row["implementation"] == name), key=lambda row: row["density"])["products_ms"]
+    longer = max(row.get("overheads", {}).get("dense, FlashAttention-2", 0) for row in load("prefill")["rows"])
+    return (f"{of('dense, FlashAttention-2'):.0f} ms beside FlashAttention-2, {of('dense, cuDNN'):.0f} beside cuDNN, {of('seer'):.0f} at 90 %). "
+            f"For the same reason the sparse run is up to {100 * longer:.0f} % longer than its parts")
+
+
+def step_without_map():
+    rows = [row for row in load("finetune")["rows"] if (row["model"], row["len_q"]) == ("llama-3.2-1b", 131072)]
+    dense, sparse = max(rows, key=lambda row: row["density"]), min(rows, key=lambda row: row["density"])
+    parts, whole = sparse["parts_without_gates"], sparse["without_gates_ms"]
+    return (f"takes {whole / 1e3:.2f} s, of which sparse attention is {(parts['attention_forward'] + parts['attention_backward']) / 1e3:.2f} s, products, loss and the rest "
+            f"{(parts['products'] + parts['loss'] + parts['rest']) / 1e3:.2f} s, so {dense['median_ms'] / whole:.1f}x is the most")
+
+
+def million_tokens(model, run):
+    return one(load(f"yarn_{model}_runs")["rows"], run=run)["tokens"][-1] / 1e6
+
+
+def published():
+    rows = json.loads((ROOT / "results" / "published.json").read_text())["rows"]
+    of = lambda method, s: one(rows, text="PG19", method=method, sparsity=s)["perplexity"]
+    dense = of("dense", 0)
+    after, joint = (100 * (of(method, .9) / dense - 1) for method in ("gates after YaRN", "YaRN with SeerAttention"))
+    return f"(the published Llama-3-8B: {1 - joint / after:.0%}, from +{after:.1f} % to +{joint:.1f} %)".replace("%,", " %,", 1)
+
+
+README = [
+    flash, first_token, gates_cost, step_of_fine_tuning, along, on_xeon, maps, sixth,
+    lambda: "takes up to {} % less time at 2k, {} % at 4k, {} % at 8k, {} % at 32k, {} % at 128k, and {} % for D = 96".format(
+        *(less_time("cuDNN block-sparse", len_k=1024 * length, head_dim=128) for length in (2, 4, 8, 32, 128)), less_time("cuDNN block-sparse", head_dim=96)),
+    lambda: "dense cuDNN takes up to {} % less at 32k and 64k, {} % for D = 96, and {} % for D = 256".format(
+        max(less_time("torch cuDNN", True, len_k=length, head_dim=128) for length in (32768, 65536)), *(less_time("torch cuDNN", True, head_dim=head_dim) for head_dim in (96, 256))),
+    lambda: f"(SmolLM2 at 90 %: {facts('gate')} % of planted digits, dense {facts('dense')} %); with a tenth of the heads as lookup heads, which `seer distill` looks for by default, it is {facts('seer')} %",
+]
+RESULTS = [
+    published, products, step_without_map,
+    lambda: f"{million_tokens('embedded', 'dense'):.0f} M tokens of books and proofs in each of the runs, the same windows in the same order; gates after it saw {million_tokens('embedded', 'after'):.0f} M.",
+    lambda: f"{million_tokens('smollm2', 'joint90'):.1f} M tokens a run (100 steps of 8 windows of 32,768), AdamW with 0.0001; its gates saw {million_tokens('smollm2', 'after'):.1f} M",
+    lambda: f"a tenth of the heads makes choosing {lookups_cost()[0]:.1f} times as long",
+    lambda: "{:.0f} with 32 kv heads, {:.0f} with 8".format(*(next(
+        row["credited_tflops"] for row in load("block_sparse_attn_backward")["rows"] if row["implementation"] == "seer" and (row["len_q"], row["head_dim"], row["heads_kv"]) == (32768, 128, kv)
+        and row["density"] < .2) for kv in (32, 8))),
+    lambda: "(books {}, proofs {} on the embedded model)".format(*(above(one(yarn("embedded", text), model="joint90", method="seer", sparsity=.9)) for text in ("books", "proofs"))),
+    lambda: "({:.0f} % on books, {:.0f} % on proofs)".format(*(100 * (1 - excess("smollm2", text)) for text in ("books", "proofs"))),
+    lambda: "is as far above dense YaRN (+{:.1f} % and +{:.1f} %)".format(*(100 * (one(yarn("smollm2", text), model="joint90", method="dense")["vs_dense"] - 1) for text in ("books", "proofs"))),
+]
+
+
+@pytest.mark.parametrize("page, sentence", [("README.md", made) for made in README] + [("docs/results.md", made) for made in RESULTS])
+def test_figures(page, sentence):
+    words = lambda text: re.sub(r"\s+", " ", text)
+    assert words(sentence()) in words((ROOT / page).read_text())
+
+
+def test_the_run_that_readme_shows():
+    rows = load("run", "intel-xeon-2-threads-avx512bf16")["rows"]
+    shown = re.findall(r"^  8192  .*", (ROOT / "README.md").read_text(), flags=re.M)
+    assert len(shown) == len(rows)
+    for line, row in zip(shown, rows):
+        setting = [] if row["method"] == "dense" else ["sparsity", f"{row['sparsity']:.1f}"]
+        assert line.split() == ["8192", row["method"], *setting, f"{row['density']:.3f}", f"{row['perplexity']:.3f}", f"x{row['perplexity'] / rows[0]['perplexity']:.4f}",
+                                f"{row['attention_ms']:.0f}", "ms", f"{row['prefill_ms']:.0f}", "ms"]
