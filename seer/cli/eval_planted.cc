@@ -161,8 +161,10 @@ int eval_facts(int argc, char** argv, int first) {
             "(top-1, of digits for most wordings), whole answers (exact) and loss, by distance.");
   a.add_wordings(args);
   args.add("facts", facts, range(1, 32), "facts that a question asks for, one after another");
-  a.add_distances(args, "where it is told",
-                  "one for 512 tokens of its length, as far as there are names");
+  a.add_distances(
+      args, "where it is told",
+      "one for 512 tokens of its length (128 more for each further fact), as far as there are "
+      "names");
   a.add_all(args, "top-1 by distance, a line for each method");
   if (!args.parse(argc, argv, first)) return 0;
   return measure_planted(
@@ -181,7 +183,8 @@ int eval_copies(int argc, char** argv, int first) {
             "Passages of texts pasted again later on: next tokens in the copies that are right "
             "(top-1), whole copies (exact) and loss, by distance.");
   args.add("passages", passages, range(2, limits::kTokens), "tokens of the passages");
-  a.add_distances(args, "where it was copied from", "one for six times the longest passage");
+  a.add_distances(args, "where it was copied from",
+                  "one for six times the longest passage, 512 tokens at least");
   a.add_all(args, "top-1 by distance, a line for each method");
   if (!args.parse(argc, argv, first)) return 0;
   return measure_planted(

@@ -159,6 +159,32 @@ TEST(PlantedFacts, ByDefaultGoByTheLength) {
   EXPECT_EQ(facts(65536, {.wordings = {"words"}}, 1).windows[0].questions.size(), 128u);
 }
 
+TEST(PlantedFacts, OfAnyNumberFitByDefault) {
+  for (const int64_t length : {1024, 8192}) {
+    for (const int64_t facts_each : {2, 8, 16, 32}) {
+      if (facts_each * 32 > length / 8) continue;  // no room in the shortest distances
+      const Planted planted =
+          facts(length, {.wordings = {"question", "words"}, .facts = {facts_each}}, 4);
+      check_answers(planted, {length / 8, length / 4, length / 2, 3 * length / 4});
+      for (const PlantedWindow& window : planted.windows) expect_apart(window);
+    }
+  }
+}
+
+TEST(PlantedFacts, AreOfAllKindsWhereQuestionsAreFew) {
+  const Planted planted =
+      facts(2048, {.wordings = {"code", "words"}, .facts = {1, 2}, .questions = 2}, 2);
+  std::set<int> kinds, points;
+  for (const PlantedWindow& window : planted.windows) {
+    for (const Question& q : window.questions) {
+      kinds.insert(q.kind);
+      points.insert(q.point);
+    }
+  }
+  EXPECT_EQ(kinds.size(), 4u);
+  EXPECT_EQ(points.size(), 3u);
+}
+
 TEST(PlantedFacts, ThatDoNotFitAreAnError) {
   EXPECT_THROW(facts(1024, {.questions = 12}), Error);
   EXPECT_THROW(facts(1024, {.distances = {512, 1100}, .questions = 64}), Error);
@@ -180,6 +206,10 @@ TEST(PlantedCopies, RepeatPassagesOfTheText) {
       for (const int64_t at : q.told) EXPECT_EQ(window.ids[at], 100'000 + at) << "as it was";
     }
   }
+  for (const int64_t size : {2, 32, 64}) {  // by default as many as fit
+    EXPECT_EQ(plant_copies(plain(8192), {.passages = {size}}).windows[0].questions.size(), 16u);
+  }
+  EXPECT_EQ(plant_copies(plain(8192), {}).windows[0].questions.size(), 7u);
   EXPECT_THROW(plant_copies(plain(4096), {.passages = {256}, .distances = {200, 500}}), UsageError);
   EXPECT_THROW(plant_copies(plain(1024), {.passages = {100}, .questions = 9}), Error);
 }

@@ -107,12 +107,14 @@ struct Asked {
 // the text itself is what is told, the question becomes a copy of it. False: there is no place.
 bool place(Page& page, Asked asked, int64_t low, int64_t high, Random& random, Question& question) {
   const auto size = static_cast<int64_t>(asked.piece.size());
+  const auto back_of = [&](const Asked::Told& told) {  // from the question to where it is told
+    return between(low, high - 1, random) - asked.answer[told.first] + told.offset;
+  };
   for (int t = 0; t < kTries; ++t) {
-    std::vector<int64_t> back;  // from the question to where each is told
+    std::vector<int64_t> back;
     int64_t least = 1;
     for (const Asked::Told& told : asked.told) {
-      const int64_t distance = between(low, high - 1, random);
-      back.push_back(distance - asked.answer[told.first] + told.offset);
+      back.push_back(back_of(told));
       least = std::max(least, back.back() + 1);
     }
     if (least > page.size() - size) continue;
@@ -120,8 +122,15 @@ bool place(Page& page, Asked asked, int64_t low, int64_t high, Random& random, Q
     if (!page.is_free(at, size) || !page.is_apart(at, size)) continue;
     page.hold(at, size);
     size_t held = 0;
-    for (; held < back.size() && page.is_free(at - back[held], asked.told[held].size); ++held) {
-      page.hold(at - back[held], asked.told[held].size);
+    for (; held < back.size(); ++held) {
+      const Asked::Told& told = asked.told[held];
+      // All but the first look for another place by themselves: many would rarely be free together.
+      for (int again = 0; held > 0 && again < 64 && !page.is_free(at - back[held], told.size);
+           ++again) {
+        back[held] = back_of(told);
+      }
+      if (!page.is_free(at - back[held], told.size)) break;
+      page.hold(at - back[held], told.size);
     }
     if (held < back.size()) {
       for (size_t i = 0; i < held; ++i) page.hold(at - back[i], asked.told[i].size, false);
@@ -149,14 +158,14 @@ bool place(Page& page, Asked asked, int64_t low, int64_t high, Random& random, Q
 }
 
 // Questions of `planted` at distances, `count` in each window: kinds and points come equally often over
-// all windows.
+// all windows, and few questions are of as many of them as they can be.
 void plant(const Windows& windows, const Distances& distances, int64_t count, uint64_t seed,
            const std::function<Asked(int kind, std::set<std::string>& taken, Random&)>& ask,
            Planted& planted) {
   planted.length = windows.length;
   planted.points = points_of(distances);
   const auto points = static_cast<int64_t>(planted.points.size()),
-             kinds = static_cast<int64_t>(planted.kinds.size());
+             kinds = static_cast<int64_t>(planted.kinds.size()), round = std::lcm(points, kinds);
   int64_t index = 0;
   for (size_t w = 0; w < windows.ids.size(); ++w) {
     Random random(mix64(seed ^ kPlantingSeed), w);
@@ -164,7 +173,7 @@ void plant(const Windows& windows, const Distances& distances, int64_t count, ui
     for (int64_t i = 0; i < count; ++i, ++index) {
       Question question;
       question.point = static_cast<int>(index % points);
-      question.kind = static_cast<int>(index / points % kinds);
+      question.kind = static_cast<int>((index + index / round) % kinds);
       questions.push_back(question);
     }
     // Those that fit in fewest places first.
@@ -249,8 +258,10 @@ Planted plant_facts(const Windows& windows, const io::Tokenizer& tokenizer, int6
     }
   }
   int64_t count = settings.questions;
-  if (count == 0)
-    count = std::clamp<int64_t>(windows.length / 512, 1, std::max<int64_t>(1, things / most));
+  if (count == 0) {
+    count = std::clamp<int64_t>(windows.length / (512 + 128 * (most - 1)), 1,
+                                std::max<int64_t>(1, things / most));
+  }
   if (count * most > things) {
     throw UsageError(message("questions for ", count * most, " facts in a window: there are only ",
                              things, " names to ask for: choose fewer --questions or --facts"));
@@ -280,9 +291,10 @@ Planted plant_copies(const Windows& windows, const CopiesSettings& settings) {
                              " tokens later: choose shorter --passages, --distances from ", longest,
                              " on, or a longer length"));
   }
-  const int64_t count = settings.questions > 0
-                            ? settings.questions
-                            : std::max<int64_t>(1, windows.length / (6 * longest));
+  const int64_t count =
+      settings.questions > 0
+          ? settings.questions
+          : std::max<int64_t>(1, windows.length / std::max<int64_t>(512, 6 * longest));
   plant(
       windows, distances, count, settings.seed,
       [&](int kind, std::set<std::string>&, Random&) {

@@ -48,7 +48,8 @@ struct FactsSettings {
   std::vector<std::string> wordings{"code"};
   std::vector<int64_t> facts{1};  // that a question asks for, one after another
   Distances distances;
-  int64_t questions = 0;  // of a window; 0: one for 512 tokens, as far as there are names
+  int64_t questions =
+      0;  // of a window; 0: one for 512 tokens and 128 more for each further fact, as far as there are names
   uint64_t seed = 1;
 };
 // Facts at random places and their questions. All distances, wordings and numbers of facts come equally
@@ -59,7 +60,8 @@ Planted plant_facts(const Windows& windows, const io::Tokenizer& tokenizer, int6
 struct CopiesSettings {
   std::vector<int64_t> passages{192};  // tokens
   Distances distances;
-  int64_t questions = 0;  // of a window; 0: one for six times the longest passage
+  int64_t questions =
+      0;  // of a window; 0: one for six times the longest passage, 512 tokens at least
   uint64_t seed = 1;
 };
 // Passages of the text pasted over a later part of it; what is asked for is every token of the copy but
