@@ -93,10 +93,10 @@ struct Ended {
 };
 Ended measure(const std::string& verb, const Settled& one, std::vector<eval::Answered>& all,
               std::FILE* out) {
+  const auto loaded = load(one);  // what fails here leaves results that are there as they are
   Ended ended;
   const InterruptGuard interrupt;
   try {
-    const auto loaded = load(one);
     for (auto& [planted, rows] : all) {
       if (interrupt.signal() != 0) break;
       eval::PlantedLines lines(one.methods, planted);

@@ -108,4 +108,7 @@ def test_wrong_input_is_one_line(seer, text, model, tmp_path):
     assert "the tokenizer joins the value of" in found and "choose another wording than code" in found
     # What is right until then fails for the weights.
     shutil.copy(REFERENCE / "tokenizer.json", broken)
-    assert "model.safetensors" in refused("facts", "--lengths", 2048)
+    kept = tmp_path / "kept.json"
+    kept.write_text("earlier results")
+    assert "model.safetensors" in refused("facts", "--lengths", 2048, "--json", kept)
+    assert kept.read_text() == "earlier results"
