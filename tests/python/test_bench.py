@@ -15,6 +15,7 @@ import check  # noqa: E402
 import first_token  # noqa: E402
 import gate_settings  # noqa: E402
 import gates  # noqa: E402
+import lookup_lists  # noqa: E402
 import lookup_scores  # noqa: E402
 import methods  # noqa: E402
 import plot  # noqa: E402
@@ -568,6 +569,26 @@ def test_variants_of_lookup_scores():
     assert head.kept(few["tokens"])[0] < head.by_map[0]
     coarse = [(lookup_scores.products(q, k, numbers, generator) - q @ k.T).abs().max() for numbers in lookup_scores.NUMBERS]
     assert coarse[0] == 0 and 0 < max(coarse[1:3]) < min(coarse[3:])
+
+
+def test_blocks_shared_out_among_heads():
+    lost = torch.tensor([[1., 0, 0, .1], [0, 0, 4, 0]])
+    made = lookup_lists.variants([[0], [2]], lost, .1)
+    assert all((1 - sparsity).mean().item() == pytest.approx(.1, abs=1e-4) and 0 <= sparsity.min() for sparsity, _ in made.values())
+    assert made["lookups x 3"][0][1].tolist() == pytest.approx([1 - .2 / 6] * 2 + [.7] + [1 - .2 / 6])
+    assert made["by need"][0].argmin() == 6 and made["groups"][1] == "all"
+    assert lookup_lists.shared_out(torch.tensor([1., 1, 100]), .5).tolist() == pytest.approx([.25, .25, 1], abs=1e-4)
+
+
+def test_lists_of_groups():
+    """Of four heads, two a group; head 1 is a lookup head. What no head sees stays hidden."""
+    scores = torch.randn(4, 3, 3, generator=torch.Generator().manual_seed(1)).masked_fill(torch.ones(3, 3).triu(1).bool(), -torch.inf)
+    weights = scores.softmax(-1)
+    every = lookup_lists.group_scores(scores, 2, (1,), "all")
+    assert torch.equal(every[0], every[1]) and torch.equal(every[2], every[3]) and torch.equal(every.isneginf(), scores.isneginf())
+    assert every[0, 2, 1].exp().item() == pytest.approx(weights[:2, 2, 1].max().item())
+    some = lookup_lists.group_scores(scores, 2, (1,), "lookups")
+    assert torch.allclose(some[:2].exp(), weights[[1, 1]]) and torch.allclose(some[2:].exp(), weights[2:])
 
 
 def test_rows_of_python_training_are_joined():

@@ -1,4 +1,4 @@
-"""The table of planted facts and pasted passages."""
+"""Tables of planted facts and pasted passages, and of what lookup heads choose by."""
 from . import results
 from .quality import LABELS, WITH_LOOKUPS
 from .results import CPU, GPU, load, markdown, source
@@ -59,3 +59,17 @@ def lookup_scores():
     of = {(row["rank"], row["numbers"], row["normaliser"]): f"{row['map']:.3f} / {row['peaks']:.3f}" for row in made["rows"]}
     lines = [[str(rank), numbers, *(of[rank, numbers, name] for name in NORMALISERS)] for rank, numbers in dict.fromkeys(key[:2] for key in of)]
     return markdown(["rank", "products of", *NORMALISERS.values()], lines) + "\n\n" + source(made, "lookup_scores", CPU)
+
+
+SHARED_OUT = {"dense": "all", "even": "**equal for all heads**", "by need": "more of a head, the more it loses by its gate", "groups": "equal, one list for a group's heads",
+              "lookup groups": "equal, one list for a group's heads where some are lookup heads, which choose"}
+
+
+def lookup_lists():
+    """A number of blocks shared out among heads in other ways, and lists that heads share."""
+    made = load("lookup_lists", CPU)
+    lines = [[SHARED_OUT.get(row["variant"], f"{row['variant'].removeprefix('lookups x ')} times as many for lookup heads"), f"{row['density']:.3f}",
+              figure(row, "digits"), figure(row, "copies"), "0" if row["variant"] == "dense" else f"+{row['above_dense']:.1f} ± {row['above_dense_error']:.1f}"]
+             for row in made["rows"]]
+    header = ["a row's blocks", "density", "facts, digits right", "copies, tokens right", "perplexity, % above dense"]
+    return markdown(header, lines) + "\n\n" + source(made, "lookup_lists", CPU)
