@@ -6,7 +6,7 @@ PANELS = {"facts: digits right": ("methods_facts_{}", "top1"), "copies: tokens r
           "books: perplexity": ("methods_ppl_{}_books", "vs_dense"), "proofs: perplexity": ("methods_ppl_{}_proofs", "vs_dense")}
 NEEDLE = {"needle: digits right": ("methods_needle_{}", "top1")}  # where it was measured
 ROWS = {"": "blocks by their scores alone", "_forced": "first and most recent block among them"}
-LINES = {"seer": ("gates with lookup heads", "#2563eb", "o"), "gate": ("gates without", "#0e7490", "D"), "oracle": ("oracle (true map)", "#059669", "o"),
+LINES = {"seer": ("gates with lookup heads", "#2563eb", "o"), "gate": ("gates without lookup heads", "#0e7490", "D"), "oracle": ("oracle (true map)", "#059669", "o"),
          "duo": ("DuoAttention", "#a21caf", "s"), "xattention": ("XAttention", "#4d7c0f", "^"), "quest": ("Quest", "#be185d", "v"), "pooled": ("means of q and k", "#dc2626", "P"),
          "flexprefill": ("FlexPrefill", "#4338ca", "x"), "minference_vs": ("MInference", "#92400e", "+"), "streaming": ("sink + window", "#d97706", "*"), "random": ("random", "#8b93a1", ".")}
 

@@ -84,17 +84,18 @@ def draw(data, path):
     import matplotlib
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullLocator
     runs = [row for row in data["rows"] if "run" in row]
     layers = [row for row in data["rows"] if "density_by_layer" in row]
     if not runs:
         raise ValueError("no row is of a run")
     figure, axes = plt.subplots(1, 2 + bool(layers), figsize=(5 * (2 + bool(layers)), 4.2), layout="constrained")
     markers = dict(zip(sorted({text for row in runs if row["task"] != "distill" for text in row["valid"]}), "osD^v"))
-    for row, colour in zip(runs, COLOURS):
+    for row, colour, width in zip(runs, COLOURS, (3, 2, 1, 1, 1, 1)):  # curves that coincide are all seen
         tokens = [t / 1e6 for t in row["tokens"]]
         gates = row["loss"] if row["task"] == "distill" else row.get("gate_loss")
         if row["task"] != "distill":
-            axes[0].plot(tokens, row["loss"], color=colour, linewidth=1, label=name_of(row))
+            axes[0].plot(tokens, row["loss"], color=colour, linewidth=width, label=name_of(row))
             for text, points in row["valid"].items():
                 at, losses = zip(*points)
                 axes[0].plot([t / 1e6 for t in at], losses, markers.get(text, "x"), color=colour, markersize=5,
@@ -106,6 +107,9 @@ def draw(data, path):
         axes[0].plot([], [], marker, color="#777777", markerfacecolor="none", label=f"held out: {text}")
     axes[0].set(xlabel="million tokens", ylabel="nats per token", title="loss")
     axes[1].set(xlabel="million tokens", ylabel="weighted sum over layers", title="loss of the gates", yscale="log")
+    axes[1].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes[1].yaxis.set_major_formatter("{x:g}")
+    axes[1].yaxis.set_minor_locator(NullLocator())
     for row, colour in zip(layers, COLOURS):
         shown = [math.nan if d is None else d for d in row["density_by_layer"]]
         of = row.get("model", "")

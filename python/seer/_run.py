@@ -35,7 +35,7 @@ class RunFolder:
         else:
             for name in (*RESULTS, "metrics.jsonl", "checkpoints"):
                 if (self.out / name).exists():
-                    raise ValueError(f"{self.out} has a {name} that no run of {TASK} has made (there is no run.json): choose another folder")
+                    raise ValueError(f"{self.out} holds {name}, which no run of {TASK} has made (there is no run.json): choose another folder")
         self.out.mkdir(parents=True, exist_ok=True)
         self.lock = open(self.out / ".lock", "w")
         try:

@@ -17,14 +17,23 @@ from .attach import head_sizes, of_model
 from .gates import replace, write_gates
 
 
+def check_free(folder: pathlib.Path) -> None:
+    """ValueError: config.json of something else than gates would be lost."""
+    path = folder / "config.json"
+    if path.exists() and "seerattn_gate_type" not in path.read_text(errors="replace"):
+        raise ValueError(f"{path} is not of gates, and would be lost: choose another folder, such as {folder / 'gates'}")
+
+
 def save_gates(model: torch.nn.Module, folder: Union[str, os.PathLike]) -> None:
     """Writes the gates of a model as config.json and attn_gate_weights.safetensors, which the program and `attach` read, and a
     model card, README.md: the folder can be pushed to Hugging Face's Hub. A card that was changed, or is not of here, stays. Of lookup
     heads that were found (seer.find_lookup_heads) heads.json says what each head lost.
 
-    Where weights are sharded (FSDP2) all processes must call this, and the first one writes. ValueError: NaN in the gates.
+    Where weights are sharded (FSDP2) all processes must call this, and the first one writes. ValueError: NaN in the gates; the folder
+    holds a config.json that is not of gates, such as a model's.
     """
     attachment = of_model(model)
+    check_free(pathlib.Path(folder))
     config = attachment.gate_config
     layers = [{parameter: whole(layer.attn_gate.weight(parameter).detach()) for parameter in config.shapes(*head_sizes(layer), number)}
               for number, layer in enumerate(attachment.layers)]

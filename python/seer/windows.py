@@ -25,6 +25,8 @@ class PackedWindows(torch.utils.data.Dataset):
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         if eos is None:
             raise ValueError("seer.PackedWindows: the tokenizer has no EOS token, which keeps texts apart: set tokenizer.eos_token")
+        if isinstance(texts, str):
+            raise ValueError("seer.PackedWindows: texts is one string, want a list of texts: [text]")
         if length < 2:
             raise ValueError(f"seer.PackedWindows: length is {length}, want 2 or more")
         self.bos = [] if bos is None else [bos]

@@ -1,6 +1,9 @@
 #include "seer/base/interrupt.h"
 
 #include <time.h>
+#include <unistd.h>
+
+#include <cerrno>
 
 namespace seer {
 namespace {
@@ -8,6 +11,7 @@ namespace {
 volatile sig_atomic_t noted = 0;
 double noted_at = 0, same = 0;  // seconds
 int guards = 0;
+bool is_watched = false;  // standard error is a terminal
 
 double now() {
   timespec time{};
@@ -24,6 +28,10 @@ void note(int signal) {
   }
   noted_at = now();
   noted = signal;
+  if (!is_watched) return;
+  constexpr char kAnswer[] = "\nseer: stopping where no work is lost; once more stops at once\n";
+  const int before = errno;
+  if (::write(STDERR_FILENO, kAnswer, sizeof kAnswer - 1) < 0) errno = before;
 }
 
 }  // namespace
@@ -32,6 +40,7 @@ InterruptGuard::InterruptGuard(double same_seconds) {
   if (guards++ > 0) return;
   noted = 0;
   same = same_seconds;
+  is_watched = ::isatty(STDERR_FILENO) == 1;
   struct sigaction action{};
   action.sa_handler = note;
   action.sa_flags = SA_RESTART;

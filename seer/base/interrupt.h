@@ -16,7 +16,7 @@ struct Interrupted : Error {
   int signal;
 };
 
-// While an object of this class lives, the first of these signals is only noted; a second one ends
+// While an object of this class lives, the first of these signals is only noted (a terminal is told); a second one ends
 // the process at once, unless it comes within `same_seconds`: a launcher passes on the Ctrl-C that
 // its processes get from the terminal, too. Signals that are ignored (nohup) stay so. One that lives within
 // another's life shares what that one noted. For one thread.

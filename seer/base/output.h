@@ -22,4 +22,7 @@ void check_output(const std::filesystem::path& path);
 // The same of a folder that files will be written into, and that is made where there is none.
 void check_output_folder(const std::filesystem::path& path);
 
+// Whether both are one file that is there.
+bool is_same_file(const std::filesystem::path& a, const std::filesystem::path& b);
+
 }  // namespace seer

@@ -154,8 +154,8 @@ Setting* Args::flag(const std::string& name, bool& value, const std::string& hel
 }
 
 Setting* Args::output_file(const std::string& name, std::string& value, const std::string& help) {
-  when_read([&value] {
-    if (!value.empty()) check_output(value);
+  when_read([this, name, &value] {
+    if (!value.empty()) check_written(name, value);
   });
   return add(name, value, help);
 }
@@ -172,8 +172,32 @@ void Args::json_output(std::string& value) {
     if (json_->count() == 0) return;
     value = json_->results()[0];
     if (value.empty()) throw UsageError("--json \"\": want a file, or nothing for standard output");
-    if (value != "-") check_output(value);
+    if (value != "-") check_written("json", value);
   });
+}
+
+void Args::check_written(const std::string& name, const std::string& path) {
+  const auto refuse = [&](const std::string& other) {
+    throw UsageError(message("--", name, " ", typed(path), " is also the file of ", other,
+                             ", which would be lost: name another one"));
+  };
+  for (const std::string& config : config_->results()) {
+    if (is_same_file(path, config)) refuse("--config");
+  }
+  for (const auto& setting : settings_) {
+    if (setting->name_ == name || setting->target_.kind != Kind::text) continue;
+    const nlohmann::json value = setting->target_.get();
+    for (const auto& one : value.is_array() ? value : nlohmann::json::array({value})) {
+      if (is_same_file(path, one.get<std::string>())) refuse(setting->flag_text());
+    }
+  }
+  // Those that are not there yet. Several may go to what is written through: /dev/null, a pipe.
+  const std::filesystem::path replaced = output_at(path).replaced;
+  for (const auto& [other, file] : written_) {
+    if (!file.empty() && file == replaced) refuse("--" + other);
+  }
+  written_.emplace_back(name, replaced);
+  check_output(path);
 }
 
 Setting* Args::find(const std::string& name) const {

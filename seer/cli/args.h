@@ -137,6 +137,8 @@ class Args {
   std::vector<std::string> words_of(int argc, char** argv, int first) const;
   void refuse_unknown(const std::vector<std::string>& words) const;
   void read_config();
+  // UsageError: another setting names the file that --name writes, which would be lost.
+  void check_written(const std::string& name, const std::string& path);
   Setting* find(const std::string& name) const;
   std::vector<std::string> names() const;
 
@@ -144,6 +146,7 @@ class Args {
   CLI::Option *config_, *json_ = nullptr;
   std::vector<std::unique_ptr<Setting>> settings_;
   std::vector<std::function<void()>> checks_;
+  std::vector<std::pair<std::string, std::filesystem::path>> written_;  // by setting, as checked
   std::string group_;
 };
 

@@ -81,8 +81,8 @@ void announce_ppl(const std::vector<Settled>& models, const std::vector<eval::Wi
   }
   const Settled& first = models[0];
   std::fprintf(
-      stderr, "seer eval ppl: %zu rows of %zu lengths, %zu passes over %s tokens; %s\n", rows,
-      windows.size(), passes, count_text(static_cast<double>(tokens)).c_str(),
+      stderr, "seer eval ppl: %zu rows, %zu passes over %s tokens; %s\n", rows, passes,
+      count_text(static_cast<double>(tokens)).c_str(),
       memory_text(first.args, first.config, longest, first.needs.sparse ? first.block : 0).c_str());
 }
 

@@ -152,13 +152,14 @@ void conclude(const std::vector<Write>& writes, const std::exception_ptr& failed
     try {
       one.write();
     } catch (const std::exception& error) {
-      print_line("seer: warning: " + one.what + " was not written: " + error.what());
+      print_line("seer: warning: not written: " + one.what + ": " + error.what());
       unwritten += (unwritten.empty() ? "" : ", ") + one.what;
     }
   }
   if (failed) std::rethrow_exception(failed);
   if (signal != 0) {
-    throw Interrupted(signal, "stopped: the rows above are of what was measured until then");
+    throw Interrupted(signal,
+                      "stopped: the rows above, if any, are of what was measured until then");
   }
   if (!trouble.empty()) fail(trouble);
   if (!unwritten.empty()) fail("not everything was written: ", unwritten, " (see above)");

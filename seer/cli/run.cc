@@ -261,6 +261,8 @@ int run(int argc, char** argv, int first) {
   });
   if (!args.parse(argc, argv, first)) return 0;
   if (a.out.empty()) a.out = default_out();
+  train::check_run_folder(a.out, "run",
+                          {"heads.png", "attention.json", "report.html", "prompt.txt"});
 
   const Plan plan = make_plan(a, args);
   const io::Tokenizer tokenizer = a.model.tokenizer();
@@ -300,6 +302,7 @@ int run(int argc, char** argv, int first) {
                       show(stdout, "\n");
                     }});
   writes.push_back({"run.json", [&] {
+                      if (compared.rows.empty()) return;  // an earlier one stays
                       nlohmann::json json = record_of("run", argc, argv,
                                                       eval::to_json(compared.rows), model.device());
                       json["model"] = a.model.model;

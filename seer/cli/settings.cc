@@ -296,6 +296,8 @@ std::unique_ptr<models::Gates> load_gates(const std::string& folder, const Model
 
 void write_json(const std::string& where, const nlohmann::json& json) {
   if (where.empty()) return;
+  const bool is_empty = json.contains("rows") && json["rows"].empty();
+  if (is_empty && !json.value("complete", true)) return;
   const std::string text = json_text(json, 2);
   if (where == "-") {
     std::puts(text.c_str());

@@ -79,7 +79,8 @@ std::vector<std::string> method_names();
 std::unique_ptr<models::Gates> load_gates(const std::string& folder, const ModelArgs& model_args,
                                           const models::Decoder& model);
 
-// Writes `json` to standard output ("-") or atomically to a file; "" does nothing.
+// Writes `json` to standard output ("-") or atomically to a file; "" does nothing. Nor does a record of
+// a measurement that ended before its first row: an earlier one stays.
 void write_json(const std::string& where, const nlohmann::json& json);
 
 }  // namespace seer::cli

@@ -12,6 +12,7 @@
 #include "seer/base/file.h"
 #include "seer/base/json.h"
 #include "seer/base/limits.h"
+#include "seer/base/output.h"
 #include "seer/base/shown.h"
 #include "seer/report/curves.h"
 #include "seer/report/page/index_script.h"
@@ -143,6 +144,12 @@ std::string page_html(const json& data) {
 }
 
 size_t write_page(const std::vector<fs::path>& paths, const fs::path& out) {
+  for (const fs::path& path : paths) {
+    for (const fs::path& file : fs::is_directory(path) ? files_below(path) : std::vector{path}) {
+      SEER_CHECK(!is_same_file(file, out), "the page would replace ", out.string(),
+                 ", which it is to show: name another file");
+    }
+  }
   const std::string page = page_html(page_data(paths));
   write_file_atomic(out, page);
   return page.size();

@@ -119,6 +119,8 @@ TEST_F(Page, NothingIsWrittenWhereSomethingIsWrong) {
   fs::remove(folder_ / "broken.json");
   EXPECT_EQ(error_of_page(), "no error");
   EXPECT_THROW(page_data({folder_ / "nowhere"}), Error);
+  EXPECT_THROW(write_page({folder_}, folder_ / "good.json"), Error);
+  EXPECT_EQ(read_file(folder_ / "good.json"), R"({"operation": "x", "rows": []})");
 }
 
 TEST_F(Page, TooMuchForAPage) {

@@ -84,6 +84,18 @@ def test_settings_file_gives_what_is_required(seer, text, tmp_path):
     assert "--data" in error_of(seer("distill", "--config", config, ok=False), 2)
 
 
+def test_what_is_written_is_no_file_of_another_setting(seer, tmp_path):
+    text, config, fresh = tmp_path / "text.txt", tmp_path / "settings.json", tmp_path / "fresh"
+    text.write_text("mine")
+    config.write_text("{}")
+    recall = ["eval", "recall", "--data", text]
+    for words, other in [([*recall, "--json", tmp_path / "." / "text.txt"], "--data"), ([*recall, "--png", text], "--data"), ([*recall, "--png", fresh, "--json", fresh], "--png"),
+                         (["report", config, "--out", config], "paths"), (["kernels", "--config", config, "--json", config], "--config")]:
+        assert f"is also the file of {other}, which would be lost" in error_of(seer(*words, ok=False), 2)
+    assert (text.read_text(), config.read_text(), fresh.exists()) == ("mine", "{}", False)
+    seer("kernels", "--config", config, "--json", "/dev/null")
+
+
 def test_generate_is_deterministic_and_chunks_agree(seer, text):
     base = ["generate", "--prompt-file", text, "--max-new-tokens", 8, "--sparsity", 0.5, "--dtype", "f32"]
     whole = seer(*base).stdout
@@ -210,6 +222,13 @@ def test_run(seer, text, tmp_path):
 def test_run_refuses_before_it_trains(seer, text, tmp_path, flags, words):
     assert words in error_of(seer("run", "--text", text, "--out", tmp_path / "run", *flags, ok=False), 2)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name, content, words", [("run.json", '{"task": "distill"}', "run.json is not of a run of `seer run`"), ("prompt.txt", "mine", "holds prompt.txt, which no run")])
+def test_run_leaves_the_files_of_others(seer, text, tmp_path, name, content, words):
+    (tmp_path / name).write_text(content)
+    assert words in error_of(seer("run", "--text", text, "--out", tmp_path, ok=False))
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == content
 
 
 @pytest.mark.parametrize("name, damage, expected", [

@@ -166,7 +166,7 @@ def test_lengths_beyond_the_context_warn_once(seer, text, model, tmp_path):
 
 def test_what_will_be_done_is_said_first(seer, text):
     said = seer("eval", "ppl", "--data", text, "--lengths", "512,1024", "--methods", "dense,seer", *SHORT).stderr
-    assert "8 rows of 2 lengths, 8 passes over 6.14 k tokens; memory: about" in said
+    assert "8 rows, 8 passes over 6.14 k tokens; memory: about" in said
 
 
 def test_logits_that_are_no_numbers_are_an_error(seer, text, model, tmp_path):
@@ -208,10 +208,11 @@ def test_run_keeps_its_results_when_the_picture_fails(seer, text, tmp_path):
     out = tmp_path / os.fsdecode(b"caf\xe9")  # no UTF-8
     (out / "heads.png").mkdir(parents=True)
     (out / "heads.png" / "in the way").touch()
+    (out / "run.json").write_text('{"operation": "run"}')  # its own folder
     result = seer("run", "--text", text, "--out", out, "--gates", REFERENCE / "gates", "--length", 512, "--windows", 1, "--methods", "dense,seer",
                   "--sparsity", 0.5, *QUICK, ok=False, errors="backslashreplace")
     assert result.returncode == 1
-    assert "heads.png was not written" in result.stderr and "not everything was written: heads.png" in result.stderr
+    assert "not written: heads.png: " in result.stderr and "not everything was written: heads.png" in result.stderr
     assert len(json.loads((out / "run.json").read_text())["rows"]) == 2
     assert (out / "prompt.txt").exists() and len(re.findall(r"^ +512 ", result.stdout, flags=re.M)) == 2
 
@@ -246,6 +247,22 @@ def test_an_interrupted_comparison_keeps_its_rows(text, tmp_path, number):
     saved = json.loads(out.read_text())
     table = [line for line in lines + rest.splitlines() if re.match(r" +\d+  (dense|streaming|random)", line)]
     assert not saved["complete"] and 1 <= len(saved["rows"]) == len(table)
+
+
+def test_a_comparison_that_ends_before_its_first_row_replaces_nothing(text, tmp_path):
+    out = tmp_path / "rows.json"
+    out.write_text("before")
+    command = [BUILD / "seer", "eval", "ppl", "--data", text, "--lengths", 8192, "--min-ratio", 1, "--methods", "dense", "--json", out, *QUICK]
+    terminal, its_end = os.openpty()  # where a person is told at once
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=its_end, text=True, preexec_fn=usual_signals)
+    process.stdout.readline()  # the head
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=120)
+    said = os.read(terminal, 1 << 16).decode()
+    os.close(its_end), os.close(terminal)
+    assert process.returncode == 130 and rest == "", (rest, said)
+    assert re.search(r"stopping where no work is lost; once more stops at once.*seer: stopped: ", said, flags=re.S), said
+    assert out.read_text() == "before"
 
 
 def test_generate_says_why_it_is_dense_and_refuses_too_long_prompts(seer, text, model, tmp_path):

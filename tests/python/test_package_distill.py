@@ -140,7 +140,7 @@ def test_a_killed_run_goes_on_with_the_same_bits(tmp_path):
         run(folder)
     assert run(folder, restart=True, sequences=2, steps=1)[0]["step"] == 1
     (folder / "run.json").unlink()
-    with pytest.raises(ValueError, match="has a attn_gate_weights.safetensors that no run of seer.distill has made"):
+    with pytest.raises(ValueError, match="holds attn_gate_weights.safetensors, which no run of seer.distill has made"):
         run(folder)
     (folder / "run.json").write_text('{"task": "distill"}')
     with pytest.raises(ValueError, match="is not of a run of seer.distill"):
@@ -202,6 +202,8 @@ def test_what_distill_refuses(model):
         seer.PackedWindows(["a", ""], tokenizer, 64)
     with pytest.raises(ValueError, match="length is 1, want 2 or more"):
         seer.PackedWindows(["a"], tokenizer, 1)
+    with pytest.raises(ValueError, match="texts is one string"):
+        seer.PackedWindows("a" * 100, tokenizer, 64)
     tokenizer.eos_token = None
     with pytest.raises(ValueError, match="has no EOS token"):
         seer.PackedWindows(["a"], tokenizer, 64)
@@ -211,11 +213,12 @@ def test_what_distill_refuses(model):
 
 
 def test_a_folder_has_a_model_card(model, tmp_path):
+    folder = tmp_path / "gates"
     hub = pytest.importorskip("huggingface_hub")
     model.config._name_or_path = model.model.config._name_or_path = "/cache/models--meta-llama--Llama-3.1-8B/snapshots/0e9e39f"
     seer.distill(model, ROWS, steps=1, sequences=1)
-    seer.save_gates(model, tmp_path)
-    path = tmp_path / "README.md"
+    seer.save_gates(model, folder)
+    path = folder / "README.md"
     card = hub.ModelCard.load(path)
     assert (card.data.base_model, card.data.library_name, card.data.license) == ("meta-llama/Llama-3.1-8B", "seer-attention", None)
     assert "sparse-attention" in card.data.tags and "q: avg; k: max, min, avg (`Qavg_Kmaxminavg`)" in card.text and "16 tokens" in card.text
@@ -227,14 +230,14 @@ def test_a_folder_has_a_model_card(model, tmp_path):
     base.mkdir()
     (base / "README.md").write_text("---\nlanguage: en\nlicense: apache-2.0\n---\n# Base\n")
     model.config._name_or_path = str(base)
-    seer.save_gates(model, tmp_path)  # what was written here is written anew
+    seer.save_gates(model, folder)  # what was written here is written anew
     data = hub.ModelCard.load(path).data
     assert data.license == "apache-2.0" and data.base_model is None
     for text in (path.read_text() + "Mine.\n", path.read_text().replace("Small", "Tiny"), "mine", ""):
         path.write_text(text)
-        seer.save_gates(model, tmp_path)
+        seer.save_gates(model, folder)
         assert path.read_text() == text
-    seer.attach(seer.detach(model), tmp_path, 0.5)
+    seer.attach(seer.detach(model), folder, 0.5)
 
 
 def test_gates_with_nan_are_not_saved(model, tmp_path):
@@ -242,3 +245,12 @@ def test_gates_with_nan_are_not_saved(model, tmp_path):
     with pytest.raises(ValueError, match=r"layers\.1\.self_attn\.attn_gate\.mask_linear_k\.weight has NaN"):
         seer.save_gates(model, tmp_path / "gates")
     assert not (tmp_path / "gates").exists()
+
+
+def test_gates_do_not_replace_a_model(model, tmp_path):
+    before = (tmp_path / "config.json").read_bytes()  # the model's
+    with pytest.raises(ValueError, match="config.json is not of gates, and would be lost: choose another folder"):
+        seer.save_gates(model, tmp_path)
+    assert (tmp_path / "config.json").read_bytes() == before and not (tmp_path / "attn_gate_weights.safetensors").exists()
+    seer.save_gates(model, tmp_path / "gates")
+    seer.save_gates(model, tmp_path / "gates")

@@ -163,7 +163,7 @@ def test_they_are_trained(model, tmp_path):
         run(attached(load(tmp_path / "model")), 1, only=False)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "heads.json").write_text("mine")
-    with pytest.raises(ValueError, match="has a heads.json that no run of seer.distill has made"):
+    with pytest.raises(ValueError, match="holds heads.json, which no run of seer.distill has made"):
         seer.distill(model, ROWS, steps=1, sequences=1, out=tmp_path / "other")
 
 

@@ -213,13 +213,13 @@ def test_what_the_trainer_refuses(model, tmp_path):
                               (dict(gate_learning_rate=float("nan")), "gate_learning_rate is nan, want more than 0")):
         with pytest.raises(ValueError, match=message):
             GateTrainer(model, **settings)
-    seer.save_gates(model, tmp_path)
+    seer.save_gates(model, tmp_path / "gates")
     seer.detach(model)
     for _ in range(2):
         with pytest.raises(ValueError, match="the model has no gates that learn"):
             GateTrainer(model)
         if not hasattr(model, "seer"):
-            seer.attach(model, tmp_path, 0.5)
+            seer.attach(model, tmp_path / "gates", 0.5)
 
 
 @pytest.mark.skipif(transformers.__version__.startswith("4."), reason="once is enough")

@@ -118,12 +118,15 @@ void discard(const fs::path& out, const std::vector<std::string>& results) {
   fs::remove(out / kRun);
 }
 
-// Of the run that a run.json describes; empty: it is of none.
+// Of the run that a run.json describes, be it settings or (`seer run`) a record of results; empty: it
+// is of none.
 std::string task_of(const fs::path& path) {
   try {
     const json run = read_json(path);
-    const bool has_task = run.is_object() && run.contains("task") && run["task"].is_string();
-    return has_task ? run["task"].get<std::string>() : std::string();
+    for (const char* key : {"task", "operation"}) {
+      if (run.is_object() && run.contains(key) && run[key].is_string()) return run[key];
+    }
+    return "";
   } catch (const Error&) {
     return "";
   }
@@ -160,7 +163,7 @@ void check_run_folder(const fs::path& out, const std::string& task,
   std::vector<std::string> names = results;
   names.insert(names.end(), {kMetrics, kCheckpoints});
   for (const std::string& name : names) {
-    SEER_CHECK(!lies_there(out / name), out.string(), " has a ", name, " that no run of `seer ",
+    SEER_CHECK(!lies_there(out / name), out.string(), " holds ", name, ", which no run of `seer ",
                task, "` has made (there is no ", kRun, "): choose another folder");
   }
 }

@@ -319,7 +319,7 @@ TEST_F(LookupHeads, OtherSettingsAreNamedBeforeAnythingIsTrained) {
   distill(model, tokenizer, more);
   fs::remove(folder / "a" / "run.json");
   fs::remove_all(folder / "a" / "checkpoints");
-  EXPECT_THAT(error_of(model, more), HasSubstr("that no run of `seer distill` has made"));
+  EXPECT_THAT(error_of(model, more), HasSubstr("which no run of `seer distill` has made"));
 }
 
 TEST_F(LookupHeads, GivenGatesAreKnownByTheirWeights) {
