@@ -149,13 +149,13 @@ def main():
     parser.add_argument("--data", type=pathlib.Path, required=True, help="a text")
     parser.add_argument("--model", required=True)
     parser.add_argument("--gates", type=pathlib.Path, required=True, help="with lookup heads and heads.json")
-    parser.add_argument("--length", type=int, default=8192, help=f"tokens, a multiple of {2 * PART}")
+    parser.add_argument("--length", type=int, default=8192, help=f"tokens, a multiple of {4 * PART}")
     parser.add_argument("--windows", type=int, default=4)
     parser.add_argument("--sparsity", type=float, default=0.9)
     parser.add_argument("--out", type=pathlib.Path, help="JSON file")
     a = parser.parse_args()
-    if a.length % (2 * PART):
-        raise SystemExit(f"--length {a.length}: want a multiple of {2 * PART}")
+    if a.length < 1 or a.length % (4 * PART):
+        raise SystemExit(f"--length {a.length}: want a multiple of {4 * PART}")
     needs = json.loads((a.gates / "heads.json").read_text())
     from transformers import AutoModelForCausalLM, AutoTokenizer
     tokenizer = AutoTokenizer.from_pretrained(a.model)

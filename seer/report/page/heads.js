@@ -76,11 +76,33 @@ function lookupScoreCards(cards) {
   }
 }
 
+// How a number of blocks is shared out among heads, and who shares lists (bench/lookup_lists.py).
+const isSharing = (row) => typeof row.variant === "string" && isNumber(row.digits) && isNumber(row.copies);
+
+function lookupListCards(cards) {
+  for (const file of resultsWith(isSharing)) {
+    shownFiles.add(file.path);
+    const rows = file.rows.filter(isSharing);
+    const body = card(cards, `Blocks shared out among heads: ${subjectOf(file)}`, { under: sourceOf(file) });
+    addChart(body, "Facts and copies by how blocks are shared out among heads", () => ({
+      type: "bar",
+      data: { labels: rows.map((row) => row.variant), datasets: ["digits", "copies"].map((name, i) => ({ label: name, backgroundColor: stepColour(i, 2), pointStyle: "rect", maxBarThickness: 40, data: rows.map((row) => row[name]) })) },
+      options: {
+        interaction: { mode: "index", intersect: false },
+        plugins: { tooltip: { callbacks: { label: (item) => `${item.dataset.label}: ${percent(item.raw, 1)} ± ${percent(rows[item.dataIndex][`${item.dataset.label}_error`], 1)}`,
+          footer: ([item]) => `density ${rows[item.dataIndex].density}, perplexity ${significant(rows[item.dataIndex].above_dense)} % above dense` } } },
+        scales: { x: categories("blocks of a row"), y: linear("tokens that are right", (value) => percent(value), { min: 0, max: 1 }) },
+      },
+    }));
+  }
+}
+
 function headsSection() {
-  const has = resultsWith((row) => isGrid(row.recall) || isGrid(row.lost) || isVariant(row)).length + DATA.files.filter((file) => file.kind === "heads").length;
+  const has = resultsWith((row) => isGrid(row.recall) || isGrid(row.lost) || isVariant(row) || isSharing(row)).length + DATA.files.filter((file) => file.kind === "heads").length;
   if (has === 0) return;
   const cards = section("heads", "By layer and head", "How much of the real attention lies in the blocks that were chosen, and what is left out where heads need it.");
   recallCards(cards);
   lossCards(cards);
   lookupScoreCards(cards);
+  lookupListCards(cards);
 }
