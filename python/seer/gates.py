@@ -44,13 +44,14 @@ class GateConfig:
             raise ValueError(f"gate block size is {self.block_size!r}, expected 16 to 128 by 16")
         if not _is_count(self.gate_dim):
             raise ValueError(f"gate size is {self.gate_dim!r}, expected 0, the model's head size, or more features")
-        if not isinstance(self.lookup_heads, Mapping):
+        by_layer = isinstance(self.lookup_heads, Mapping) and all(
+            _is_count(layer) and isinstance(heads, Sequence) and not isinstance(heads, str) for layer, heads in self.lookup_heads.items())
+        if not by_layer:
             raise ValueError(f"lookup_heads is {self.lookup_heads!r}, expected lists of heads by layer, such as {{3: [1, 5]}}")
         found = {layer: tuple(heads) for layer, heads in self.lookup_heads.items() if len(heads)}
         for layer, heads in found.items():
-            for number in (layer, *heads):
-                if not _is_count(number):
-                    raise ValueError(f"the lookup heads of layer {layer!r} are {list(heads)}, expected whole numbers from 0 on")
+            if not all(map(_is_count, heads)):
+                raise ValueError(f"the lookup heads of layer {layer} are {list(heads)}, expected whole numbers from 0 on")
             for before, head in zip(heads, heads[1:]):
                 if before >= head:
                     raise ValueError(f"among the lookup heads of layer {layer} {head} comes after {before}, expected each head once, in "

@@ -378,7 +378,8 @@ def test_folders_that_are_refused(folders, tmp_path):
 
 
 def test_configs_and_arguments_that_are_refused(folders):
-    refused("lookup_heads is .*, expected lists of heads by layer", seer.GateConfig, lookup_rank=16, lookup_heads=[[0]])
+    for heads in ([[0]], {0: 1}, {0: "1"}, {"0": [1]}, {-1: [1]}):
+        refused("lookup_heads is .*, expected lists of heads by layer", seer.GateConfig, lookup_rank=16, lookup_heads=heads)
     refused("the lookup heads of layer 1 are .*, expected whole numbers", seer.GateConfig, lookup_rank=16, lookup_heads={1: [0.5]})
     refused("1 comes after 3", seer.GateConfig, lookup_rank=16, lookup_heads={1: [3, 1]})
     refused("the rank of lookup heads is 0", seer.GateConfig, lookup_heads={1: [3]})
