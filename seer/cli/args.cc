@@ -40,6 +40,14 @@ std::vector<std::string> elements_of(const std::string& text) {
 
 }  // namespace
 
+void check_folder_of(const std::string& name, const std::filesystem::path& path) {
+  try {
+    check_output_folder(path);
+  } catch (const Error& error) {
+    fail("--", name, ": ", error.what());
+  }
+}
+
 Setting::Setting(std::string name, CLI::Option* option, Allowed allowed, Target target)
     : name_(std::move(name)),
       option_(option),

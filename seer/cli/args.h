@@ -29,6 +29,9 @@ namespace seer::cli {
 
 class Args;
 
+// Error that names the setting: files cannot be written into the folder `path` of --name.
+void check_folder_of(const std::string& name, const std::filesystem::path& path);
+
 // One setting of a verb.
 class Setting {
  public:
@@ -104,8 +107,8 @@ class Args {
   Setting* output_file(const std::string& name, std::string& value, const std::string& help);
   template <class Path>
   Setting* output_folder(const std::string& name, Path& value, const std::string& help) {
-    when_read([&value] {
-      if (!value.empty()) check_output_folder(value);
+    when_read([name, &value] {
+      if (!value.empty()) check_folder_of(name, value);
     });
     return add(name, value, help);
   }

@@ -7,7 +7,6 @@
 #include <filesystem>
 
 #include "seer/base/limits.h"
-#include "seer/base/output.h"
 #include "seer/base/progress.h"
 #include "seer/bench/model_shapes.h"
 #include "seer/cli/measured.h"
@@ -91,7 +90,7 @@ int bench(int argc, char** argv, int first) {
       throw UsageError("bench " + operation + ": name models with --shapes");
     }
     if (of == Models::any && r.shapes.empty()) check_model_folder("model", model.model);
-    if (!out.empty()) check_output_folder(out);
+    if (!out.empty()) check_folder_of("out", out);
   });
   if (!args.parse(argc, argv, first)) return 0;
   const seer::bench::Benchmark& benchmark = benchmark_named(operation);

@@ -4,7 +4,6 @@
 #include <cstdio>
 
 #include "seer/base/limits.h"
-#include "seer/base/output.h"
 #include "seer/base/progress.h"
 #include "seer/base/shown.h"
 #include "seer/io/text.h"
@@ -21,7 +20,7 @@ void add_data(Args& args, train::DataSettings& settings) {
     for (const auto* files : {&settings.train, &settings.valid}) {
       for (const auto& path : *files) io::check_text_file(path);
     }
-    check_output_folder(settings.cache);
+    check_folder_of("cache", settings.cache);
   });
 }
 

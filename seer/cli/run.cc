@@ -260,7 +260,10 @@ int run(int argc, char** argv, int first) {
     if (!a.gates.empty()) refuse_flags_of_distillation(args);
   });
   if (!args.parse(argc, argv, first)) return 0;
-  if (a.out.empty()) a.out = default_out();
+  if (a.out.empty()) {
+    a.out = default_out();
+    check_folder_of("out", a.out);
+  }
   train::check_run_folder(a.out, "run",
                           {"heads.png", "attention.json", "report.html", "prompt.txt"});
 

@@ -224,6 +224,16 @@ def test_run_refuses_before_it_trains(seer, text, tmp_path, flags, words):
     assert not (tmp_path / "run").exists()
 
 
+def test_folders_that_cannot_be_written_are_named_by_their_setting(seer, text, tmp_path):
+    """Also those of defaults: run's, of the cache, of bench."""
+    for name in ("runs", ".cache", "results"):
+        (tmp_path / name).write_text("a file in the way")
+    distill = ["distill", "--data", text, "--out", "gates", "--length", 1024, "--steps", 1]
+    for words, name in ((["run", "--text", text, "--gates", REFERENCE / "gates"], "out"), (distill, "cache"), (["bench", "block_sparse_attn"], "out")):
+        assert f"--{name}: cannot write" in error_of(seer(*words, ok=False, cwd=tmp_path))
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 @pytest.mark.parametrize("name, content, words", [("run.json", '{"task": "distill"}', "run.json is not of a run of `seer run`"), ("prompt.txt", "mine", "holds prompt.txt, which no run")])
 def test_run_leaves_the_files_of_others(seer, text, tmp_path, name, content, words):
     (tmp_path / name).write_text(content)
