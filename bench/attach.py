@@ -152,9 +152,15 @@ def measure(model, length, args):
     return list(rows.values())
 
 
+def several(kind):
+    return lambda text: [kind(part) for part in text.split(",")]
+
+
+def tokens(text):
+    return int(text[:-1]) * 1024 if text.lower().endswith("k") else int(text)
+
+
 def parse(argv=None):
-    several = lambda kind: lambda text: [kind(part) for part in text.split(",")]
-    tokens = lambda text: int(text[:-1]) * 1024 if text.lower().endswith("k") else int(text)
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("--model", help="a folder; default: Llama-3.1-8B's shape with random weights")
     p.add_argument("--layers", type=int, default=8, help="of that shape (default 8; the model has 32)")

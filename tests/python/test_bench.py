@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from conftest import ROOT
+from conftest import BUILD, ROOT
 
 sys.path.insert(0, str(ROOT / "bench"))
 import block_lists  # noqa: E402
@@ -548,6 +548,19 @@ def test_prefill_of_a_transformers_model(tmp_path):
     assert all(r["status"] == "ok" and r["runs"] == 1 and r["layers"] == 8 for r in rows)
     assert all(r["attached_ms"] > 0 and r["operations_ms"] > 0 for r in rows[:2])
     assert made["chip"] and made["threads"] == torch.get_num_threads() and {(r["model"], r["dtype"]) for r in rows} == {("reference", "f32")}
+
+
+def test_gates_without_rope(tmp_path):
+    import gate_rope
+    data = tmp_path / "texts.jsonl"
+    text = (BUILD / "default_text.txt").read_text()
+    data.write_text("".join(json.dumps({"text": text[i:i + 4000]}) + "\n" for i in (0, 4000)))
+    gate_rope.main(["--train", str(data), "--data", str(data), "--length", "256", "--steps", "1", "--sequences", "1", "--lengths", "256,512", "--sparsity", "0.6", "--out", str(tmp_path)])
+    made = record.read(next(tmp_path.glob("*/gate_rope.json")))
+    rows = {(row.get("gates", row["method"]), row["length"]): row for row in made["rows"]}
+    assert [*rows] == [("dense", 256), ("dense", 512), ("with RoPE", 256), ("with RoPE", 512), ("without RoPE", 256), ("without RoPE", 512)]
+    assert rows["dense", 512]["vs_dense"] == 1 and 0 < rows["with RoPE", 512]["density"] < .8
+    assert rows["with RoPE", 512]["perplexity"] != rows["without RoPE", 512]["perplexity"]
 
 
 def test_variants_of_lookup_scores():

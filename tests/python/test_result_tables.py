@@ -177,7 +177,7 @@ def test_three_ways(put):
 def test_three_ways_with_lookup_heads(put):
     rows = three_ways(20., methods=["gate", "seer"])
     put("yarn_smollm2_books", rows + [{**row, "model": row["model"] + "_lookup"} for row in rows if "trained_sparsity" in row])
-    put("yarn_smollm2_seed2_books", three_ways(20., methods=["gate", "seer"], trained=[]))
+    put("yarn_smollm2_seed2_books", [{key: value for key, value in row.items() if key != "model"} for row in three_ways(20., methods=["gate", "seer"], trained=[])])
     header, lines = lines_of(yarn.yarn_headline())
     assert [*lines] == ["SmolLM2-135M, books"] and lines["SmolLM2-135M, books"][1:] == ["21.11 / 21.56 / 21.78 / 22.00", "20.06 / 20.08 / 20.16 / 20.18"]
     header, *rest = [line for i, line in enumerate(cells(yarn.yarn())) if i != 1]
@@ -287,6 +287,16 @@ def test_ablations(put):
     assert lines[0][:3] == ["trained with", "sparsity", "density"]
     assert [line[:4] for line in lines[2:]] == [["`--block 128`", "70%", ".25", ".20 ± .08"], ["**all as by default**", "90%", ".25", ".30 ± .07"],
                                                 ["`--gate-type Qavg_Kavg`", "90%", ".25", ".10 ± .09"], ["lookup heads of rank 16", "90%", ".25", ".70 ± .03"]]
+
+
+def test_gates_without_rope(put):
+    rows = [{"method": "dense", "length": length, "perplexity": 20., "vs_dense": 1., "density": 1., "sparsity": 0.} for length in (1024, 2048)]
+    rows += [{"method": "seer", "gates": name, "length": length, "vs_dense": ratio, "vs_dense_error": .002, "density": .3, "sparsity": .7, "documents": 4, "trained_tokens": 4e6, "trained_length": 1024}
+             for name, ratio in (("with RoPE", 1.01), ("without RoPE", 1.5)) for length in (1024, 2048)]
+    put("gate_rope", rows, results.CPU, threads=2, settings={"model": "m"})
+    text = gate_settings.gate_rope()
+    assert cells(text)[2:] == [["dense", "20.00", "20.00"], ["gates with RoPE", *["+1.0 ± .2 % at .30"] * 2], ["gates without RoPE", *["+50.0 ± .2 % at .30"] * 2]]
+    assert "m, 70% sparse, 4 documents; gates saw 4 M tokens, 1k at a time." in text
 
 
 def test_map_alone(put):

@@ -1,7 +1,8 @@
 """Tables of gates that were trained or used in different ways (bench/gate_settings.py)."""
+from . import results
 from .methods import MODEL, above, share
 from .quality import LABELS, WITH_LOOKUPS
-from .results import GPU, load, markdown, source
+from .results import CPU, GPU, load, markdown, source
 
 NAME, ABLATIONS = f"gate_settings_{MODEL}", f"gate_ablations_{MODEL}"
 # Settings of training, what the page calls them, and those that all others have.
@@ -55,3 +56,17 @@ def ablations():
     rows = sorted((row for row in made["rows"] if row["method"] == ("seer" if row["setting"] == "rank" else "gate")), key=lambda row: (row["sparsity"], order.index(row["setting"]), str(row["value"])))
     lines = [[TRAINED[row["setting"]].format(row["value"]), f"{row['sparsity']:.0%}", f"{row['facts']['density']:.2f}".removeprefix("0"), *scores(row)] for row in rows]
     return markdown(["trained with", "sparsity", "density", *WHAT.values()], lines) + "\n\n" + source(made, ABLATIONS, GPU)
+
+
+def gate_rope():
+    """Gates with RoPE on their vectors and without it, by length; on a GPU once that was measured."""
+    chip = next((chip for chip in (GPU, CPU) if (results.FOLDER / chip / "gate_rope.json").exists()), GPU)
+    made = load("gate_rope", chip)
+    lengths = sorted({row["length"] for row in made["rows"]})
+    lines = [["dense", *(f"{next(row for row in made['rows'] if (row['method'], row['length']) == ('dense', length))['perplexity']:.2f}" for length in lengths)]]
+    for name in dict.fromkeys(row["gates"] for row in made["rows"] if "gates" in row):
+        of = {row["length"]: row for row in made["rows"] if row.get("gates") == name}
+        lines.append([f"gates {name}", *(f"{above(of[length]['vs_dense'], of[length]['vs_dense_error'])} % at {of[length]['density']:.2f}".replace("at 0.", "at .") for length in lengths)])
+    gates = next(row for row in made["rows"] if "gates" in row)
+    below = f"{made['settings']['model']}, {gates['sparsity']:.0%} sparse, {gates['documents']} documents; gates saw {gates['trained_tokens'] / 1e6:.2g} M tokens, {gates['trained_length'] // 1024}k at a time."
+    return markdown(["perplexity, above dense at density", *(f"{length // 1024}k" for length in lengths)], lines) + f"\n\n{below} " + source(made, "gate_rope", chip)

@@ -32,19 +32,19 @@ def gates_alone(rows):
 
 def first_rows(made):
     """The dense row, and those of the same model's gates by sparsity, ascending."""
-    own = [row for row in made["rows"] if row["model"] == made["rows"][0]["model"]]
+    own = [row for row in made["rows"] if row.get("model") == made["rows"][0].get("model")]
     gates = sorted((row for row in own if row["method"] == gates_alone(own)), key=lambda row: row["sparsity"])
     return next(row for row in own if row["method"] == "dense"), gates
 
 
 def columns_of(made):
     """{heading: rows by sparsity, ascending} of a record: the first model's gates and baselines, the others' gates."""
-    columns, first = {}, made["rows"][0]["model"]
+    columns, first = {}, made["rows"][0].get("model")
     with_lookups = f"{COLUMNS['seer']}, with lookup heads" if gates_alone(made["rows"]) == "gate" else COLUMNS["seer"]
     for row in sorted(made["rows"], key=lambda row: row["sparsity"]):
-        if row["model"] == first and row["method"] in COLUMNS:
+        if row.get("model") == first and row["method"] in COLUMNS:
             columns.setdefault(with_lookups if row["method"] == "seer" else COLUMNS[row["method"]], []).append(row)
-        elif row["model"] != first and row["method"] == "seer":
+        elif row.get("model") != first and row["method"] == "seer":
             name = row["model"].removesuffix(LOOKUP)
             columns.setdefault(f"trained at {row['trained_sparsity']:.0%} ({name})" + (", with lookup heads" if name != row["model"] else ""), []).append(row)
     order = [COLUMNS["gate"], with_lookups, *COLUMNS.values()]
@@ -53,10 +53,10 @@ def columns_of(made):
 
 def nearest(made):
     """At each sparsity the row of the model that was trained nearest to it, the sparser of two least: the published choice."""
-    first = made["rows"][0]["model"]
+    first = made["rows"][0].get("model")
     best = {}
     for row in made["rows"]:
-        if row["model"] == first or row["method"] != "seer" or row["model"].endswith(LOOKUP):
+        if row.get("model") == first or row["method"] != "seer" or row["model"].endswith(LOOKUP):
             continue
         off = (round(abs(row["sparsity"] - row["trained_sparsity"]), 6), row["trained_sparsity"])
         if row["sparsity"] not in best or off < best[row["sparsity"]][0]:
