@@ -57,6 +57,8 @@ class GateConfig:
                     raise ValueError(f"among the lookup heads of layer {layer} {head} comes after {before}, expected each head once, in "
                                      "ascending order")
         object.__setattr__(self, "lookup_heads", dict(sorted(found.items())))
+        if found and not self.lookup_rank:
+            raise ValueError("layers have lookup heads (seer_lookup_heads), but their rank seer_lookup_rank is missing, expected 16, 32 or 64")
         if (found or self.lookup_rank) and self.lookup_rank not in LOOKUP_RANKS:
             raise ValueError(f"the rank of lookup heads is {self.lookup_rank!r}, expected 16, 32 or 64 (seer_lookup_rank)")
         if self.lookup_rank and not found:

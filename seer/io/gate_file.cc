@@ -85,6 +85,8 @@ void check_lookup(const GateConfig& config, int head_dim) {
   }
   const int rank = config.lookup_rank;
   if (!some && rank == 0) return;
+  SEER_CHECK(rank != 0, "layers have lookup heads (", kLookupHeadsKey, "), but their rank ",
+             kLookupRankKey, " is missing, expected 16, 32 or 64");
   SEER_CHECK(std::ranges::count(kLookupRanks, rank) == 1, "the rank of lookup heads is ", rank,
              ", expected 16, 32 or 64 (", kLookupRankKey, ")");
   SEER_CHECK(some, "lookup heads have the rank ", rank, ", but no layer has any (", kLookupHeadsKey,

@@ -354,7 +354,7 @@ def test_folders_that_are_refused(folders, tmp_path):
 
     changed(r"config.json: the rank of lookup heads is 48, expected 16, 32 or 64 \(seer_lookup_rank\)", rank=48)
     changed("config.json: the rank of lookup heads is '16', expected", rank="16")
-    changed("config.json: the rank of lookup heads is 0, expected", rank="none")
+    changed("config.json: layers have lookup heads .*, but their rank seer_lookup_rank is missing, expected 16, 32 or 64", rank="none")
     changed(r"the rank 16, but no layer has any \(seer_lookup_heads\)", heads="none")
     changed("the rank of lookup heads is 32, more than the model's head size 16", rank=32)
     for heads in ({}, [[0]], 3):
@@ -382,7 +382,7 @@ def test_configs_and_arguments_that_are_refused(folders):
         refused("lookup_heads is .*, expected lists of heads by layer", seer.GateConfig, lookup_rank=16, lookup_heads=heads)
     refused("the lookup heads of layer 1 are .*, expected whole numbers", seer.GateConfig, lookup_rank=16, lookup_heads={1: [0.5]})
     refused("1 comes after 3", seer.GateConfig, lookup_rank=16, lookup_heads={1: [3, 1]})
-    refused("the rank of lookup heads is 0", seer.GateConfig, lookup_heads={1: [3]})
+    refused("their rank seer_lookup_rank is missing", seer.GateConfig, lookup_heads={1: [3]})
     refused("more than the model's head size 16", seer.Gate, seer.GateConfig(lookup_rank=32, lookup_heads={0: [1]}), 4, 2, 16)
     refused("the lookup head 4, but the model has 4 heads", seer.Gate, config_with({0: [4]}), 4, 2, 16)
     refused("layer 5 has lookup heads, but the model has 3 layers", seer.attach, load(folders("llama3_rope_tied")), config_with({5: [0]}), 0.5)

@@ -73,6 +73,13 @@ std::string difference_of_models(const std::filesystem::path& folder, const io::
                    origin.fingerprint, " as in ", shown(origin.name));
   }
   const io::ModelConfig theirs = io::ModelConfig::read(folder), &ours = model.config();
+  const auto sizes = [](const io::ModelConfig& c) {
+    return message(c.num_layers, " layers of ", c.num_heads, " query and ", c.num_kv_heads,
+                   " key heads of ", c.head_dim, " features");
+  };
+  if (sizes(theirs) != sizes(ours)) {
+    return message("with the same weights but ", sizes(theirs), ", here ", sizes(ours));
+  }
   if (!same_rotation(theirs.rope, ours.rope)) {
     return message("with the same weights but other RoPE settings (theta ", theirs.rope.theta, ", ",
                    theirs.rope.type, "; here ", ours.rope.theta, ", ", ours.rope.type, ")");

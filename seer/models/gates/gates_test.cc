@@ -230,11 +230,23 @@ TEST(GatesFolder, GatesOfAnotherConfigAreRefused) {
     config[key] = value;
     return load_error(folder.path, test::small_model(config));
   };
+  const auto changed_in_folder = [&](const char* key, const nlohmann::json& value) {
+    const auto path = folder.path / "config.json";
+    const std::string before = read_file(path);
+    auto json = nlohmann::json::parse(before);
+    json[key] = value;
+    write_file_atomic(path, json.dump());
+    const std::string error = load_error(folder.path, test::small_model());
+    write_file_atomic(path, before);
+    return error;
+  };
   EXPECT_THAT(changed("rope_theta", 20000.0),
               AllOf(HasSubstr("RoPE"), HasSubstr("theta 10000"), HasSubstr("here 20000")));
   EXPECT_THAT(changed("rope_scaling", {{"rope_type", "linear"}, {"factor", 2.0}}),
               HasSubstr("RoPE"));
   EXPECT_THAT(changed("rms_norm_eps", 0.5), HasSubstr("rms_norm_eps"));
+  const std::string heads = changed_in_folder("head_dim", 8);
+  EXPECT_THAT(heads, AllOf(HasSubstr("heads of 8 features, here"), Not(HasSubstr("RoPE"))));
   EXPECT_EQ(changed("max_position_embeddings", 8192), "no error");
   EXPECT_EQ(changed("torch_dtype", "bfloat16"), "no error");
   EXPECT_EQ(changed("bos_token_id", 7), "no error");
