@@ -62,10 +62,26 @@ install_older_transformers() {
   touch "$stamp"
 }
 
+# Whether kernels for GPUs are built, which takes half of the time: as SEER_CUDA (ON or OFF) says, as in the build that is there,
+# or where there is a GPU.
+choose_kernels() {
+  [ -n "${SEER_CUDA:-}" ] && return
+  if [ -e build/build.ninja ]; then
+    SEER_CUDA=$(sed -n 's/^SEER_CUDA:BOOL=//p' build/CMakeCache.txt)
+  elif [ -e /dev/nvidiactl ] || nvidia-smi -L >/dev/null 2>&1; then
+    SEER_CUDA=ON
+  else
+    SEER_CUDA=OFF
+    say "no NVIDIA GPU here: building for the CPU alone (SEER_CUDA=ON builds the kernels for GPUs, too)"
+  fi
+}
+
 # build TARGET...: into ./build
 build() {
-  if [ ! -e build/build.ninja ] || ! grep -q "^SEER_PYTHON:FILEPATH=$PYTHON\$" build/CMakeCache.txt; then
-    cmake -S . -B build -G Ninja -DSEER_PYTHON="$PYTHON" >.cache/cmake.log 2>&1 ||
+  local cuda=${SEER_CUDA:-ON}
+  if [ ! -e build/build.ninja ] || ! grep -q "^SEER_PYTHON:FILEPATH=$PYTHON\$" build/CMakeCache.txt ||
+    ! grep -q "^SEER_CUDA:BOOL=$cuda\$" build/CMakeCache.txt; then
+    cmake -S . -B build -G Ninja -DSEER_PYTHON="$PYTHON" -DSEER_CUDA="$cuda" >.cache/cmake.log 2>&1 ||
       die "cmake failed, see .cache/cmake.log"
   fi
   ninja -C build "$@" >.cache/build.log 2>&1 || { tail -20 .cache/build.log >&2; die "the build failed, see .cache/build.log"; }
