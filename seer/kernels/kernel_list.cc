@@ -61,12 +61,12 @@ std::vector<KernelStatus> kernel_list(const Device& device, DType dtype, int hea
   pooled.head_dim = lookup_grad.head_dim;
   pooled.block_softmax = true;
   add(list, "lookup_score", pooled_attn_impls(), pooled, device);
-  if (device.sm > 0) {
-    LookupProjectParams lookup_project{};
-    lookup_project.dtype = dtype;
-    lookup_project.head_dim = head_dim;
-    lookup_project.rank = lookup_rank == 0 ? 32 : lookup_rank;
-    add(list, "lookup_project", lookup_project_impls(), lookup_project, device);
+  LookupProjectParams projections{};
+  projections.dtype = dtype;
+  projections.head_dim = head_dim;
+  projections.rank = lookup_rank == 0 ? 32 : lookup_rank;
+  if (takes_lookup_project(projections, device)) {  // else products are the library's
+    add(list, "lookup_project", lookup_project_impls(), projections, device);
   }
   add(list, "lookup_score_grad", lookup_grad_impls(), lookup_grad, device);
   add(list, "attn_gate_pool", attn_gate_pool_impls(), {}, device);
