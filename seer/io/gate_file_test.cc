@@ -134,7 +134,8 @@ TEST(GateConfig, LookupHeads) {
   EXPECT_EQ(error(0, {{}, {}, {}}), "no error");
   EXPECT_EQ(error(32, {{}, {0, 1, 2, 3}, {3}}), "no error");
   EXPECT_EQ(error(64, {{0}}), "no error");
-  EXPECT_THAT(error(0, {{1}}), AllOf(HasSubstr("seer_lookup_rank is missing"), HasSubstr("16, 32 or 64")));
+  EXPECT_THAT(error(0, {{1}}),
+              AllOf(HasSubstr("seer_lookup_rank is missing"), HasSubstr("16, 32 or 64")));
   EXPECT_THAT(error(48, {{1}}), AllOf(HasSubstr("is 48"), HasSubstr("16, 32 or 64")));
   EXPECT_THAT(error(64, {{1}}, 32), AllOf(HasSubstr("is 64"), HasSubstr("head size 32")));
   EXPECT_THAT(error(32, {{}, {}}), AllOf(HasSubstr("rank 32"), HasSubstr("seer_lookup_heads")));
