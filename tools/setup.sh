@@ -62,7 +62,7 @@ install_older_transformers() {
   touch "$stamp"
 }
 
-# Whether kernels for GPUs are built, which takes half of the time: as SEER_CUDA (ON or OFF) says, as in the build that is there,
+# Whether kernels for GPUs are built, which takes minutes: as SEER_CUDA (ON or OFF) says, as in the build that is there,
 # or where there is a GPU.
 choose_kernels() {
   [ -n "${SEER_CUDA:-}" ] && return

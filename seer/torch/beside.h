@@ -10,9 +10,6 @@
 
 namespace seer::torch_ops {
 
-// Of lookup heads' scores beside gates (H200, 32k tokens): what leaves enough multiprocessors for kernels that memory bounds.
-constexpr int kMultiprocessorsBeside = 32;
-
 class Beside {
  public:
   // `make` enqueues the work, on a stream of this thread's own, which begins after what the current stream was given before.

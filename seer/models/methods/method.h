@@ -37,9 +37,8 @@ class Method {
                                        const at::Tensor& scores,
                                        const torch_ops::Selection& selection);
   // Both, and attention over the chosen blocks; the three as steps that are watched (torch/steps.h).
-  virtual torch_ops::SparseOutput attend(const AttentionInput& input,
-                                         const torch_ops::Ragged& ragged,
-                                         const torch_ops::Selection& selection);
+  torch_ops::SparseOutput attend(const AttentionInput& input, const torch_ops::Ragged& ragged,
+                                 const torch_ops::Selection& selection);
 };
 
 // What a method is made from; outlives it.

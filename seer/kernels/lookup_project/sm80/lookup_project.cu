@@ -1,5 +1,5 @@
-// The projections of lookup heads for sm_80 and later chips. What bounds them is reading x: each thread block takes tokens of one
-// head, whose weight lies in shared memory, and x goes from memory to the registers that mma.sync reads, 16 bytes at a time.
+// The projections of lookup heads for sm_80 and later chips. Each thread block takes tokens of one head, whose weight lies in
+// shared memory, and x goes from memory to the registers that mma.sync reads, 16 bytes at a time.
 //
 // mma.sync wants of a lane (row lane / 4, t = lane % 4) the depths 2t, 2t + 1, 2t + 8, 2t + 9 of 16. Sums do not mind which number of
 // x has which depth, as long as the weight's agree: depths of 32 numbers are permuted, so that a lane's are eight neighbours, 8t to
