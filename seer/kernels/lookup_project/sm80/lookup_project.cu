@@ -43,13 +43,37 @@ struct Fragment {
   }
 };
 
+// A head's matrix, column by column, in pieces of 8 numbers. Each column has its own order of pieces: those of two neighbouring
+// columns that eight lanes read at once lie in different banks, and few of those that a warp writes in the same one.
+template <class Element, int kHeadDim, int kRank>
+struct Weight {
+  static constexpr int kPieces =
+      (kHeadDim + 63) / 64 * 8;  // of a column, with room for every order
+  uint4 piece[kRank][kPieces];
+
+  static __device__ __forceinline__ int place(int column, int n) {
+    return n ^ ((column & 1) << 2 | (column >> 1 & 3));
+  }
+  // By all threads, from w [kHeadDim, kRank].
+  __device__ __forceinline__ void fill(const float* w) {
+    for (int i = threadIdx.x; i < kHeadDim / 2 * kRank; i += kThreads) {
+      const int column = i % kRank, depth = i / kRank * 2;
+      alignas(4) const Element two[2] = {static_cast<Element>(w[depth * kRank + column]),
+                                         static_cast<Element>(w[(depth + 1) * kRank + column])};
+      auto* const to = reinterpret_cast<uint32_t*>(&piece[column][place(column, depth / 8)]);
+      to[depth % 8 / 2] = *reinterpret_cast<const uint32_t*>(two);
+    }
+  }
+  __device__ __forceinline__ uint4 read(int column, int n) const {
+    return piece[column][place(column, n)];
+  }
+};
+
 template <class Element, int kHeadDim, int kRank>
 __global__ void __launch_bounds__(kThreads) project(const __grid_constant__ LookupProjectParams p) {
   constexpr int kSteps = kHeadDim / kDepth, kColumnTiles = kRank / 8;
   constexpr int kWide = kColumnTiles < 4 ? kColumnTiles : 4;
-  // 16 bytes of eight lanes, of two columns, lie in different banks where rows are 4 such pieces apart, modulo 8.
-  constexpr int kRow = kHeadDim + (4 - kHeadDim / 8 % 8 + 8) % 8 * 8;
-  __shared__ alignas(16) Element weight[kRank][kRow];
+  __shared__ Weight<Element, kHeadDim, kRank> weight;
 
   const LookupProjectParams::Side& side = p.sides[blockIdx.z];
   const int64_t first = int64_t{blockIdx.x} * kTokens;
@@ -59,10 +83,7 @@ __global__ void __launch_bounds__(kThreads) project(const __grid_constant__ Look
   Fragment<kSteps> x[kTiles];
 #pragma unroll
   for (int m = 0; m < kTiles; ++m) x[m].template load<Element>(side, head, token + 16 * m);
-  const float* const w = side.weight + int64_t{l} * kHeadDim * kRank;
-  for (int i = threadIdx.x; i < kHeadDim * kRank; i += kThreads) {
-    weight[i % kRank][i / kRank] = static_cast<Element>(w[i]);
-  }
+  weight.fill(side.weight + int64_t{l} * kHeadDim * kRank);
   __syncthreads();
 
   float y[kTiles][kColumnTiles][4] = {};
@@ -73,8 +94,7 @@ __global__ void __launch_bounds__(kThreads) project(const __grid_constant__ Look
       const int slot = lane / 4;
       const int column =
           n / kWide * (8 * kWide) + slot / 2 * (2 * kWide) + n % kWide * 2 + slot % 2;
-      const uint4 b =
-          *reinterpret_cast<const uint4*>(&weight[column][s * kDepth + threadIdx.x % 4 * 8]);
+      const uint4 b = weight.read(column, s * (kDepth / 8) + lane % 4);
 #pragma unroll
       for (int m = 0; m < kTiles; ++m) {
         const uint4 &low = x[m].low[s], &high = x[m].high[s];
