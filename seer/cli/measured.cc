@@ -53,13 +53,14 @@ std::string chip_folder(const at::Device& device) {
 
 nlohmann::json record_of(const std::string& operation, int argc, char** argv, nlohmann::json rows,
                          const at::Device& device) {
-  return report::record(operation, {argv, argv + argc},
-                        {{"chip", chip_name(device)},
-                         {"threads", at::get_num_threads()},
-                         {"avx2_at_most", limited},
-                         {"bf16_dot_product", kernels::cpu_has_bf16_dot()},
-                         {"versions", {{"torch", TORCH_VERSION}, {"compiler", __VERSION__}}}},
-                        std::move(rows));
+  nlohmann::json machine{{"chip", chip_name(device)},
+                         {"versions", {{"torch", TORCH_VERSION}, {"compiler", __VERSION__}}}};
+  if (!device.is_cuda()) {
+    machine.update({{"threads", at::get_num_threads()},
+                    {"avx2_at_most", limited},
+                    {"bf16_dot_product", kernels::cpu_has_bf16_dot()}});
+  }
+  return report::record(operation, {argv, argv + argc}, machine, std::move(rows));
 }
 
 std::string memory_text(const ModelArgs& model, const io::ModelConfig& config, int64_t tokens,

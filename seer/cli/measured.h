@@ -21,7 +21,8 @@ void limit_to_avx2();
 // A folder's name for results: "amd-epyc-2-threads-avx512bf16", "nvidia-h200".
 std::string chip_folder(const at::Device& device);
 
-// The record of rows that this command line has made on `device` (report/results.h).
+// The record of rows that this command line has made on `device` (report/results.h); a GPU's names
+// nothing of the CPU beside it.
 nlohmann::json record_of(const std::string& operation, int argc, char** argv, nlohmann::json rows,
                          const at::Device& device);
 

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <fstream>
 
 #include "seer/base/file.h"
 #include "seer/report/image.h"
@@ -85,6 +86,20 @@ TEST(Results, FieldsAreThoseOfTheForm) {
     EXPECT_TRUE(record_form()["fields"].contains(key)) << key;
   }
   EXPECT_EQ(slug("Intel(R) Xeon(R) CPU @ 2.0 GHz "), "intel-r-xeon-r-cpu-2-0-ghz");
+}
+
+// Records of a GPU name no threads.
+TEST(Results, ThreadsThatAreNamedAreTheSame) {
+  const auto path = std::filesystem::path(testing::TempDir()) / "results_test.json";
+  const auto of = [](const nlohmann::json& machine) {
+    return record("x", {"seer"}, machine, nlohmann::json::array({{{"len_q", 1}}}));
+  };
+  std::ofstream(path) << of({{"chip", "g"}});
+  EXPECT_EQ(appended(path, of({{"chip", "g"}}))["rows"].size(), 1);
+  std::ofstream(path) << of({{"chip", "c"}, {"threads", 32}});
+  EXPECT_THAT([&] { appended(path, of({{"chip", "c"}, {"threads", 1}})); },
+              testing::ThrowsMessage<std::runtime_error>(
+                  testing::HasSubstr("has rows of other threads (32, now 1): choose")));
 }
 
 }  // namespace

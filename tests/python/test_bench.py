@@ -71,6 +71,11 @@ def test_gate_lists_have_their_shape():
     assert (mask[:, 200:, 1:190].all(1).sum(1) > 0).any()
 
 
+def test_results_of_gpus_lie_in_their_folders():
+    paths = list((ROOT / "results").glob("nvidia-*/*.json"))
+    assert paths and {path.parent.name for path in paths} == {record.folder(record.read(path)) for path in paths}
+
+
 def test_the_program_measures_the_same_lists(seer, tmp_path):
     seer("bench", "block_sparse_attn", "--lengths", 1024, "--head-dims", 64, "--heads", 3, "--kv-heads", 1, "--lists", "random,gate",
          "--densities", .3, "--runs", 1, "--seconds", 0, "--out", tmp_path)

@@ -512,6 +512,16 @@ def test_bench_appends(seer, tmp_path):
     assert "rows of other versions" in found and "choose another --out" in found
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))])
+def test_threads_are_recorded_where_they_shape_times(seer, tmp_path, device):
+    for threads in (1, 2):
+        seer("bench", "decode_attn", "--device", device, "--threads", threads, "--lengths", 128, "--heads", 2, "--kv-heads", 1, "--head-dims", 64,
+             "--seconds", 0, "--runs", 1, "--out", tmp_path, *(["--append"] if threads == 2 and device == "cuda" else []))
+    made = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*/decode_attn.json"))]
+    assert [record.get("threads") for record in made] == ([1, 2] if device == "cpu" else [None])
+    assert all(("bf16_dot_product" in record) == (device == "cpu") for record in made)
+
+
 def test_kernels_lists_every_operation(seer):
     table = seer("kernels").stdout
     for op in ("block_sparse_attn", "block_sparse_attn_backward", "pooled_attn", "attn_gate_pool", "attn_gate_project",
