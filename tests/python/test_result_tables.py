@@ -269,14 +269,14 @@ def setting(name, value, method, sparsity, facts, rule="nz_ratio", strength=.1):
 
 def test_settings_of_gates(put):
     put("gate_settings_smollm2", [setting("tokens", 1e6, "dense", 0., .75), setting("tokens", 52e6, "seer", .9, .7), setting("tokens", 1e6, "gate", .9, .1), setting("tokens", 52e6, "gate", .9, .2),
-                                  setting("tokens", 52e6, "gate", .7, .3), setting("rules", None, "seer", None, .5, "top_p", .8), setting("rules", None, "seer", .9, .6),
+                                  setting("tokens", 52e6, "gate", .7, .3), setting("rules", 2e7, "seer", None, .5, "top_p", .8), setting("rules", 52e6, "seer", .9, .6),
                                   setting("lookups", .1, "seer", .9, .7), setting("lookups", .1, "gate", .9, .2), setting("lookups", .05, "seer", .9, .6)])
     header, *lines = [line for i, line in enumerate(cells(gate_settings.gates_by_tokens())) if i != 1]
     assert header[0] == "tokens, 90% sparse" and [line[:3] for line in lines] == [
         ["1 M", "gates without lookup heads", ".10 ± .09"], ["52 M", "gates without lookup heads", ".20 ± .08"], ["52 M", "**gates with lookup heads**", ".70 ± .03"], ["", "dense", ".75 ± .03"]]
     assert lines[0][3:] == [".40 ± .06", "+20 ± 2", "+0.40 ± .04"] and lines[-1][4:] == ["0", "0"]
     _, lines = lines_of(gate_settings.selection_rules())
-    assert lines == {"`top_p`, 0.8": [".50 ± .05 at .25", ".40 ± .06 at .25", "+20 ± 2 at .25", "+0.40 ± .04 at .25"], "`nz_ratio`, 90% sparse": [".60 ± .04 at .25", *lines["`top_p`, 0.8"][1:]]}
+    assert lines == {"20 M": ["`top_p`, 0.8", ".50 ± .05 at .25", ".40 ± .06 at .25", "+20 ± 2 at .25", "+0.40 ± .04 at .25"], "52 M": ["`nz_ratio`, 90% sparse", ".60 ± .04 at .25", *lines["20 M"][2:]]}
     assert [(line[0], line[2]) for line in cells(gate_settings.lookup_shares())[2:]] == [("none", ".20 ± .08"), ("5%", ".60 ± .04"), ("10%", ".70 ± .03")]
 
 

@@ -34,11 +34,11 @@ def gates_by_tokens():
 
 
 def selection_rules():
-    """Rules of choosing by the same scores, at the densities that they come to."""
+    """Rules of choosing by the same scores, at the densities that they come to, by tokens that the gates saw."""
     made, rows = of_setting("rules")
     strength = lambda row: f"{row['strength']:g}" if row["sparsity"] is None else f"{row['sparsity']:.0%} sparse"
-    lines = [[f"`{row['rule']}`, {strength(row)}", *scores(row, True)] for row in rows if row["method"] == "seer"]
-    return markdown(["rule", *(f"{what} at density" for what in WHAT.values())], lines) + "\n\n" + source(made, NAME, GPU)
+    lines = [[f"{row['value'] / 1e6:.2g} M", f"`{row['rule']}`, {strength(row)}", *scores(row, True)] for row in rows if row["method"] == "seer"]
+    return markdown(["tokens", "rule", *(f"{what} at density" for what in WHAT.values())], lines) + "\n\n" + source(made, NAME, GPU)
 
 
 def lookup_shares():

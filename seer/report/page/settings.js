@@ -35,7 +35,7 @@ function tokenCharts(cards, file, rows) {
 function settingName(row) {
   if (row.method === "dense") return "dense attention";
   const strength = isNumber(row.sparsity) ? `${percent(row.sparsity)} sparse` : `${row.strength}`;
-  if (row.setting === "rules") return `${row.rule}, ${strength}`;
+  if (row.setting === "rules") return `${row.rule}, ${strength}${isNumber(row.value) ? `, gates of ${significant(row.value / 1e6)} M tokens` : ""}`;
   if (row.setting === "lookups") return `${row.method === "gate" ? "no lookup heads" : `lookup heads: ${percent(row.value)} of all`}, ${strength}`;
   return `${isNumber(row.value) || text(row.value) ? row.value : "as by default"}, ${strength}`;
 }
