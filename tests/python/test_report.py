@@ -135,6 +135,10 @@ def test_all_results(walked):
     ours = json.loads((ROOT / "results" / "nvidia-h200" / "yarn_embedded_books.json").read_text())["rows"]
     dense = next(row["perplexity"] for row in ours if row["method"] == "dense")
     assert f"embedded model, books, 32k tokens {dense:.2f}" in table and "YaRN: SmolLM2-135M, proofs" in table
+    assert "SmolLM2-135M, books, 32k tokens, with lookup heads" in table
+    for title in ("By length: YaRN: SmolLM2-135M, books", "Facts by distance: SmolLM2-135M, YaRN with SeerAttention at 90 %", "Copied passages: SmolLM2-135M, dense YaRN",
+                  "Needle in a haystack by depth and length: SmolLM2-135M, dense YaRN", "YaRN: SmolLM2-135M, gates of another seed, proofs", "gates' learning rate 5e-4, books"):
+        assert title in table
     facts = json.loads((ROOT / "results" / "nvidia-h200" / "methods_facts_smollm2.json").read_text())["rows"]
     found = next(row["top1"] for row in facts if (row["method"], row["sparsity"]) == ("seer", .9))
     assert f"{100 * found:.0f} % of planted facts' tokens with gates with lookup heads" in table

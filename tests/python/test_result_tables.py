@@ -1,5 +1,6 @@
 """tools/result_tables.py on small records: rows appear, ratios are the right way round, what is missing is said."""
 import json
+import math
 import sys
 
 import pytest
@@ -143,14 +144,14 @@ def three_ways(dense, methods=("seer", "streaming"), trained=(.9, .5)):
     """As `seer eval ppl --joint` writes them: gates 10 % above dense at 90 %, trained models a tenth or less of it."""
     def row(model, method, sparsity, ratio, **more):
         return {"model": model, "method": method, "sparsity": sparsity, "perplexity": dense * ratio, "vs_dense": ratio, "density": 1 - sparsity - .004,
-                "documents": 3, "length": 32768, **more}
+                "documents": 3, "length": 32768, "vs_dense_error": .001, "nll": [math.log(dense * ratio)] * 3, **more}
 
     rows = [row("yarn", "dense", 0., 1.)]
     rows += [row("yarn", method, s, 1 + s / 9 * (2 if method == "streaming" else 1)) for method in methods for s in (.5, .7, .8, .9)]
     for at in trained:
         of = {"trained_rule": "nz_ratio", "trained_sparsity": at}
         rows.append(row(f"joint{at}", "dense", 0., 1.01, **of))
-        rows += [row(f"joint{at}", "seer", s, 1 + at * s / 90, **({"excess": at / 10} if s > .5 else {}), **of) for s in (.5, .7, .8, .9)]
+        rows += [row(f"joint{at}", "seer", s, 1 + at * s / 90, **of) for s in (.5, .7, .8, .9)]
     return rows
 
 
@@ -165,25 +166,50 @@ def test_three_ways(put):
                      "SmolLM2-135M, proofs": ["2.000", "2.111 / 2.156 / 2.178 / 2.200", "2.010 / 2.014 / 2.016 / 2.018"]}
     assert "Blocks computed: .50 / .30 / .20 / .10. Documents of 32768 tokens: 3 (embedded model, 7.6 M, books), 3 (SmolLM2-135M, proofs)." in text
     assert "`seer eval ppl --model dense --joint j,k`; [yarn_embedded_books.json](results/" in text
-    header, of, *rest = cells(yarn.yarn())
-    assert header[1:] == ["dense YaRN", *(f"{name}, .5 / .7 / .8 / .9" for name in
-                                          ("gates after", "sink + window", "trained at 50% (joint0.5)", "trained at 90% (joint0.9)"))]
-    assert rest[1] == ["above dense, %", "", "+5.56 / +7.78 / +8.89 / +10.00", "+11.11 / +15.56 / +17.78 / +20.00",
-                       "+0.28 / +0.39 / +0.44 / +0.50", "+0.50 / +0.70 / +0.80 / +0.90"]
-    assert rest[2] == ["of the gates' excess", "", "", "", "- / .05 / .05 / .05", "- / .09 / .09 / .09"]
-    assert rest[3][:2] == ["SmolLM2-135M, proofs", "2.000"] and rest[3][3:5] == ["", ""]
+    books, proofs = (lines_of(table) for table in yarn.yarn().split("\n\n")[:2])
+    assert books[0] == ["embedded model, 7.6 M, books", "dense", "50%", "70%", "80%", "90%", "of the gates' excess at 90%"] and proofs[0][0] == "SmolLM2-135M, proofs"
+    assert [*books[1]] == ["dense YaRN", "gates after", "sink + window", "trained at 50% (joint0.5)", "trained at 90% (joint0.9)"] and [*proofs[1]] == ["dense YaRN", "gates after", "trained at 90% (joint0.9)"]
+    assert books[1]["dense YaRN"] == ["20.00", "", "", "", "", ""]
+    assert books[1]["gates after"] == ["", *(f"{ppl} (+{above} ± .10 %)" for ppl, above in (("21.11", "5.56"), ("21.56", "7.78"), ("21.78", "8.89"), ("22.00", "10.00"))), "1.00"]
+    assert books[1]["trained at 90% (joint0.9)"] == ["20.20 (+1.00 ± .10 %)", *(f"{ppl} (+{above} ± .10 %)" for ppl, above in (("20.10", "0.50"), ("20.14", "0.70"), ("20.16", "0.80"), ("20.18", "0.90"))), ".09"]
 
 
 def test_three_ways_with_lookup_heads(put):
-    rows = three_ways(20., methods=["gate", "seer"])
-    put("yarn_smollm2_books", rows + [{**row, "model": row["model"] + "_lookup"} for row in rows if "trained_sparsity" in row])
-    put("yarn_smollm2_seed2_books", [{key: value for key, value in row.items() if key != "model"} for row in three_ways(20., methods=["gate", "seer"], trained=[])])
+    def halved(row):
+        """What lookup heads make of it."""
+        ratio = 1 + (row["vs_dense"] - 1) / 2
+        return {**row, "vs_dense": ratio, "perplexity": 20 * ratio}
+
+    def ways(**more):
+        return [halved(row) if row["method"] == "seer" and row["model"] == "yarn" else row for row in three_ways(20., methods=["gate", "seer"], **more)]
+
+    rows = ways()
+    put("yarn_smollm2_books", rows + [{**halved(row), "model": row["model"] + "_lookup"} for row in rows if "trained_sparsity" in row])
+    put("yarn_smollm2_seed2_books", [{key: value for key, value in row.items() if key != "model"} for row in ways(trained=[])])
     header, lines = lines_of(yarn.yarn_headline())
-    assert [*lines] == ["SmolLM2-135M, books"] and lines["SmolLM2-135M, books"][1:] == ["21.11 / 21.56 / 21.78 / 22.00", "20.06 / 20.08 / 20.16 / 20.18"]
-    header, *rest = [line for i, line in enumerate(cells(yarn.yarn())) if i != 1]
-    assert [name.split(", .5")[0] for name in header[2:]] == ["gates after", "gates after, with lookup heads", "trained at 50% (joint0.5)", "trained at 50% (joint0.5), with lookup heads",
-                                                               "trained at 90% (joint0.9)", "trained at 90% (joint0.9), with lookup heads"]
-    assert [line[0] for line in rest if line[1]] == ["SmolLM2-135M, books", "SmolLM2-135M, gates of another seed, books"]
+    assert lines == {"SmolLM2-135M, books": ["20.00", "21.11 / 21.56 / 21.78 / 22.00", "20.06 / 20.08 / 20.16 / 20.18"],
+                     "the same, with lookup heads": ["", "20.56 / 20.78 / 20.89 / 21.00", "20.03 / 20.04 / 20.08 / 20.09"]}
+    _, lines = lines_of(yarn.yarn())
+    assert [*lines] == ["dense YaRN", "gates after", "gates after, with lookup heads", "trained at 50% (joint0.5)", "trained at 50% (joint0.5), with lookup heads",
+                        "trained at 90% (joint0.9)", "trained at 90% (joint0.9), with lookup heads", "gates after, another seed", "gates after, with lookup heads, another seed"]
+    # All as shares of what gates without lookup heads lose.
+    assert [line[-1] for line in lines.values()] == ["", "1.00", ".50", ".05", ".02", ".09", ".04", "1.00", ".50"]
+
+
+def test_learning_rates(put):
+    for name, share in zip(yarn.RATES, (1., .5, .25)):
+        for text in yarn.TEXTS:
+            rows = three_ways(20., trained=[.9])
+            for row in rows:  # one document more than elsewhere, which does not count
+                if row["model"] != "yarn" and row["method"] == "seer":
+                    row["nll"] = [math.log(20. * (1 + share * row["sparsity"] / 9))] * 3 + [9.] * (share == 1.)
+                elif share == 1.:
+                    row["nll"] = row["nll"] + [9.]
+            put(f"yarn_{name}_{text}", rows)
+    header, _, *lines = cells(yarn.yarn_rates())
+    assert header[:5] == ["learning rate", "of gates", "gates had seen", "books: dense YaRN", "books: gates after, 90%"]
+    assert [line[2:7] for line in lines] == [[tokens, "20.00", "+10.00", above, taken] for tokens, above, taken in (("52 M", "+10.00", "0%"), ("20 M", "+5.00", "50%"), ("20 M", "+2.50", "75%"))]
+    assert "3 documents of books, 3 documents of proofs." in yarn.yarn_rates()
 
 
 def test_lengths_and_answers_at_32k(put):
@@ -194,10 +220,27 @@ def test_lengths_and_answers_at_32k(put):
     assert header == ["", "blocks chosen by", "density", "2k", "32k"] and lines == [
         ["SmolLM2-135M, books", "dense", "1.00", "20.00", "20.00"], ["SmolLM2-135M, books", "gates with lookup heads", ".10", "20.60 (+3.00 %)", "20.60 (+3.00 %)"],
         ["SmolLM2-135M, books", "gates alone", ".10", "-", "21.00 (+5.00 %)"]]
-    rows = [{"method": "dense", "sparsity": 0., "density": 1., "questions": 8, "windows": 2, **{f"{name}{error}": .5 for name in ("top1", "exact", "loss") for error in ("", "_error")}}]
-    for what in ("facts", "copies"):
-        put(f"{what}_smollm2_joint90", rows)
-    assert [line[:3] for line in cells(planted.planted_long())[2:]] == [["SmolLM2-135M, YaRN with SeerAttention at 90%", "dense", "1"]]
+    def asked(method, sparsity, *found):
+        return {"method": method, "sparsity": sparsity, "density": 1 - sparsity, "length": 8192, "questions": 8, "windows": 2, "cells": list(found),
+                **{f"{name}{error}": .5 for name in ("top1", "exact", "loss") for error in ("", "_error")}}
+
+    def cell(top1, questions, **place):
+        return {"top1": top1, "questions": questions, **place}
+
+    near, far = {"distance": [1024, 4096]}, {"distance": [4096, 8192]}
+    name = "SmolLM2-135M, YaRN with SeerAttention at 90%"
+    for what, far_away in (("facts", .5), ("copies", .25)):
+        put(f"{what}_smollm2_joint90", [asked("dense", 0., cell(1., 1, **near), cell(.5, 3, **near), cell(far_away, 4, **far)), asked("gate", .5, cell(1., 4, **near)), asked("gate", .9, cell(.125, 4, **near))])
+    assert "needle" not in planted.planted_long()
+    by_all, by_distance = (cells(part) for part in planted.planted_long().split("By distance, tokens right:"))
+    assert [line[:3] for line in by_all[2:]] == [[name, "dense", "1"], [name, "gates without lookup heads", ".50 / .10"]]
+    assert by_distance[0] == ["90% sparse", "blocks chosen by", "facts, 1k to 4k away", "facts, 4k to 8k away", "copies, 1k to 4k away", "copies, 4k to 8k away"]
+    # Cells of one distance together by their questions; of the sparsities the highest.
+    assert by_distance[2:] == [[name, "dense", ".62", ".50", ".62", ".25"], [name, "gates without lookup heads", ".12", "-", ".12", "-"]]
+    put("needle_smollm2_joint90", [asked("dense", 0., *(cell(depth / 100, 1, depth=depth) for depth in (0., 20., 50., 100.))), asked("seer", .9, cell(.5, 1, depth=50.))])
+    header, _, *lines = cells(planted.planted_long().split("haystack")[1])
+    assert header[2:] == ["8k tokens, 0 to 33 % deep", "8k tokens, 34 to 66 % deep", "8k tokens, 67 to 100 % deep"]
+    assert lines == [[name, "dense", ".10", ".50", "1.00"], [name, "**learned gates**", "-", ".50", "-"]]
 
 
 def test_published(put):

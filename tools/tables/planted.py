@@ -46,11 +46,53 @@ def planted(names=MODELS):
     return markdown(header, lines) + "\n\n" + "\n\n".join(sources)
 
 
-def planted_long():
-    """The same of models that read a longer context by YaRN; nothing where it was not measured."""
-    if not any(map(chip_of, LONG)):
+def right(cells):
+    """Tokens that are right in all of these cells together; "-": there is none."""
+    count = sum(cell["questions"] for cell in cells)
+    return f"{sum(cell['questions'] * cell['top1'] for cell in cells) / count:.2f}".removeprefix("0") if count else "-"
+
+
+def by_place(made, columns):
+    """A line for each model and method, dense and at the highest sparsity: tokens that are right at each place.
+    made: {label: {what: record}}; columns: {heading: (what, whether a row's cell is there)}."""
+    lines, most = [], 0
+    for label, of in made.items():
+        rows = [row for record in of.values() for row in record["rows"]]
+        most = max(row["sparsity"] for row in rows)
+        labels = {**LABELS, **({"seer": WITH_LOOKUPS} if any(row["method"] == "gate" for row in rows) else {})}
+        for method in dict.fromkeys(row["method"] for row in rows):
+            cells = ([cell for row in of[what]["rows"] if row["method"] == method and row["sparsity"] in (0, most) for cell in row["cells"] if is_there(row, cell)]
+                     for what, is_there in columns.values())
+            lines.append([label, labels.get(method, method), *map(right, cells)])
+    return markdown([f"{most:.0%} sparse", "blocks chosen by", *columns], lines)
+
+
+def planted_by_distance(models):
+    """Facts and copies by how far away they stand."""
+    made = {LONG[model]: {what: load(f"{what}_{model}", chip_of(model)) for what in ("facts", "copies")} for model in models}
+    places = sorted({(what, *cell["distance"]) for of in made.values() for what, record in of.items() for row in record["rows"] for cell in row["cells"]}, key=lambda place: (place[0] != "facts", place))
+    return by_place(made, {f"{what}, {low // 1024}k to {high // 1024}k away": (what, lambda row, cell, at=(low, high): (*cell["distance"],) == at) for what, low, high in places})
+
+
+def needle_long():
+    """A needle by length and depth in the text, in thirds; nothing where it was not measured."""
+    names = {label: f"needle_{model}" for model, label in LONG.items() if (results.FOLDER / GPU / f"needle_{model}.json").exists()}
+    if not names:
         return ""
-    return "Facts and copies in windows of 32,768 tokens, of the models in the table of YaRN:\n\n" + planted(LONG)
+    made = {label: {"needle": load(name, GPU)} for label, name in names.items()}
+    lengths = sorted({row["length"] for of in made.values() for row in of["needle"]["rows"]})
+    columns = {f"{length // 1024}k tokens, {low} to {high} % deep": ("needle", lambda row, cell, at=(length, low, high): row["length"] == at[0] and at[1] <= cell["depth"] <= at[2])
+               for length in lengths for low, high in ((0, 33), (34, 66), (67, 100))}
+    return "\n\n".join(["A needle in a haystack, digits right:", by_place(made, columns), *(source(made[label]["needle"], name, GPU) for label, name in names.items())])
+
+
+def planted_long():
+    """The same of models that read a longer context by YaRN, all in all and by distance; nothing where it was not measured."""
+    measured = list(filter(chip_of, LONG))
+    if not measured:
+        return ""
+    text = "Facts and copies in windows of 32,768 tokens, of the models in the tables of YaRN:"
+    return "\n\n".join(filter(None, [text, planted(LONG), "By distance, tokens right:", planted_by_distance(measured), needle_long()]))
 
 
 def lookup_scores():

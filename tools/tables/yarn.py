@@ -1,14 +1,19 @@
-"""Tables of long-context fine-tuning in their published form: dense, gates distilled after it, both trained together."""
+"""Tables of long-context fine-tuning: dense, gates distilled after it, both trained together; in the published form, and with all that was measured."""
+import math
+
 from . import results
 from .results import GPU, load, markdown, source
 
 # Of results/<chip>/yarn_<name>_<text>.json: what the page calls the model. Those that are not there are left out.
 MODELS = {"embedded": "embedded model, 7.6 M", "smollm2": "SmolLM2-135M"}
-SEEDS = {f"{model}_seed2": f"{name}, gates of another seed" for model, name in MODELS.items()}
+SEED = "_seed2"  # ends the name of the same with gates of another seed
 TEXTS = ("books", "proofs")
 PUBLISHED = ("gates after YaRN", "YaRN with SeerAttention")  # of results/published.json
-COLUMNS = {"gate": "gates after", "seer": "gates after", "oracle": "oracle", "streaming": "sink + window"}
+METHODS = {"dense": "dense YaRN", "gate": "gates after", "seer": "gates after", "oracle": "oracle", "streaming": "sink + window"}
 LOOKUP = "_lookup"  # ends the name of a model whose gates have lookup heads
+WITH_LOOKUPS = ", with lookup heads"
+# Settings of the trained runs, by the name of their results; the first is that of all other tables.
+RATES = {"smollm2": ("3e-4", "1.5e-3", "52 M"), "smollm2_with_gates5e-4": ("3e-4", "5e-4", "20 M"), "smollm2_with_lr1e-4": ("1e-4", "5e-4", "20 M")}
 
 
 def records(models=MODELS):
@@ -27,36 +32,40 @@ def records(models=MODELS):
 
 def gates_alone(rows):
     """The method by which these rows have gates without lookup heads."""
-    return "gate" if any(row["method"] == "gate" for row in rows) else "seer"
+    return "gate" if has_lookups(rows) else "seer"
+
+
+def has_lookups(rows):
+    return any(row["method"] == "gate" for row in rows)
+
+
+def own_rows(made, method):
+    """Of the model that was trained densely, by sparsity, ascending."""
+    first = made["rows"][0].get("model")
+    return sorted((row for row in made["rows"] if row.get("model") == first and row["method"] == method), key=lambda row: row["sparsity"])
 
 
 def first_rows(made):
-    """The dense row, and those of the same model's gates by sparsity, ascending."""
-    own = [row for row in made["rows"] if row.get("model") == made["rows"][0].get("model")]
-    gates = sorted((row for row in own if row["method"] == gates_alone(own)), key=lambda row: row["sparsity"])
-    return next(row for row in own if row["method"] == "dense"), gates
+    """The dense row, and those of the same model's gates alone by sparsity, ascending."""
+    return own_rows(made, "dense")[0], own_rows(made, gates_alone(made["rows"]))
 
 
-def columns_of(made):
-    """{heading: rows by sparsity, ascending} of a record: the first model's gates and baselines, the others' gates."""
-    columns, first = {}, made["rows"][0].get("model")
-    with_lookups = f"{COLUMNS['seer']}, with lookup heads" if gates_alone(made["rows"]) == "gate" else COLUMNS["seer"]
-    for row in sorted(made["rows"], key=lambda row: row["sparsity"]):
-        if row.get("model") == first and row["method"] in COLUMNS:
-            columns.setdefault(with_lookups if row["method"] == "seer" else COLUMNS[row["method"]], []).append(row)
-        elif row.get("model") != first and row["method"] == "seer":
-            name = row["model"].removesuffix(LOOKUP)
-            columns.setdefault(f"trained at {row['trained_sparsity']:.0%} ({name})" + (", with lookup heads" if name != row["model"] else ""), []).append(row)
-    order = [COLUMNS["gate"], with_lookups, *COLUMNS.values()]
-    return {name: columns[name] for name in sorted(columns, key=lambda name: (order.index(name) if name in order else 9, name))}
+def series_of(made):
+    """{name: rows by sparsity, ascending} of a record: the first model, dense, with its gates and by baselines; the others, dense and with their gates."""
+    found = {}
+    for method, name in METHODS.items():
+        found[name + (WITH_LOOKUPS if method == "seer" and has_lookups(made["rows"]) else "")] = own_rows(made, method)
+    for model in sorted({row["model"] for row in made["rows"] if "trained_sparsity" in row}):
+        of = sorted((row for row in made["rows"] if row["model"] == model), key=lambda row: row["sparsity"])
+        found[f"trained at {of[0]['trained_sparsity']:.0%} ({model.removesuffix(LOOKUP)})" + (WITH_LOOKUPS if model.endswith(LOOKUP) else "")] = of
+    return {name: rows for name, rows in found.items() if rows}
 
 
-def nearest(made):
-    """At each sparsity the row of the model that was trained nearest to it, the sparser of two least: the published choice."""
-    first = made["rows"][0].get("model")
+def nearest(made, lookups=False):
+    """At each sparsity the row of the model that was trained nearest to it, of two the less sparse: the published choice."""
     best = {}
     for row in made["rows"]:
-        if row.get("model") == first or row["method"] != "seer" or row["model"].endswith(LOOKUP):
+        if "trained_sparsity" not in row or row["method"] != "seer" or row["model"].endswith(LOOKUP) != lookups:
             continue
         off = (round(abs(row["sparsity"] - row["trained_sparsity"]), 6), row["trained_sparsity"])
         if row["sparsity"] not in best or off < best[row["sparsity"]][0]:
@@ -64,12 +73,18 @@ def nearest(made):
     return [row for _, (_, row) in sorted(best.items())]
 
 
+def excess(row, gates):
+    """Its excess over dense attention as a share of that of gates alone at the same sparsity; None: those have none."""
+    of = next((one["vs_dense"] - 1 for one in gates if one["sparsity"] == row["sparsity"]), 0)
+    return (row["vs_dense"] - 1) / of if of > 0 else None
+
+
 def joined(cells):
     return " / ".join(cells)
 
 
 def short(value):
-    return f"{value:.2f}".removeprefix("0")
+    return f"{value:.2f}".replace("0.", ".", 1)
 
 
 def perplexity(row):
@@ -80,24 +95,21 @@ def above(row):
     return f"{100 * (row['vs_dense'] - 1):+.2f}"
 
 
-def excess(row):
-    return short(row["excess"]) if "excess" in row else "-"
-
-
 def sparsities(rows):
     return joined(f"{row['sparsity']:.1f}".removeprefix("0") for row in rows)
 
 
-def below(made):
-    """What stands below the table: densities and documents, sources."""
+def sources(names):
+    """A line of each group of files of the same command but for the text."""
+    return [source(load(files[0], GPU), files[0], GPU, *files[1:]) for files in names if files]
+
+
+def below(made, seeds=()):
+    """What stands below the tables: densities and documents, sources."""
     _, gates = first_rows(next(iter(made.values())))
-    names = {**MODELS, **SEEDS}
-    documents = ", ".join(f"{record['rows'][0]['documents']} ({names[model]}, {text})" for (model, text), record in made.items())
-    lines = [f"Blocks computed: {joined(short(row['density']) for row in gates)}. Documents of {gates[0]['length']} tokens: {documents}."]
-    for model in names:
-        if files := [f"yarn_{name}_{text}" for name, text in made if name == model]:
-            lines.append(source(load(files[0], GPU), files[0], GPU, *files[1:]))
-    return lines
+    documents = ", ".join(f"{record['rows'][0]['documents']} ({MODELS[model]}, {text})" for (model, text), record in made.items())
+    files = [[f"yarn_{name}_{text}" for name, text in found if name == model] for found in (made, seeds) for model in dict.fromkeys(name for name, _ in found)]
+    return [f"Blocks computed: {joined(short(row['density']) for row in gates)}. Documents of {gates[0]['length']} tokens: {documents}.", *sources(files)]
 
 
 def yarn_headline():
@@ -106,6 +118,8 @@ def yarn_headline():
     for (model, text), record in made.items():
         dense, gates = first_rows(record)
         lines.append([f"{MODELS[model]}, {text}", perplexity(dense), joined(map(perplexity, gates)), joined(map(perplexity, nearest(record)))])
+        if has_lookups(record["rows"]):
+            lines.append([f"the same{WITH_LOOKUPS}", "", joined(map(perplexity, own_rows(record, "seer"))), joined(map(perplexity, nearest(record, lookups=True)))])
     _, gates = first_rows(next(iter(made.values())))
     header = ["", "dense YaRN", f"gates after YaRN, {sparsities(gates)}", f"YaRN with SeerAttention, {sparsities(gates)}"]
     return markdown(header, lines) + "\n\n" + " ".join(below(made))
@@ -125,18 +139,48 @@ def published():
 
 
 def yarn():
-    """Of every trained model and baseline: perplexities, what they are above dense attention's, shares of the gates' excess."""
-    made, lines, names = records([*MODELS, *SEEDS]), [], []
+    """Of every trained model, with its gates and baselines, and of gates of another seed: perplexities, what they are above dense attention's with
+    paired standard errors, and at the highest sparsity shares of the gates' excess."""
+    made, seeds, tables = records(), {}, []
     for (model, text), record in made.items():
-        dense, columns = first_rows(record)[0], columns_of(record)
-        names += [name for name in columns if name not in names]
-        lines.append([f"{ {**MODELS, **SEEDS}[model]}, {text}", perplexity(dense), {name: joined(map(perplexity, of)) for name, of in columns.items()}])
-        lines.append(["above dense, %", "", {name: joined(map(above, of)) for name, of in columns.items()}])
-        lines.append(["of the gates' excess", "", {name: joined(map(excess, of)) for name, of in columns.items() if "trained" in name}])
-    _, gates = first_rows(next(iter(made.values())))
-    header = ["", "dense YaRN", *(f"{name}, {sparsities(gates)}" for name in names)]
-    table = markdown(header, [[label, value, *(cells.get(name, "") for name in names)] for label, value, cells in lines])
-    return "\n\n".join([table, *below(made)])
+        dense, gates = first_rows(record)
+        found = series_of(record)
+        if (results.FOLDER / GPU / f"yarn_{model}{SEED}_{text}.json").exists():
+            seeds[model + SEED, text] = other = load(f"yarn_{model}{SEED}_{text}", GPU)
+            found |= {f"{name}, another seed": rows for name, rows in series_of(other).items() if "dense" not in name}
+        lines = []
+        for name, rows in found.items():
+            cells = {row["sparsity"]: perplexity(row) + ("" if row is dense else f" ({above(row)} ± {short(100 * row['vs_dense_error'])} %)") for row in rows}
+            share = excess(rows[-1], gates)
+            lines.append([name, *(cells.get(row["sparsity"], "") for row in (dense, *gates)), "" if share is None else short(share)])
+        header = [f"{MODELS[model]}, {text}", "dense", *(f"{row['sparsity']:.0%}" for row in gates), f"of the gates' excess at {gates[-1]['sparsity']:.0%}"]
+        tables.append(markdown(header, lines))
+    return "\n\n".join([*tables, *below(made, seeds)])
+
+
+def first_documents(row, count):
+    """The row's perplexity of that many documents."""
+    return math.exp(sum(row["nll"][:count]) / count)
+
+
+def yarn_rates():
+    """What learning rates come to, on the documents that all were measured on."""
+    made = {(name, text): load(f"yarn_{name}_{text}", GPU) for name in RATES for text in TEXTS}
+    lines, most = [], max(row["sparsity"] for record in made.values() for row in record["rows"])
+    count = {text: min(len(made[name, text]["rows"][0]["nll"]) for name in RATES) for text in TEXTS}
+    for name, settings in RATES.items():
+        cells = []
+        for text in TEXTS:
+            record = made[name, text]
+            dense, gates = first_rows(record)
+            joint = nearest(record)[-1]
+            own, after, trained = (first_documents(row, count[text]) for row in (dense, gates[-1], joint))
+            cells += [f"{own:.{3 if own < 10 else 2}f}", f"{100 * (after / own - 1):+.2f}", f"{100 * (trained / own - 1):+.2f}", f"{1 - (trained - own) / (after - own):.0%}"]
+        lines.append([*settings, *cells])
+    what = ("dense YaRN", f"gates after, {most:.0%}", f"trained at {most:.0%}", "taken away")
+    header = ["learning rate", "of gates", "gates had seen", *(f"{text}: {name}" for text in TEXTS for name in what)]
+    text = f"{MODELS['smollm2']}, per cent above dense; {', '.join(f'{n} documents of {text}' for text, n in count.items())}."
+    return markdown(header, lines) + "\n\n" + " ".join([text, *sources([f"yarn_{name}_{text}" for text in TEXTS] for name in RATES)])
 
 
 def lengths():
@@ -150,7 +194,7 @@ def lengths():
     for (model, text), record in made.items():
         of = {(row["method"], row["sparsity"], row["length"]): row for row in record["rows"]}
         for method, sparsity in dict.fromkeys(key[:2] for key in of):
-            label = {"dense": "dense", "gate": "gates alone", "seer": "gates with lookup heads" if gates_alone(record["rows"]) == "gate" else "gates"}.get(method, COLUMNS.get(method, method))
+            label = {"dense": "dense", "gate": "gates alone", "seer": "gates with lookup heads" if gates_alone(record["rows"]) == "gate" else "gates"}.get(method, METHODS.get(method, method))
             cells = [of.get((method, sparsity, length)) for length in tokens]
             lines.append([f"{MODELS[model]}, {text}", label, joined(dict.fromkeys(short(row["density"]) for row in cells if row)),
                           *("-" if row is None else perplexity(row) + ("" if method == "dense" else f" ({above(row)} %)") for row in cells)])

@@ -32,8 +32,10 @@ const text = (value) => (typeof value === "string" ? value : "");
 const baseName = (path) => text(path).split("/").filter(Boolean).pop() || "";
 const stem = (path) => baseName(path).replace(/\.(txt|md|json|jsonl|ndjson)?(\.(zst|gz))?$/, "").replace(/\.(jsonl?|ndjson|txt)$/, "");
 
-// Of results whose rows are of several models: "yarn_smollm2_books.json" is of SmolLM2-135M and books.
-const nameOfFile = (path) => stem(path).replace(/_/g, " ").replace(/^yarn /, "YaRN: ").replace(/\bembedded\b/, "embedded model,").replace(/\bsmollm2\b/, "SmolLM2-135M,");
+// Of results whose rows are of several models, or of one that was trained for them: "yarn_smollm2_books.json" is of SmolLM2-135M and books.
+const WORDS = [[/^(yarn|lengths) /, "YaRN: "], [/^(facts|copies|needle) /, ""], [/\bembedded\b/, "embedded model,"], [/\bsmollm2\b/, "SmolLM2-135M,"], [/\bseed2\b/, "gates of another seed,"],
+  [/\bwith lr(\S+)/, "learning rate $1,"], [/\bwith gates(\d\S*)/, "gates' learning rate $1,"], [/, yarn$/, ", dense YaRN"], [/, joint(\d+)$/, ", YaRN with SeerAttention at $1 %"]];
+const nameOfFile = (path) => WORDS.reduce((name, [found, word]) => name.replace(found, word), stem(path).replace(/_/g, " "));
 
 // Which blocks all methods kept.
 function keptText(file) {
@@ -47,7 +49,8 @@ function subjectOf(file) {
   const settings = file.json.settings || {};
   const data = list(settings.data).map(stem).join(", ") || stem(file.json.text);
   const model = baseName(file.json.model || settings.model), gates = baseName(settings.gates);
-  if (unique(file.rows.map((row) => row.model).filter(text)).length > 1) return nameOfFile(file.path);
+  const isTrained = /^(yarn|lengths|facts|copies|needle)_(embedded|smollm2)_/.test(baseName(file.path)) && /^(dense|joint)/.test(model);
+  if (isTrained || unique(file.rows.map((row) => row.model).filter(text)).length > 1) return nameOfFile(file.path);
   const name = model === "reference" ? "embedded model" : model;
   return [name, gates === "gates" ? "" : gates.replace(/_/g, " "), data, keptText(file)].filter(Boolean).join(", ") || stem(file.path);
 }

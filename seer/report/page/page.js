@@ -8,16 +8,17 @@ function fact(value, what) {
 function tiles() {
   const found = [];
   const isNear = (row) => row.method === "seer" && row.density > .05 && row.density < .15;
-  const hasLookups = (file) => file.rows.some((row) => row.method === "gate");  // those first: gates with lookup heads
+  const hasLookups = (file) => file.rows.some((row) => row.method === "gate");
+  const methodsOf = (file) => unique(file.rows.map((row) => row.method)).length;  // the comparison of most methods first
   const named = (file) => (hasLookups(file) ? "gates with lookup heads" : "learned gates");
-  for (const file of resultsWith(hasPerplexity).sort((a, b) => hasLookups(b) - hasLookups(a))) {
+  for (const file of resultsWith(hasPerplexity).sort((a, b) => methodsOf(b) - methodsOf(a))) {
     const row = file.rows.find(isNear), dense = row && file.rows.find((one) => one.method === "dense" && one.length === row.length);
     if (!dense || keptText(file) || file.rows.some((one) => isNumber(one.trained_sparsity))) continue;
     const above = 100 * (row.perplexity / dense.perplexity - 1);
     found.push(fact(`${above < 0 ? "−" : "+"}${Math.abs(above).toFixed(1)} %`, `perplexity with ${named(file)} at ${densityText(row.density)} of the blocks (${subjectOf(file)})`));
     if (found.length === 2) break;
   }
-  const facts = resultsWith(hasAnswers).filter((file) => file.json.operation === "eval facts").sort((a, b) => hasLookups(b) - hasLookups(a))[0];
+  const facts = resultsWith(hasAnswers).filter((file) => file.json.operation === "eval facts").sort((a, b) => methodsOf(b) - methodsOf(a))[0];
   const asked = facts && facts.rows.find(isNear), all = asked && facts.rows.find((row) => row.method === "dense" && row.length === asked.length);
   if (all) found.push(fact(percent(asked.top1), `of planted facts' tokens with ${named(facts)} at ${densityText(asked.density)} of the blocks, dense ${percent(all.top1)} (${subjectOf(facts)})`));
   const map = attentionRecords()[0];
