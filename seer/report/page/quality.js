@@ -6,7 +6,7 @@ const hasPerplexity = (row) => isNumber(row.perplexity) && isNumber(row.density)
 function seriesName(row, rows) {
   const parts = [];
   if (isNumber(row.trained_sparsity)) {
-    const label = `trained at ${percent(row.trained_sparsity)} (${text(row.model)})${row.method === "seer" ? "" : `, ${labelOf(row.method)}`}`;
+    const label = `trained at ${percent(row.trained_sparsity)} (${text(row.model).replace(/_lookup$/, ", with lookup heads")})${row.method === "seer" ? "" : `, ${labelOf(row.method)}`}`;
     return { name: label, key: label, label };
   }
   if (text(row.rule) && row.rule !== "nz_ratio") parts.push(row.rule);
