@@ -32,7 +32,7 @@ STAGES = {
               "--valid-every", "100", "--valid-sequences", "4"],
     "gates": ["distill", "--length", "32768", "--sequences", "2", "--steps", "500", "--learning-rate", "1e-3", "--synthetic", "0.15",
               "--valid-sequences", "2", "--lookup-heads", "0"],
-    "lookup": ["distill", "--length", "8192", "--lookup-heads", "0.1", "--synthetic", "0.15", "--valid-sequences", "2"],
+    "lookup": ["distill", "--length", "32768", "--lookup-heads", "0.1", "--synthetic", "0.15", "--valid-sequences", "2"],
 }
 REHEARSAL = {
     "base": ["--steps", "2", "--hidden", "64", "--layers", "2", "--heads", "2", "--kv-heads", "1", "--intermediate", "64", "--lengths", "128,512",
