@@ -5,7 +5,8 @@
     torchrun --standalone --nproc-per-node 2 bench/python_training.py --append                    # two: the same data, the same steps
 
 Llama-3.2-1B's shape with random weights and random tokens. Two tasks: *gates*, the model frozen, and *finetune*, all weights through the
-chosen blocks. A row has the losses of all steps, tokens a second and the peak memory of one GPU; results/<chip>/python_training.json.
+chosen blocks. A row has the model's own loss and the norm of the gradient in each step, tokens a second and the peak memory of one GPU;
+results/<chip>/python_training.json.
 """
 import argparse
 import os
@@ -24,7 +25,8 @@ from seer.trainer import GateTrainer
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 METHOD = ("median wall time of the steps after the first, GPUs idle before and after each; float32 weights, products in bfloat16 (autocast; FSDP2: mixed "
-          "precision), activation checkpoints; a step's sequences are shared by the processes; memory: what the allocator held at most")
+          "precision), activation checkpoints; a step's sequences are shared by the processes; losses in float32, of the model without its gates; memory: what "
+          "the allocator held at most")
 SHAPES = {
     "llama-3.2-1b": dict(hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32, num_key_value_heads=8, head_dim=64,
                          vocab_size=128256, tie_word_embeddings=True, rope_theta=500000.0, max_position_embeddings=131072),
@@ -38,6 +40,26 @@ class InOrder(GateTrainer):
 
     def _get_train_sampler(self, *_):
         return torch.utils.data.SequentialSampler(self.train_dataset)
+
+
+class Losses:
+    """The model's own, in float32: accelerate has FSDP2 round outputs to bfloat16, among them the loss that Trainer logs."""
+
+    def __init__(self, model):
+        self.function, self.of_batches = model.loss_function, []
+        model.loss_function = self
+
+    def __call__(self, *args, num_items_in_batch, **kwargs):
+        loss = self.function(*args, num_items_in_batch=num_items_in_batch, **kwargs)
+        self.of_batches.append(loss.detach() * num_items_in_batch)  # the sum over a batch's tokens
+        return loss
+
+    def of_steps(self, a):
+        """The mean over the tokens of a step that have one after them."""
+        sums = torch.stack(self.of_batches).view(a.steps, -1).sum(1)
+        if torch.distributed.is_initialized():
+            torch.distributed.all_reduce(sums)
+        return [round(loss, 5) for loss in (sums / (a.sequences * (a.length - 1))).tolist()]
 
 
 class Steps(transformers.TrainerCallback):
@@ -72,7 +94,7 @@ def train(task, a, world):
         str(a.scratch), per_device_train_batch_size=1, gradient_accumulation_steps=a.sequences // world, max_steps=a.steps, learning_rate=1e-4,
         lr_scheduler_type="constant", bf16=a.device == "cuda", save_strategy="no", report_to=[], disable_tqdm=True, logging_steps=1,
         use_cpu=a.device == "cpu", **(sharded if world > 1 else dict(gradient_checkpointing=True)))
-    steps = Steps(a.device)
+    losses, steps = Losses(model), Steps(a.device)
     trainer = InOrder(model, arguments, train_dataset=[{"input_ids": row, "labels": row} for row in rows], callbacks=[steps])
     if a.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -81,7 +103,7 @@ def train(task, a, world):
     seconds = statistics.median(steps.seconds[1:])
     return {"task": task, "model": a.shape, "gpus": world if a.device == "cuda" else 0, "len_q": a.length, "len_k": a.length, "heads_q": config.num_attention_heads,
             "heads_kv": config.num_key_value_heads, "head_dim": config.head_dim, "dtype": "bf16" if a.device == "cuda" else "f32", "sparsity": a.sparsity,
-            "sequences": a.sequences, "losses": [round(line["loss"], 5) for line in trainer.state.log_history if "loss" in line],
+            "sequences": a.sequences, "losses": losses.of_steps(a), "grad_norms": [float(f"{line['grad_norm']:.5g}") for line in trainer.state.log_history if "grad_norm" in line],
             "median_ms": 1e3 * seconds, "tokens_per_s": round(a.sequences * a.length / seconds), "peak_mib": peak}
 
 

@@ -102,5 +102,23 @@ TEST(Results, ThreadsThatAreNamedAreTheSame) {
                   testing::HasSubstr("has rows of other threads (32, now 1): choose")));
 }
 
+// Sequences of a step and numbers of GPUs are measurements of their own; one that is made again replaces.
+TEST(Results, RowsOfOtherMeasurementsStay) {
+  const auto path = std::filesystem::path(testing::TempDir()) / "appended_test.json";
+  const auto of = [](int sequences, int gpus) {
+    const nlohmann::json row{
+        {"model", "m"}, {"len_q", 1}, {"sequences", sequences}, {"gpus", gpus}};
+    return record("x", {"seer"}, {{"chip", "g"}}, nlohmann::json::array({row, row}));
+  };
+  std::ofstream(path) << of(1, 1);
+  const auto eight = appended(path, of(8, 1));
+  EXPECT_EQ(eight["rows"].size(), 4);
+  std::ofstream(path) << eight;
+  const auto two = appended(path, of(8, 2));
+  EXPECT_EQ(two["rows"].size(), 6);
+  std::ofstream(path) << two;
+  EXPECT_EQ(appended(path, of(8, 1))["rows"].size(), 6);
+}
+
 }  // namespace
 }  // namespace seer::report

@@ -1,10 +1,12 @@
 """bench/: lists, FlexAttention's tables, checks, merging, table and plot; a real run where there is a GPU."""
+import argparse
 import json
 import subprocess
 import sys
 
 import pytest
 import torch
+import transformers
 
 from conftest import BUILD, ROOT
 
@@ -607,6 +609,18 @@ def test_lists_of_groups():
     assert every[0, 2, 1].exp().item() == pytest.approx(weights[:2, 2, 1].max().item())
     some = lookup_lists.group_scores(scores, 2, (1,), "lookups")
     assert torch.allclose(some[:2].exp(), weights[[1, 1]]) and torch.allclose(some[2:].exp(), weights[2:])
+
+
+def test_losses_of_python_training(tmp_path):
+    """Where all blocks are read, they are the frozen model's, without what the gates add."""
+    settings = argparse.Namespace(shape="tiny", device="cpu", length=256, steps=2, sequences=3, sparsity=0., scratch=tmp_path)
+    row = python_training.train("gates", settings, 1)
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(transformers.LlamaConfig(**python_training.SHAPES["tiny"])).float()
+    ids = torch.randint(3, 500, (6, 256), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert row["losses"] == pytest.approx([model(x, labels=x).loss.item() for x in ids.split(3)], abs=2e-4)
+    assert len(row["grad_norms"]) == 2 and min(row["grad_norms"]) > 0
 
 
 def test_rows_of_python_training_are_joined():

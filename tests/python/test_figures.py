@@ -262,6 +262,23 @@ def million_tokens(model, run):
     return one(load(f"yarn_{model}_runs")["rows"], run=run)["tokens"][-1] / 1e6
 
 
+def of_two_gpus(task):
+    """(times as fast as one, GiB less on each)"""
+    one_gpu, two = (one(load("python_training")["rows"], task=task, gpus=gpus) for gpus in (1, 2))
+    return two["tokens_per_s"] / one_gpu["tokens_per_s"], (one_gpu["peak_mib"] - two["peak_mib"]) / 1024
+
+
+def two_gpus():
+    both, single = (one(load("distill")["rows"], model="llama-3.1-8b", sequences=2, gpus=gpus)["tokens_per_s"] for gpus in (2, 1))
+    assert max(row.get("gpus", 1) for name in ("distill", "finetune", "python_training") for row in load(name)["rows"]) == 2
+    return f"Two H200s, the most that was tried, distil {both / single:.2f} times as fast as one; training in Python under FSDP2 is {in_python()} times as fast"
+
+
+def in_python():
+    times, = {f"{of_two_gpus(task)[0]:.1f}" for task in ("gates", "finetune")}
+    return times
+
+
 def published():
     rows = json.loads((ROOT / "results" / "published.json").read_text())["rows"]
     of = lambda method, s: one(rows, text="PG19", method=method, sparsity=s)["perplexity"]
@@ -271,7 +288,7 @@ def published():
 
 
 README = [
-    flash, first_token, lost, gates_cost, step_of_fine_tuning, along, lookups_after, on_xeon, maps, ninth,
+    flash, first_token, lost, two_gpus, gates_cost, step_of_fine_tuning, along, lookups_after, on_xeon, maps, ninth,
     lambda: "takes up to {} % less time at 2k, {} % at 4k, {} % at 8k, {} % at 32k, {} % at 128k, and {} % for D = 96".format(
         *(less_time("cuDNN block-sparse", len_k=1024 * length, head_dim=128) for length in (2, 4, 8, 32, 128)), less_time("cuDNN block-sparse", head_dim=96)),
     lambda: "dense cuDNN takes up to {} % less at 32k and 64k, {} % for D = 96, and {} % for D = 256".format(
@@ -280,6 +297,7 @@ README = [
 ]
 RESULTS = [
     published, products, step_without_map, aims, more_aims, threshold, bars, seeds_agree, better_than_dense, far_away, cost,
+    lambda: "Two GPUs are {:.2f} times as fast as one with the model frozen, {:.2f} times with all weights".format(*(of_two_gpus(task)[0] for task in ("gates", "finetune"))),
     lambda: f"the scores of three heads alone take {gate_step('3 lookup heads: score')['of_sparse_attention']:.1%}".replace("%", " %"),
     lambda: f"{million_tokens('embedded', 'dense'):.0f} M tokens of books and proofs in each of the runs, the same windows in the same order; gates after it saw {million_tokens('embedded', 'after'):.0f} M.",
     lambda: f"{million_tokens('smollm2', 'joint90'):.1f} M tokens a run (100 steps of 8 windows of 32,768), AdamW with {setting('joint90', 'learning_rate')}, gates that are trained along with {setting('joint90', 'gate_learning_rate')}. "
@@ -296,7 +314,12 @@ RESULTS = [
 ]
 
 
-@pytest.mark.parametrize("page, sentence", [("README.md", made) for made in README] + [("docs/results.md", made) for made in RESULTS] + [("docs/long_context.md", rates)])
+def python():
+    gates, weights = (of_two_gpus(task)[1] for task in ("gates", "finetune"))
+    return f"Two H200s with FSDP2 were {in_python()} times as fast as one, with {gates:.1f} GiB less on each where gates alone learn and {weights:.1f} GiB less where all weights do"
+
+
+@pytest.mark.parametrize("page, sentence", [("README.md", made) for made in README] + [("docs/results.md", made) for made in RESULTS] + [("docs/long_context.md", rates), ("docs/python.md", python)])
 def test_figures(page, sentence):
     words = lambda text: re.sub(r"\s+", " ", text)
     assert words(sentence()) in words((ROOT / page).read_text())

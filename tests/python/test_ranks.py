@@ -187,10 +187,10 @@ def test_a_dead_process_ends_the_others_and_the_run_goes_on(text, tmp_path, devi
 
 
 @pytest.mark.parametrize("still", [0, 1])
-def test_a_process_that_stands_still_ends_the_others(text, tmp_path, still):
+def test_a_process_that_stands_still_ends_the_others(text, tmp_path, device, still):
     """Without a word, as on a machine that has lost its power: no connection breaks. Rank 0 holds the store."""
     port, out = free_port(), tmp_path / "out"
-    processes = [start(rank, port, arguments(text, out, steps=200, heartbeat=3, **{"save-every": 1})) for rank in (0, 1)]
+    processes = [start(rank, port, arguments(text, out, device, steps=200, heartbeat=3, **{"save-every": 1})) for rank in (0, 1)]
     stopped, moving = processes[still], processes[1 - still]
     wait_for_checkpoint(out, stopped)
     stopped.send_signal(signal.SIGSTOP)

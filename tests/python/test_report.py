@@ -142,7 +142,7 @@ def test_all_results(walked):
     facts = json.loads((ROOT / "results" / "nvidia-h200" / "methods_facts_smollm2.json").read_text())["rows"]
     found = next(row["top1"] for row in facts if (row["method"], row["sparsity"]) == ("seer", .9))
     assert f"{100 * found:.0f} % of planted facts' tokens with gates with lookup heads" in table
-    assert "Prefill in transformers on NVIDIA H200" in table
+    assert "Prefill in transformers on NVIDIA H200" in table and "Training in transformers: rate" in table
     assert "first and recent blocks kept" in walked.text and re.search(r"lookup heads: 10 % of all, 90 % sparse\s+\d\d\.\d ± ", walked.text)
 
 
@@ -265,3 +265,22 @@ def test_gates_with_and_without_lookup_heads(report, tmp_path):
     assert re.search(r"books, 32k tokens 10\.00 .*?12\.00 \+20\.00 % .*?10\.50 \+5\.00 %", found)
     assert "32k tokens, with lookup heads 10.00" in found and re.search(r"with lookup heads 10\.00 .*?11\.00 \+10\.00 % .*?10\.25 \+2\.50 %", found)
     assert all(name in found for name in ("Poolings of q and k", "Qavg_Kmaxmin, 90 % sparse", "128, 90 % sparse", "as by default, 90 % sparse"))
+
+
+@needs_browser
+def test_steps_by_one_and_two_gpus(report, tmp_path):
+    """Beside each other, relative to one GPU's dense step; steps of one window in a chart of their own."""
+    def step(ms, density, gpus, sequences):
+        return {"model": "m", "len_q": 32768, "implementation": "dense" if density == 1 else "seer", "density": density, "gpus": gpus, "sequences": sequences, "median_ms": ms, "tokens_per_s": 1.,
+                "parts": dict.fromkeys(("products", "rest", "loss", "optimizer"), ms / 4)}
+
+    write(tmp_path, "finetune.json", operation="finetune", rows=[step(25., 1., 1, 1), step(20., .1, 1, 1), step(100., 1., 2, 8), step(80., .1, 2, 8), step(200., 1., 1, 8), step(160., .1, 1, 8)])
+    script = """document.documentElement.dataset.bars = encodeURIComponent(JSON.stringify([...document.querySelectorAll("canvas")].map((canvas) => {
+      const { labels, datasets } = Chart.getChart(canvas).data;
+      return labels.map((label, i) => [label, datasets.reduce((sum, one) => sum + one.data[i], 0)]);
+    })));"""
+    page = Page(report(tmp_path), tmp_path, script=script)
+    assert "errors" not in page.root and "A step of fine-tuning: m, 8 windows a step" in page.text
+    assert json.loads(unquote(page.root["bars"])) == [
+        [[["dense", "32k tokens"], 1], [["90 %", ""], pytest.approx(.8)]],
+        [[["dense", "32k tokens"], 1], [["90 %", ""], pytest.approx(.8)], ["", 0], [["dense", "32k tokens, 2 GPUs"], .5], [["90 %", ""], pytest.approx(.4)]]]

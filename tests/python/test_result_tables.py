@@ -119,6 +119,45 @@ def test_distillation(put):
     assert "compared" not in models.distill_gpu()
 
 
+def tuned(ms, gpus=1, sequences=1, peak=4096., density=.1, **more):
+    is_dense = density == 1
+    return {"model": "llama-3.2-1b", "len_q": 32768, "sequences": sequences, "states_on_host": False, "gpus": gpus, "density": density, "implementation": "dense" if is_dense else "seer", "median_ms": ms,
+            "parts": dict.fromkeys(models.STEP_PARTS, ms / 8), "tokens_per_s": 32768e3 * sequences / ms, "mfu": .3, "peak_mib": peak, **({} if is_dense else {"without_gates_ms": ms / 2}), **more}
+
+
+def test_fine_tuning_by_several(put):
+    """Steps of several windows and by several GPUs have a table of their own, once there is something to compare."""
+    alone = [tuned(2000., density=1.), tuned(1000.)]
+    put("finetune", alone)
+    usual = models.finetune_gpu()
+    assert [line[3:5] for line in cells(usual)[2:]] == [["2.00 s", ""], ["1.00 s **2.00x**", "0.56 s **3.56x**"]]
+    assert models.finetune_gpus() == ""
+    eight = [tuned(16000., sequences=8, density=1.), tuned(8000., sequences=8)]
+    put("finetune", alone + eight)
+    assert models.finetune_gpu() == usual and models.finetune_gpus() == ""
+    put("finetune", [tuned(4200., 2, 8, 2048.)] + alone + eight)
+    assert models.finetune_gpu() == usual
+    header, _, one, two = cells(models.finetune_gpus().split("\n\n")[1])
+    assert header[3:] == ["GPUs", "step", "against one GPU", "tokens/s", "MFU", "peak memory of a GPU", "less by", "masters and states of a GPU"]
+    assert one == ["llama-3.2-1b", "8 x 32k", "90% sparse", "1", "8.00 s", "", "32768", "30%", "4.0 GiB", "", "13.8 GiB"]
+    assert two == ["llama-3.2-1b", "8 x 32k", "90% sparse", "2", "4.20 s", "**1.90x**", "62415", "30%", "2.0 GiB", "2.0 GiB", "6.9 GiB"]
+
+
+def test_training_in_python(put):
+    def trained(task, gpus, rate, **more):
+        return {"task": task, "model": "m", "gpus": gpus, "len_q": 32768, "median_ms": 1e6 / rate, "tokens_per_s": rate, "peak_mib": 1024. * (3 - gpus), "losses": [12.5, 12.25], **more}
+
+    rows = [trained("finetune", 2, 950), trained("finetune", 1, 500), trained("gates", 2, 2100), trained("gates", 1, 1000)]
+    put("python_training", rows, rivals={"transformers": "5.0"})
+    text = models.python_training()
+    header, _, *lines = cells(text)
+    assert [line[1:6] for line in lines] == [["1", "1.00 s", "1000", "", "2.0 GiB"], ["2", "0.48 s", "2100", "**2.10x**", "1.0 GiB"], ["1", "2.00 s", "500", "", "2.0 GiB"], ["2", "1.05 s", "950", "**1.90x**", "1.0 GiB"]]
+    assert header[6:] == ["losses of the steps"] and lines[0][0].startswith("gates") and lines[0][6:] == ["12.500 / 12.250"] and "bfloat16" in text
+    put("python_training", [{**row, "grad_norms": [.00123, 1.5]} for row in rows], rivals={"transformers": "5.0"})
+    text = models.python_training()
+    assert cells(text)[2][6:] == ["12.500 / 12.250", "0.00123 / 1.5"] and "bfloat16" not in text and "transformers 5.0, " in text
+
+
 def perplexities(own, dense=10.):
     rows = [{"method": "dense", "sparsity": 0., "perplexity": dense, "density": 1.}]
     return rows + [{"method": method, "sparsity": s, "perplexity": ppl + s, "density": 1 - s}

@@ -123,12 +123,13 @@ STEP_PARTS = ("attention_forward", "attention_backward", "pooled", "gates", "pro
 
 
 def finetune_gpu():
-    """A step of fine-tuning: dense, and sparse with the gates trained in every step or in every 8th."""
+    """A step of fine-tuning by one GPU, of one window: dense, and sparse with the gates trained in every step or in every 8th."""
     made = load("finetune", GPU)
-    shape = lambda r: (r["model"], r["len_q"], r["sequences"], r["states_on_host"], r["gpus"])
-    dense = {shape(r): r["median_ms"] for r in made["rows"] if r["implementation"] == "dense"}
+    shape = lambda r: (r["model"], r["len_q"], r["states_on_host"])
+    measured = [r for r in made["rows"] if (r["sequences"], r["gpus"]) == (1, 1)]
+    dense = {shape(r): r["median_ms"] for r in measured if r["implementation"] == "dense"}
     rows = []
-    for r in made["rows"]:
+    for r in measured:
         every, than = r["median_ms"], dense.get(shape(r))
         against = lambda ms: f" **{than / ms:.2f}x**" if than else ""
         seconds = lambda ms: f"{ms / 1e3:.2f} s"
@@ -142,3 +143,47 @@ def finetune_gpu():
     header = ["model", "tokens of a step", "attention", "step", "gates in every 8th step",
               "forward / backward of attention / map / gates / products / loss / optimizer / rest", "tokens/s", "MFU", "peak memory"]
     return markdown(header, rows) + "\n\n" + source(made, "finetune", GPU)
+
+
+# f32 masters and AdamW's two states.
+STATE_BYTES = 12
+WEIGHTS = {"llama-3.2-1b": 1_235_814_400}
+
+
+def finetune_gpus():
+    """The same step by one GPU and by several; nothing where only one was measured."""
+    made, groups, lines = load("finetune", GPU), {}, []
+    for r in sorted(made["rows"], key=lambda r: r["gpus"]):
+        groups.setdefault((r["model"], r["len_q"], r["sequences"], r["states_on_host"], r["density"]), []).append(r)
+    for (model, tokens, sequences, on_host, density), (one, *several) in groups.items():
+        if one["gpus"] != 1 or not several:
+            continue
+        for r in (one, *several):
+            states = f"{STATE_BYTES * WEIGHTS[model] / r['gpus'] / 2 ** 30:.1f} GiB" if model in WEIGHTS and not on_host else "-"
+            lines.append([model, f"{sequences} x {length(tokens)}" + (", states on the host" if on_host else ""), "dense" if density == 1 else f"{1 - density:.0%} sparse", r["gpus"],
+                          f"{r['median_ms'] / 1e3:.2f} s", "" if r is one else f"**{one['median_ms'] / r['median_ms']:.2f}x**", f"{r['tokens_per_s']:.0f}", share(r["mfu"]),
+                          f"{r['peak_mib'] / 1024:.1f} GiB", "" if r is one else f"{(one['peak_mib'] - r['peak_mib']) / 1024:.1f} GiB", states])
+    if not lines:
+        return ""
+    header = ["model", "tokens of a step", "attention", "GPUs", "step", "against one GPU", "tokens/s", "MFU", "peak memory of a GPU", "less by", "masters and states of a GPU"]
+    return (f"`seer finetune` by one process and, over NCCL, by several: each keeps f32 masters and AdamW's states of its share of the weights, {STATE_BYTES} bytes a weight (last column, counted).\n\n"
+            f"{markdown(header, lines)}\n\n{source(made, 'finetune', GPU)}")
+
+
+def python_training():
+    """seer.trainer.GateTrainer by one process and by several with FSDP2."""
+    made = load("python_training", GPU)
+    tasks = {"gates": "gates, the model frozen", "finetune": "all weights, and gates along"}
+    logged = not all("grad_norms" in r for r in made["rows"])
+    one = {(r["task"], r["model"], r["len_q"]): r for r in made["rows"] if r["gpus"] == 1}
+    lines = []
+    for r in sorted(made["rows"], key=lambda r: (list(tasks).index(r["task"]), r["gpus"])):
+        alone = one[r["task"], r["model"], r["len_q"]]
+        lines.append([tasks[r["task"]], r["gpus"], f"{r['median_ms'] / 1e3:.2f} s", r["tokens_per_s"], "" if r is alone else f"**{r['tokens_per_s'] / alone['tokens_per_s']:.2f}x**",
+                      f"{r['peak_mib'] / 1024:.1f} GiB", " / ".join(f"{loss:.3f}" for loss in r["losses"])])
+        if not logged:
+            lines[-1].append(" / ".join(f"{norm:.3g}" for norm in r["grad_norms"]))
+    header = ["what learns", "GPUs", "step", "tokens/s", "against one GPU", "peak memory of a GPU", "losses of the steps"] + ([] if logged else ["norms of the gradient"])
+    rounded = ("Losses are those that transformers logs, the gates' among them: accelerate has FSDP2 round the model's part, like all outputs, to bfloat16, whose numbers lie 1/16 apart there. "
+               if logged else "")
+    return f"{markdown(header, lines)}\n\n{rounded}transformers {made['rivals']['transformers']}, {source(made, 'python_training', GPU)}"

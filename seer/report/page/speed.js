@@ -70,15 +70,19 @@ function barName(row, hasMethods) {
   return hasMethods ? `${implementationOf(name)} ${percent(1 - row.density)}` : percent(1 - row.density);
 }
 
-// Bars of parts, those of a length relative to its fastest dense bar.
+const lengthAndGpus = (row) => `${lengthText(row)} tokens${row.gpus > 1 ? `, ${row.gpus} GPUs` : ""}`;
+
+// Bars of parts, those of a length relative to its fastest dense bar, of one GPU where there are several.
 function partsCharts(parent, file, title) {
-  for (const [name, rows] of groupBy(file.rows.filter(hasParts), (row) => text(row.model))) {
+  for (const [name, rows] of groupBy(file.rows.filter(hasParts), (row) => [text(row.model), row.sequences > 1 ? `${row.sequences} windows a step` : ""].filter(Boolean).join(", "))) {
     const hasMethods = rows.some((row) => row.density < 1 && row.implementation !== "seer");
-    const bars = [...groupBy(rows, lengthText)].sort((a, b) => a[1][0].len_q - b[1][0].len_q).flatMap(([length, of], i) => {
-      const dense = of.filter((row) => !(row.density < 1)), unit = Math.min(...(dense.length ? dense : of).map(timeOf));
+    const gpusOf = (row) => row.gpus || 1;
+    const bars = [...groupBy(rows, lengthAndGpus)].sort((a, b) => a[1][0].len_q - b[1][0].len_q || gpusOf(a[1][0]) - gpusOf(b[1][0])).flatMap(([length, of], i) => {
+      const alike = rows.filter((row) => lengthText(row) === lengthText(of[0])), fewest = Math.min(...alike.map(gpusOf)), few = alike.filter((row) => gpusOf(row) === fewest);
+      const dense = few.filter((row) => !(row.density < 1)), unit = Math.min(...(dense.length ? dense : few).map(timeOf));
       const shown = of.filter((row) => row.implementation !== "seer" || row.density < .99).sort((a, b) => b.density - a.density);
       const middle = Math.floor((shown.length - 1) / 2);
-      return [...(i > 0 ? [null] : []), ...shown.map((row, at) => ({ row, unit, length, label: hasMethods ? `${length}: ${barName(row, true)}` : [barName(row), at === middle ? `${length} tokens` : ""] }))];
+      return [...(i > 0 ? [null] : []), ...shown.map((row, at) => ({ row, unit, length, label: hasMethods ? `${lengthText(row)}: ${barName(row, true)}` : [barName(row), at === middle ? length : ""] }))];
     });
     const present = PARTS.filter(([part]) => bars.some((bar) => bar && partsOf(bar.row)[part] > 0));
     const body = card(parent, `${title}${hasMethods ? " by method of choosing" : ""}: ${name || subjectOf(file)}`, { under: `Percentages: sparsity. ${sourceOf(file)}`, full: hasMethods || bars.length > 14 });
@@ -96,7 +100,7 @@ function partsCharts(parent, file, title) {
       options: {
         interaction: { mode: "index", intersect: false, axis: hasMethods ? "y" : "x" },
         plugins: { tooltip: { filter: (item) => bars[item.dataIndex] && item.raw > 0, callbacks: {
-          title: ([item]) => (item ? `${barName(bars[item.dataIndex].row, hasMethods)}, ${bars[item.dataIndex].length} tokens: ${milliseconds(timeOf(bars[item.dataIndex].row))}` : ""),
+          title: ([item]) => (item ? `${barName(bars[item.dataIndex].row, hasMethods)}, ${bars[item.dataIndex].length}: ${milliseconds(timeOf(bars[item.dataIndex].row))}` : ""),
           label: (item) => `${item.dataset.label}: ${milliseconds(item.raw * bars[item.dataIndex].unit)}`,
         } } },
         ...(hasMethods ? { indexAxis: "y", scales: { x: times, y: names } } : { scales: { x: names, y: times } }),
@@ -147,7 +151,7 @@ function runTimes(parent) {
 function rateCharts(parent) {
   for (const file of resultsWith((row) => isNumber(row.tokens_per_s) && !isTimed(row))) {
     shownFiles.add(file.path);
-    const labels = file.rows.map((row) => [text(row.model), `${row.sequences || 1} x ${tokens(row.len_q)}, ${row.gpus || 1} GPU${row.gpus > 1 ? "s" : ""}${row.streamed ? ", streamed" : ""}`]);
+    const labels = file.rows.map((row) => [[text(row.model), text(row.task)].filter(Boolean).join(", "), `${row.sequences || 1} x ${tokens(row.len_q)}, ${row.gpus || 1} GPU${row.gpus > 1 ? "s" : ""}${row.streamed ? ", streamed" : ""}`]);
     const body = card(parent, `${titleOf(file)}: rate`, { under: sourceOf(file) });
     addChart(body, `Tokens a second of ${file.json.operation}`, () => ({
       type: "bar", data: { labels, datasets: [{ label: "tokens a second", data: file.rows.map((row) => row.tokens_per_s), backgroundColor: colourOf("seer"), maxBarThickness: 30 }] },
@@ -158,7 +162,7 @@ function rateCharts(parent) {
 
 const OPERATIONS = {
   block_sparse_attn: "Block-sparse attention", block_sparse_attn_backward: "Backward of block-sparse attention", prefill: "First token", finetune: "A step of fine-tuning", pooled_attn: "Dense attention with its map",
-  attach: "Prefill in transformers", attn_gate: "Gate and selection", decode_attn: "Attention of a new token", decode: "A step of decoding", distill: "Distillation",
+  attach: "Prefill in transformers", attn_gate: "Gate and selection", decode_attn: "Attention of a new token", decode: "A step of decoding", distill: "Distillation", "python training": "Training in transformers",
 };
 const titleOf = (file) => OPERATIONS[file.json.operation] || text(file.json.operation).replace(/_/g, " ");
 
