@@ -1,6 +1,7 @@
 """seer finetune from end to end: a tiny model stretched to four times its length in the three ways, killed and
 resumed, by two processes, opened by transformers, and what is refused."""
 import json
+import re
 import resource
 import shutil
 import signal
@@ -239,15 +240,19 @@ def full_disk():
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
 
 
-def test_two_processes_are_killed_and_one_goes_on(seer, folder, base, text, joint):
+def end_of_one_ends_the_other(processes):
+    processes[1].kill()
+    assert processes[0].wait(timeout=120) == 1
+    assert re.search(r"rank 1\)? does not answer any more", processes[0].stderr.read())
+
+
+def test_two_processes_end_with_one_and_one_goes_on(seer, folder, base, text, joint):
     """With states on the host, which changes no bit on a CPU; before that the disk is full."""
     out, port = folder / "fewer", free_port()
     command = arguments(base, text, out, **sparse(base, **{"save-every": 1}))
     processes = [start(rank, port, [str(BUILD / "seer"), *command, "--states-on-host"]) for rank in (0, 1)]
     wait_for_checkpoint(out, processes[0])
-    for process in processes:
-        process.kill()
-        process.wait()
+    end_of_one_ends_the_other(processes)
     before = {path.name: path.read_bytes() for path in (out / "checkpoints").iterdir() if ".tmp." not in path.name}
     full = seer(*command, ok=False, preexec_fn=full_disk)
     assert "cannot write" in error_of(full) and "free some space" in full.stderr
@@ -257,7 +262,7 @@ def test_two_processes_are_killed_and_one_goes_on(seer, folder, base, text, join
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="no two GPUs")
-def test_two_gpus_give_what_one_gives_and_killed_they_go_on(seer, folder, text):
+def test_two_gpus_give_what_one_gives_and_with_one_killed_they_go_on(seer, folder, text):
     """Over NCCL, with heads and blocks that the GPU's kernels take."""
     base, one, two, again = (folder / name for name in ("base_64", "one_gpu", "two_gpus", "gpus_again"))
     seer("pretrain", "--data", text, "--out", base, "--steps", 5, "--hidden", 64, "--layers", 2, "--heads", 2, "--kv-heads", 1,
@@ -271,9 +276,7 @@ def test_two_gpus_give_what_one_gives_and_killed_they_go_on(seer, folder, text):
     port = free_port()
     processes = [start(rank, port, [str(BUILD / "seer"), *made(again, **{"save-every": 1})]) for rank in (0, 1)]
     wait_for_checkpoint(again, processes[0])
-    for process in processes:
-        process.kill()
-        process.wait()
+    end_of_one_ends_the_other(processes)
     went_on = subprocess.run([*by_two, *made(again, **{"save-every": 1})], env=environment(), check=True, capture_output=True, text=True, timeout=300)
     assert "going on from step" in went_on.stderr
     for name, weight in load_file(two / "model.safetensors").items():
