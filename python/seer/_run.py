@@ -13,7 +13,7 @@ import warnings
 import torch
 
 from ._data import digest
-from .gates import WEIGHTS, replace
+from .gates import WEIGHTS, check_folder, replace
 
 TASK = "seer.distill"
 RESULTS = (f"{WEIGHTS}.safetensors", "config.json", "heads.json")
@@ -27,6 +27,7 @@ class RunFolder:
     def __init__(self, out, settings: dict, restart: bool):
         self.out, self.settings = pathlib.Path(out), json.loads(json.dumps(settings))
         self.id = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
+        check_folder(self.out)
         run = self.out / "run.json"
         if run.exists():
             before = _read(run)

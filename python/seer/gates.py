@@ -105,6 +105,11 @@ class GateConfig:
         try:
             fields = json.loads(path.read_text())
         except OSError as error:
+            name = os.fspath(folder)
+            if not os.path.exists(name) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
+                place = name.split("/")[1]
+                raise ValueError(f"{name} is no folder here; gates of this name on Hugging Face are got by `hf download {name} --local-dir {place}`, "
+                                 f"then give {place}") from None
             raise ValueError(f"{path}: {error.strerror}; a gate's folder holds config.json and {WEIGHTS}.safetensors or .pth") from None
         except ValueError:
             raise ValueError(f"{path} is not valid JSON") from None
@@ -350,6 +355,12 @@ def write_gates(folder, base_config: dict, config: GateConfig, layers: list[dict
     folder.mkdir(parents=True, exist_ok=True)
     replace(folder / f"{WEIGHTS}.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"}))
     replace(folder / "config.json", lambda path: path.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n"))
+
+
+def check_folder(path: pathlib.Path) -> None:
+    """ValueError: it is there and is no folder."""
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"cannot write into {path}: it is not a folder; choose another place")
 
 
 def replace(path: pathlib.Path, write) -> None:

@@ -191,7 +191,8 @@ def selection(sparsity, rule, strength, sink_blocks, local_blocks, last_dense_ro
         raise ValueError(f"unknown rule {rule!r}, want {', '.join((*RULES_BY_SHARE, *STRENGTHS))}")
     given, name, other = (sparsity, "sparsity", strength) if by_share else (strength, "strength", sparsity)
     if given is None or other is not None:
-        raise ValueError(f"the rule {rule} takes {name}, and no {'strength' if by_share else 'sparsity'}")
+        missing = f": {name} is missing" if given is None else ""
+        raise ValueError(f"the rule {rule} takes {name}, and no {'strength' if by_share else 'sparsity'}{missing}")
     given = given.tolist() if hasattr(given, "tolist") else given  # of a tensor or array
     values = list(given) if isinstance(given, (list, tuple)) else [given]
     for x in values:
@@ -257,9 +258,8 @@ def _check_choice(name: str, of: tuple, heads: int, prompt_tokens: int, p: Packi
 
 
 def _autocast(*tensors: torch.Tensor):
-    is_tensor = isinstance(tensors[0], torch.Tensor)  # else it is refused
-    device = tensors[0].device.type if is_tensor else ""
-    if not is_tensor or not torch.is_autocast_enabled(device):
+    device = tensors[0].device.type if isinstance(tensors[0], torch.Tensor) else "meta"  # what is no tensor is refused later
+    if device == "meta" or not torch.is_autocast_enabled(device):  # torch has no autocast of meta tensors, and says so by an error
         return tensors
     dtype = torch.get_autocast_dtype(device)
     return tuple(x.to(dtype) if x.is_floating_point() else x for x in tensors)

@@ -14,11 +14,12 @@ from ._head_needs import to_json
 from ._made_for import fingerprint_of
 from ._processes import is_sharded, rank, whole
 from .attach import head_sizes, of_model
-from .gates import replace, write_gates
+from .gates import check_folder, replace, write_gates
 
 
 def check_free(folder: pathlib.Path) -> None:
-    """ValueError: config.json of something else than gates would be lost."""
+    """ValueError: it is no folder, or config.json of something else than gates would be lost."""
+    check_folder(folder)
     path = folder / "config.json"
     if path.exists() and "seerattn_gate_type" not in path.read_text(errors="replace"):
         raise ValueError(f"{path} is not of gates, and would be lost: choose another folder, such as {folder / 'gates'}")

@@ -247,6 +247,14 @@ def test_gates_with_nan_are_not_saved(model, tmp_path):
     assert not (tmp_path / "gates").exists()
 
 
+def test_files_are_no_folders(model, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for write in (lambda path: seer.save_gates(model, path), lambda path: seer.distill(model, ROWS, out=path, steps=1, sequences=1)):
+        with pytest.raises(ValueError, match="cannot write into .*file: it is not a folder; choose another place"):
+            write(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_gates_do_not_replace_a_model(model, tmp_path):
     before = (tmp_path / "config.json").read_bytes()  # the model's
     with pytest.raises(ValueError, match="config.json is not of gates, and would be lost: choose another folder"):

@@ -584,6 +584,7 @@ def test_models_and_gates_that_are_refused(folders, tmp_path):
     refused("takes sparsity, and no strength", seer.attach, model, folder / "gates", strength=0.5)
     refused("sparsity is 1.5", seer.attach, model, folder / "gates", 1.5)
     refused("holds config.json and attn_gate_weights", seer.attach, model, tmp_path / "nowhere", 0.5)
+    refused("Someone/Gates-8B is no folder here; .* got by `hf download Someone/Gates-8B --local-dir Gates-8B`", seer.attach, model, "Someone/Gates-8B", 0.5)
     refused("seerattn_gate_type.* is missing; this is a model's config.json", seer.attach, model, folder, 0.5)
     refused(r"holds 3 tensors, expected 6 for a model of 3 layers; are these gates of another model", seer.attach, load(folders("mistral")),
             folder / "gates", 0.5)

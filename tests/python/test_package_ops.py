@@ -327,6 +327,7 @@ def test_wrong_tensors():
             ("q is int64 .*, want float32, float16 or bfloat16, or float64 on a CPU", dict(q=q.long())),
             ("v is float16 .* as q, float32", dict(v=v.half())),
             ("k is on meta, q on cpu, want one device", dict(k=k.to("meta"))),
+            ("k is on cpu, q on meta, want one device", dict(q=q.to("meta"))),
             ("want k and v alike", dict(k=k[:, 1:])),
             ("want k and v alike", dict(k=k[..., 1:], v=v[..., 1:])),
             ("q has 3 heads, want a multiple of the 2 of k", dict(q=q[:, :, :3])),
@@ -351,6 +352,7 @@ def test_wrong_sequences_and_scores():
     wrong("sequence 1 has -2 queries", lambda: seer.Packing.from_lengths([1, -2]))
     scores = torch.randn(B, HQ, 5, 5)
     wrong("the rule nz_ratio takes sparsity, and no strength", lambda: seer.select_blocks(scores, strength=0.5))
+    wrong("the rule nz_ratio takes sparsity, and no strength: sparsity is missing", lambda: seer.select_blocks(scores))
     wrong("the rule top_p takes strength, and no sparsity", lambda: seer.select_blocks(scores, 0.5, rule="top_p"))
     wrong("sparsity is 1, want 0 or more, and less than 1", lambda: seer.select_blocks(scores, 1.0))
     wrong("packed scores .* want their packing", lambda: seer.select_blocks(scores[0], 0.5))

@@ -24,9 +24,14 @@ def speed():
 
 
 def others():
-    """On a CPU: the pooled map, the gate and memory, one line each."""
-    pooled, gate, prefill = load("pooled_attn", CPU), load("attn_gate", CPU), load("prefill", CPU)
+    """On a CPU: the backward, the pooled map, the gate and memory, one line each."""
+    backward, pooled, gate, prefill = (load(name, CPU) for name in ("block_sparse_attn_backward", "pooled_attn", "attn_gate", "prefill"))
     rows = []
+    for head_dim in sorted({r["head_dim"] for r in backward["rows"]}):
+        of = [r for r in backward["rows"] if r["head_dim"] == head_dim]
+        best = min(r["median_ms"] for r in of if r["implementation"] == "torch sdpa")  # of f32 and bf16
+        times = [f"{best / r['median_ms']:.1f}x at density {r['density']:.1f}" for r in of if r["implementation"] == "seer"]
+        rows.append([f"`block_sparse_attn_backward`, {length(of[0]['len_q'])}, D = {head_dim}, faster than torch's dense backward", ", ".join(times)])
     for head_dim in sorted({r["head_dim"] for r in pooled["rows"]}):
         of = [r for r in pooled["rows"] if r["head_dim"] == head_dim]
         best = min(r["median_ms"] for r in of if r["implementation"] == "torch sdpa")
