@@ -23,6 +23,9 @@ def make_pass(attachment, kwargs: dict) -> Pass:
     if kwargs.get("output_attentions") or getattr(attachment.base.config, "output_attentions", False):
         raise Unsupported("output_attentions", "seer: output_attentions=True is not supported: sparse attention has no whole map; see "
                           "seer.pooled_attention")
+    causal = (attachment.base.config, *attachment.layers)  # whichever of them transformers asks, for the mask or in a layer
+    if kwargs.get("is_causal") is False or not all(getattr(of, "is_causal", True) for of in causal):
+        raise Unsupported("causal", "seer: is_causal is False, and sparse attention is causal: such a model needs its own attention (seer.detach)")
     for layer in attachment.layers:
         if layer.training and layer.attention_dropout:
             raise Unsupported("dropout", f"seer: attention_dropout is {layer.attention_dropout}, and sparse attention has none: set it to 0 to train")

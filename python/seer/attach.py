@@ -126,7 +126,7 @@ def attach(model: torch.nn.Module, gates: Union[str, os.PathLike, GateConfig], s
 
     ValueError, one line: gates of another model, an unknown family, settings that do not fit. ImportError: another transformers; a newer one
     is tried with `strict=False`. At a call: masks that are no
-    padding, output_attentions, another attention set since, caches of other kinds or that were filled without these gates, attention dropout in training. With
+    padding, is_causal=False, output_attentions, another attention set since, caches of other kinds or that were filled without these gates, attention dropout in training. With
     `strict=False` such a call is one of the model without gates, after a warning for each cause; static caches are refused all the same,
     as transformers' generate makes their masks for the attention that it knows by name.
     """

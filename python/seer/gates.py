@@ -296,18 +296,21 @@ def read_weights(folder, config: GateConfig, num_layers: int, heads: tuple[int, 
         config.check_lookups(heads[0], heads[2], num_layers)
     except ValueError as error:
         raise ValueError(f"{folder / 'config.json'}: {error}") from None
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
     path = folder / f"{WEIGHTS}.safetensors"
     try:
         if path.exists():
-            from safetensors.torch import load_file
             found = load_file(path)
         else:
             path = folder / f"{WEIGHTS}.pth"
             found = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ValueError(f"{folder} holds neither {WEIGHTS}.safetensors nor {WEIGHTS}.pth") from None
-    except (RuntimeError, OSError, pickle.UnpicklingError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read ({str(error).splitlines()[0]})") from None
+    except (pickle.UnpicklingError, EOFError):  # whose words advise to load it unchecked
+        raise ValueError(f"{path} cannot be read: expected tensors by name, as torch.save writes them; is the file whole?") from None
+    except (RuntimeError, OSError, SafetensorError) as error:
+        raise ValueError(f"{path} cannot be read ({str(error).splitlines()[0]}); is the file whole?") from None
     shapes = [config.shapes(*heads, layer) for layer in range(num_layers)]
     for layer, name in [(layer, name) for layer in range(num_layers) for name in ("lookup_q", "lookup_k")]:
         has = name in shapes[layer]

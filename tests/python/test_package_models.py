@@ -482,6 +482,10 @@ def test_calls_that_are_refused(model, folders):
     filled = getattr(dense(ids, use_cache=True), CACHE)
     refused("the cache holds 40 tokens that were not read with these gates", model, token_ids(100), **{CACHE: filled})
     refused("the model got neither", model)
+    for of in (model.config, model.model.layers[1].self_attn):  # a model made an encoder
+        before, of.is_causal = getattr(of, "is_causal", True), False
+        refused("is_causal is False, and sparse attention is causal", model, ids)
+        of.is_causal = before
     model.config.attention_dropout = model.model.layers[0].self_attn.attention_dropout = 0.1
     refused("attention_dropout is 0.1", model.train(), ids)
 
@@ -511,6 +515,10 @@ def test_calls_that_are_dense_where_it_need_not_be_strict(name, folders):
         model.seer.warned.clear()
         assert torch.equal(dense_once(model, message)(ids, attention_mask=mask).logits, dense(ids, attention_mask=mask).logits)
         assert torch.equal(model(ids).logits, sparse)
+    if not IS_OLDER:  # which knows only causal masks
+        model.config.is_causal = dense.config.is_causal = False
+        assert torch.equal(dense_once(model, "is_causal is False")(ids).logits, dense(ids).logits)
+        model.config.is_causal = dense.config.is_causal = True
     dense.config._attn_implementation = "eager"
     got, want = (call(ids, output_attentions=True) for call in (dense_once(model, "output_attentions=True is not supported"), dense))
     assert torch.equal(got.logits, want.logits) and all(map(torch.equal, got.attentions, want.attentions)) and len(got.attentions) == 3
@@ -619,6 +627,9 @@ def test_models_and_gates_that_are_refused(folders, tmp_path):
         (gates / "config.json").write_text((folder / "gates" / "config.json").read_text())
         torch.save(weights, gates / "attn_gate_weights.pth")
         refused(message, seer.attach, load(folder), gates, 0.5)
+    for name in ("attn_gate_weights.pth", "attn_gate_weights.safetensors"):
+        (gates / name).write_text("no tensors")
+        refused(f"{name} cannot be read.*; is the file whole", seer.attach, load(folder), gates, 0.5)
 
 
 def test_versions_of_transformers(model, folders, monkeypatch):
