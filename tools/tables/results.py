@@ -17,8 +17,14 @@ def load(name, chip):
     return json.loads((FOLDER / chip / f"{name}.json").read_text())
 
 
+def flags(command):
+    """Of a command: {flag: value}, but for those that say which text is read and where results go."""
+    words = record.portable(command).split()
+    return {flag: value for flag, value in zip(words, words[1:]) if flag.startswith("--") and flag not in ("--data", "--json", "--out")}
+
+
 def source(made, name, chip, *others):
-    """Where a table comes from: chip, versions, date, command, file; files of others made like it."""
+    """Where a table comes from: chip, versions, date, command, file; files of others made like it, but for flags that stand beside them."""
     versions = made["versions"]
     parts = [made["chip"]]
     if chip != GPU:  # a GPU's times do not depend on them
@@ -26,7 +32,12 @@ def source(made, name, chip, *others):
     parts.append(f"torch {versions['torch']}")
     if "cudnn" in versions:
         parts.append(f"cuDNN {versions['cudnn']}")
-    files = ", ".join(f"[{file}.json](results/{chip}/{file}.json)" for file in (name, *others))
+    own = flags(made["command"])
+    files = [f"[{name}.json](results/{chip}/{name}.json)"]
+    for file in others:
+        differ = [f"{flag} {value}" for flag, value in flags(load(file, chip)["command"]).items() if own.get(flag) != value]
+        files.append(f"[{file}.json](results/{chip}/{file}.json)" + (f" (`{' '.join(differ)}`)" if differ else ""))
+    files = ", ".join(files)
     return f"{', '.join(parts)}, {made['date']}; `{record.portable(made['command'])}`; {files}"
 
 
