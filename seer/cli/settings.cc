@@ -18,6 +18,7 @@
 #include "seer/base/shown.h"
 #include "seer/cli/device.h"
 #include "seer/io/gate_file.h"
+#include "seer/io/hub_name.h"
 #include "seer/io/model_config.h"
 #include "seer/kernels/cpu_features.h"
 #include "seer/kernels/kernel_list.h"
@@ -56,21 +57,9 @@ void check_model_folder(const std::string& flag, const std::string& path) {
                      ": want the folder of the model in Hugging Face form (" + kForm + ")" +
                      (is_gguf ? "; `hf download ORG/NAME --local-dir FOLDER` gets it" : ""));
   }
-  // ORG/NAME, of the characters that Hugging Face allows.
-  const size_t slash = path.find('/');
-  const auto is_name = [](std::string_view part) {
-    return !part.empty() && part[0] != '.' &&
-           part.find_first_not_of(
-               "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") ==
-               std::string_view::npos;
-  };
-  const std::string_view view = path;
-  if (slash != std::string::npos && is_name(view.substr(0, slash)) &&
-      is_name(view.substr(slash + 1))) {
-    const std::string folder = path.substr(slash + 1);
-    throw UsageError(
-        where + " is no folder here; a model of this name on Hugging Face is got by `hf download " +
-        path + " --local-dir " + folder + "`, then --" + flag + " " + folder);
+  if (const std::string name = io::hub_name(path); !name.empty()) {
+    throw UsageError(where + " is no folder here; a model of this name on Hugging Face is got by " +
+                     io::hub_download(path) + ", then --" + flag + " " + name);
   }
   throw UsageError(where + " is no folder: want the folder of a model (" + kForm + ")");
 }

@@ -10,6 +10,7 @@
 #include "seer/base/json.h"
 #include "seer/base/limits.h"
 #include "seer/base/shown.h"
+#include "seer/io/hub_name.h"
 #include "seer/io/model_config.h"
 
 namespace seer::io {
@@ -149,7 +150,10 @@ std::filesystem::path gate_weights_path(const std::filesystem::path& folder) {
 
 GateConfig read_gate_config(const std::filesystem::path& folder) {
   std::error_code error;
-  const std::string path = (folder / "config.json").string();
+  const std::string path = (folder / "config.json").string(),
+                    download = hub_download(folder.string());
+  SEER_CHECK(download.empty() || std::filesystem::exists(folder, error), folder.string(),
+             " is no folder here; gates of this name on Hugging Face are got by ", download);
   SEER_CHECK(std::filesystem::exists(path, error), path,
              " is missing; a gate's folder holds config.json and attn_gate_weights.safetensors");
   const auto pickle = folder / "attn_gate_weights.pth";
