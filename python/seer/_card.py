@@ -8,6 +8,7 @@ import re
 from typing import Optional
 
 from .gates import GateConfig, replace
+from .packing import counted
 
 MARK = re.compile(r"\n<!-- seer\.save_gates wrote this card, and leaves it alone once it is changed \((\w+)\) -->\n$")
 TAGS = ("seer-attention", "sparse-attention", "block-sparse-attention")
@@ -38,7 +39,7 @@ def card(model_config, config: GateConfig, num_layers: int, trained: str) -> str
         "| | |", "|---|---|",
         f"| Block | {config.block_size} tokens |",
         f"| Pooling over a block | q: {pooled['q']}; k: {pooled['k']} (`{config.type}`) |",
-        f"| Gate | {num_layers} layers, vectors of {config.gate_dim} features, float32 |",
+        f"| Gate | {counted(num_layers, 'layer')}, vectors of {config.gate_dim} features, float32 |",
         *([f"| Lookup heads | {sum(map(len, config.lookup_heads.values()))}, of {config.lookup_rank} features |"] if config.lookup_heads else []),
         *([f"| Fingerprint of the model's weights | `{config.fingerprint}` |"] if config.fingerprint else []),
         *(["", trained] if trained else []), "",

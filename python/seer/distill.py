@@ -18,6 +18,7 @@ from ._made_for import fingerprint_of
 from ._processes import check_job, first_alone, is_model_sharded, of_first, rank, size, sum_over_processes, take_from_first
 from ._run import TASK, RunFolder
 from .attach import of_model
+from .packing import counted
 from .saving import save_gates
 
 MOST_LEFT_OUT = 10  # steps in a row
@@ -75,7 +76,7 @@ def distill(model: torch.nn.Module, dataset: Any, *, weights: Optional[Sequence[
     if lookups_only and not attachment.gate_config.lookup_heads:
         raise ValueError("seer.distill: lookups_only=True, but the gates have no lookup heads: seer.find_lookup_heads gives them some")
     if -(-sequences // micro_batch) < size():
-        raise ValueError(f"seer.distill: a step has {-(-sequences // micro_batch)} micro-batches, too few for {size()} processes: take more "
+        raise ValueError(f"seer.distill: a step has {counted(-(-sequences // micro_batch), 'micro-batch', 'micro-batches')}, too few for {size()} processes: take more "
                          "sequences, a smaller micro_batch, or fewer processes")
     form = Sequences(attachment.gate_config.block_size, attachment.base.get_input_embeddings().weight.shape[0], "seer.distill")
     mixture = Mixture(dataset, weights, form)
@@ -219,7 +220,7 @@ class _Distillation:
         """How the gates were trained, for their folder."""
         last = [f"{name} {value:.4g}" for name, value in rows[-1].items() if name == "kl_per_row" or name.startswith(("valid_loss", "valid_kl"))]
         what = "Lookup heads distilled" if self.attachment.learning.lookups_only else "Distilled"
-        return (f"{what} from the model's own attention maps: {self.loop['steps']} steps of {self.s['sequences']} sequences of {self.s['length']} "
+        return (f"{what} from the model's own attention maps: {counted(self.loop['steps'], 'step')} of {counted(self.s['sequences'], 'sequence')} of {self.s['length']} "
                 f"tokens, {'KL divergence' if self.s['loss'] == 'kl' else 'squared error'}, AdamW with learning rate {self.s['learning_rate']:g}"
                 + (f"; at the end {', '.join(last)}" if last else "") + ".")
 

@@ -13,7 +13,7 @@ import torch
 
 from ._random import normal
 from .ops import GateVectors, Lookups
-from .packing import BLOCK, BLOCKS, Packing, ceil_div
+from .packing import BLOCK, BLOCKS, Packing, ceil_div, counted
 
 INITIAL_DEVIATION = 0.02  # of the published code
 WEIGHTS = "attn_gate_weights"
@@ -92,10 +92,10 @@ class GateConfig:
             raise ValueError(f"the rank of lookup heads is {self.lookup_rank}, more than the model's head size {head_dim}")
         for layer, heads in self.lookup_heads.items():
             if num_layers is not None and layer >= num_layers:
-                raise ValueError(f"layer {layer} has lookup heads, but the model has {num_layers} layers, counted from 0; are these gates of "
+                raise ValueError(f"layer {layer} has lookup heads, but the model has {counted(num_layers, 'layer')}, counted from 0; are these gates of "
                                  "another model?")
             if heads[-1] >= num_heads:
-                raise ValueError(f"layer {layer} has the lookup head {heads[-1]}, but the model has {num_heads} heads a layer, counted from 0; "
+                raise ValueError(f"layer {layer} has the lookup head {heads[-1]}, but the model has {counted(num_heads, 'head')} a layer, counted from 0; "
                                  "are these gates of another model?")
 
     @classmethod
@@ -320,7 +320,7 @@ def read_weights(folder, config: GateConfig, num_layers: int, heads: tuple[int, 
                              "config.json and weights belong together?")
     expected = sum(map(len, shapes))
     if not isinstance(found, dict) or len(found) != expected:
-        raise ValueError(f"{path} holds {len(found)} tensors, expected {expected} for a model of {num_layers} layers; are these gates "
+        raise ValueError(f"{path} holds {counted(len(found), 'tensor')}, expected {expected} for a model of {counted(num_layers, 'layer')}; are these gates "
                          "of another model?")
     layers: list[dict[str, torch.Tensor]] = []
     for layer in range(num_layers):
@@ -361,9 +361,10 @@ def write_gates(folder, base_config: dict, config: GateConfig, layers: list[dict
 
 
 def check_folder(path: pathlib.Path) -> None:
-    """ValueError: it is there and is no folder."""
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"cannot write into {path}: it is not a folder; choose another place")
+    """ValueError: it, or what it would lie in, is there and is no folder."""
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise ValueError(f"cannot write into {path}: {'it' if there == path else there} is not a folder; choose another place")
 
 
 def replace(path: pathlib.Path, write) -> None:

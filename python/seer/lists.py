@@ -5,7 +5,7 @@ from typing import Callable, NamedTuple, Optional
 
 import torch
 
-from .packing import BLOCK, Packing, form
+from .packing import BLOCK, Packing, counted, form
 
 
 class BlockLists(NamedTuple):
@@ -82,8 +82,8 @@ class BlockLists(NamedTuple):
                                  "strict=False takes these as a whole")
         batch, heads = batch or dense.shape[0], heads or dense.shape[1]
         if dense.shape[0] not in (1, batch) or heads % dense.shape[1]:
-            raise ValueError(f"BlockLists.from_flex: the BlockMask is of {dense.shape[0]} sequences and {dense.shape[1]} heads, which {batch} sequences of "
-                             f"{heads} heads cannot share")
+            raise ValueError(f"BlockLists.from_flex: the BlockMask is of {counted(dense.shape[0], 'sequence')} and {counted(dense.shape[1], 'head')}, which "
+                             f"{counted(batch, 'sequence')} of {counted(heads, 'head')} cannot share")
         dense = dense.expand(batch, -1, -1, -1).repeat_interleave(heads // dense.shape[1], 1)
         return cls.from_mask(dense, Packing.of_batch(batch, q_len, k_len, k_block, device=dense.device))
 
@@ -162,7 +162,7 @@ class BlockLists(NamedTuple):
         if heads == own:
             return self
         if heads % own:
-            raise ValueError(f"lists of {own} heads cannot be shared by {heads} query heads")
+            raise ValueError(f"lists of {counted(own, 'head')} cannot be shared by {counted(heads, 'query head')}")
         repeat = lambda x: x.repeat_interleave(heads // own, 0)
         return self._replace(begin=repeat(self.begin), count=repeat(self.count))
 

@@ -22,8 +22,9 @@ from typing import Optional
 import torch
 
 from .attach import attach, detach, record_lists
+from .gates import check_folder
 from .ops import selection
-from .packing import BLOCK
+from .packing import BLOCK, counted
 
 try:
     from lm_eval.api.metrics import mean, mean_stderr, pooled_sample_stderr
@@ -120,8 +121,8 @@ class SeerLM(HFLM):
             tokens = (context + continuation)[-self.max_length - 1:-1]
             by_input.setdefault(tuple(tokens), []).append(number)
         if cut:
-            print(f"seer.lm_eval: {cut} of {len(requests)} requests are longer than max_length, {self.max_length}, and lose their "
-                  "first tokens", file=sys.stderr)
+            print(f"seer.lm_eval: {cut} of {counted(len(requests), 'request')} {'is' if cut == 1 else 'are'} longer than max_length, {self.max_length}, and "
+                  f"{'loses its' if cut == 1 else 'lose their'} first tokens", file=sys.stderr)
         inputs = sorted(by_input, key=len, reverse=True)
         size = override_bs or self.batch_size
         if size == "auto" and inputs:
@@ -179,6 +180,8 @@ def compare(args: argparse.Namespace, name: str, values: list[float]) -> dict:
     folder = pathlib.Path(cfg.output_path) if cfg.output_path else None
     if folder is not None and folder.suffix == ".json":
         raise ValueError(f"--output_path is {folder}, want a folder: each setting has a file")
+    if folder is not None:
+        check_folder(folder)
     manager = cfg.process_tasks(cfg.metadata)
     loaded = manager.load(cfg.tasks)
     manager.load = lambda tasks: loaded  # one load of the data, too

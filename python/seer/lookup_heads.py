@@ -14,6 +14,7 @@ from ._head_needs import FEWEST_BLOCKS, HeadNeeds, neediest, with_repeats
 from ._processes import check_job, is_model_sharded, rank as own_rank, size, take_from_first
 from .attach import head_sizes, of_model
 from .gates import LOOKUP_RANKS
+from .packing import counted
 
 _WHO = "seer.find_lookup_heads"
 
@@ -58,7 +59,7 @@ def find_lookup_heads(model: torch.nn.Module, dataset: Any, share: Optional[floa
     if not isinstance(sparsity, numbers.Real) or not 0 <= sparsity < 1:
         raise ValueError(f"{_WHO}: sparsity is {sparsity}, want 0 or more, and less than 1")
     if share and config.lookup_heads:
-        raise ValueError(f"{_WHO}: the gates have {sum(map(len, config.lookup_heads.values()))} lookup heads already: attach gates without any, or "
+        raise ValueError(f"{_WHO}: the gates have {counted(sum(map(len, config.lookup_heads.values())), 'lookup head')} already: attach gates without any, or "
                          "take share=0, which measures what is still lost")
     if share and (rank not in LOOKUP_RANKS or rank > head_dim):
         raise ValueError(f"{_WHO}: rank is {rank}, want {', '.join(str(x) for x in LOOKUP_RANKS if x <= head_dim)}, of heads of {head_dim} features")

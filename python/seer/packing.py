@@ -18,6 +18,11 @@ def form(x) -> str:
     return f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}" if isinstance(x, torch.Tensor) else repr(x)
 
 
+def counted(count: int, noun: str, many: str = "") -> str:
+    """For messages: 1 step, 2 steps. `many`: where that is not the noun with an s."""
+    return f"{count} {noun if count == 1 else many or noun + 's'}"
+
+
 def _sums(lens: Sequence[int], unit: int) -> list[int]:
     sums = [0]
     for n in lens:

@@ -13,6 +13,7 @@ from ._dense_pass import see_layers
 from ._head_needs import far_blocks
 from .attach import of_model
 from .ops import gate_scores, pooled_map, select_blocks
+from .packing import counted
 
 MOST_CELLS = 256  # of a panel's side
 FAINTEST = 1e-4   # share of a row that is told from none
@@ -65,7 +66,7 @@ def head_maps(model, ids: torch.Tensor, heads: Union[int, Sequence[tuple[int, in
         raise ValueError(f"seer.plot_heads: ids is {str(ids.dtype).removeprefix('torch.')} {list(ids.shape)}, want the tokens of one text, [tokens] or "
                          "[1, tokens]")
     if ids.numel() <= block:
-        raise ValueError(f"seer.plot_heads: the text has {ids.numel()} tokens, want more than one block of {block}")
+        raise ValueError(f"seer.plot_heads: the text has {counted(ids.numel(), 'token')}, want more than one block of {block}")
     if isinstance(heads, int):
         number = max(1, min(heads, count))
         wanted = {layer: None for layer in range(count) if (layer + 1) * number // count > layer * number // count}
@@ -75,8 +76,8 @@ def head_maps(model, ids: torch.Tensor, heads: Union[int, Sequence[tuple[int, in
             raise ValueError(f"seer.plot_heads: heads is {heads!r}, want pairs (layer, head), or how many")
         for layer, head in heads:
             if not 0 <= layer < count or not 0 <= head < attachment.layers[layer].config.num_attention_heads:
-                raise ValueError(f"seer.plot_heads: there is no layer {layer}, head {head}: the model has {count} layers of "
-                                 f"{attachment.layers[0].config.num_attention_heads} heads")
+                raise ValueError(f"seer.plot_heads: there is no layer {layer}, head {head}: the model has {counted(count, 'layer')} of "
+                                 f"{counted(attachment.layers[0].config.num_attention_heads, 'head')}")
             wanted.setdefault(layer, []).append(head)
     found: list[HeadMaps] = []
 

@@ -7,7 +7,8 @@ import pathlib
 from transformers import Trainer
 
 from .attach import head_sizes
-from .gates import read_weights
+from .gates import check_folder, read_weights
+from .packing import counted
 from .saving import save_gates
 
 
@@ -16,7 +17,8 @@ class GateTrainer(Trainer):
 
     model: after seer.attach(..., train_gates=True). With its own weights frozen only gates learn; else it learns to read through
     the blocks that they choose, while they follow its attention. Gates have a learning rate of their own, with args' schedule. The
-    logged loss is that of both; evaluation's is the model's. ValueError: no gates that learn; settings out of range.
+    logged loss is that of both; evaluation's is the model's. ValueError: no gates that learn; settings out of range; an output_dir
+    that is no folder.
     """
 
     def __init__(self, model=None, args=None, *more, gate_loss_weight: float = 10.0, gate_learning_rate: float = 5e-4, **kwargs):
@@ -27,6 +29,8 @@ class GateTrainer(Trainer):
             raise ValueError("seer.GateTrainer: the model has no gates that learn: call seer.attach(model, gates, sparsity, train_gates=True) first")
         if args is not None and args.ddp_find_unused_parameters is None:
             args.ddp_find_unused_parameters = False  # to DDP gates look unused: no output of the model depends on their loss
+        if args is not None and args.output_dir is not None:
+            check_folder(pathlib.Path(args.output_dir))
         self.gate_loss_weight, self.gate_learning_rate = gate_loss_weight, gate_learning_rate
         self._is_result = False  # what is being saved; else a checkpoint
         super().__init__(model, args, *more, **kwargs)
@@ -107,5 +111,5 @@ class GateTrainer(Trainer):
         result, model, gates = super().train(*args, **kwargs), self.accelerator.unwrap_model(self.model), self._gates()
         is_frozen = not any(x.requires_grad for x in model.parameters() if id(x) not in gates)
         model.seer.trained = (f"Trained with {'the model frozen' if is_frozen else 'the model, which learned to read through them'}: "
-                              f"{self.state.global_step} steps, gates' loss times {self.gate_loss_weight:g}.")
+                              f"{counted(self.state.global_step, 'step')}, gates' loss times {self.gate_loss_weight:g}.")
         return result

@@ -7,6 +7,7 @@ import torch
 
 from ._random import Random
 from .fingerprint import mix64
+from .packing import counted
 
 # Streams of random numbers, one for each use (seer/train/data/data.cc).
 _DOCUMENT_ORDER, _WINDOW_ORDER = 0x646f63756d656e74, 0x6f72646572
@@ -35,7 +36,7 @@ class PackedWindows(torch.utils.data.Dataset):
         self.documents = [torch.tensor([*self.bos, *ids, eos], dtype=torch.int32) for ids in tokens if ids]
         self.size = sum(map(len, self.documents))
         if self.size < self.length:
-            raise ValueError(f"seer.PackedWindows: the texts have {self.size} tokens, fewer than one window of {length}: give more text "
+            raise ValueError(f"seer.PackedWindows: the texts have {counted(self.size, 'token')}, fewer than one window of {length}: give more text "
                              "or a smaller length")
         self.epoch = -1
 

@@ -132,6 +132,11 @@ Allowed multiple(int step, double least, double most) {
   return allowed;
 }
 
+Allowed repeated(Allowed allowed) {
+  allowed.may_repeat = true;
+  return allowed;
+}
+
 Allowed or_automatic(Allowed allowed, double value) {
   allowed.automatic = value;
   return allowed;

@@ -35,6 +35,8 @@ struct Allowed {
   std::vector<std::string> words;                             // none: any text
   std::function<std::string(const std::string& text)> wants;  // "", or what a text should have been
   bool may_be_empty = false;
+  // Of a list.
+  bool may_repeat = false;
 
   // "a whole number, 1 ... 9", "kl or mse"
   std::string expected(Kind kind) const;
@@ -52,6 +54,8 @@ Allowed above(double least, double most = std::numeric_limits<double>::infinity(
 Allowed below(double least, double most);
 Allowed one_of(std::vector<std::string> words);
 Allowed multiple(int step, double least, double most);
+// In a list whose places mean something: the same value may stand at several.
+Allowed repeated(Allowed allowed);
 // `value` as well, which stands for a choice made elsewhere.
 Allowed or_automatic(Allowed allowed, double value);
 

@@ -69,4 +69,8 @@ std::string first_line(std::string_view text) {
   return std::string(text.substr(0, text.find('\n')));
 }
 
+std::string counted(int64_t count, const std::string& noun, const std::string& many) {
+  return std::to_string(count) + " " + (count == 1 ? noun : many.empty() ? noun + "s" : many);
+}
+
 }  // namespace seer

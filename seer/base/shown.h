@@ -2,6 +2,7 @@
 // Strings from outside (paths, names, values of files, messages of libraries), made fit for one line
 // on a terminal.
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -16,5 +17,8 @@ std::string one_line(std::string_view text, size_t longest);
 
 // Of a library's message: torch adds its call stack behind the first line.
 std::string first_line(std::string_view text);
+
+// "1 step", "2 steps". `many`: where that is not the noun with an s.
+std::string counted(int64_t count, const std::string& noun, const std::string& many = "");
 
 }  // namespace seer

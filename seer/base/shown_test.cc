@@ -32,5 +32,11 @@ TEST(OneLine, KeepsQuotesAndHasNoLineBreak) {
   EXPECT_EQ(first_line("it failed\nframe #0\n"), "it failed");
 }
 
+TEST(Counted, OneHasNoS) {
+  EXPECT_EQ(counted(1, "step"), "1 step");
+  EXPECT_EQ(counted(0, "step") + ", " + counted(2, "step"), "0 steps, 2 steps");
+  EXPECT_EQ(counted(1, "pass", "passes") + ", " + counted(3, "pass", "passes"), "1 pass, 3 passes");
+}
+
 }  // namespace
 }  // namespace seer

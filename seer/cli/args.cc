@@ -77,6 +77,11 @@ void Setting::set(const nlohmann::json& value, const std::string& value_text,
     const std::string wanted = allowed_.wants(value.get<std::string>());
     if (!wanted.empty()) refuse(where, value_text, wanted);
   }
+  if (!target_.is_list || allowed_.may_repeat) return;
+  const nlohmann::json all = target_.get();
+  if (std::count(all.begin(), all.end(), all.back()) > 1) {
+    throw UsageError(where + value_text + " twice: want each value once");
+  }
 }
 
 void Setting::set_from_words(const std::vector<std::string>& words) {

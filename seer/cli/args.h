@@ -70,7 +70,8 @@ class Args {
   ~Args();
 
   // --name VALUE. `allowed`: what it, or each element of a list, may be. `help` gives the meaning and
-  // the unit; what is allowed is added to it. Lists are comma-separated, and have at least one element.
+  // the unit; what is allowed is added to it. Lists are comma-separated, and have at least one element,
+  // each once unless `allowed` says otherwise.
   // On the command line no text is empty, but where `allowed` says so.
   template <class T>
   Setting* add(const std::string& name, T& value, Allowed allowed, const std::string& help) {

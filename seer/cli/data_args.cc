@@ -49,17 +49,17 @@ std::unique_ptr<train::Ranks> RankArgs::start(const at::Device& device) const {
 
 void print_result(const char* verb, const train::RunResult& result,
                   const std::filesystem::path& out) {
-  std::printf("seer %s: %lld steps, %s tokens in %s, loss %.4f", verb,
-              static_cast<long long>(result.steps),
+  std::printf("seer %s: %s, %s tokens in %s, loss %.4f", verb,
+              counted(result.steps, "step").c_str(),
               count_text(static_cast<double>(result.tokens)).c_str(),
               duration_text(result.seconds).c_str(), result.loss);
   for (const auto& [name, value] : result.valid)
     std::printf(", %s %.4f", one_line(name, 300).c_str(), value);
   if (result.skipped_steps > 0) {
-    std::printf(", %lld steps skipped", static_cast<long long>(result.skipped_steps));
+    std::printf(", %s skipped", counted(result.skipped_steps, "step").c_str());
   }
   if (result.skipped_documents > 0) {
-    std::printf(", %lld documents skipped", static_cast<long long>(result.skipped_documents));
+    std::printf(", %s skipped", counted(result.skipped_documents, "document").c_str());
   }
   std::puts("");
   print_line("written: " + out.string(), stdout);

@@ -34,8 +34,8 @@ at::Device gpu(int64_t index) {
 
 at::Device own_gpu(int gpus) {
   const int64_t index = from_environment("LOCAL_RANK", 0);
-  SEER_CHECK(index < gpus, "LOCAL_RANK is ", index, ", but this machine has ", gpus,
-             " GPUs: start fewer processes on it");
+  SEER_CHECK(index < gpus, "LOCAL_RANK is ", index, ", but this machine has ", counted(gpus, "GPU"),
+             ": start fewer processes on it");
   return gpu(index);
 }
 
@@ -61,8 +61,8 @@ at::Device resolve_device(const std::string& name, int gpus,
   if (name == "cuda") return own_gpu(gpus);
   const int64_t index = number_of(name).value();
   if (index >= gpus) {
-    throw UsageError(message("--device ", name, ": this machine has ", gpus,
-                             " GPUs, from cuda:0 to cuda:", gpus - 1));
+    throw UsageError(message("--device ", name, ": this machine has ", counted(gpus, "GPU"),
+                             ", from cuda:0 to cuda:", gpus - 1));
   }
   if (from_environment("LOCAL_WORLD_SIZE", 1) > 1) {
     throw UsageError(

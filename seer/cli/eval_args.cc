@@ -6,6 +6,7 @@
 
 #include "seer/base/limits.h"
 #include "seer/base/progress.h"
+#include "seer/base/shown.h"
 #include "seer/io/text.h"
 #include "seer/io/tokenizer/token_ids.h"
 
@@ -101,9 +102,10 @@ std::vector<eval::Windows> EvalArgs::windows(const char* verb, const io::Tokeniz
   std::vector<eval::Windows> all = cutter.take();
   for (const eval::Windows& of : all) {
     if (documents == 0 || static_cast<int64_t>(of.ids.size()) == documents) continue;
-    print_line(message("seer ", verb, ": warning: ", of.ids.size(), " of the ", documents,
-                       further_windows ? " windows" : " documents", " asked for: no others have ",
-                       min_ratio, " x ", of.length, " tokens (--min-ratio, --documents)"));
+    print_line(message("seer ", verb, ": warning: ", of.ids.size(), " of the ",
+                       counted(documents, further_windows ? "window" : "document"),
+                       " asked for: no others have ", min_ratio, " x ", of.length,
+                       " tokens (--min-ratio, --documents)"));
   }
   return all;
 }
@@ -113,6 +115,7 @@ Settled settle(const EvalArgs& a, const std::string& folder, const std::string& 
   Settled one{.args = a.model, .config = io::ModelConfig::read(folder), .needs = needs_of(names)};
   one.args.model = folder;
   one.gates = find_gates(one.needs, gates, folder, one.config);
+  one.subject.lookups = one.gates.config.lookup_rank > 0;
   one.block = a.block_of(one.gates);
   if (one.needs.lookups) one.needs.lookup_rank = one.gates.config.lookup_rank;
   settle_device(one.args, one.config, one.needs, one.block);

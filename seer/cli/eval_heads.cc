@@ -6,6 +6,7 @@
 #include "seer/base/interrupt.h"
 #include "seer/base/limits.h"
 #include "seer/base/progress.h"
+#include "seer/base/shown.h"
 #include "seer/cli/eval_args.h"
 #include "seer/cli/measured.h"
 #include "seer/cli/verbs.h"
@@ -46,9 +47,9 @@ int eval_heads(int argc, char** argv, int first) {
   const auto windows =
       a.windows("eval heads", a.model.tokenizer(), {length}, config.vocab_size)[0].ids;
   warn_of_context("eval heads", config, length);
-  std::fprintf(stderr, "seer eval heads: a pass over %zu windows of %lld tokens; %s\n",
-               windows.size(), static_cast<long long>(length),
-               memory_text(a.model, config, length, block).c_str());
+  std::fprintf(stderr, "seer eval heads: a pass over %s of %lld tokens; %s\n",
+               counted(static_cast<int64_t>(windows.size()), "window").c_str(),
+               static_cast<long long>(length), memory_text(a.model, config, length, block).c_str());
 
   const models::Decoder model = a.model.load();
   const auto gates = load_gates(found.folder, a.model, model);
@@ -95,9 +96,8 @@ int eval_heads(int argc, char** argv, int first) {
                     }});
   if (count > 0 && !png.empty()) {
     writes.push_back({"the picture", [&] {
-                        const std::string title =
-                            message("Lost by head, ", length, " tokens, ", count,
-                                    count == 1 ? " window" : " windows");
+                        const std::string title = message("Lost by head, ", length, " tokens, ",
+                                                          counted(count, "window"));
                         eval::head_losses_picture(losses, title).write_png(png);
                       }});
   }

@@ -10,6 +10,7 @@
 #include "seer/base/interrupt.h"
 #include "seer/base/limits.h"
 #include "seer/base/progress.h"
+#include "seer/base/shown.h"
 #include "seer/cli/eval_args.h"
 #include "seer/cli/measured.h"
 #include "seer/cli/verbs.h"
@@ -71,18 +72,21 @@ using Plant = std::function<eval::Planted(const eval::Windows& windows,
 using Draw = report::Image(const std::vector<eval::Answered>& all, const std::string& title);
 
 void announce(const std::string& verb, const Settled& one, const std::vector<eval::Answered>& all) {
-  int64_t longest = 0, tokens = 0;
-  size_t passes = 0, questions = 0;
+  int64_t longest = 0, tokens = 0, passes = 0, questions = 0;
   for (const auto& [planted, rows] : all) {
     longest = std::max(longest, planted.length);
-    passes += planted.windows.size() * one.methods.size();
-    tokens += static_cast<int64_t>(planted.windows.size() * one.methods.size()) * planted.length;
-    for (const auto& window : planted.windows) questions += window.questions.size();
+    const auto of_length = static_cast<int64_t>(planted.windows.size() * one.methods.size());
+    passes += of_length;
+    tokens += of_length * planted.length;
+    for (const auto& window : planted.windows) {
+      questions += static_cast<int64_t>(window.questions.size());
+    }
   }
   warn_of_context(verb.c_str(), one.config, longest);
   std::fprintf(
-      stderr, "seer %s: %zu questions, %zu passes over %s tokens; %s\n", verb.c_str(), questions,
-      passes, count_text(static_cast<double>(tokens)).c_str(),
+      stderr, "seer %s: %s, %s over %s tokens; %s\n", verb.c_str(),
+      counted(questions, "question").c_str(), counted(passes, "pass", "passes").c_str(),
+      count_text(static_cast<double>(tokens)).c_str(),
       memory_text(one.args, one.config, longest, one.needs.sparse ? one.block : 0).c_str());
 }
 

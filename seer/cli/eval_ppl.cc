@@ -11,6 +11,7 @@
 #include "seer/base/json.h"
 #include "seer/base/limits.h"
 #include "seer/base/progress.h"
+#include "seer/base/shown.h"
 #include "seer/cli/eval_args.h"
 #include "seer/cli/measured.h"
 #include "seer/cli/verbs.h"
@@ -49,7 +50,8 @@ Settled settle_joint(const PplArgs& a, const std::string& folder, const std::str
   // Files that are damaged or do not belong together are found before other models are measured.
   const auto mapped = models::Decoder::load(folder, at::ScalarType::Undefined, at::kCPU);
   models::Gates::load(one.gates.folder, mapped, a.model.foreign_gates);
-  one.subject = {name, trained_setting(folder)};
+  one.subject.model = name;
+  one.subject.trained = trained_setting(folder);
   return one;
 }
 
@@ -68,21 +70,21 @@ std::vector<Settled> settle_all(const PplArgs& a) {
 }
 
 void announce_ppl(const std::vector<Settled>& models, const std::vector<eval::Windows>& windows) {
-  int64_t longest = 0, tokens = 0;
-  size_t rows = 0, passes = 0;
+  int64_t longest = 0, tokens = 0, rows = 0, passes = 0;
   for (const eval::Windows& w : windows) longest = std::max(longest, w.length);
   for (const Settled& one : models) {
     warn_of_context("eval ppl", one.config, longest);
-    rows += one.methods.size() * windows.size();
+    rows += static_cast<int64_t>(one.methods.size() * windows.size());
     for (const eval::Windows& w : windows) {
-      passes += w.ids.size() * one.methods.size();
-      tokens += static_cast<int64_t>(w.ids.size() * one.methods.size()) * w.length;
+      const auto of_length = static_cast<int64_t>(w.ids.size() * one.methods.size());
+      passes += of_length;
+      tokens += of_length * w.length;
     }
   }
   const Settled& first = models[0];
   std::fprintf(
-      stderr, "seer eval ppl: %zu rows, %zu passes over %s tokens; %s\n", rows, passes,
-      count_text(static_cast<double>(tokens)).c_str(),
+      stderr, "seer eval ppl: %s, %s over %s tokens; %s\n", counted(rows, "row").c_str(),
+      counted(passes, "pass", "passes").c_str(), count_text(static_cast<double>(tokens)).c_str(),
       memory_text(first.args, first.config, longest, first.needs.sparse ? first.block : 0).c_str());
 }
 

@@ -9,6 +9,7 @@
 #include "seer/base/interrupt.h"
 #include "seer/base/limits.h"
 #include "seer/base/progress.h"
+#include "seer/base/shown.h"
 #include "seer/cli/eval_args.h"
 #include "seer/cli/measured.h"
 #include "seer/cli/verbs.h"
@@ -69,9 +70,10 @@ struct RecallArgs : EvalArgs {
 void announce_recall(const RecallArgs& a, const io::ModelConfig& config,
                      const eval::Windows& windows, size_t methods, int block) {
   warn_of_context("eval recall", config, a.length);
-  std::fprintf(stderr,
-               "seer eval recall: %zu rows from a pass over %zu documents of %lld tokens; %s\n",
-               methods, windows.ids.size(), static_cast<long long>(a.length),
+  std::fprintf(stderr, "seer eval recall: %s from a pass over %s of %lld tokens; %s\n",
+               counted(static_cast<int64_t>(methods), "row").c_str(),
+               counted(static_cast<int64_t>(windows.ids.size()), "document").c_str(),
+               static_cast<long long>(a.length),
                memory_text(a.model, config, a.length, block).c_str());
 }
 
@@ -149,7 +151,7 @@ int eval_recall(int argc, char** argv, int first) {
                         if (a.png.empty() || rows.empty()) return;
                         eval::recall_picture(rows,
                                              message("Recall of attention, ", a.length, " tokens, ",
-                                                     rows[0].documents, " documents"))
+                                                     counted(rows[0].documents, "document")))
                             .write_png(a.png);
                       }};
   const Write results{"the results", [&] {

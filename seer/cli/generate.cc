@@ -1,6 +1,7 @@
 // seer generate: a prompt continued, with sparse prefill and dense decoding.
 
 #include "seer/models/generate.h"
+#include "seer/base/shown.h"
 
 #include <ATen/core/grad_mode.h>
 
@@ -94,9 +95,10 @@ void check_size(const GenerateArgs& a, const io::ModelConfig& config, int64_t pr
   const double weights = a.model.stream ? 0 : models::weight_bytes(config, dtype);
   const double needed = cache + weights + models::pass_bytes(config, chunk, block, dtype);
   const double free = models::available_bytes(a.model.resolved_device());
-  SEER_CHECK(free == 0 || needed <= free, "a prompt of ", prompt, " tokens and ",
-             a.settings.max_new_tokens, " new ones take about ", models::bytes_text(needed), " (",
-             models::bytes_text(cache), " of them keys and values), and ", models::bytes_text(free),
+  SEER_CHECK(free == 0 || needed <= free, "a prompt of ", counted(prompt, "token"), " and ",
+             counted(a.settings.max_new_tokens, "new one"), " take about ",
+             models::bytes_text(needed), " (", models::bytes_text(cache),
+             " of them keys and values), and ", models::bytes_text(free),
              " are free: shorten the prompt",
              a.settings.chunk == 0 ? ", read it in parts (--chunk 4096)" : "",
              dtype == at::kFloat ? ", or try --dtype bf16" : "");
@@ -130,8 +132,8 @@ void write_text(const models::Decoder& model, const io::Tokenizer& tokenizer,
   show(stdout, stream.finish() + "\n");
   const std::chrono::duration<double> prefill = first_token - start,
                                       decode = Clock::now() - first_token;
-  std::fprintf(stderr, "seer generate: %zu tokens read in %.2f s, %lld written, %.1f tokens/s\n",
-               prompt.size(), prefill.count(), static_cast<long long>(count),
+  std::fprintf(stderr, "seer generate: %s read in %.2f s, %lld written, %.1f tokens/s\n",
+               counted(tokens, "token").c_str(), prefill.count(), static_cast<long long>(count),
                count > 1 ? static_cast<double>(count - 1) / decode.count() : 0.0);
 }
 
@@ -146,8 +148,12 @@ std::string why_dense(const GenerateArgs& a, const GatesFound& found, int64_t pr
   return "";
 }
 
-// The gates that the prompt is read with; no folder: densely, which is said.
-GatesFound choose_gates(const GenerateArgs& a, const io::ModelConfig& config, int64_t prompt) {
+// The model's gates, and whether the prompt is read with them; if not, that is said.
+struct Chosen {
+  GatesFound gates;
+  bool sparse = false;
+};
+Chosen choose_gates(const GenerateArgs& a, const io::ModelConfig& config, int64_t prompt) {
   if (a.method == "dense") {
     std::fputs("seer generate: dense attention\n", stderr);
     return {};
@@ -156,10 +162,10 @@ GatesFound choose_gates(const GenerateArgs& a, const io::ModelConfig& config, in
   const GatesFound found = find_gates({.trained = required, .gates = true, .sparse = true}, a.gates,
                                       a.model.model, config);
   const std::string why = why_dense(a, found, prompt);
-  if (why.empty()) return found;
+  if (why.empty()) return {found, true};
   SEER_CHECK(!required, why, ": there is nothing to leave out; add --method dense");
   print_line("seer generate: dense attention, as " + why);
-  return {};
+  return {found, false};
 }
 
 }  // namespace
@@ -209,14 +215,13 @@ int generate(int argc, char** argv, int first) {
   io::check_token_ids(prompt, config.vocab_size, a.file.empty() ? "the prompt" : a.file,
                       &tokenizer);
   const auto tokens = static_cast<int64_t>(prompt.size());
-  const GatesFound found = choose_gates(a, config, tokens);
-  const bool sparse = !found.folder.empty();
+  const auto [found, sparse] = choose_gates(a, config, tokens);
   const int block = found.config.block_size;
   settle_device(a.model, config,
                 {.trained = sparse,
                  .gates = sparse,
                  .sparse = sparse,
-                 .lookup_rank = found.config.lookup_rank},
+                 .lookup_rank = sparse ? found.config.lookup_rank : 0},
                 block);
   if (sparse && a.settings.chunk % block != 0) {
     throw UsageError(message("--chunk ", a.settings.chunk,
@@ -226,11 +231,12 @@ int generate(int argc, char** argv, int first) {
 
   const models::Decoder model = a.model.load();
   const at::NoGradGuard no_grad;
+  // Gates of another model are refused whatever the prompt's length.
+  const auto gates = found.folder.empty() ? nullptr : load_gates(found.folder, a.model, model);
   if (!sparse) {
     write_text(model, tokenizer, prompt, models::dense_attention, a.settings);
     return 0;
   }
-  const auto gates = load_gates(found.folder, a.model, model);
   models::SparseAttention attention(model, gates.get(),
                                     {.method = "seer",
                                      .selection = selection,

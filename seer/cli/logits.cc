@@ -9,6 +9,7 @@
 #include "seer/base/json.h"
 #include "seer/base/output.h"
 #include "seer/base/progress.h"
+#include "seer/base/shown.h"
 #include "seer/cli/methods.h"
 #include "seer/cli/verbs.h"
 #include "seer/io/model_config.h"
@@ -96,7 +97,7 @@ int logits(int argc, char** argv, int first) {
   const at::Tensor result = model.logits(hidden).to(at::kFloat).cpu().contiguous();
   io::write_safetensors(out, {models::tensor_record("logits", result)});
   // Not among the bytes of a file that goes to standard output.
-  print_line(message(out, ": logits of ", ids.size(), " tokens"),
+  print_line(message(out, ": logits of ", counted(static_cast<int64_t>(ids.size()), "token")),
              output_at(out).replaced.empty() ? stderr : stdout);
   return 0;
 }

@@ -11,6 +11,7 @@
 #include "seer/base/limits.h"
 #include "seer/base/progress.h"
 #include "seer/base/shell.h"
+#include "seer/base/shown.h"
 #include "seer/cli/attention.h"
 #include "seer/cli/measured.h"
 #include "seer/cli/methods.h"
@@ -64,7 +65,7 @@ struct Split {
 int64_t fitting_length(const RunArgs& a, int64_t tokens, int block) {
   const int64_t room = tokens / (a.windows + 2) / block * block;
   const int64_t least = 4 * block;
-  SEER_CHECK(room >= least, a.text, " has ", tokens, " tokens, want at least ",
+  SEER_CHECK(room >= least, a.text, " has ", counted(tokens, "token"), ", want at least ",
              least * (a.windows + 2), ": choose a longer text");
   return std::min(a.length, room);
 }
@@ -162,7 +163,8 @@ Plan make_plan(RunArgs& a, const Args& args) {
 
 // What will be done, before it is begun.
 void announce_run(const RunArgs& a, const Plan& plan, const Split& split) {
-  const auto windows = split.held_out.ids.size();
+  const auto windows = static_cast<int64_t>(split.held_out.ids.size()),
+             passes = static_cast<int64_t>(plan.methods.size()) * windows;
   const auto length = static_cast<long long>(split.held_out.length);
   show_line(stdout, message("seer run: ", a.model.model, ", ", a.text, " (", split.train.size(),
                             " tokens to learn from, ", windows, " x ", length, " held out)"));
@@ -172,9 +174,8 @@ void announce_run(const RunArgs& a, const Plan& plan, const Split& split) {
   }
   warn_of_context("run", plan.config, length);
   if (plan.distills) {
-    std::fprintf(stderr,
-                 "seer run: distils for %lld steps of %lld tokens (%s tokens), then compares\n",
-                 static_cast<long long>(a.steps), static_cast<long long>(distill_length(length)),
+    std::fprintf(stderr, "seer run: distils for %s of %lld tokens (%s tokens), then compares\n",
+                 counted(a.steps, "step").c_str(), static_cast<long long>(distill_length(length)),
                  count_text(static_cast<double>(a.steps * distill_length(length))).c_str());
   } else if (plan.ships) {
     print_line("seer run: gates of this model ship with seer: " + a.gates +
@@ -182,9 +183,10 @@ void announce_run(const RunArgs& a, const Plan& plan, const Split& split) {
   } else if (!plan.needs.trained) {
     std::fprintf(stderr, "seer run: no method needs trained gates: none are distilled\n");
   }
-  std::fprintf(stderr, "seer run: %zu rows, %zu passes over %s tokens; %s\n", plan.methods.size(),
-               plan.methods.size() * windows,
-               count_text(static_cast<double>(plan.methods.size() * windows) * length).c_str(),
+  std::fprintf(stderr, "seer run: %s, %s over %s tokens; %s\n",
+               counted(static_cast<int64_t>(plan.methods.size()), "row").c_str(),
+               counted(passes, "pass", "passes").c_str(),
+               count_text(static_cast<double>(passes * length)).c_str(),
                memory_text(a.model, plan.config, length, plan.block).c_str());
 }
 

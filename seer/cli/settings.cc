@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -259,6 +260,11 @@ std::vector<torch_ops::Selection> SelectArgs::selections() const {
   for (const std::string& text : also) {
     torch_ops::Selection one = forced;
     read_rule(text, one);
+    for (const auto& other : selections) {
+      if (one.rule == other.rule && std::abs(one.strength[0] - other.strength[0]) < 1e-9) {
+        throw UsageError("--also " + text + " is what another setting asks for: leave it out");
+      }
+    }
     selections.push_back(one);
   }
   return selections;

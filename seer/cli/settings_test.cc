@@ -193,6 +193,13 @@ TEST(Settings, MessagesSayWhatIsWanted) {
        {"--leanring-rate", "1"},
        "unknown setting --leanring-rate; did you mean --learning-rate?"},
       {"eval ppl", {"--methods", "dense,stremaing"}, "did you mean streaming?"},
+      {"eval ppl", {"--lengths", "4096,8192,4096"}, "--lengths 4096 twice: want each value once"},
+      {"eval ppl", {"--methods", "seer,seer"}, "--methods seer twice: want each value once"},
+      {"eval ppl", {"--sparsity", "0.9", "--sparsity", "0.90"}, "--sparsity 0.90 twice: want"},
+      // Lists whose places mean something.
+      {"pretrain",
+       {"--lengths", "1024,2048,1024", "--stage-ends", "0.5,0.5"},
+       "--stage-ends 0.5 twice"},
       {"kernels", {"--dtype", "bf-16"}, "--dtype bf-16: want f32, f16 or bf16; did you mean bf16?"},
       {"bench", {"--shapes", "qwen3-4"}, "did you mean qwen3-4b?"},
       {"bench", {"--heads", "3", "--kv-heads", "2"}, "--heads 3: want a multiple of --kv-heads 2"},
@@ -219,6 +226,11 @@ TEST(Settings, MessagesSayWhatIsWanted) {
   EXPECT_EQ(distill_with({"--foreign-gates"}), "--foreign-gates means nothing without --gates");
   EXPECT_EQ(distill_with({"--gates", testing::TempDir(), "--block", "64", "--lookup-heads", "0.1"}),
             "--block means nothing beside --gates");
+  EXPECT_EQ(distill_with({"--weights", "1,1"}), "--weights: 2 for 1 text in --data");
+  EXPECT_EQ(
+      message_of(verb("eval ppl"), {"--data", some_file(), "--model", testing::TempDir(),
+                                    "--sparsity", "0.5,0.9", "--also", "top_p:0.9,nz_ratio:0.1"}),
+      "--also nz_ratio:0.1 is what another setting asks for: leave it out");
   // Where a tokenizer is there.
   const auto pretrain_with = [](Words words) {
     words.insert(words.end(),
@@ -272,6 +284,8 @@ TEST(Settings, FilesAreReadAsStrictly) {
   }
   EXPECT_THAT(of_file("distill", "{\"stpes\": 1}"),
               HasSubstr("unknown setting \"stpes\"; did you mean steps?"));
+  EXPECT_THAT(of_file("eval ppl", "{\"lengths\": [8192, 8192]}"),
+              HasSubstr("settings_test.json: \"lengths\" has 8192 twice: want each value once"));
   EXPECT_THAT(of_file("distill", "[]"), HasSubstr("want one JSON object"));
 }
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "seer/base/error.h"
+#include "seer/base/shown.h"
 #include "seer/eval/head_grid.h"
 #include "seer/report/table.h"
 
@@ -84,10 +85,12 @@ std::string means(const HeadLosses& losses, const std::vector<Head>& heads) {
   const auto mean = [](double total, size_t count) {
     return report::fixed(total / static_cast<double>(count), 3);
   };
-  std::string text = message("lost, mean of ", heads.size(), " heads: ", mean(sum, heads.size()));
+  std::string text = message("lost, mean of ", counted(static_cast<int64_t>(heads.size()), "head"),
+                             ": ", mean(sum, heads.size()));
   const size_t others = heads.size() - lookups;
   if (lookups > 0)
-    text += message("; of ", lookups, " lookup heads (*): ", mean(of_lookups, lookups));
+    text += message("; of ", counted(static_cast<int64_t>(lookups), "lookup head"),
+                    " (*): ", mean(of_lookups, lookups));
   if (lookups > 0 && others > 0) text += "; of the others: " + mean(sum - of_lookups, others);
   return text + "\n";
 }

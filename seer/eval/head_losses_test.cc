@@ -38,7 +38,7 @@ TEST(HeadLosses, SmallModelsShowAllHeads) {
             "lost, mean of 4 heads: 0.060\n");
   losses.lookup_heads[2] = {1};
   EXPECT_THAT(to_table(losses), HasSubstr("    2   0.020    0.120*\n"
-                                          "lost, mean of 4 heads: 0.060; of 1 lookup heads (*): "
+                                          "lost, mean of 4 heads: 0.060; of 1 lookup head (*): "
                                           "0.120; of the others: 0.040\n"));
 }
 

@@ -16,6 +16,7 @@ namespace seer::eval {
 struct Subject {
   std::string model;  // its name; empty: there is one only
   Setting trained;    // what its weights were trained with; no rule: dense attention, or not known
+  bool lookups = false;  // its gates have lookup heads
 };
 
 struct Row {

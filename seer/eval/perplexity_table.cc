@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "seer/base/error.h"
+#include "seer/base/shown.h"
 #include "seer/report/results.h"
 
 namespace seer::eval {
@@ -20,6 +21,14 @@ const Row* first_model_row(const std::vector<Row>& rows, int64_t length, const W
     if (is_first && row.length == length && is_wanted(row)) return &row;
   }
   return nullptr;
+}
+
+bool has_gates(const Row& row) {
+  return row.method == "seer" || row.method == "gate";
+}
+
+bool uses_lookups(const Row& row) {
+  return row.method == "seer" && row.subject.lookups;
 }
 
 // Logarithms of the ratio of perplexities, document by document.
@@ -98,10 +107,10 @@ Beside beside(const Row& row, const std::vector<Row>& rows) {
     const auto n = static_cast<double>(count);
     with.error = with.ratio * std::sqrt(squares / (n - 1) / n);
   }
-  if (row.method != "seer" || row.subject.model == rows[0].subject.model) return with;
+  if (!has_gates(row) || row.subject.model == rows[0].subject.model) return with;
   const Row* gates = first_model_row(rows, row.length, [&](const Row& r) {
-    return r.method == "seer" && r.setting.rule == row.setting.rule &&
-           r.setting.strength == row.setting.strength;
+    return has_gates(r) && uses_lookups(r) == uses_lookups(row) &&
+           r.setting.rule == row.setting.rule && r.setting.strength == row.setting.strength;
   });
   if (gates == nullptr || gates->nll.size() < count) return with;
   const double theirs = std::expm1(mean(log_ratios(*gates, *dense), count));
@@ -116,10 +125,10 @@ std::string trouble(const std::vector<Row>& rows) {
     if (row.not_finite == 0) continue;
     if (++others > 0) continue;
     first = message("the perplexity of ", name_of(row), " is not a finite number on ",
-                    row.not_finite, " of ", row.documents, " documents");
+                    row.not_finite, " of ", counted(row.documents, "document"));
   }
   if (first.empty()) return "";
-  if (others > 0) first += message(" (and of ", others, " other rows)");
+  if (others > 0) first += message(" (and of ", counted(others, "other row"), ")");
   return first + ": the logits hold NaN or infinity, a weight may be damaged; or try --dtype f32";
 }
 

@@ -16,7 +16,8 @@ struct Beside {
   double ratio;  // of perplexities
   double error;  // standard error of the ratio; NaN for a single document
   // Of another model with its gates: its excess over that dense perplexity as a share of the excess that
-  // the first model has with its gates, at the same setting. NaN where the latter has none.
+  // the first model has with gates of the same kind, with or without lookup heads ("gate" leaves them
+  // out), at the same setting. NaN where the latter has none, or was not measured.
   double excess;
 };
 Beside beside(const Row& row, const std::vector<Row>& rows);

@@ -83,6 +83,17 @@ TEST(Table, ComparesModelsDocumentByDocument) {
   EXPECT_NEAR(cut.ratio, std::exp(0.05), 1e-12);
   EXPECT_NEAR(cut.excess, std::expm1(0.05) / std::expm1(0.1), 1e-12);
   EXPECT_TRUE(std::isnan(cut.error));
+  // With lookup heads like is compared with like, as far as it was measured.
+  Row heads = after, heads_left_out = other, joint_heads = joint;
+  heads.subject.lookups = heads_left_out.subject.lookups = joint_heads.subject.lookups = true;
+  heads_left_out.method = "gate";
+  heads_left_out.setting = joint.setting;
+  heads_left_out.nll = {1.1, 2.1, 3.1};
+  const std::vector<Row> both{dense, heads, heads_left_out, joint, joint_heads};
+  EXPECT_NEAR(beside(joint, both).excess, 1, 1e-12);
+  EXPECT_NEAR(beside(joint_heads, both).excess, with.excess, 1e-12);
+  EXPECT_TRUE(std::isnan(beside(joint, {dense, heads}).excess));
+  EXPECT_TRUE(std::isnan(beside(joint_heads, {dense, after, heads_left_out}).excess));
   // Gates without an excess leave nothing to take a share of.
   EXPECT_TRUE(std::isnan(beside(joint, {dense, row_of("yarn", "seer", 0.1, {1, 2, 3})}).excess));
   EXPECT_TRUE(std::isnan(beside(joint, {after, joint}).ratio));

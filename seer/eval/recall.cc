@@ -9,6 +9,7 @@
 #include <memory>
 
 #include "seer/base/error.h"
+#include "seer/base/shown.h"
 #include "seer/models/sparse_meter.h"
 #include "seer/report/table.h"
 
@@ -179,11 +180,10 @@ std::vector<RecallRow> measure_recall(const models::Decoder& model,
 std::string trouble(const std::vector<RecallRow>& rows) {
   for (const RecallRow& row : rows) {
     if (row.not_finite == 0) continue;
-    return message(
-        "the recall of ", row.method, " at ", to_text(row.setting), " is not a finite number in ",
-        row.not_finite,
-        " heads: scores or attention hold NaN or infinity, a weight may be damaged; or try "
-        "--dtype f32");
+    return message("the recall of ", row.method, " at ", to_text(row.setting),
+                   " is not a finite number in ", counted(row.not_finite, "head"),
+                   ": scores or attention hold NaN or infinity, a weight may be damaged; or try "
+                   "--dtype f32");
   }
   return "";
 }

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "seer/base/error.h"
+#include "seer/base/shown.h"
 #include "seer/report/table.h"
 
 namespace seer::eval {
@@ -44,8 +45,8 @@ std::string name_of(const Measured& row) {
 }
 
 std::string blocks_of(const Measured& row) {
-  return message(row.length, " tokens are ", (row.length + row.block - 1) / row.block,
-                 " blocks of ", row.block);
+  return message(row.length, " tokens are ",
+                 counted((row.length + row.block - 1) / row.block, "block"), " of ", row.block);
 }
 
 bool keeps_best_of_row(const Measured& row) {

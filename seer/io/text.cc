@@ -7,6 +7,7 @@
 #include "seer/base/error.h"
 #include "seer/base/json.h"
 #include "seer/base/limits.h"
+#include "seer/base/shown.h"
 #include "seer/base/utf8.h"
 #include "seer/io/text_pieces.h"
 
@@ -135,8 +136,8 @@ std::string SkippedDocuments::places() const {
 void check_skipped(const std::filesystem::path& path, const SkippedDocuments& skipped,
                    int64_t documents, bool are_all) {
   SEER_CHECK(2 * skipped.count <= documents, path.string(), ": ", skipped.count, " of ",
-             are_all ? "" : "the first ", documents,
-             " documents, more than half, cannot be used: ", skipped.places(),
+             are_all ? "" : "the first ", counted(documents, "document"),
+             ", more than half, cannot be used: ", skipped.places(),
              "; want a JSON object with a string \"text\" on each line, in UTF-8");
 }
 

@@ -180,7 +180,7 @@ def test_logits_that_are_no_numbers_are_an_error(seer, text, model, tmp_path):
     out = tmp_path / "rows.json"
     result = seer("eval", "ppl", "--model", folder, "--data", text, "--lengths", 512, "--methods", "dense,streaming", "--sparsity", 0.5,
                   "--dtype", "f32", "--json", out, *SHORT, ok=False)
-    assert "perplexity of dense, 512 tokens is not a finite number on 1 of 1 documents (and of 1 other rows)" in error_of(result)
+    assert "perplexity of dense, 512 tokens is not a finite number on 1 of 1 document (and of 1 other row)" in error_of(result)
     rows = json.loads(out.read_text())["rows"]
     assert [r["perplexity"] for r in rows] == [None, None] and rows[0]["not_finite"] == 1
     assert len(result.stdout.splitlines()) >= 3

@@ -86,7 +86,7 @@ def test_wrong_input_is_one_line(seer, text, model, tmp_path):
         return error_of(seer("eval", verb, *base, *words, ok=False), status)
 
     assert "--distances: want two or more" in refused("facts", "--distances", 512, status=2)
-    assert "each larger than the one before" in refused("facts", "--distances", "512,512", status=2)
+    assert "each larger than the one before" in refused("facts", "--distances", "512,256", status=2)
     assert "--wordings riddle: want code, question" in refused("facts", "--wordings", "riddle", status=2)
     assert "8192 tokens have no room for 16 questions at distances up to 9000" in refused("facts", "--distances", "8000,9000")
     assert "fewer --questions" in refused("facts", "--lengths", 512, "--questions", 40)

@@ -318,6 +318,12 @@ def test_gates_of_another_model(seer, folder, base, text, joint):
     seer(*arguments(base, text, folder / "foreign", **sparse(base, gates=joint / "gates", steps=1, length=48)), "--foreign-gates")
     result = seer(*arguments(base, text, folder / "refused"), "--foreign-gates", ok=False)
     assert "--foreign-gates means nothing without --gates" in error_of(result, 2)
+    # A prompt that is too short for them does not hide it.
+    generate = ("generate", "--model", base, "--gates", joint / "gates", "--raw", "--prompt", "a", "--max-new-tokens", 1)
+    result = seer(*generate, ok=False)
+    assert "less than a block" in result.stderr and "made for another model" in error_of(result) and not result.stdout
+    seer(*generate, "--foreign-gates")
+    seer(*generate, "--method", "dense")
     result = seer(*arguments(joint / "gates", text, folder / "refused"), ok=False)
     assert "is a folder of gates" in error_of(result, 2)
 

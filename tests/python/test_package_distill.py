@@ -222,7 +222,7 @@ def test_a_folder_has_a_model_card(model, tmp_path):
     card = hub.ModelCard.load(path)
     assert (card.data.base_model, card.data.library_name, card.data.license) == ("meta-llama/Llama-3.1-8B", "seer-attention", None)
     assert "sparse-attention" in card.data.tags and "q: avg; k: max, min, avg (`Qavg_Kmaxminavg`)" in card.text and "16 tokens" in card.text
-    assert "1 steps of 1 sequences of 100 tokens, KL divergence" in card.text
+    assert "1 step of 1 sequence of 100 tokens, KL divergence" in card.text
     usage = card.text.split("```python\n")[1].split("```")[0]
     assert len(usage.splitlines()) == 5 and 'from_pretrained("meta-llama/Llama-3.1-8B")' in usage
     compile(usage, "card", "exec")
@@ -252,6 +252,8 @@ def test_files_are_no_folders(model, tmp_path):
     for write in (lambda path: seer.save_gates(model, path), lambda path: seer.distill(model, ROWS, out=path, steps=1, sequences=1)):
         with pytest.raises(ValueError, match="cannot write into .*file: it is not a folder; choose another place"):
             write(tmp_path / "file")
+        with pytest.raises(ValueError, match="cannot write into .*file/gates: .*file is not a folder; choose another place"):
+            write(tmp_path / "file" / "gates")
     assert (tmp_path / "file").read_text() == "mine"
 
 

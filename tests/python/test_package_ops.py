@@ -402,7 +402,7 @@ def test_wrong_classes():
     wrong("q is of class NoneType, want", lambda: seer.block_sparse_attention(None, k, v, lists))
     wrong("k is of class ndarray, want", lambda: seer.pooled_map(q, k.numpy()))
     wrong("lists is of class Tensor, want seer.BlockLists", lambda: seer.block_sparse_attention(q, k, v, lists.to_mask()))
-    wrong("lists are of 1 heads, want the 4 of q or the 2 of k", lambda: seer.block_sparse_attention(q, k, v, random_lists(plain_packing(), 1)))
+    wrong("lists are of 1 head, want the 4 of q or the 2 of k", lambda: seer.block_sparse_attention(q, k, v, random_lists(plain_packing(), 1)))
     wrong("vectors is of class tuple, want seer.GateVectors", lambda: seer.attention(q, k, v, (vectors.q, vectors.k), 0.5))
     wrong("vectors is of class Tensor, want seer.GateVectors", lambda: seer.gate_scores(vectors.q))
     wrong("lookups is of class tuple, want seer.Lookups", lambda: seer.attention(q, k, v, vectors, 0.5, lookups=(q, k)))

@@ -213,6 +213,9 @@ def test_what_the_trainer_refuses(model, tmp_path):
                               (dict(gate_learning_rate=float("nan")), "gate_learning_rate is nan, want more than 0")):
         with pytest.raises(ValueError, match=message):
             GateTrainer(model, **settings)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="cannot write into .*file: it is not a folder"):
+        GateTrainer(model, TrainingArguments(str(tmp_path / "file"), report_to="none"))
     seer.save_gates(model, tmp_path / "gates")
     seer.detach(model)
     for _ in range(2):

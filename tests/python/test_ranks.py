@@ -156,8 +156,8 @@ def test_validation_is_shared_and_gives_what_one_gives(text, tmp_path, device):
         for name in names:
             assert shared_line[name] == pytest.approx(alone_line[name], rel=tolerance(device)), name
     # Only the first process writes and speaks.
-    skipped = "many.jsonl: 1 of 4 documents are skipped: line 4 is not valid JSON"
-    assert skipped in alone.stderr and skipped in outputs[0][1] and "1 documents skipped" in outputs[0][0]
+    skipped = "many.jsonl: 1 of 4 documents is skipped: line 4 is not valid JSON"
+    assert skipped in alone.stderr and skipped in outputs[0][1] and "1 document skipped" in outputs[0][0]
     assert outputs[1] == ("", "")
 
 

@@ -74,7 +74,8 @@ def nearest(made, lookups=False):
 
 
 def excess(row, gates):
-    """Its excess over dense attention as a share of that of gates alone at the same sparsity; None: those have none."""
+    """As `seer eval ppl` defines it: its excess over dense attention as a share of that of `gates`, of the same kind, at the same sparsity;
+    None: those have none."""
     of = next((one["vs_dense"] - 1 for one in gates if one["sparsity"] == row["sparsity"]), 0)
     return (row["vs_dense"] - 1) / of if of > 0 else None
 
@@ -140,7 +141,7 @@ def published():
 
 def yarn():
     """Of every trained model, with its gates and baselines, and of gates of another seed: perplexities, what they are above dense attention's with
-    paired standard errors, and at the highest sparsity shares of the gates' excess."""
+    paired standard errors, and at the highest sparsity shares of the excess of gates after, with lookup heads where the row has some, else without."""
     made, seeds, tables = records(), {}, []
     for (model, text), record in made.items():
         dense, gates = first_rows(record)
@@ -151,7 +152,7 @@ def yarn():
         lines = []
         for name, rows in found.items():
             cells = {row["sparsity"]: perplexity(row) + ("" if row is dense else f" ({above(row)} ± {short(100 * row['vs_dense_error'])} %)") for row in rows}
-            share = excess(rows[-1], gates)
+            share = excess(rows[-1], own_rows(record, "seer") if WITH_LOOKUPS in name else gates)
             lines.append([name, *(cells.get(row["sparsity"], "") for row in (dense, *gates)), "" if share is None else short(share)])
         header = [f"{MODELS[model]}, {text}", "dense", *(f"{row['sparsity']:.0%}" for row in gates), f"of the gates' excess at {gates[-1]['sparsity']:.0%}"]
         tables.append(markdown(header, lines))

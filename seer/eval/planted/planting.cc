@@ -9,6 +9,7 @@
 
 #include "seer/base/error.h"
 #include "seer/base/random.h"
+#include "seer/base/shown.h"
 #include "seer/eval/planted/facts.h"
 #include "seer/report/table.h"
 
@@ -184,8 +185,8 @@ void plant(const Windows& windows, const Distances& distances, int64_t count, ui
     for (Question& question : questions) {
       const int64_t low = distances[question.point], high = distances[question.point + 1];
       SEER_CHECK(place(page, ask(question.kind, taken, random), low, high, random, question),
-                 windows.length, " tokens have no room for ", count,
-                 count == 1 ? " question" : " questions", " at distances up to ", distances.back(),
+                 windows.length, " tokens have no room for ", counted(count, "question"),
+                 " at distances up to ", distances.back(),
                  ": choose fewer --questions, shorter --distances or a longer length");
     }
     planted.windows.push_back({w, page.ids(), std::move(questions)});
@@ -263,8 +264,9 @@ Planted plant_facts(const Windows& windows, const io::Tokenizer& tokenizer, int6
                                 std::max<int64_t>(1, things / most));
   }
   if (count * most > things) {
-    throw UsageError(message("questions for ", count * most, " facts in a window: there are only ",
-                             things, " names to ask for: choose fewer --questions or --facts"));
+    throw UsageError(message("questions for ", counted(count * most, "fact"),
+                             " in a window: there are only ", counted(things, "name"),
+                             " to ask for: choose fewer --questions or --facts"));
   }
   plant(
       windows, distances_of(settings.distances, windows.length), count, settings.seed,

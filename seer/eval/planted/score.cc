@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "seer/base/error.h"
+#include "seer/base/shown.h"
 #include "seer/report/results.h"
 
 namespace seer::eval {
@@ -212,8 +213,8 @@ std::string trouble(const std::vector<Answered>& all) {
       const std::string setting = to_text(row.setting);
       return message("the loss of ", row.method, setting.empty() ? "" : " at " + setting, ", ",
                      row.length, " tokens is not a finite number for ", broken, " of ",
-                     row.outcomes.size(),
-                     " questions: the logits hold NaN or infinity, a weight may be damaged; or try "
+                     counted(static_cast<int64_t>(row.outcomes.size()), "question"),
+                     ": the logits hold NaN or infinity, a weight may be damaged; or try "
                      "--dtype f32");
     }
   }

@@ -78,8 +78,8 @@ std::string difference_of_models(const std::filesystem::path& folder, const io::
   }
   const io::ModelConfig theirs = io::ModelConfig::read(folder), &ours = model.config();
   const auto sizes = [](const io::ModelConfig& c) {
-    return message(c.num_layers, " layers of ", c.num_heads, " query and ", c.num_kv_heads,
-                   " key heads of ", c.head_dim, " features");
+    return message(counted(c.num_layers, "layer"), " of ", c.num_heads, " query and ",
+                   counted(c.num_kv_heads, "key head"), " of ", c.head_dim, " features");
   };
   if (sizes(theirs) != sizes(ours)) {
     return message("with the same weights but ", sizes(theirs), ", here ", sizes(ours));

@@ -60,11 +60,12 @@ const chipOf = (file) => text(file.json.chip).replace(/\((R|TM)\)|Processor|CPU.
 
 function sourceOf(file) {
   const made = file.json;
-  const threads = isNumber(made.threads) && !isGpu(file) ? `, ${made.threads} threads` : "";
+  const threads = isNumber(made.threads) && !isGpu(file) ? `, ${counted(made.threads, "thread")}` : "";
   return [text(made.chip) + threads, text(made.date), file.path].filter(Boolean).join(" · ");
 }
 
 // Numbers.
+const counted = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
 const tokens = (n) => (!isNumber(n) ? "?" : n >= 1024 && n % 1024 === 0 ? `${n / 1024}k` : n >= 100000 ? `${Math.round(n / 1000)}k` : `${n}`);
 const percent = (share, digits = 0) => (isNumber(share) ? `${(100 * share).toFixed(digits)} %` : "–");
 // Shares of blocks: two digits that say something.

@@ -24,7 +24,7 @@ function tiles() {
   const map = attentionRecords()[0];
   if (map) {
     const last = map.rows.map((row) => [list(row.recall).at(-1), list(row.density).at(-1)]), mean = (i) => last.reduce((sum, pair) => sum + pair[i], 0) / last.length;
-    found.push(fact(percent(mean(0)), `of all attention lies in the ${densityText(mean(1))} of blocks that the gates choose (mean of ${last.length} heads)`));
+    found.push(fact(percent(mean(0)), `of all attention lies in the ${densityText(mean(1))} of blocks that the gates choose (mean of ${counted(last.length, "head")})`));
   }
   const attention = resultsWith((row) => isTimed(row) && isRight(row)).filter((file) => file.json.operation === "block_sparse_attn" && /nvidia/i.test(text(file.json.chip)))[0];
   if (attention) {
@@ -49,7 +49,7 @@ function rowsTable(rows) {
   return make("div", { class: "scroll" }, make("table", {},
     make("thead", {}, make("tr", {}, keys.map((key) => make("th", { class: "left" }, key)))),
     make("tbody", {}, rows.slice(0, most).map((row) => make("tr", {}, keys.map((key) => make("td", { class: "left" }, cell(row[key]))))))),
-    rows.length > most ? make("p", { class: "under" }, `${rows.length - most} more rows are in the file.`) : null);
+    rows.length > most ? make("p", { class: "under" }, `${counted(rows.length - most, "more row")} ${rows.length - most === 1 ? "is" : "are"} in the file.`) : null);
 }
 
 function filesSection() {

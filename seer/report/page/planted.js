@@ -6,7 +6,7 @@ const rangeText = (range) => list(range).map(tokens).join("–");
 function answersChart(parent, file, what) {
   const point = (row) => ({ y: row.top1, error: row.top1_error, note: `${percent(row.top1, 1)}${isNumber(row.top1_error) ? ` ± ${percent(row.top1_error, 1)}` : ""}` });
   const first = file.rows[0], lengths = unique(file.rows.map((row) => row.length)).filter(isNumber).sort((a, b) => a - b);
-  const asked = isNumber(first.questions) && lengths.length === 1 ? `${first.questions} questions in ${first.windows} windows of ${tokens(first.length)} tokens · ` : "";
+  const asked = isNumber(first.questions) && lengths.length === 1 ? `${counted(first.questions, "question")} in ${counted(first.windows, "window")} of ${tokens(first.length)} tokens · ` : "";
   let body;
   const draw = (length) => {
     body.replaceChildren();

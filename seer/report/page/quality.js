@@ -70,7 +70,7 @@ function perplexityCharts(parent) {
       const inside = lines.filter((series) => dense && (series.name === "seer" || most(series) < 1.6 * dense.perplexity));
       const top = inside.length ? Math.max(...inside.map(most)) : undefined;
       const beyond = top ? lines.filter((series) => most(series) > 1.1 * top).map((series) => series.label) : [];
-      const documents = rows[0].documents, under = `${isNumber(documents) ? `${documents} documents · ` : ""}${sourceOf(file)}`;
+      const documents = rows[0].documents, under = `${isNumber(documents) ? `${counted(documents, "document")} · ` : ""}${sourceOf(file)}`;
       let body;
       const draw = (all) => {
         body.replaceChildren();

@@ -7,7 +7,7 @@ function trainingGroups() {
     groups.push({ title: stem(file.path).replace(/_/g, " "), under: sourceOf(file), path: file.path, runs: file.rows.map((row) => ({ ...row, name: runName(row) })) });
   }
   for (const file of DATA.files.filter((one) => one.kind === "training")) {
-    groups.push({ title: file.path.replace(/\/?run\.json$/, "") || text(file.json.task), under: `${file.path}, ${file.json.steps} steps${isNumber(file.json.seconds) ? `, ${significant(file.json.seconds)} s` : ""}`, path: file.path, runs: [{ ...file.json, name: text(file.json.task) || "run" }] });
+    groups.push({ title: file.path.replace(/\/?run\.json$/, "") || text(file.json.task), under: `${file.path}, ${counted(file.json.steps, "step")}${isNumber(file.json.seconds) ? `, ${significant(file.json.seconds)} s` : ""}`, path: file.path, runs: [{ ...file.json, name: text(file.json.task) || "run" }] });
   }
   for (const file of DATA.files.filter((one) => one.kind === "other" && one.json)) {
     for (const [name, part] of Object.entries(file.json)) {

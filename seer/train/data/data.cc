@@ -7,6 +7,7 @@
 #include "seer/base/error.h"
 #include "seer/base/progress.h"
 #include "seer/base/random.h"
+#include "seer/base/shown.h"
 #include "seer/io/tokenizer/token_ids.h"
 
 namespace seer::train {
@@ -28,8 +29,8 @@ uint64_t stream_of(uint64_t use, uint64_t epoch) {
 }
 
 [[noreturn]] void too_short(const TokenStream& stream, int64_t length) {
-  fail(stream.file().source(), " has ", stream.size(), " tokens, fewer than one window of ", length,
-       ": give more text or a smaller length");
+  fail(stream.file().source(), " has ", counted(stream.size(), "token"),
+       ", fewer than one window of ", length, ": give more text or a smaller length");
 }
 
 // Names the first token that the model does not have, and its document.
@@ -59,8 +60,8 @@ void report_skipped(const std::filesystem::path& text, const TokenFile& file) {
   const io::SkippedDocuments& skipped = file.skipped();
   if (skipped.count == 0) return;
   print_line(message(text.string(), ": ", skipped.count, " of ",
-                     file.num_documents() + skipped.count,
-                     " documents are skipped: ", skipped.places()));
+                     file.num_documents() + skipped.count, " documents ",
+                     skipped.count == 1 ? "is" : "are", " skipped: ", skipped.places()));
 }
 
 }  // namespace
@@ -69,8 +70,9 @@ void check(const DataSettings& settings) {
   DataSettings copy = settings;
   each_setting(copy, CheckSetting());
   if (!settings.weights.empty() && settings.weights.size() != settings.train.size()) {
-    throw UsageError(message("--weights: ", settings.weights.size(), " for ", settings.train.size(),
-                             " texts in --data"));
+    throw UsageError(message("--weights: ", settings.weights.size(), " for ",
+                             counted(static_cast<int64_t>(settings.train.size()), "text"),
+                             " in --data"));
   }
 }
 

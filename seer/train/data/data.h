@@ -32,7 +32,7 @@ template <class Visit>
 void each_setting(DataSettings& s, const Visit& visit) {
   visit("data", s.train, {},
         message("texts to train on: ", io::kTextFiles, "; broken ones are skipped and reported"));
-  visit("weights", s.weights, above(0, 1e12),
+  visit("weights", s.weights, repeated(above(0, 1e12)),
         "share of the windows from each text; default: equal");
   visit("valid", s.valid, {}, "held-out texts");
   visit("synthetic", s.synthetic_share, range(0, 1),

@@ -96,7 +96,7 @@ TEST_F(TokenFileTest, TheFirstPlacesAreKeptInOrder) {
 TEST_F(TokenFileTest, TheCacheKeepsTheCountAndItIsReportedAgain) {
   write_file_atomic(folder / "a.jsonl", good("a") + kBadUtf8 + good("b"));
   const std::string line = (folder / "a.jsonl").string() +
-                           ": 1 of 3 documents are skipped: line 2 is not UTF-8 (byte 23)\n";
+                           ": 1 of 3 documents is skipped: line 2 is not UTF-8 (byte 23)\n";
   EXPECT_THAT(report_of(folder / "a.jsonl", true), EndsWith(line));
   // Now from the cache: that line alone.
   EXPECT_EQ(report_of(folder / "a.jsonl", true), line);
@@ -189,7 +189,7 @@ TEST_F(TokenFileTest, MoreThanHalfBrokenIsAnError) {
       error_of("a.jsonl", good("a") + kBadUtf8 + kNoField + good("b") + kNoText),
       AllOf(StartsWith((folder / "a.jsonl").string() + ": 3 of 5 documents, more than half"),
             HasSubstr("line 2 is not UTF-8 (byte 23)"), HasSubstr("want a JSON object")));
-  EXPECT_THAT(error_of("b.jsonl", kBadUtf8), HasSubstr("1 of 1 documents"));
+  EXPECT_THAT(error_of("b.jsonl", kBadUtf8), HasSubstr("1 of 1 document, "));
   EXPECT_EQ(cached().size(), 1u) << "only half.jsonl is in the cache";
 }
 

@@ -17,6 +17,7 @@
 #include "seer/base/error.h"
 #include "seer/base/interrupt.h"
 #include "seer/base/progress.h"
+#include "seer/base/shown.h"
 #include "seer/train/loop/run_folder.h"
 
 namespace seer::train {
@@ -97,9 +98,10 @@ class Loop {
   // Micro-batches of a step, one for each process at least.
   int64_t micro_batches(int64_t step) const {
     const int64_t count = task_.micro_batches(step), size = ranks_.size();
-    SEER_CHECK(count >= size, task_.name(), ": step ", step + 1, " has ", count,
-               count == 1 ? " micro-batch" : " micro-batches", ", too few for ", size,
-               " processes: choose more sequences, a smaller micro-batch, or fewer processes");
+    SEER_CHECK(count >= size, task_.name(), ": step ", step + 1, " has ",
+               counted(count, "micro-batch", "micro-batches"), ", too few for ",
+               counted(size, "process", "processes"),
+               ": choose more sequences, a smaller micro-batch, or fewer processes");
     return count;
   }
   // The first process makes or checks the folder; the others then find it.

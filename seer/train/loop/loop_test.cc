@@ -56,7 +56,7 @@ TEST_F(Loop, TooFewMicroBatchesAreRefusedBeforeTheFolderIsMade) {
     run(none, settings("a", 1));
     FAIL();
   } catch (const Error& error) {
-    EXPECT_THAT(error.what(), HasSubstr("has 0 micro-batches, too few for 1 processes"));
+    EXPECT_THAT(error.what(), HasSubstr("has 0 micro-batches, too few for 1 process:"));
   }
   EXPECT_FALSE(fs::exists(folder / "a"));
 }

@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "seer/base/progress.h"
+#include "seer/base/shown.h"
 #include "seer/models/memory.h"
 
 namespace seer::train {
@@ -33,9 +34,9 @@ std::vector<std::string> plan_lines(const std::string& task, const Plan& plan, i
                                     int64_t tokens_per_step) {
   std::vector<std::string> lines;
   const auto each = static_cast<double>(tokens_per_step);
-  lines.push_back(task + ": " + std::to_string(steps) + (steps == 1 ? " step" : " steps") + " of " +
-                  count_text(each) + " tokens" + (plan.step.empty() ? "" : " (" + plan.step + ")") +
-                  ", " + count_text(each * static_cast<double>(steps)) + " in all");
+  lines.push_back(task + ": " + counted(steps, "step") + " of " + count_text(each) + " tokens" +
+                  (plan.step.empty() ? "" : " (" + plan.step + ")") + ", " +
+                  count_text(each * static_cast<double>(steps)) + " in all");
   const std::string memory = memory_text(plan);
   if (!memory.empty()) lines.push_back(task + ": " + memory);
   if (!plan.warning.empty()) lines.push_back(task + ": " + plan.warning);
@@ -47,7 +48,7 @@ std::string time_line(const std::string& task, double seconds_per_step, int64_t 
   std::snprintf(each, sizeof(each), "%.2g s", seconds_per_step);
   return task + ": about " + (seconds_per_step < 9.95 ? each : duration_text(seconds_per_step)) +
          " a step, " + duration_text(seconds_per_step * static_cast<double>(steps)) + " for " +
-         std::to_string(steps) + (steps == 1 ? " step" : " steps");
+         counted(steps, "step");
 }
 
 }  // namespace seer::train

@@ -12,6 +12,7 @@
 #include <set>
 
 #include "seer/base/error.h"
+#include "seer/base/shown.h"
 
 namespace seer::train {
 namespace {
@@ -52,8 +53,8 @@ void check_held_out(const HeldOut& held_out) {
   std::set<std::string> names;
   for (const TokenStream& stream : held_out.text.streams) {
     SEER_CHECK(stream.size() >= body_of(held_out), "the held-out text ", stream.file().source(),
-               " has ", stream.size(), " tokens, less than a window of ", held_out.length,
-               ": choose a shorter length, or a longer text");
+               " has ", counted(stream.size(), "token"), ", less than a window of ",
+               held_out.length, ": choose a shorter length, or a longer text");
     SEER_CHECK(names.insert(name_of(stream)).second, "two held-out texts have the name ",
                name_of(stream), ", under which results are listed: rename one");
   }

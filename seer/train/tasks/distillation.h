@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "seer/base/error.h"
+#include "seer/base/shown.h"
 #include "seer/io/context.h"
 #include "seer/models/attention.h"
 #include "seer/models/gates/gates.h"
@@ -108,8 +109,8 @@ class Distillation : public Task {
     const double blocks = std::ceil(static_cast<double>(settings_.length) /
                                     static_cast<double>(settings_.gate.block_size));
     Plan plan;
-    plan.step = message(settings_.sequences, settings_.sequences == 1 ? " sequence" : " sequences",
-                        " of ", settings_.length, " tokens");
+    plan.step =
+        message(counted(settings_.sequences, "sequence"), " of ", settings_.length, " tokens");
     plan.weights = model_bytes();
     const int ranks = settings_.loop.ranks ? settings_.loop.ranks->size() : 1;
     for (const Parameter& gate : trained()) {  // with gradient, its share of two moments

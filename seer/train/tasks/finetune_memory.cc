@@ -26,8 +26,7 @@ Plan finetune_plan(const io::ModelConfig& model, const FinetuneSettings& s) {
                kv = double(model.num_kv_heads) * model.head_dim;
   const auto element = static_cast<double>(c10::elementSize(s.computes_in()));
   Plan plan;
-  plan.step =
-      message(s.sequences, s.sequences == 1 ? " window" : " windows", " of ", s.length, " tokens");
+  plan.step = message(counted(s.sequences, "window"), " of ", s.length, " tokens");
   // What computes, and f32 gradients, which wait for the clipping. The largest process's share of moments
   // and masters: an embedding has one owner. On the host an 8B model has 96 GB of them, and gradients
   // pass through two buffers.

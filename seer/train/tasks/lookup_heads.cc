@@ -8,6 +8,7 @@
 #include "seer/base/error.h"
 #include "seer/base/interrupt.h"
 #include "seer/base/progress.h"
+#include "seer/base/shown.h"
 
 namespace seer::train {
 namespace {
@@ -145,9 +146,9 @@ std::string text_of_found(const models::HeadNeeds& needs, const io::GateConfig& 
     }
     if (!heads.empty()) layers += message(layers.empty() ? "" : "; ", "layer ", layer, ": ", heads);
   }
-  return message(count, " of ", lost.numel(), " heads choose blocks by tokens: ", layers,
-                 ". They lose ", std::llround(100 * of_these / lost.sum().item<double>()),
-                 " % of what all lose");
+  return message(count, " of ", counted(lost.numel(), "head"), count == 1 ? " chooses" : " choose",
+                 " blocks by tokens: ", layers, count == 1 ? ". It loses " : ". They lose ",
+                 std::llround(100 * of_these / lost.sum().item<double>()), " % of what all lose");
 }
 
 }  // namespace seer::train

@@ -137,7 +137,7 @@ TEST_F(LookupHeads, AreFoundWhereNothingIsSaid) {
   run.loop.show_progress = true;
   ASSERT_TRUE(distill(model, tokenizer, run).lookup);
   const auto found = models::Gates::load(folder / "b", model);
-  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("1 of 8 heads choose blocks"));
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("1 of 8 heads chooses blocks"));
   EXPECT_EQ(found.config().lookup_rank, 16);
   // What was found is known by its share, and the same share goes on with it.
   run.loop.show_progress = false;

@@ -4,6 +4,7 @@
 
 #include "seer/base/error.h"
 #include "seer/base/interrupt.h"
+#include "seer/base/shown.h"
 #include "seer/io/context.h"
 #include "seer/train/data/synthetic.h"
 #include "seer/train/loop/run_folder.h"
@@ -174,8 +175,8 @@ class Pretraining : public Task {
   void check_lengths() const {
     for (const auto& [until, length] : stages_) {
       for (const auto& stream : train_.streams) {
-        SEER_CHECK(stream.size() > length, stream.file().source(), " has ", stream.size(),
-                   " tokens, fewer than one window of ", length + 1,
+        SEER_CHECK(stream.size() > length, stream.file().source(), " has ",
+                   counted(stream.size(), "token"), ", fewer than one window of ", length + 1,
                    ": give more text or a smaller length");
       }
       check_held_out({valid_, length + 1, 1});

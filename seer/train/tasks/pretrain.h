@@ -71,7 +71,7 @@ void each_setting(ModelSizes& s, const Visit& visit) {
 }
 template <class Visit>
 void each_setting(PretrainSettings& s, const Visit& visit) {
-  visit("lengths", s.lengths, range(2, limits::kTokens), "tokens of a window, in stages");
+  visit("lengths", s.lengths, repeated(range(2, limits::kTokens)), "tokens of a window, in stages");
   Allowed share = above(0, 1);
   share.without_most = true;
   visit("stage-ends", s.stage_ends, share,
