@@ -247,7 +247,7 @@ def test_what_is_refused(model, tmp_path):
     refused(r"no head loses anything by these gates, so they need no lookup heads \(at sparsity 0\)", ROWS, rank=16, windows=1, sparsity=0)
     assert not model.seer.gate_config.lookup_heads
     seer.find_lookup_heads(model, ROWS, windows=1, rank=16)
-    refused("the gates have 1 lookup heads already: attach gates without any, or take share=0", ROWS, rank=16)
+    refused("the gates have 1 lookup head already: attach gates without any, or take share=0", ROWS, rank=16)
     with pytest.raises(ValueError, match="the model has no gates: call seer.attach"):
         seer.find_lookup_heads(seer.detach(model), ROWS)
     model = attached(create("mistral_window", tmp_path / "window"))
