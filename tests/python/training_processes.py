@@ -140,7 +140,7 @@ def distilled(folder):
         torch.testing.assert_close(x, wanted[name], rtol=1e-5, atol=1e-6)
     assert rows == seer.distill(make(True), ROWS, out=folder / "run", **settings)  # nothing is left to do, in all processes
     seer.attach(seer.detach(make(True)), folder / "run", 0.5)
-    for changes, message in ((dict(steps=5), "has other settings: loop.steps is 5, was 4"), (dict(micro_batch=2, sequences=2), "has 1 micro-batches")):
+    for changes, message in ((dict(steps=5), "has other settings: loop.steps is 5, was 4"), (dict(micro_batch=2, sequences=2), "has 1 micro-batch")):
         try:
             seer.distill(make(True), ROWS, out=folder / "run", **{**settings, **changes})
         except ValueError as error:
