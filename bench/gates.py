@@ -263,7 +263,7 @@ def parse(argv=None):
     p.add_argument("--lookup-heads", type=lambda t: [int(n) for n in t.split(",") if n], default="1,3",
                    help="numbers of lookup heads (default 1,3)")
     p.add_argument("--rank", type=int, default=32, help="features of a token in lookup heads (default 32)")
-    p.add_argument("--beside", type=int, default=32, help="multiprocessors that scores of lookup heads leave to the gate (default 32, a model's)")
+    p.add_argument("--beside", type=int, default=16, help="multiprocessors that scores of lookup heads leave to the gate (default 16, a model's)")
     p.add_argument("--runs", type=int, default=5, help="timed calls, at least (default 5)")
     p.add_argument("--seconds", type=float, default=0.1, help="timed GPU time, at least (default 0.1)")
     p.add_argument("--out", default=str(ROOT / "results"), help="folder of results; empty: none")
