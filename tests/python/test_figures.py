@@ -240,6 +240,36 @@ def threshold():
             f"and loses single facts ({rule['facts']} and {equal['facts']}).")
 
 
+NAMES = {"streaming": "the window", "pooled": "means of q and k", "seer": "gates", "duo": "DuoAttention", "minference_vs": "MInference", "flexprefill": "FlexPrefill", "quest": "Quest", "xattention": "XAttention"}
+
+
+def fastest_first():
+    """Of methods without the true map: choosing and attention together, by length."""
+    of = lambda tokens: {row["implementation"]: row["gate_ms"] + row["select_ms"] + row["attention_ms"] for row in load("prefill_methods")["rows"] if row["len_q"] == tokens and row["implementation"] in NAMES}
+    short, long = (sorted(of(tokens).items(), key=lambda one: one[1]) for tokens in (32768, 131072))
+    listed = lambda order: ", ".join(f"{NAMES[name]} ({ms:.0f}{'' if i else ' ms'})" for i, (name, ms) in enumerate(order))
+    return f"Choosing and attention together, the fastest first: at 32k {listed(short)}; at 128k {listed(long)}."
+
+
+def what_even_costs():
+    of = lambda name, **more: one(load(name)["rows"], model="llama-3.1-8b", len_q=131072, implementation="seer", **more)
+    even, own = of("prefill_methods"), min((row for row in load("prefill")["rows"] if (row["model"], row["len_q"], row["implementation"]) == ("llama-3.1-8b", 131072, "seer")), key=lambda row: row["density"])
+    attention = [row["attention_ms"] for row in load("prefill_methods")["rows"] if row["len_q"] == 131072 and row["lists"] != "dense"]
+    return (f"sparse attention takes up to {100 * (1 - min(attention) / of('prefill_methods')['attention_ms']):.0f} % less time there after long choosing, at the chip's power limit. "
+            f"To give every method equally many blocks a row takes longer than the gates' own rule: {even['select_ms']:.0f} ms of the {even['gate_ms'] + even['select_ms']:.0f} at 128k, "
+            f"in *the first token* below {own['select_ms']:.0f} ms.")
+
+
+def shares_of_heads():
+    of = lambda value: one(load("gate_settings_smollm2")["rows"], setting="lookups", value=value, method="seer", sparsity=.9)
+    few, tenth, more = map(of, (.02, .1, .15))
+    alone, dense = (one(load("methods_facts_smollm2")["rows"], method=method, sparsity=s)["top1"] for method, s in (("gate", .9), ("dense", 0.)))
+    assert more["copies"]["score"] > tenth["copies"]["score"] and all(more[text]["score"] < tenth[text]["score"] for text in TEXTS)
+    figures = (f"{thousandths(row['facts']['score'])} ± {thousandths(row['facts']['error'])}" for row in (tenth, more))
+    return (f"Five heads bring back {100 * (few['facts']['score'] - alone) / (dense - alone):.0f} % of the digits that gates alone lose at 90 %. "
+            "Beyond a tenth copies and perplexity still gain a little, facts nothing ({} and {}).".format(*figures))
+
+
 def on_xeon():
     rows = load("run", "intel-xeon-2-threads-avx512bf16")["rows"]
     dense, near, few = (one(rows, method=method, sparsity=s) for method, s in (("dense", 0.), ("seer", .7), ("seer", .9)))
@@ -316,7 +346,7 @@ README = [
     lambda: f"(SmolLM2 at 90 %: {facts('gate')} % of planted digits, dense {facts('dense')} %); with a tenth of the heads as lookup heads, which `seer distill` looks for by default, it is {facts('seer')} %",
 ]
 RESULTS = [
-    published, products, step_without_map, aims, more_aims, threshold, bars, missed, seeds_agree, better_than_dense, far_away, cost,
+    published, products, step_without_map, aims, more_aims, threshold, fastest_first, what_even_costs, shares_of_heads, bars, missed, seeds_agree, better_than_dense, far_away, cost,
     lambda: "Two GPUs are {:.2f} times as fast as one with the model frozen, {:.2f} times with all weights".format(*(of_two_gpus(task)[0] for task in ("gates", "finetune"))),
     lambda: f"the scores of three heads alone take {gate_step('3 lookup heads: score')['of_sparse_attention']:.1%}".replace("%", " %"),
     lambda: f"{million_tokens('embedded', 'dense'):.0f} M tokens of books and proofs in each of the runs, the same windows in the same order; gates after it saw {million_tokens('embedded', 'after'):.0f} M.",
