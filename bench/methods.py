@@ -27,11 +27,16 @@ def draw(file, path):
     model = file.stem.removeprefix("methods_facts_")
     beside = lambda name, suffix: file.with_name(f"{name.format(model)}{suffix}.json")
     suffixes = [suffix for suffix in ROWS if beside("methods_facts_{}", suffix).exists()]
-    panels = {**PANELS, **{title: of for title, of in NEEDLE.items() if all(beside(of[0], suffix).exists() for suffix in suffixes)}}
-    found = {suffix: [record.read(beside(name, suffix))["rows"] for name, _ in panels.values()] for suffix in suffixes}
+    # Needles only where they were measured; perplexities, facts and copies everywhere.
+    panels = {**PANELS, **{title: of for title, of in NEEDLE.items() if any(beside(of[0], suffix).exists() for suffix in suffixes)}}
+    found = {suffix: [record.read(file)["rows"] if title in PANELS or file.exists() else [] for title, file in ((title, beside(name, suffix)) for title, (name, _) in panels.items())]
+             for suffix in suffixes}
     figure, axes = plt.subplots(len(found), len(panels), figsize=(3.5 * len(panels), 3.6 * len(found) + .5), layout="constrained", squeeze=False)
     for line, (suffix, records) in zip(axes, found.items()):
         for axis, rows, (title, (_, field)) in zip(line, records, panels.items()):
+            if not rows:
+                axis.set_visible(False)
+                continue
             for method, (label, colour, marker) in LINES.items():
                 if of := points(rows, method, field):
                     is_ring = method == "oracle"

@@ -450,7 +450,7 @@ def test_pictures_by_operation(tmp_path):
     record.write(tmp_path / "c.json", made_record([], operation="distill"))
     record.write(tmp_path / "yarn_runs.json", made_record(RUNS, operation=training_runs.OPERATION))
     for suffix, sparsities in (("", (.5, .9)), ("_forced", (.9,))):
-        for file, field in {**methods.PANELS, **methods.NEEDLE}.values():
+        for file, field in (methods.PANELS if suffix else {**methods.PANELS, **methods.NEEDLE}).values():
             rows = [{"method": method, "sparsity": s, "density": 1 - s, field: .5 + field.startswith("vs"), f"{field}_error": .1} for method in ("seer", "quest") for s in sparsities]
             rows.append({"method": "dense", "sparsity": 0., "density": 1., field: 1., f"{field}_error": 0.})
             record.write(tmp_path / f"{file.format('m')}{suffix}.json", made_record(rows, operation="eval facts"))

@@ -270,6 +270,19 @@ def shares_of_heads():
             "Beyond a tenth copies and perplexity still gain a little, facts nothing ({} and {}).".format(*figures))
 
 
+def needles():
+    hundredths = lambda value: f"{value:.2f}".removeprefix("0")
+    rows = {(row["length"], row["method"]): row for name in planted.NEEDLES for row in load(name)["rows"] if row["sparsity"] in (0., .9)}
+    found = lambda length, method: hundredths(rows[length, method]["top1"])
+    both = lambda length: f"{found(length, 'seer')} ± {hundredths(rows[length, 'seer']['top1_error'])}"
+    at = lambda method, depth: planted.right([cell for cell in rows[8192, method]["cells"] if cell["depth"] == depth])
+    best = max((row for (length, method), row in rows.items() if length == 8192 and method not in ("dense", "seer", "gate", "oracle")), key=lambda row: row["top1"])
+    assert rows[2048, "seer"]["density"] * 33 / 2 == pytest.approx(2, abs=.05)  # of 1 to 32 visible blocks
+    return (f"find {both(8192)} of the digits (dense attention {found(8192, 'dense')}, the true map {found(8192, 'oracle')}), gates alone {found(8192, 'gate')}, the best of the others {hundredths(best['top1'])}. "
+            f"At 4k they find {both(4096)} (dense {found(4096, 'dense')}). At 2k, where a row keeps two blocks on average, they find {found(2048, 'seer')} and the true map {found(2048, 'oracle')}: too few blocks, whoever chooses. "
+            f"Least of all is kept of what stands a tenth of a text of 8k deep ({at('seer', 10)}; the true map {at('oracle', 10)}, dense {at('dense', 10)}); its very first sentence not even dense attention finds ({at('dense', 0)}).")
+
+
 def on_xeon():
     rows = load("run", "intel-xeon-2-threads-avx512bf16")["rows"]
     dense, near, few = (one(rows, method=method, sparsity=s) for method, s in (("dense", 0.), ("seer", .7), ("seer", .9)))
@@ -346,7 +359,7 @@ README = [
     lambda: f"(SmolLM2 at 90 %: {facts('gate')} % of planted digits, dense {facts('dense')} %); with a tenth of the heads as lookup heads, which `seer distill` looks for by default, it is {facts('seer')} %",
 ]
 RESULTS = [
-    published, products, step_without_map, aims, more_aims, threshold, fastest_first, what_even_costs, shares_of_heads, bars, missed, seeds_agree, better_than_dense, far_away, cost,
+    published, products, step_without_map, aims, more_aims, threshold, fastest_first, what_even_costs, needles, shares_of_heads, bars, missed, seeds_agree, better_than_dense, far_away, cost,
     lambda: "Two GPUs are {:.2f} times as fast as one with the model frozen, {:.2f} times with all weights".format(*(of_two_gpus(task)[0] for task in ("gates", "finetune"))),
     lambda: f"the scores of three heads alone take {gate_step('3 lookup heads: score')['of_sparse_attention']:.1%}".replace("%", " %"),
     lambda: f"{million_tokens('embedded', 'dense'):.0f} M tokens of books and proofs in each of the runs, the same windows in the same order; gates after it saw {million_tokens('embedded', 'after'):.0f} M.",

@@ -343,6 +343,23 @@ def test_methods(put):
     assert lines["rank of gates without lookup heads"][1] == "2 (-.10) / 2 (-.05)"
 
 
+def test_needle_by_depth(put):
+    def row(method, length, *shares, sparsity=.9):
+        cells = [{"depth": depth, "top1": share, "questions": 4} for depth, share in zip((0., 50., 100.), shares)]
+        return {"method": method, "sparsity": sparsity, "length": length, "density": .125, "questions": 12, "top1": sum(shares) / 3, "top1_error": .01, "cells": cells}
+
+    put("needle_smollm2", [row("seer", 2048, .5, .5, .5), row("dense", 2048, .2, .3, .4, sparsity=0.), row("seer", 8192, 0, 0, 0)])
+    put("methods_needle_smollm2", [row("quest", 8192, .1, .2, .3), row("quest", 8192, 1, 1, 1, sparsity=.5), row("seer", 8192, .4, 1, .7), row("dense", 8192, .9, .9, .9, sparsity=0.)])
+    text = planted.needle()
+    header, _, *lines = cells(text)
+    assert header == ["tokens, 90% sparse", "blocks chosen by", "density", "digits right", "0 % deep", "50 % deep", "100 % deep"]
+    # Dense attention first, then those that find most; of a length that both files have, the row of all methods.
+    assert lines == [["2k", "dense", "1", ".30 ± .01", ".20", ".30", ".40"], ["2k", "**gates with lookup heads**", ".12", ".50 ± .01", ".50", ".50", ".50"],
+                     ["8k", "dense", "1", ".90 ± .01", ".90", ".90", ".90"], ["8k", "**gates with lookup heads**", ".12", ".70 ± .01", ".40", "1.00", ".70"],
+                     ["8k", "bounds of keys (Quest)", ".12", ".20 ± .01", ".10", ".20", ".30"]]
+    assert "SmolLM2-135M; 12 needles of each length." in text and "[methods_needle_smollm2.json]" in text
+
+
 def setting(name, value, method, sparsity, facts, rule="nz_ratio", strength=.1):
     of = lambda score: {"score": score, "error": abs(score - 1) / 10, "density": .25}
     return {"setting": name, "value": value, "method": method, "sparsity": sparsity, "rule": rule, "strength": strength,
@@ -392,7 +409,7 @@ def test_map_alone(put):
     assert lines[0] == ["32k", "32/8", "128", "10.00 ms", "100", "-", "**2.00x**", "6.00 ms (0.60)"] and lines[1][-1] == "-"
 
 
-@pytest.mark.parametrize("name", ["methods", "gates_by_tokens", "ablations", "planted", "choosing", "gate_gpu", "prefill_gpu", "distill_gpu", "quality_gpu", "yarn", "yarn_headline"])
+@pytest.mark.parametrize("name", ["methods", "needle", "gates_by_tokens", "ablations", "planted", "choosing", "gate_gpu", "prefill_gpu", "distill_gpu", "quality_gpu", "yarn", "yarn_headline"])
 def test_a_missing_file_is_one_line(put, name):
     with pytest.raises(SystemExit, match=rf'README.md: table "{name}" needs results/nvidia-h200/\w+.json, .* missing$'):
         result_tables.table(name)

@@ -86,6 +86,25 @@ def needle_long():
     return "\n\n".join(["A needle in a haystack, digits right:", by_place(made, columns), *(source(made[label]["needle"], name, GPU) for label, name in names.items())])
 
 
+NEEDLES = ("needle_smollm2", "methods_needle_smollm2")  # gates by length, every method at one
+
+
+def needle():
+    """A needle by tokens of the text and depth, dense and at the highest sparsity: of each length the methods that find most first."""
+    records = {name: load(name, GPU) for name in NEEDLES}
+    most = max(row["sparsity"] for made in records.values() for row in made["rows"])
+    of = {(row["length"], row["method"]): row for made in records.values() for row in made["rows"] if row["sparsity"] in (0, most)}
+    depths = sorted({cell["depth"] for row in of.values() for cell in row["cells"]})
+    labels = {**LABELS, "seer": WITH_LOOKUPS}
+    lines = [[f"{length // 1024}k", labels.get(method, method), "1" if method == "dense" else f"{row['density']:.2f}".removeprefix("0"), figure(row, "top1"),
+              *(right([cell for cell in row["cells"] if cell["depth"] == depth]) for depth in depths)]
+             for (length, method), row in sorted(of.items(), key=lambda one: (one[0][0], one[0][1] != "dense", -one[1]["top1"]))]
+    header = [f"tokens, {most:.0%} sparse", "blocks chosen by", "density", "digits right", *(f"{depth:g} % deep" for depth in depths)]
+    asked = sorted({row["questions"] for row in of.values()})
+    below = f"{MODELS['smollm2']}; {' or '.join(map(str, asked))} needles of each length. "
+    return markdown(header, lines) + f"\n\n{below}" + "; ".join(source(made, name, GPU) for name, made in records.items())
+
+
 def planted_long():
     """The same of models that read a longer context by YaRN, all in all and by distance; nothing where it was not measured."""
     measured = list(filter(chip_of, LONG))
