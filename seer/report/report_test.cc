@@ -85,6 +85,10 @@ TEST(Results, FieldsAreThoseOfTheForm) {
   for (const auto& [key, value] : made.items()) {
     EXPECT_TRUE(record_form()["fields"].contains(key)) << key;
   }
+  setenv("WORLD_SIZE", "2", 1);
+  EXPECT_EQ(record("x", {"seer", "bench"}, {}, {})["command"],
+            "torchrun --no-python --nproc_per_node 2 seer bench");
+  unsetenv("WORLD_SIZE");
   EXPECT_EQ(slug("Intel(R) Xeon(R) CPU @ 2.0 GHz "), "intel-r-xeon-r-cpu-2-0-ghz");
 }
 
@@ -95,7 +99,9 @@ TEST(Results, ThreadsThatAreNamedAreTheSame) {
     return record("x", {"seer"}, machine, nlohmann::json::array({{{"len_q", 1}}}));
   };
   std::ofstream(path) << of({{"chip", "g"}});
-  EXPECT_EQ(appended(path, of({{"chip", "g"}}))["rows"].size(), 1);
+  const auto both = appended(path, of({{"chip", "g"}}));
+  EXPECT_EQ(both["rows"].size(), 1);
+  EXPECT_FALSE(both.contains("threads"));
   std::ofstream(path) << of({{"chip", "c"}, {"threads", 32}});
   EXPECT_THAT([&] { appended(path, of({{"chip", "c"}, {"threads", 1}})); },
               testing::ThrowsMessage<std::runtime_error>(

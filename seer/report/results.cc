@@ -2,6 +2,7 @@
 
 #include <cctype>
 #include <cmath>
+#include <cstdlib>
 #include <ctime>
 #include <set>
 
@@ -39,7 +40,12 @@ const json& record_form() {
 
 json record(const std::string& operation, const std::vector<std::string>& command,
             const json& machine, json rows) {
-  std::string line = "seer";
+  const char* world = std::getenv("WORLD_SIZE");
+  const int processes = world == nullptr ? 1 : std::atoi(world);
+  std::string line =
+      processes > 1 ? "torchrun --no-python --nproc_per_node " + std::to_string(processes) + " "
+                    : "";
+  line += "seer";
   for (size_t i = 1; i < command.size(); ++i) {
     const std::string& word = command[i];
     if (word == "--out") ++i;  // where, not what
@@ -62,8 +68,9 @@ json appended(const std::filesystem::path& path, json made) {
   for (const auto& each : record_form()["same"]) {
     const auto key = each.get<std::string>();
     const json was = before.value(key, json());
-    SEER_CHECK(was == made[key], path.string(), " has rows of other ", key, " (", shown_value(was),
-               ", now ", shown_value(made[key]), "): choose another --out");
+    const json now = made.value(key, json());
+    SEER_CHECK(was == now, path.string(), " has rows of other ", key, " (", shown_value(was),
+               ", now ", shown_value(now), "): choose another --out");
   }
   std::set<json> measured;
   for (const auto& row : made["rows"]) measured.insert(shape_of(row));

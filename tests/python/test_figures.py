@@ -10,7 +10,7 @@ from conftest import ROOT
 
 sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "tools")]
 import table  # noqa: E402
-from tables import planted  # noqa: E402
+from tables import models, planted  # noqa: E402
 from tables import yarn as yarn_tables  # noqa: E402
 
 WORDS = {2: "two", 3: "three", 14: "fourteenth", 18: "eighteenth"}
@@ -331,10 +331,41 @@ def of_two_gpus(task):
     return two["tokens_per_s"] / one_gpu["tokens_per_s"], (one_gpu["peak_mib"] - two["peak_mib"]) / 1024
 
 
+def tuned_by_two(density):
+    """(times as fast as one, GiB less on each)"""
+    one_gpu, two = (one(load("finetune")["rows"], sequences=8, density=density, gpus=gpus) for gpus in (1, 2))
+    return one_gpu["median_ms"] / two["median_ms"], (one_gpu["peak_mib"] - two["peak_mib"]) / 1024
+
+
+def tuning():
+    (dense, less), (sparse, less_sparse) = tuned_by_two(1), tuned_by_two(.1)
+    states = 6 * models.WEIGHTS["llama-3.2-1b"] / 2 ** 30
+    assert dense > 1.9 and sparse > 1.9 and less == pytest.approx(states, rel=.01) and less_sparse == pytest.approx(states, rel=.01)
+    return f"Two GPUs are {dense:.2f} times as fast as one with dense attention, {sparse:.2f} times at 90 % sparsity, and each needs {less:.1f} GiB less: the half of masters and states"
+
+
+def apart(name):
+    """The largest difference of a figure of steps by two processes from that by one, in per cent."""
+    pairs = [[one(load("python_training")["rows"], task=task, gpus=gpus)[name] for gpus in (1, 2)] for task in ("gates", "finetune")]
+    return max(abs(by_two / by_one - 1) for alone, shared in pairs for by_one, by_two in zip(alone, shared, strict=True)) * 100
+
+
+def attached(tokens, **of):
+    return one(load("attach")["rows"], len_q=tokens, **of)
+
+
+def long_prefill():
+    added = [attached(131072, implementation=f"seer, {s}%") for s in (50, 90)]
+    adds = [f"{100 * (row['attached_ms'] / row['operations_ms'] - 1):.1f} %" for row in added]
+    times = [attached(131072, implementation=f"sdpa, {name}")["median_ms"] / added[1]["median_ms"] for name in ("cuDNN", "FlashAttention-2")]
+    return (f"it is {adds[0]} at 50 % and {adds[1]} at 90 %, and the whole prefill at 90 % is {times[0]:.1f} times as fast as with cuDNN, "
+            f"{times[1]:.1f} times as fast as with FlashAttention-2")
+
+
 def two_gpus():
     both, single = (one(load("distill")["rows"], model="llama-3.1-8b", sequences=2, gpus=gpus)["tokens_per_s"] for gpus in (2, 1))
     assert max(row.get("gpus", 1) for name in ("distill", "finetune", "python_training") for row in load(name)["rows"]) == 2
-    return f"Two H200s, the most that was tried, distil {both / single:.2f} times as fast as one; training in Python under FSDP2 is {in_python()} times as fast"
+    return f"Two H200s, the most that was tried, distil {both / single:.2f} times as fast as one and fine-tune {tuned_by_two(.1)[0]:.2f} times; training in Python under FSDP2 is {in_python()} times as fast"
 
 
 def in_python():
@@ -361,6 +392,8 @@ README = [
 RESULTS = [
     published, products, step_without_map, aims, more_aims, threshold, fastest_first, what_even_costs, needles, shares_of_heads, bars, missed, seeds_agree, better_than_dense, far_away, cost,
     lambda: "Two GPUs are {:.2f} times as fast as one with the model frozen, {:.2f} times with all weights".format(*(of_two_gpus(task)[0] for task in ("gates", "finetune"))),
+    lambda: f"Losses, which five steps on random tokens hardly move, differ by up to {apart('losses'):.2f} %, norms of the gradient by up to {apart('grad_norms'):.2f} %",
+    tuning, long_prefill,
     lambda: f"the scores of three heads alone take {gate_step('3 lookup heads: score')['of_sparse_attention']:.1%}".replace("%", " %"),
     lambda: f"{million_tokens('embedded', 'dense'):.0f} M tokens of books and proofs in each of the runs, the same windows in the same order; gates after it saw {million_tokens('embedded', 'after'):.0f} M.",
     lambda: f"{million_tokens('smollm2', 'joint90'):.1f} M tokens a run (100 steps of 8 windows of 32,768), AdamW with {setting('joint90', 'learning_rate')}, gates that are trained along with {setting('joint90', 'gate_learning_rate')}. "
@@ -382,7 +415,7 @@ def python():
     return f"Two H200s with FSDP2 were {in_python()} times as fast as one, with {gates:.1f} GiB less on each where gates alone learn and {weights:.1f} GiB less where all weights do"
 
 
-@pytest.mark.parametrize("page, sentence", [("README.md", made) for made in README] + [("docs/results.md", made) for made in RESULTS] + [("docs/long_context.md", rates), ("docs/python.md", python)])
+@pytest.mark.parametrize("page, sentence", [("README.md", made) for made in README] + [("docs/results.md", made) for made in RESULTS] + [("docs/long_context.md", rates), ("docs/long_context.md", lambda: f"Two are {tuned_by_two(.1)[0]:.2f} times as fast as one at 32k"), ("docs/python.md", python)])
 def test_figures(page, sentence):
     words = lambda text: re.sub(r"\s+", " ", text)
     assert words(sentence()) in words((ROOT / page).read_text())

@@ -174,16 +174,12 @@ def python_training():
     """seer.trainer.GateTrainer by one process and by several with FSDP2."""
     made = load("python_training", GPU)
     tasks = {"gates": "gates, the model frozen", "finetune": "all weights, and gates along"}
-    logged = not all("grad_norms" in r for r in made["rows"])
     one = {(r["task"], r["model"], r["len_q"]): r for r in made["rows"] if r["gpus"] == 1}
     lines = []
     for r in sorted(made["rows"], key=lambda r: (list(tasks).index(r["task"]), r["gpus"])):
         alone = one[r["task"], r["model"], r["len_q"]]
         lines.append([tasks[r["task"]], r["gpus"], f"{r['median_ms'] / 1e3:.2f} s", r["tokens_per_s"], "" if r is alone else f"**{r['tokens_per_s'] / alone['tokens_per_s']:.2f}x**",
-                      f"{r['peak_mib'] / 1024:.1f} GiB", " / ".join(f"{loss:.3f}" for loss in r["losses"])])
-        if not logged:
-            lines[-1].append(" / ".join(f"{norm:.3g}" for norm in r["grad_norms"]))
-    header = ["what learns", "GPUs", "step", "tokens/s", "against one GPU", "peak memory of a GPU", "losses of the steps"] + ([] if logged else ["norms of the gradient"])
-    rounded = ("Losses are those that transformers logs, the gates' among them: accelerate has FSDP2 round the model's part, like all outputs, to bfloat16, whose numbers lie 1/16 apart there. "
-               if logged else "")
-    return f"{markdown(header, lines)}\n\n{rounded}transformers {made['rivals']['transformers']}, {source(made, 'python_training', GPU)}"
+                      f"{r['peak_mib'] / 1024:.1f} GiB", " / ".join(f"{loss:.3f}" for loss in r["losses"]),
+                      " / ".join(f"{norm:#.3g}" for norm in r["grad_norms"])])
+    header = ["what learns", "GPUs", "step", "tokens/s", "against one GPU", "peak memory of a GPU", "losses of the steps", "norms of the gradient"]
+    return f"{markdown(header, lines)}\n\ntransformers {made['rivals']['transformers']}, {source(made, 'python_training', GPU)}"
