@@ -26,7 +26,7 @@ struct GateSet {
   std::unique_ptr<models::Gates> gates;  // null where no method needs them
 };
 
-// The sets of gates, their weights not read yet. Only the method seer compares several.
+// The sets of gates, their weights not read yet. Only methods of trained gates compare several.
 std::vector<GateSet> find_sets(const std::vector<std::string>& folders, const Needs& needs,
                                const EvalArgs& a, const io::ModelConfig& config) {
   std::vector<GateSet> sets;
@@ -41,12 +41,12 @@ std::vector<GateSet> find_sets(const std::vector<std::string>& folders, const Ne
   return sets;
 }
 
-// Each method at every setting; "seer" with every set of gates, the others with the first one's form.
+// Each method at every setting; those of trained gates with every set of them, the others with the first one's form.
 std::vector<eval::RecallMethod> recall_methods(const EvalArgs& a, int block,
                                                const std::vector<GateSet>& sets) {
   std::vector<eval::RecallMethod> methods;
   for (const std::string& name : a.methods) {
-    const bool by_gates = name == "seer";
+    const bool by_gates = needs_of({name}).trained;
     for (const GateSet& set : sets) {
       const int its_block = by_gates ? set.found.config.block_size : block;
       for (const eval::Method& method :

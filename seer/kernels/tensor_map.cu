@@ -31,7 +31,7 @@ CUtensorMapDataType type_of(DType dtype) {
 }  // namespace
 
 CUtensorMap tensor_map(const StridedIn& x, int64_t tokens, int heads, int head_dim, DType dtype,
-                       int rows) {
+                       int rows, int row_bytes) {
   static const Encode encode = encode_function();
   // The stride of an axis of one entry has no meaning, but the driver looks at it.
   const int64_t head_stride = heads > 1 ? x.head_stride : head_dim;
@@ -41,12 +41,14 @@ CUtensorMap tensor_map(const StridedIn& x, int64_t tokens, int heads, int head_d
   const auto size = static_cast<int64_t>(size_of(dtype));
   const cuuint64_t strides[2] = {static_cast<cuuint64_t>(head_stride * size),
                                  static_cast<cuuint64_t>(token_stride * size)};
-  const cuuint32_t box[3] = {static_cast<cuuint32_t>(128 / size), 1, static_cast<cuuint32_t>(rows)};
+  const cuuint32_t box[3] = {static_cast<cuuint32_t>(row_bytes / size), 1,
+                             static_cast<cuuint32_t>(rows)};
   const cuuint32_t steps[3] = {1, 1, 1};
   CUtensorMap map;
   const CUresult status =
       encode(&map, type_of(dtype), 3, const_cast<void*>(x.data), sizes, strides, box, steps,
-             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+             CU_TENSOR_MAP_INTERLEAVE_NONE,
+             row_bytes == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B,
              CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   SEER_CHECK(status == CUDA_SUCCESS, "no tensor map for [", tokens, ", ", heads, ", ", head_dim,
              "] with strides ", token_stride, ", ", head_stride, ": CUDA error ",

@@ -5,14 +5,17 @@
 
 namespace seer::ptx {
 
-// Low word of the descriptor of a shared-memory matrix in the 128-byte swizzle: start address, and
-// the stride between 64-column chunks. Offsets may be added: one per 16 bytes.
+// Low word of the descriptor of a shared-memory matrix: start address, and the stride between
+// chunks of columns. Offsets may be added: one per 16 bytes.
 __device__ __forceinline__ uint32_t wgmma_descriptor(uint32_t address, int lead_bytes) {
   return static_cast<uint32_t>(lead_bytes >> 4) << 16 | ((address & 0x3FFFF) >> 4);
 }
 
-// High word: 128-byte swizzle, 1024 bytes between groups of eight rows.
-constexpr uint32_t kDescriptorHigh = 1u << 30 | 1024 >> 4;
+// High word: the swizzle, of as many bytes as a row has (128 or 64), and the bytes between groups of eight rows.
+constexpr uint32_t descriptor_high(int row_bytes) {
+  return (row_bytes == 128 ? 1u : 2u) << 30 | 8 * row_bytes >> 4;
+}
+constexpr uint32_t kDescriptorHigh = descriptor_high(128);
 
 // The accumulators: their places in the instruction, and their operands.
 #define SEER_PLACES_32                                                                         \
@@ -40,7 +43,7 @@ constexpr uint32_t kDescriptorHigh = 1u << 30 | 1024 >> 4;
       "wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPE "." TYPE " {" SEER_PLACES_32 \
       "}, {%32, %33, %34, %35}, b, p, 1, 1, " TRANS ";\n}\n"                          \
       : SEER_C_32                                                                     \
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "r"(accumulate), "n"(kDescriptorHigh))
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "r"(accumulate), "n"(kHigh))
 
 #define SEER_WGMMA_N96(TYPE, TRANS)                                                   \
   asm volatile(                                                                       \
@@ -49,7 +52,7 @@ constexpr uint32_t kDescriptorHigh = 1u << 30 | 1024 >> 4;
       "wgmma.mma_async.sync.aligned.m64n96k16.f32." TYPE "." TYPE " {" SEER_PLACES_48 \
       "}, {%48, %49, %50, %51}, b, p, 1, 1, " TRANS ";\n}\n"                          \
       : SEER_C_48                                                                     \
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "r"(accumulate), "n"(kDescriptorHigh))
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "r"(accumulate), "n"(kHigh))
 
 #define SEER_WGMMA_N128(TYPE, TRANS)                                                   \
   asm volatile(                                                                        \
@@ -58,12 +61,13 @@ constexpr uint32_t kDescriptorHigh = 1u << 30 | 1024 >> 4;
       "wgmma.mma_async.sync.aligned.m64n128k16.f32." TYPE "." TYPE " {" SEER_PLACES_64 \
       "}, {%64, %65, %66, %67}, b, p, 1, 1, " TRANS ";\n}\n"                           \
       : SEER_C_64                                                                      \
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "r"(accumulate), "n"(kDescriptorHigh))
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "r"(accumulate), "n"(kHigh))
 
 // c[64 x N] (+)= a[64 x 16] B, with B stored [N, 16] (or [16, N] where kTransposed).
-template <class Element, bool kTransposed, int kRegs>
+template <class Element, bool kTransposed, int kRowBytes = 128, int kRegs>
 __device__ __forceinline__ void wgmma_rs(float (&c)[kRegs], const uint32_t (&a)[4], uint32_t b,
                                          int accumulate) {
+  constexpr uint32_t kHigh = descriptor_high(kRowBytes);
   constexpr bool kBf16 = std::is_same_v<Element, __nv_bfloat16>;
   static_assert(kRegs == 32 || kRegs == 48 || kRegs == 64);
   if constexpr (kRegs == 32 && kBf16 && !kTransposed) {
@@ -150,6 +154,7 @@ __device__ __forceinline__ void wgmma_ss_n128(float (&c)[64], uint32_t a, uint32
       "+r"(c[i + 6]), "+r"(c[i + 7])
 
 // c[64 x 128] (+)= a[64 x 16] B^T, all of f16, with B stored [128, 16]; two neighbouring columns a register.
+template <int kRowBytes>
 __device__ __forceinline__ void wgmma_rs_f16(uint32_t (&c)[32], const uint32_t (&a)[4], uint32_t b,
                                              int accumulate) {
   asm volatile(
@@ -158,7 +163,8 @@ __device__ __forceinline__ void wgmma_rs_f16(uint32_t (&c)[32], const uint32_t (
       "wgmma.mma_async.sync.aligned.m64n128k16.f16.f16.f16 {" SEER_PLACES_32
       "}, {%32, %33, %34, %35}, b, p, 1, 1, 0;\n}\n"
       : SEER_R8(0), SEER_R8(8), SEER_R8(16), SEER_R8(24)
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "r"(accumulate), "n"(kDescriptorHigh));
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "r"(accumulate),
+        "n"(descriptor_high(kRowBytes)));
 }
 
 #undef SEER_R8

@@ -2,7 +2,8 @@
 // Tiles of keys and values in shared memory, and a warpgroup's 64 queries in registers (online
 // softmax as in FlashAttention-2, arXiv 2307.08691).
 //
-// Tiles are chunks of 64 columns, rows of 128 bytes in the 128-byte swizzle.
+// Tiles are chunks of 64 columns, rows of 128 bytes in the 128-byte swizzle; those of 32 columns have rows of 64 bytes in
+// the 64-byte swizzle.
 // Layout of the accumulators (m64nNk16): warp w, lane l hold rows 16 w + l / 4 and 8 below; of every
 // group of eight columns the two at l % 4 * 2. r = 0, 1 counts a thread's two rows.
 
@@ -16,6 +17,10 @@ namespace seer::kernels::attention {
 
 constexpr int kWarpgroup = 128;  // threads
 
+constexpr int row_bytes(int columns) {
+  return columns == 32 ? 64 : 128;
+}
+
 // Starts the copy of a tile of kRows tokens; `full` counts its bytes. One thread.
 template <int kRows, int kColumns>
 __device__ __forceinline__ void load_tile(uint8_t* tile, const CUtensorMap* map, uint64_t* full,
@@ -25,7 +30,8 @@ __device__ __forceinline__ void load_tile(uint8_t* tile, const CUtensorMap* map,
   for (int c = 0; c < (kColumns + 63) / 64; ++c) {  // zeros behind the last column
 #pragma unroll
     for (int row = 0; row < kRows; row += 64) {
-      ptx::tma_load_3d(to + (c * kRows + row) * 128, map, bar, 64 * c, head, token + row, hint);
+      ptx::tma_load_3d(to + (c * kRows + row) * row_bytes(kColumns), map, bar, 64 * c, head,
+                       token + row, hint);
     }
   }
 }

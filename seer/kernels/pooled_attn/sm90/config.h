@@ -63,8 +63,9 @@ struct LookupConfig {
       kIsF16 ? 2 : 1;  // of keys, whose scores a warpgroup holds in 32 registers
   static constexpr int kKeys = 2 * kBlocks * kRow;
   static constexpr int kHeadDim = kHeadDim_, kChunks = 1;
-  static constexpr int kKeyChunk = kKeys * 128;
-  static constexpr int kStages = kIsF16 ? 4 : 8;
+  static constexpr int kRowBytes = 2 * kHeadDim;  // 128 or 64
+  static constexpr int kKeyChunk = kKeys * kRowBytes;
+  static constexpr int kStages = 128 * 1024 / kKeyChunk;  // what hides how long keys are under way
   static_assert(kStages % kParts == 0, "a place in the ring belongs to one part");
 
   // Of 61440. Queries of 64 numbers take consumers 16.
@@ -72,7 +73,7 @@ struct LookupConfig {
   static constexpr int kProducerRegisters = kHeadDim == 32 ? 40 : 32;
 
   struct Smem {
-    alignas(1024) uint8_t query[kGroups][kRow * 128];
+    alignas(1024) uint8_t query[kGroups][kRow * kRowBytes];
     alignas(1024) uint8_t key[kStages][kKeyChunk];
     alignas(16) float lse[kConsumers][kRow];
     float2 sums[kConsumers][kRow];

@@ -55,9 +55,9 @@ void run(const PooledAttnParams& p, const attention::Maps& maps, Kernel kernel, 
 }
 
 // A call without values: a map that no one loads from has to be valid, too.
-inline attention::Maps maps_without_values(PooledAttnParams p) {
+inline attention::Maps maps_without_values(PooledAttnParams p, int row_bytes = 128) {
   p.v = p.k;
-  return attention::tensor_maps(p);
+  return attention::tensor_maps(p, row_bytes);
 }
 
 }  // namespace seer::kernels::pooled_sm90

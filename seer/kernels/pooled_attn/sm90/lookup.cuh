@@ -79,7 +79,9 @@ struct LookupConsumer {
     const int q_row = warp * 16 + lane % 16;
 #pragma unroll
     for (int k = 0; k < kK; ++k) {
-      ptx::ldmatrix_x4(q[k], tile_q + q_row * 128 + ((2 * k + lane / 16) ^ (q_row & 7)) * 16);
+      const int swizzle = q_row * Config::kRowBytes / 128 % (Config::kRowBytes / 16);
+      ptx::ldmatrix_x4(q[k],
+                       tile_q + q_row * Config::kRowBytes + ((2 * k + lane / 16) ^ swizzle) * 16);
     }
     __syncwarp();  // all lanes have read queries and tile
     if (lane == 0) ptx::mbarrier_arrive(ptx::smem_address(&smem.query_empty));
@@ -101,12 +103,13 @@ struct LookupConsumer {
   __device__ __forceinline__ void start(uint32_t n) {
     const uint32_t key = ptx::wgmma_descriptor(ptx::smem_address(smem.key[0]), 16) +
                          n % Config::kStages * (Config::kKeyChunk / 16) +
-                         kPiece * kPieceKeys * 128 / 16;
+                         kPiece * kPieceKeys * Config::kRowBytes / 16;
     ptx::fence_registers(s[kPiece]);
     ptx::wgmma_fence();
 #pragma unroll
     for (int k = 0; k < kK; ++k) {
-      Scores::template multiply<typename Config::Element>(s[kPiece], q[k], key + k * 2, k > 0);
+      Scores::template multiply<typename Config::Element, Config::kRowBytes>(s[kPiece], q[k],
+                                                                             key + k * 2, k > 0);
     }
     ptx::wgmma_commit();
   }
@@ -268,7 +271,7 @@ template <class Element, int kHeadDim>
 void run_lookups(const PooledAttnParams& p, void* stream) {
   const auto with = [&]<int kQueries>() {
     using C = LookupConfig<Element, kHeadDim, kQueries>;
-    run<C>(p, maps_without_values(p), score_lookups<C>, stream);
+    run<C>(p, maps_without_values(p, C::kRowBytes), score_lookups<C>, stream);
   };
   lookup_queries(p) == 256 ? with.template operator()<256>() : with.template operator()<128>();
 }

@@ -26,10 +26,10 @@ struct F32Scores {
     for (int i = 2 * r + 4; i < 32; i += 4) top = larger(top, larger(s[i], s[i + 1]));
     return top;
   }
-  template <class Element>
+  template <class Element, int kRowBytes>
   static __device__ __forceinline__ void multiply(Word (&s)[32], const uint32_t (&a)[4], uint32_t b,
                                                   int accumulate) {
-    ptx::wgmma_rs<Element, false>(s, a, b, accumulate);
+    ptx::wgmma_rs<Element, false, kRowBytes>(s, a, b, accumulate);
   }
   static __device__ __forceinline__ void hide(Word (&s)[32], int last0, int last1) {
     attention::mask(s, last0, last1);
@@ -58,10 +58,10 @@ struct F16Scores {
     return larger(__byte_perm(of_block[0], of_block[1], 0x5410),
                   __byte_perm(of_block[0], of_block[1], 0x7632));
   }
-  template <class Element>
+  template <class Element, int kRowBytes>
   static __device__ __forceinline__ void multiply(Word (&s)[32], const uint32_t (&a)[4], uint32_t b,
                                                   int accumulate) {
-    ptx::wgmma_rs_f16(s, a, b, accumulate);
+    ptx::wgmma_rs_f16<kRowBytes>(s, a, b, accumulate);
   }
   static __device__ __forceinline__ void hide(Word (&s)[32], int last0, int last1) {
     const int column0 = threadIdx.x % 4 * 2;
