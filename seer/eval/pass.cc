@@ -66,7 +66,7 @@ double median(const std::vector<Pass>& passes, double Pass::* field) {
   if (passes.empty()) return 0;
   std::vector<double> values;
   for (const Pass& pass : passes) values.push_back(pass.*field);
-  const auto middle = values.begin() + static_cast<ptrdiff_t>(values.size() / 2);
+  const auto middle = values.begin() + static_cast<ptrdiff_t>((values.size() - 1) / 2);
   std::nth_element(values.begin(), middle, values.end());
   return *middle;
 }

@@ -49,7 +49,8 @@ struct Density {
 };
 Density density_of(const std::vector<Pass>& passes, int num_layers);
 
-// Median over passes.
+// Median over passes, of an even number the lower of the middle two: of two the first also prepares what
+// later ones use, such as kernels.
 double median(const std::vector<Pass>& passes, double Pass::* field);
 
 // Calls run(method, window) for all of both, window by window, so that a slow moment of the machine falls

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "seer/base/error.h"
+#include "seer/eval/pass.h"
 #include "seer/eval/testing/identity_model.h"
 
 namespace seer::eval {
@@ -22,6 +23,19 @@ TEST(MeanNll, IsTheCrossEntropyOfTheNextToken) {
       at::cross_entropy_loss(hidden.narrow(0, 0, length - 1), ids.narrow(0, 1, length - 1))
           .item<double>();
   EXPECT_NEAR(mean_nll(model, hidden, ids), expected, 1e-5);
+}
+
+TEST(Median, OfTwoPassesIsTheFaster) {
+  const auto of = [](const std::vector<double>& times) {
+    std::vector<Pass> passes(times.size());
+    for (size_t i = 0; i < times.size(); ++i) passes[i].attention_ms = times[i];
+    return median(passes, &Pass::attention_ms);
+  };
+  EXPECT_EQ(of({}), 0);
+  EXPECT_EQ(of({7}), 7);
+  EXPECT_EQ(of({100, 7}), 7);
+  EXPECT_EQ(of({100, 8, 7}), 8);
+  EXPECT_EQ(of({100, 9, 7, 8}), 8);
 }
 
 Row row_of(const std::string& model, const std::string& method, double density,

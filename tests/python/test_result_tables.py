@@ -358,6 +358,15 @@ def test_needle_by_depth(put):
     assert "SmolLM2-135M; 12 needles of each length." in text and "[methods_needle_smollm2.json]" in text
 
 
+def test_a_run_of_a_real_model(put):
+    row = lambda method, sparsity, perplexity: {"method": method, "sparsity": sparsity, "density": 1 - sparsity, "perplexity": perplexity, "vs_dense": perplexity / 8, "documents": 2, "length": 8192}
+    put("run_smollm2", [row("dense", 0., 8.), row("seer", .9, 9.), row("seer", .5, 8.), row("random", .5, 16.), row("random", .9, 80.)])
+    text = quality.run_gpu()
+    assert cells(text)[0] == ["blocks chosen by", "density", "50% sparse", "90% sparse"]
+    assert cells(text)[2:] == [["dense", "1", "8.000", ""], ["**gates with lookup heads**", ".50 / .10", "8.000 (x1.000)", "9.000 (x1.125)"], ["random + diagonal", ".50 / .10", "16.000 (x2.000)", "80.000 (x10.000)"]]
+    assert "2 windows of 8,192 tokens" in text
+
+
 def setting(name, value, method, sparsity, facts, rule="nz_ratio", strength=.1):
     of = lambda score: {"score": score, "error": abs(score - 1) / 10, "density": .25}
     return {"setting": name, "value": value, "method": method, "sparsity": sparsity, "rule": rule, "strength": strength,

@@ -41,6 +41,21 @@ def quality():
             source(records["books"], "ppl_books", CPU_QUALITY, "ppl_proofs"))
 
 
+def run_gpu():
+    """What `seer run` says of a real model with the gates that ship: perplexities by sparsity."""
+    made = load("run_smollm2", GPU)
+    of = {(row["method"], row["sparsity"]): row for row in made["rows"]}
+    sparsities = sorted({sparsity for _, sparsity in of if sparsity})
+    labels = {**LABELS, "seer": WITH_LOOKUPS}
+    dense = of["dense", 0.]
+    lines = [["dense", "1", f"{dense['perplexity']:.3f}", *[""] * (len(sparsities) - 1)]]
+    for method in dict.fromkeys(method for method, _ in of if method != "dense"):
+        rows = [of[method, sparsity] for sparsity in sparsities]
+        lines.append([labels.get(method, method), " / ".join(f"{row['density']:.2f}".removeprefix("0") for row in rows), *(f"{row['perplexity']:.3f} (x{row['vs_dense']:.3f})" for row in rows)])
+    below = f"{dense['documents']} windows of {dense['length']:,} tokens of Python's help, which stands on every machine. "
+    return markdown(["blocks chosen by", "density", *(f"{s:.0%} sparse" for s in sparsities)], lines) + f"\n\n{below}" + source(made, "run_smollm2", GPU)
+
+
 def quality_gpu():
     """Gates that were distilled and measured on a GPU beside those of a CPU."""
     on_gpu, on_cpu = load_texts(GPU), load_texts(CPU_QUALITY)
