@@ -77,13 +77,15 @@ def recorded(folder, command):
 
 
 def rounded(gates, to):
-    """A gate's folder with weights in bf16."""
+    """A gate's folder with weights in bf16, of the model that assets/reference will be."""
     import torch
     from safetensors.torch import load_file, save_file
     to.mkdir(parents=True, exist_ok=True)
     name = "attn_gate_weights.safetensors"
     save_file({key: x.to(torch.bfloat16) for key, x in load_file(gates / name).items()}, to / name, metadata={"format": "pt"})
-    shutil.copy(gates / "config.json", to)
+    shutil.copy(gates / "heads.json", to)
+    config = json.loads((gates / "config.json").read_text())
+    (to / "config.json").write_text(json.dumps({**config, "base_model": "assets/reference"}, indent=2, sort_keys=True) + "\n")
 
 
 def assemble(out):

@@ -30,7 +30,8 @@ def test_rehearsal(seer, tmp_path, monkeypatch):
     exact = load_file(tmp_path / "out" / "lookup" / "attn_gate_weights.safetensors")
     for name, weight in load_file(reference / "gates" / "attn_gate_weights.safetensors").items():
         assert weight.dtype.is_floating_point and weight.element_size() == 2 and weight.equal(exact[name].to(weight.dtype)), name
-    assert any("lookup" in name for name in exact)
+    assert any("lookup" in name for name in exact) and (reference / "gates" / "heads.json").is_file()
+    assert json.loads((reference / "gates" / "config.json").read_text())["base_model"] == "assets/reference"
     shown = seer("eval", "ppl", "--model", reference, "--data", tmp_path / "b.txt", "--lengths", 1024, "--methods", "dense,seer,gate", "--sparsity", 0.5,
                  "--documents", 1, "--min-ratio", 1, "--device", "cpu", "--threads", 1)
     assert "gate" in shown.stdout
