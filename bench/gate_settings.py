@@ -18,6 +18,7 @@ OPERATION = "gate settings"
 # By what is measured: the file of it, and the score that is kept.
 SCORES = {"facts": ("facts_{}", "top1"), "copies": ("copies_{}", "top1"), "books": ("ppl_{}_books", "vs_dense"), "proofs": ("ppl_{}_proofs", "vs_dense")}
 METHODS = ("dense", "gate", "seer")
+MACHINE = ("chip", "threads", "avx2_at_most", "bf16_dot_product", "versions")
 LINES = {"gate": ("gates alone", "#0b5394", "o"), "seer": ("with lookup heads", "#b45f06", "s")}
 
 
@@ -65,7 +66,7 @@ def collect(words):
         has_dense = any(row["setting"] == setting and row["method"] == "dense" for row in rows)
         rows += [{**row, "commands": [record.portable(of["command"]) for of in made.values()]}
                  for row in rows_of(setting, value, made) if not (has_dense and row["method"] == "dense")]
-    if len({(of["chip"], str(of["versions"])) for of in kept}) > 1:
+    if len({str([of.get(key) for key in MACHINE]) for of in kept}) > 1:
         raise ValueError("results of different chips or versions do not stand in one file")
     return rows, kept
 
@@ -119,8 +120,8 @@ def main():
     except (ValueError, KeyError) as error:
         sys.exit(f"no such results: {error}")
     command = " ".join(["python", "bench/gate_settings.py", *(re.sub(r":.*/", ":", word) for word in args.evals)])
-    record.write(args.out, {"operation": OPERATION, "chip": kept[0]["chip"], "versions": kept[0]["versions"], "command": command,
-                            "date": max(of["date"] for of in kept), "rows": rows})
+    machine = {key: kept[0][key] for key in MACHINE if key in kept[0]}
+    record.write(args.out, {"operation": OPERATION, **machine, "command": command, "date": max(of["date"] for of in kept), "rows": rows})
     print(f"written: {args.out}")
 
 

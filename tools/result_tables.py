@@ -11,7 +11,7 @@ import re
 import sys
 
 from tables import results
-from tables.gate_settings import ablations, gate_rope, gates_by_tokens, lookup_shares, selection_rules
+from tables.gate_settings import ablations, ablations_embedded, gate_rope, gates_by_tokens, lookup_shares, selection_rules
 from tables.methods import methods, methods_forced
 from tables.models import attach, choosing, decode_gpu, distill_gpu, finetune_gpu, finetune_gpus, prefill_gpu, python_training
 from tables.operations import backward_gpu, decode_attn_gpu, gate_gpu, gpu, gpu_map, headline, others, speed
@@ -21,7 +21,7 @@ from tables.yarn import lengths, published, yarn, yarn_headline, yarn_rates
 
 TABLES = {made.__name__: made for made in (headline, quality, speed, others, gpu, backward_gpu, gpu_map, gate_gpu, decode_attn_gpu, decode_gpu,
                                            prefill_gpu, attach, distill_gpu, finetune_gpu, finetune_gpus, python_training, quality_gpu, planted, lookup_scores, lookup_lists, methods, methods_forced, needle, run_gpu,
-                                           gates_by_tokens, selection_rules, lookup_shares, ablations, gate_rope, choosing, published, yarn, yarn_headline, yarn_rates, lengths, planted_long)}
+                                           gates_by_tokens, selection_rules, lookup_shares, ablations, ablations_embedded, gate_rope, choosing, published, yarn, yarn_headline, yarn_rates, lengths, planted_long)}
 PAGES = ("README.md", "docs/results.md")
 
 

@@ -420,7 +420,7 @@ def test_settings_of_gates_are_collected(tmp_path):
         for file, field in gate_settings.SCORES.values():
             rows = [{"method": method, "length": 512, "rule": "nz_ratio", "strength": .1, "sparsity": .9, "density": .1, field: score, f"{field}_error": .01} for method in methods]
             rows.append({"method": "dense", "length": 512, "sparsity": 0., "density": 1., field: 1., f"{field}_error": 0.})
-            record.write(tmp_path / f"{file.format(name)}.json", made_record(rows, operation="eval", complete=True, command=f"seer eval --gates /a/{name} --json /b/x.json", **more))
+            record.write(tmp_path / f"{file.format(name)}.json", made_record(rows, operation="eval", complete=True, command=f"seer eval --gates /a/{name} --json /b/x.json", **{"threads": 2, **more}))
 
     evaluations("short", ["gate", "oracle"], .25)
     evaluations("long", ["gate", "seer"], .5, date="2026-02-02")
@@ -428,6 +428,7 @@ def test_settings_of_gates_are_collected(tmp_path):
     program = [sys.executable, ROOT / "bench" / "gate_settings.py", "--out", out]
     subprocess.run([*program, f"tokens=1e6:{tmp_path}/short", f"tokens=2e6:{tmp_path}/long", f"rules:{tmp_path}/long", f"pooling=Qavg_Kavg:{tmp_path}/short"], check=True)
     made = record.read(out)
+    assert made["threads"] == 2
     assert (made["operation"], made["command"], made["date"]) == ("gate settings", "python bench/gate_settings.py tokens=1e6:short tokens=2e6:long rules:long pooling=Qavg_Kavg:short", "2026-02-02")
     assert [(row["setting"], row["value"], row["method"]) for row in made["rows"]] == [
         ("tokens", 1e6, "gate"), ("tokens", 1e6, "dense"), ("tokens", 2e6, "gate"), ("tokens", 2e6, "seer"), ("rules", None, "gate"), ("rules", None, "seer"), ("rules", None, "dense"), ("pooling", "Qavg_Kavg", "gate"), ("pooling", "Qavg_Kavg", "dense")]
@@ -435,10 +436,12 @@ def test_settings_of_gates_are_collected(tmp_path):
     subprocess.run([sys.executable, ROOT / "bench" / "plot.py", out, "--out", tmp_path], check=True)
     assert (tmp_path / "gate_settings_m.png").stat().st_size > 10_000
     evaluations("other", ["gate"], .5, chip="another")
+    evaluations("slower", ["gate"], .5, threads=1)
     evaluations("unfinished", ["gate"], .5)
     record.write(tmp_path / "facts_unfinished.json", {**record.read(tmp_path / "facts_unfinished.json"), "complete": False})
     for words, reason in ((["tokens"], "want SETTING=VALUE:FOLDER/NAME"), ([f"tokens=1:{tmp_path}/none"], "facts_none.json: No such file"), ([f"tokens=1:{tmp_path}/unfinished"], "not complete: facts"),
-                          ([f"tokens=1:{tmp_path}/short", f"tokens=2:{tmp_path}/other"], "different chips")):
+                          ([f"tokens=1:{tmp_path}/short", f"tokens=2:{tmp_path}/other"], "different chips"),
+                          ([f"tokens=1:{tmp_path}/short", f"tokens=2:{tmp_path}/slower"], "different chips")):
         failed = subprocess.run([*program, *words], capture_output=True, text=True)
         assert failed.returncode == 1 and failed.stderr.count("\n") == 1 and reason in failed.stderr
 

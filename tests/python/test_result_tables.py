@@ -393,6 +393,9 @@ def test_ablations(put):
     assert lines[0][:3] == ["trained with", "sparsity", "density"]
     assert [line[:4] for line in lines[2:]] == [["`--block 128`", "70%", ".25", ".20 ± .08"], ["**all as by default**", "90%", ".25", ".30 ± .07"],
                                                 ["`--gate-type Qavg_Kavg`", "90%", ".25", ".10 ± .09"], ["lookup heads of rank 16", "90%", ".25", ".70 ± .03"]]
+    put("gate_ablations_embedded", [setting("block", 128, "seer", .8, .1), setting("block", 32, "seer", .8, .2), setting("default", None, "seer", .8, .3), setting("default", None, "dense", 0., .8)], results.CPU, threads=2)
+    text = gate_settings.ablations_embedded()
+    assert [line[0] for line in cells(text)[2:]] == ["**all as by default**", "`--block 32`", "`--block 128`"] and ", 2 threads, " in text
 
 
 def test_gates_without_rope(put):

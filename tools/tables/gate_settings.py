@@ -49,13 +49,22 @@ def lookup_shares():
     return markdown(["lookup heads", "sparsity", *WHAT.values()], lines) + "\n\n" + source(made, NAME, GPU)
 
 
-def ablations():
-    """Quality by settings of training, each changed alone."""
-    made = load(ABLATIONS, GPU)
-    order = list(TRAINED)
-    rows = sorted((row for row in made["rows"] if row["method"] == ("seer" if row["setting"] == "rank" else "gate")), key=lambda row: (row["sparsity"], order.index(row["setting"]), str(row["value"])))
+def changed_alone(name, chip, is_shown, columns=WHAT):
+    """A line for each setting of training."""
+    made, order = load(name, chip), list(TRAINED)
+    rows = sorted(filter(is_shown, made["rows"]), key=lambda row: (row["sparsity"], order.index(row["setting"]), isinstance(row["value"], str), row["value"]))
     lines = [[TRAINED[row["setting"]].format(row["value"]), f"{row['sparsity']:.0%}", f"{row['facts']['density']:.2f}".removeprefix("0"), *scores(row)] for row in rows]
-    return markdown(["trained with", "sparsity", "density", *WHAT.values()], lines) + "\n\n" + source(made, ABLATIONS, GPU)
+    return markdown(["trained with", "sparsity", "density", *columns.values()], lines) + "\n\n" + source(made, name, chip)
+
+
+def ablations():
+    """Quality by settings of training, each changed alone, of SmolLM2 on a GPU."""
+    return changed_alone(ABLATIONS, GPU, lambda row: row["method"] == ("seer" if row["setting"] == "rank" else "gate"))
+
+
+def ablations_embedded():
+    """The same of the embedded model on a CPU, without lookup heads, beside dense attention."""
+    return changed_alone("gate_ablations_embedded", CPU, lambda row: row["method"] == "seer", {**WHAT, "facts": "facts, tokens right"})  # its facts are words
 
 
 def gate_rope():

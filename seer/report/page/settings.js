@@ -1,6 +1,6 @@
 // Gates that were trained or used in different ways (bench/gate_settings.py): quality by tokens of distillation, and tables of other settings.
 
-const SCORED = [["facts", "facts, digits right", true], ["copies", "copies, tokens right", true], ["books", "perplexity, books", false], ["proofs", "perplexity, proofs", false]];
+const SCORED = [["facts", "facts, tokens right", true], ["copies", "copies, tokens right", true], ["books", "perplexity, books", false], ["proofs", "perplexity, proofs", false]];
 const isScored = (row) => typeof row.setting === "string" && SCORED.some(([name]) => row[name] && isNumber(row[name].score));
 const errorText = (of, digits) => (isNumber(of.error) ? ` ± ${(100 * of.error).toFixed(digits)}` : "");
 const scoreText = (of, isShare) => (isShare ? `${(100 * of.score).toFixed(1)}${errorText(of, 1)} %` : `${(100 * (of.score - 1)).toFixed(2)}${errorText(of, 2)} % above dense`.replace(/^-/, "−"));
