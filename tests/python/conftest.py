@@ -1,4 +1,5 @@
 """Where the built programs are, and how tests run them."""
+import json
 import os
 import pathlib
 import signal
@@ -38,6 +39,18 @@ def seer():
         return result
 
     return run
+
+
+@pytest.fixture(scope="session")
+def gates_alone(tmp_path_factory):
+    """The folder of the reference model's gates, without lookup heads."""
+    from safetensors.torch import load_file, save_file
+    made, folder = ROOT / "assets" / "reference" / "gates", tmp_path_factory.mktemp("alone") / "gates"
+    folder.mkdir()
+    config, name = json.loads((made / "config.json").read_text()), "attn_gate_weights.safetensors"
+    (folder / "config.json").write_text(json.dumps({key: x for key, x in config.items() if not key.startswith("seer_lookup")}))
+    save_file({key: x for key, x in load_file(made / name).items() if "lookup" not in key}, folder / name)
+    return folder
 
 
 @pytest.fixture(scope="session")

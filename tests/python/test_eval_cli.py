@@ -60,9 +60,9 @@ def test_gates_of_any_block_work_in_every_verb(seer, text, model, gates16, tmp_p
     assert {r.get("block") for r in json.loads((tmp_path / "with" / "run.json").read_text())["rows"]} == {None, 16}
 
 
-def test_gates_with_lookup_heads_work_in_every_verb(seer, text, tmp_path):
+def test_gates_with_lookup_heads_work_in_every_verb(seer, text, gates_alone, tmp_path):
     """Whole vectors in place of learned projections: their scores are nearly the true map's."""
-    gates = shutil.copytree(REFERENCE / "gates", tmp_path / "gates")
+    gates = shutil.copytree(gates_alone, tmp_path / "gates")
     config, weights = json.loads((gates / "config.json").read_text()), load_file(gates / "attn_gate_weights.safetensors")
     heads = {"0": [0], "2": [1, 2], **{str(layer): [0, 1, 2, 3] for layer in range(3, 8)}}
     for layer, own in heads.items():
@@ -72,7 +72,7 @@ def test_gates_with_lookup_heads_work_in_every_verb(seer, text, tmp_path):
     (gates / "config.json").write_text(json.dumps({**config, "seer_lookup_rank": 64, "seer_lookup_heads": heads}))
 
     recall = ["eval", "recall", "--data", text, "--length", 2048, "--methods", "seer,gate,oracle", "--sparsity", 0.8, *SHORT, "--json"]
-    published, own = ({r["method"]: torch.tensor(r["recall"]) for r in rows_of(seer(*recall, "--gates", folder))} for folder in (REFERENCE / "gates", gates))
+    published, own = ({r["method"]: torch.tensor(r["recall"]) for r in rows_of(seer(*recall, "--gates", folder))} for folder in (gates_alone, gates))
     assert torch.equal(own["oracle"], published["oracle"])
     assert torch.equal(own["gate"], published["seer"]), "gates alone, whatever else lies in their folder"
     assert torch.equal(own["seer"][1], published["seer"][1]), "a layer without lookup heads"
@@ -155,6 +155,7 @@ def test_lengths_beyond_the_context_warn_once(seer, text, model, tmp_path):
     short = tmp_path / "short"
     shutil.copytree(model, short)
     config = json.loads((short / "config.json").read_text())
+    config.pop("rope_scaling", None)
     (short / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 256}))
     ppl = ["eval", "ppl", "--data", text, "--methods", "dense", *SHORT]
     assert seer(*ppl, "--model", short, "--lengths", "512,1024").stderr.count("more than the 256 that this model was made for") == 1
@@ -274,4 +275,4 @@ def test_generate_says_why_it_is_dense_and_refuses_too_long_prompts(seer, text, 
     long = tmp_path / "long.txt"
     long.write_text("word " * 300_000)
     found = error_of(seer(*quick, "--prompt-file", long, ok=False))
-    assert "more than 131072" in found
+    assert f"more than {max(8 * json.loads((model / 'config.json').read_text())['max_position_embeddings'], 131072)} (8 times the model's context" in found

@@ -10,9 +10,9 @@ from test_eval_planted import record, size_of_png
 GATES = ROOT / "assets" / "reference" / "gates"
 
 
-def test_lost_by_layer_and_head(seer, text, tmp_path):
+def test_lost_by_layer_and_head(seer, text, gates_alone, tmp_path):
     png = tmp_path / "heads.png"
-    heads = ["eval", "heads", "--data", text, "--length", 2048, "--documents", 2, *QUICK]
+    heads = ["eval", "heads", "--gates", gates_alone, "--data", text, "--length", 2048, "--documents", 2, *QUICK]
     result = seer(*heads, "--json", tmp_path / "heads.json", "--png", png)
     found = json.loads((tmp_path / "heads.json").read_text())
     assert found["operation"] == "eval heads" and found["complete"] and found["settings"]["length"] == 2048
@@ -33,9 +33,9 @@ def test_lost_by_layer_and_head(seer, text, tmp_path):
     assert of[0] == of[1] != of[2]
 
 
-def test_distill_finds_what_eval_says(seer, text, tmp_path):
+def test_distill_finds_what_eval_says(seer, text, gates_alone, tmp_path):
     out = tmp_path / "gates"
-    run = seer("distill", "--gates", GATES, "--data", text, "--lookup-heads", 0.1, "--lookup-steps", 1, "--lookup-windows", 2,
+    run = seer("distill", "--gates", gates_alone, "--data", text, "--lookup-heads", 0.1, "--lookup-steps", 1, "--lookup-windows", 2,
          "--length", 2048, "--sequences", 1, "--out", out, *QUICK)
     assert re.search(r"^distill --lookup-heads: 3 of 32 heads choose blocks by tokens: layer .* They lose \d+ % of what all lose$", run.stderr, re.M)
     before = json.loads((out / "heads.json").read_text())
