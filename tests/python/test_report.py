@@ -284,3 +284,17 @@ def test_steps_by_one_and_two_gpus(report, tmp_path):
     assert json.loads(unquote(page.root["bars"])) == [
         [[["dense", "32k tokens"], 1], [["90 %", ""], pytest.approx(.8)]],
         [[["dense", "32k tokens"], 1], [["90 %", ""], pytest.approx(.8)], ["", 0], [["dense", "32k tokens, 2 GPUs"], .5], [["90 %", ""], pytest.approx(.4)]]]
+
+
+@needs_browser
+def test_order_of_perplexity(report, tmp_path):
+    """Files of most methods first; what has one setting of each method at several lengths is drawn by length alone."""
+    def rows(methods, lengths, sparsities):
+        return [{"model": "m", "method": method, "sparsity": s, "density": 1 - s, "perplexity": 10. + s, "length": n} for n in lengths for method in methods for s in ([0.] if method == "dense" else sparsities)]
+
+    write(tmp_path, "a.json", rows=rows(["dense", "seer"], [1024, 2048], [.5]))
+    write(tmp_path, "b.json", rows=rows(["dense", "seer", "oracle"], [1024], [.5, .9]))
+    page = Page(report(tmp_path), tmp_path)
+    assert "errors" not in page.root, page.root
+    sources = re.findall(r"\b[ab]\.json", page.part("quality")[0])
+    assert list(dict.fromkeys(sources)) == ["b.json", "a.json"] and page.part("quality")[0].count("<canvas") == 2, sources

@@ -53,11 +53,18 @@ function densityChart(parent, label, rows, { toPoint, format, title, top, bounds
   });
 }
 
+// Files of most methods first: those that a reader compares.
+function perplexityFiles() {
+  const methods = (file) => unique(file.rows.map((row) => row.method)).length;
+  return resultsWith(hasPerplexity).sort((a, b) => methods(b) - methods(a));
+}
+
 function perplexityCharts(parent) {
-  for (const file of resultsWith(hasPerplexity)) {
-    for (const [length, rows] of groupBy(file.rows, (row) => row.length)) {
+  for (const file of perplexityFiles()) {
+    const byLength = groupBy(file.rows, (row) => row.length);
+    for (const [length, rows] of byLength) {
       const dense = rows.find((row) => row.method === "dense");
-      if (rows.length < 2) continue;
+      if (rows.length < 2 || (byLength.size > 1 && linesOf(rows, (row) => ({ y: row.perplexity })).every((series) => series.points.length < 2))) continue;
       shownFiles.add(file.path);
       const point = (row) => {
         const ratio = dense ? ` (${(100 * (row.perplexity / dense.perplexity - 1)).toFixed(2)} % above dense)`.replace("(-", "(−") : "";
@@ -89,6 +96,7 @@ function perplexityCharts(parent) {
 function lengthChart(parent, file) {
   const lengths = unique(file.rows.map((row) => row.length)).filter(isNumber).sort((a, b) => a - b);
   if (lengths.length < 2) return;
+  shownFiles.add(file.path);
   const settings = unique(file.rows.filter((row) => row.method !== "dense").map(settingText));
   let body;
   const draw = (setting) => {
