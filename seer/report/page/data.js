@@ -28,6 +28,12 @@ function resultsWith(test) {
   return RESULTS.map((file) => ({ ...file, rows: file.rows.filter(test) })).filter((file) => file.rows.length > 0);
 }
 
+// Files of most methods first: those that a reader compares.
+function mostMethodsFirst(files) {
+  const methods = (file) => unique(file.rows.map((row) => row.method)).length;
+  return [...files].sort((a, b) => methods(b) - methods(a));
+}
+
 const text = (value) => (typeof value === "string" ? value : "");
 const baseName = (path) => text(path).split("/").filter(Boolean).pop() || "";
 const stem = (path) => baseName(path).replace(/\.(txt|md|json|jsonl|ndjson)?(\.(zst|gz))?$/, "").replace(/\.(jsonl?|ndjson|txt)$/, "");

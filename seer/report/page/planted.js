@@ -75,7 +75,7 @@ function needleGrids(parent, file) {
 }
 
 function plantedSection() {
-  const files = resultsWith(hasAnswers);
+  const files = mostMethodsFirst(resultsWith(hasAnswers));
   if (files.length === 0) return;
   const cards = section("facts", "Facts and copies", "Questions that are planted into texts and can be answered only from what stands earlier in them. Perplexity hides what these show.");
   for (const file of files) {

@@ -53,14 +53,8 @@ function densityChart(parent, label, rows, { toPoint, format, title, top, bounds
   });
 }
 
-// Files of most methods first: those that a reader compares.
-function perplexityFiles() {
-  const methods = (file) => unique(file.rows.map((row) => row.method)).length;
-  return resultsWith(hasPerplexity).sort((a, b) => methods(b) - methods(a));
-}
-
 function perplexityCharts(parent) {
-  for (const file of perplexityFiles()) {
+  for (const file of mostMethodsFirst(resultsWith(hasPerplexity))) {
     const byLength = groupBy(file.rows, (row) => row.length);
     for (const [length, rows] of byLength) {
       const dense = rows.find((row) => row.method === "dense");
