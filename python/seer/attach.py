@@ -188,6 +188,9 @@ def record_lists(model: torch.nn.Module) -> Iterator[list[dict[int, BlockLists]]
 def replay_lists(model: torch.nn.Module, recorded: Sequence[dict[int, BlockLists]]) -> Iterator[None]:
     """Within it, the sparse forward passes take these lists, one entry after another, and gates are not asked."""
     attachment = of_model(model)
+    if not isinstance(recorded, (list, tuple)) or not all(isinstance(entry, dict) and all(isinstance(lists, BlockLists) for lists in entry.values())
+                                                          for entry in recorded):
+        raise ValueError("seer.replay_lists: want a list with an entry {layer: seer.BlockLists} for each forward pass, as seer.record_lists gives it")
     before, attachment.replaying = attachment.replaying, iter(recorded)
     try:
         yield

@@ -54,7 +54,7 @@ class GateConfig:
                 raise ValueError(f"the lookup heads of layer {layer} are {list(heads)}, expected whole numbers from 0 on")
             for before, head in zip(heads, heads[1:]):
                 if before >= head:
-                    raise ValueError(f"among the lookup heads of layer {layer} {head} comes after {before}, expected each head once, in "
+                    raise ValueError(f"among the lookup heads of layer {layer}, {head} comes after {before}, expected each head once, in "
                                      "ascending order")
         object.__setattr__(self, "lookup_heads", dict(sorted(found.items())))
         if found and not self.lookup_rank:

@@ -56,6 +56,8 @@ class SeerLM(HFLM):
             if sparsity is not None:
                 raise ValueError(f"seer: sparsity {sparsity} and density {density} are given, want one of them")
             sparsity = 1 - density
+        if sparsity is not None and strength is not None:
+            raise ValueError(f"seer: strength {strength} and a sparsity or density are given, want one of them")
         if sparsity is None and strength is None:
             raise ValueError("seer: want sparsity=, density= or strength= among the model's arguments; sparsity=0 is dense attention")
         if gates is None and sparsity != 0:
@@ -170,8 +172,10 @@ def compare(args: argparse.Namespace, name: str, values: list[float]) -> dict:
     refused = [option for option in ALONE if getattr(cfg, option)]
     if refused:
         raise ValueError(f"--{refused[0]} does not go with --{name}: give that as an argument of the model, {name}={values[-1]:g}")
+    fixed = [key for key in ("sparsity", "density", "strength") if cfg.model_args.get(key) is not None]
+    if fixed:
+        raise ValueError(f"{fixed[0]} is among --model_args, and --{name} has a list: want one of them")
     given, rule = {**cfg.model_args, "sparsity": 0, "strength": None}, cfg.model_args.get("rule", "nz_ratio")
-    given.pop("density", None)
     if "gates" not in given and any(values):
         raise ValueError("want gates=FOLDER in --model_args")
     for value in values:
@@ -186,11 +190,14 @@ def compare(args: argparse.Namespace, name: str, values: list[float]) -> dict:
     loaded = manager.load(cfg.tasks)
     manager.load = lambda tasks: loaded  # one load of the data, too
     lm = get_model("seer").create_from_arg_obj(given, dict(batch_size=cfg.batch_size, max_batch_size=cfg.max_batch_size, device=cfg.device))
+    choose = lambda value: lm.choose(**{name: value}) if value else lm.choose(sparsity=0)
+    for value in values:  # gates that do not fit are refused before the first setting has run
+        choose(value)
     seeds = cfg.seed or [None] * 4
     runs = {}
     for value in values:
         label = f"{name} {value:g}" if value else "dense"
-        lm.choose(**{name: value}) if value else lm.choose(sparsity=0)
+        choose(value)
         print(f"seer.lm_eval: {label}", file=sys.stderr, flush=True)
         results = lm_eval.simple_evaluate(
             model=lm, model_args=cfg.model_args, tasks=cfg.tasks, num_fewshot=cfg.num_fewshot, batch_size=cfg.batch_size, device=cfg.device,
@@ -303,7 +310,10 @@ def write_json(path: pathlib.Path, content: dict, default) -> None:
 
 def numbers(text: str) -> list[float]:
     """0.5,0.9 or dense,0.5,0.9"""
-    found = [0.0 if word == "dense" else float(word) for word in text.split(",")]
+    try:
+        found = [0.0 if word == "dense" else float(word) for word in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers, such as dense,0.5,0.9") from None
     if len(set(found)) != len(found):
         raise argparse.ArgumentTypeError("a setting stands twice")
     return found

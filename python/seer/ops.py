@@ -21,6 +21,7 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 NAMES = "float32, float16 or bfloat16"
 RULES_BY_SHARE = ("nz_ratio", "head_budget")
 STRENGTHS = {"threshold": 1.0, "top_p": 1.0, "row_budget": 1e15}  # of the other rules: the largest
+MOST_TOKENS, MOST_BLOCKS = 1 << 28, 1 << 24  # of a sequence (seer/kernels/size_limits.h)
 
 
 class GateVectors(NamedTuple):
@@ -202,15 +203,15 @@ def selection(sparsity, rule, strength, sink_blocks, local_blocks, last_dense_ro
             raise ValueError(f"sparsity is {x:g}, want 0 or more, and less than 1")
         if not by_share and not 0 <= x <= STRENGTHS[rule]:
             raise ValueError(f"strength is {x:g}, want 0 to {STRENGTHS[rule]:g} of the rule {rule}")
-    for of, value in (("sink_blocks", sink_blocks), ("local_blocks", local_blocks), ("last_dense_rows", last_dense_rows),
-                      ("prompt_tokens", prompt_tokens)):
-        check_count(of, value)
+    for of, value in (("sink_blocks", sink_blocks), ("local_blocks", local_blocks), ("last_dense_rows", last_dense_rows)):
+        check_count(of, value, MOST_BLOCKS)
+    check_count("prompt_tokens", prompt_tokens, MOST_TOKENS)
     return rule, [1.0 - x if by_share else float(x) for x in values], sink_blocks, local_blocks, last_dense_rows, -(-prompt_tokens // block)
 
 
-def check_count(name: str, value) -> None:
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{name} is {value!r}, want a whole number, 0 or more")
+def check_count(name: str, value, most: Optional[int] = None) -> None:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 0 or most is not None and value > most:
+        raise ValueError(f"{name} is {value!r}, want a whole number, 0 {'or more' if most is None else f'to {most}'}")
 
 
 def check_strengths(rule: str, values: Sequence[float], heads: int) -> None:

@@ -15,7 +15,9 @@ def ceil_div(n: int, unit: int) -> int:
 
 def form(x) -> str:
     """Of a tensor, for messages: float32 [2, 3]."""
-    return f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}" if isinstance(x, torch.Tensor) else repr(x)
+    if isinstance(x, torch.Tensor):
+        return f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}"
+    return repr(x) if x is None or isinstance(x, (bool, int, float, str)) else f"of class {type(x).__name__}"
 
 
 def counted(count: int, noun: str, many: str = "") -> str:

@@ -46,6 +46,11 @@ size_t distance(const std::string& a, const std::string& b) {
 
 std::string Allowed::range_text() const {
   if (!words.empty()) return listed(words);
+  if (!numbers.empty()) {
+    std::vector<std::string> texts;
+    for (const double number : numbers) texts.push_back(number_text(number));
+    return listed(texts);
+  }
   std::string text;
   if (least > -kInfinity && most < kInfinity) {
     text = without_least ? message("above ", number_text(least), ", at most ", number_text(most))
@@ -61,7 +66,7 @@ std::string Allowed::range_text() const {
 
 std::string Allowed::expected(Kind kind) const {
   const std::string range = range_text();
-  if (!words.empty()) return range;
+  if (!words.empty() || !numbers.empty()) return range;
   if (kind == Kind::yes_no) return "true or false";
   if (kind == Kind::text) return "a text that is not empty";
   const std::string type = kind == Kind::whole ? "a whole number" : "a number";
@@ -82,6 +87,7 @@ bool Allowed::takes(const nlohmann::json& value, Kind kind) const {
   const auto x = value.get<double>();
   if (!std::isfinite(x)) return false;
   if (automatic && x == *automatic) return true;
+  if (!numbers.empty()) return std::find(numbers.begin(), numbers.end(), x) != numbers.end();
   if (without_least ? !(x > least) : !(x >= least)) return false;
   if (without_most ? !(x < most) : !(x <= most)) return false;
   return multiple_of == 1 || std::fmod(x, multiple_of) == 0;
@@ -123,6 +129,12 @@ Allowed below(double least, double most) {
 Allowed one_of(std::vector<std::string> words) {
   Allowed allowed;
   allowed.words = std::move(words);
+  return allowed;
+}
+
+Allowed one_of_numbers(std::vector<double> numbers) {
+  Allowed allowed;
+  allowed.numbers = std::move(numbers);
   return allowed;
 }
 

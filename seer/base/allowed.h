@@ -30,6 +30,7 @@ struct Allowed {
   double most = std::numeric_limits<double>::infinity();
   bool without_least = false, without_most = false;
   int multiple_of = 1;
+  std::vector<double> numbers;      // none: any within these bounds
   std::optional<double> automatic;  // one more value, which stands for a choice made elsewhere
   // Texts.
   std::vector<std::string> words;                             // none: any text
@@ -53,6 +54,7 @@ Allowed above(double least, double most = std::numeric_limits<double>::infinity(
 // least <= x < most
 Allowed below(double least, double most);
 Allowed one_of(std::vector<std::string> words);
+Allowed one_of_numbers(std::vector<double> numbers);
 Allowed multiple(int step, double least, double most);
 // In a list whose places mean something: the same value may stand at several.
 Allowed repeated(Allowed allowed);

@@ -12,16 +12,26 @@ namespace seer::bench {
 
 const std::vector<Benchmark>& benchmarks() {
   using Of = Benchmark::Models;
+  const std::vector<std::string> inputs{"lengths", "head-dims", "heads", "kv-heads", "dtypes"},
+      model{"lengths", "shapes", "model", "device"};
+  const auto with = [](std::vector<std::string> names, const std::vector<std::string>& more) {
+    names.insert(names.end(), more.begin(), more.end());
+    return names;
+  };
+  const auto lists = with(inputs, {"block", "densities", "lists"});
   static const std::vector<Benchmark> all{
-      {"block_sparse_attn", false, Of::none, block_sparse_attn, attention_table},
-      {"block_sparse_attn_backward", false, Of::none, block_sparse_attn_backward, attention_table},
-      {"pooled_attn", false, Of::none, pooled_attn, attention_table},
-      {"attn_gate", false, Of::none, attn_gate, attention_table},
-      {"decode_attn", true, Of::none, decode_attn, decode_table},
-      {"decode", true, Of::any, decode, decode_table},
-      {"prefill", true, Of::any, prefill, prefill_table},
-      {"distill", true, Of::shapes, distill, distill_table},
-      {"finetune", true, Of::shapes, finetune, finetune_table}};
+      {"block_sparse_attn", false, Of::none, lists, block_sparse_attn, attention_table},
+      {"block_sparse_attn_backward", false, Of::none, lists, block_sparse_attn_backward,
+       attention_table},
+      {"pooled_attn", false, Of::none, with(inputs, {"block"}), pooled_attn, attention_table},
+      {"attn_gate", false, Of::none, with(inputs, {"block", "densities"}), attn_gate,
+       attention_table},
+      {"decode_attn", true, Of::none, with(inputs, {"device"}), decode_attn, decode_table},
+      {"decode", true, Of::any, model, decode, decode_table},
+      {"prefill", true, Of::any, with(model, {"densities", "methods"}), prefill, prefill_table},
+      {"distill", true, Of::shapes, with(model, {"sequences", "stream"}), distill, distill_table},
+      {"finetune", true, Of::shapes, with(model, {"densities", "sequences", "states-on-host"}),
+       finetune, finetune_table}};
   return all;
 }
 

@@ -44,6 +44,7 @@ struct Benchmark {
   const char* name;
   bool on_device;                              // else on the CPU, whatever the request says
   enum class Models { none, shapes, any } of;  // any: of the shapes, or else the folder
+  std::vector<std::string> settings;  // the flags that it looks at, beside runs and seconds
   // Appends objects to `rows`, a JSON array: implementation, shape, median_ms, min_ms, max_ms and what
   // the benchmark's file names. Of several processes the first one alone.
   void (*run)(const Request&, nlohmann::json& rows);

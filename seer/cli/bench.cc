@@ -35,6 +35,24 @@ const seer::bench::Benchmark& benchmark_named(const std::string& name) {
   return *std::find_if(all.begin(), all.end(), [&](const auto& one) { return name == one.name; });
 }
 
+// Flags of other benchmarks would be read in vain; so would a GPU's name where the CPU is timed.
+void refuse_flags_of_others(const Args& args, const seer::bench::Benchmark& benchmark,
+                            const std::string& device) {
+  const auto& own = benchmark.settings;
+  std::vector<std::string> others;
+  for (const auto& other : seer::bench::benchmarks()) {
+    for (const std::string& name : other.settings) {
+      const bool reads = std::find(own.begin(), own.end(), name) != own.end();
+      if (!reads && name != "device") others.push_back(name);
+    }
+  }
+  const std::string where = std::string("for bench ") + benchmark.name;
+  refuse(args, others, where);
+  if (!benchmark.on_device && device != "cpu") {
+    refuse(args, {"device"}, where + ", which times the CPU (bench/README.md: those of GPUs)");
+  }
+}
+
 // The model that the arguments name.
 void with_model(const ModelArgs& args, bool needs_gates, const seer::bench::UseModel& use) {
   const std::string folder = needs_gates ? gates_folder("", args.model) : "";
@@ -86,6 +104,7 @@ int bench(int argc, char** argv, int first) {
           message("--heads ", r.heads_q, ": want a multiple of --kv-heads ", r.heads_kv));
     }
     const Models of = benchmark_named(operation).of;
+    refuse_flags_of_others(args, benchmark_named(operation), model.device);
     if (of == Models::shapes && r.shapes.empty()) {
       throw UsageError("bench " + operation + ": name models with --shapes");
     }

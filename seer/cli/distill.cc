@@ -46,6 +46,7 @@ int distill(int argc, char** argv, int first) {
       refuse(args, {"steps", "learning-rate"},
              "beside --gates, whose weights stay: see --lookup-steps");
     }
+    if (s.data.valid.empty()) refuse(args, {"valid-every", "valid-sequences"}, "without --valid");
     train::check(s.lookup);
     if (s.lookup.share == 0) refuse(args, kOfLookupHeads, "with --lookup-heads 0");
     if (s.lookup.steps == 0) refuse(args, {"lookup-learning-rate"}, "without --lookup-steps");

@@ -101,6 +101,11 @@ int eval_recall(int argc, char** argv, int first) {
       throw UsageError("--methods: dense attention has recall 1, leave it out");
     }
     if (!a.folders.empty()) names_of("gates", a.folders);
+    if (a.folders.size() > 1 && !needs_of(a.methods).trained) {
+      throw UsageError(
+          "--gates names several folders, and no method of --methods takes their "
+          "gates: name one, whose block size the methods take");
+    }
   });
   if (!args.parse(argc, argv, first)) return 0;
 
@@ -108,6 +113,7 @@ int eval_recall(int argc, char** argv, int first) {
   Needs needs = needs_of(a.methods);
   needs.map = true;
   auto sets = find_sets(a.folders, needs, a, config);
+  for (const GateSet& set : sets) a.block_of(set.found);  // refuses another one than theirs
   const int block = a.block_of(sets[0].found);
   const auto rank_of = [&](const GateSet& set) {
     return needs.lookups ? set.found.config.lookup_rank : 0;

@@ -62,6 +62,7 @@ int finetune(int argc, char** argv, int first) {
            "beside --rule " + s.rule);
     if (!s.is_sparse()) refuse(args, kOfSparse, "beside --attention dense");
     if (s.gates.empty()) refuse(args, {"foreign-gates"}, "without --gates");
+    if (s.data.valid.empty()) refuse(args, {"valid-every", "valid-sequences"}, "without --valid");
     if (!s.is_muon()) refuse(args, {"matrix-learning-rate"}, "beside --optimizer adamw");
     if (!s.gates.empty() || !s.is_sparse()) {
       refuse(args, kOfNewGates, s.is_sparse() ? "beside --gates" : "beside --attention dense");

@@ -42,6 +42,12 @@ struct GenerateArgs {
   bool raw = false;
 };
 
+// Of the prompt, for messages.
+std::string place_of_prompt(const GenerateArgs& a) {
+  if (a.file == "-") return "standard input";
+  return a.file.empty() ? "the prompt" : a.file;
+}
+
 std::string prompt_text(const GenerateArgs& a) {
   std::string text = a.prompt;
   if (a.file == "-") {
@@ -49,7 +55,7 @@ std::string prompt_text(const GenerateArgs& a) {
   } else if (!a.file.empty()) {
     text = io::read_text(a.file);
   }
-  const std::string where = a.file.empty() ? "the prompt" : a.file;
+  const std::string where = place_of_prompt(a);
   SEER_CHECK(!text.empty(), where, " is empty");
   const size_t bad = find_invalid_utf8(text);
   SEER_CHECK(bad == std::string::npos, where, " is not UTF-8 (byte ", bad, ")");
@@ -203,6 +209,9 @@ int generate(int argc, char** argv, int first) {
     if (a.select.selections().size() != 1) {
       throw UsageError("generate: want one --sparsity or --strength");
     }
+    if (a.settings.temperature == 0) {
+      refuse(args, {"top-p", "top-k"}, "with --temperature 0, which takes the most likely token");
+    }
     if (!a.file.empty() && a.file != "-") check_input(a.file);
     if (!a.tools.empty()) check_input(a.tools);
   });
@@ -212,8 +221,7 @@ int generate(int argc, char** argv, int first) {
   const auto config = io::ModelConfig::read(a.model.model);
   const io::Tokenizer tokenizer = a.model.tokenizer();
   const std::vector<int32_t> prompt = prompt_ids(a, tokenizer);
-  io::check_token_ids(prompt, config.vocab_size, a.file.empty() ? "the prompt" : a.file,
-                      &tokenizer);
+  io::check_token_ids(prompt, config.vocab_size, place_of_prompt(a), &tokenizer);
   const auto tokens = static_cast<int64_t>(prompt.size());
   const auto [found, sparse] = choose_gates(a, config, tokens);
   const int block = found.config.block_size;

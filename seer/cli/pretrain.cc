@@ -31,7 +31,14 @@ int pretrain(int argc, char** argv, int first) {
   processes.add(args);
   args.when_read([&] {
     check_model_folder("tokenizer", s.tokenizer);
-    if (!s.model_config.empty()) check_input(s.model_config);
+    if (!s.model_config.empty()) {
+      check_input(s.model_config);
+      std::vector<std::string> sizes;
+      each_setting(s.sizes, [&](const char* name, auto&&...) { sizes.emplace_back(name); });
+      refuse(args, sizes, "beside --model-config");
+    }
+    if (s.lengths.size() == 1) refuse(args, {"stage-ends"}, "with one length in --lengths");
+    if (s.data.valid.empty()) refuse(args, {"valid-every", "valid-tokens"}, "without --valid");
     train::check(s);
   });
   if (!args.parse(argc, argv, first)) return 0;

@@ -41,20 +41,13 @@ std::string internal(const std::string& source, const std::string& text) {
          (is_debug() ? "" : "; SEER_LOG=debug shows more");
 }
 
-// Messages of the operations name the operation first, "block_select: ...".
-bool is_of_operation(std::string_view text) {
-  const std::string_view name = text.substr(0, text.find(": "));
-  for (const std::string_view op : {"block_sparse_attn", "pooled_attn", "attn_gate", "gate_loss",
-                                    "block_select", "decode_attn"}) {
-    if (name.size() < text.size() && name.starts_with(op)) return true;
-  }
-  return false;
-}
+// Messages of the operations name the operation first, "seer::block_select: ...".
+constexpr std::string_view kOfOperation = "seer::";
 
 std::string text_of(const c10::Error& error) {
   const std::string text = first_line(error.what_without_backtrace());
   const auto has = [&](const char* part) { return text.find(part) != std::string::npos; };
-  if (is_of_operation(text)) return text;
+  if (text.starts_with(kOfOperation)) return text.substr(kOfOperation.size());
   if (const auto full = models::full_memory(error)) {
     return *full == c10::kCPU ? kMemory : message(kGpuMemory, " (", text, ")");
   }

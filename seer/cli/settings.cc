@@ -23,6 +23,7 @@
 #include "seer/io/model_config.h"
 #include "seer/kernels/cpu_features.h"
 #include "seer/kernels/kernel_list.h"
+#include "seer/kernels/size_limits.h"
 
 namespace seer::cli {
 namespace fs = std::filesystem;
@@ -197,7 +198,7 @@ std::string read_rule(const std::string& text, torch_ops::Selection& selection) 
   const auto names = kernels::select_rule_names();
   if (colon == std::string::npos || std::find(names.begin(), names.end(), rule) == names.end()) {
     return "rule:strength, e.g. threshold:0.005, of the rules " + listed(names) +
-           did_you_mean(rule, names);
+           (colon == std::string::npos ? "" : did_you_mean(rule, names));
   }
   const Allowed strength = strength_of(rule);
   const auto number = read_number(std::string_view(text).substr(colon + 1), Kind::real);
@@ -230,7 +231,7 @@ void SelectArgs::add(Args& args, std::vector<double> default_sparsity) {
   args.add(
       "also", also, rule_strength,
       "further rules as rule:strength, e.g. threshold:0.005,top_p:0.95,nz_ratio:0.2 (density)");
-  const Allowed blocks = range(0, limits::kTokens);
+  const Allowed blocks = range(0, kernels::kMostBlocks);
   args.add("sink-blocks", forced.sink_blocks, blocks, "first blocks always kept");
   args.add("local-blocks", forced.local_blocks, blocks, "blocks before the diagonal always kept");
   args.add("last-dense-rows", forced.last_dense_rows, blocks,

@@ -168,7 +168,7 @@ TEST(Settings, MessagesSayWhatIsWanted) {
        "--sparsity 90: want a number, 0 ... 1, 1 not included; did you mean 0.9?"},
       {"generate",
        {"--sink-blocks", "-1"},
-       "--sink-blocks -1: want a whole number, 0 ... 1073741824"},
+       "--sink-blocks -1: want a whole number, 0 ... 16777216"},
       {"generate", {"--device", "gpu"}, "--device gpu: want auto, cpu, cuda or cuda:N"},
       {"generate", {"--also", "topp:0.9"}, "did you mean top_p?"},
       {"generate",
@@ -203,11 +203,29 @@ TEST(Settings, MessagesSayWhatIsWanted) {
       {"kernels", {"--dtype", "bf-16"}, "--dtype bf-16: want f32, f16 or bf16; did you mean bf16?"},
       {"bench", {"--shapes", "qwen3-4"}, "did you mean qwen3-4b?"},
       {"bench", {"--heads", "3", "--kv-heads", "2"}, "--heads 3: want a multiple of --kv-heads 2"},
+      {"bench", {"--head-dims", "64"}, "--head-dims means nothing for bench prefill"},
+      {"distill", {"--lookup-rank", "48"}, "--lookup-rank 48: want 16, 32 or 64"},
   };
   for (const auto& one : cases) {
     EXPECT_THAT(message_with(one.verb, one.words), HasSubstr(one.want)) << one.verb;
   }
+  EXPECT_THAT(message_with("generate", {"--also", "threshold"}), Not(HasSubstr("did you mean")));
+  EXPECT_THAT(message_of(verb("tokenize"), {"--ids", "5,5", "--model", kNowhere}),
+              HasSubstr(kNowhere));
+  EXPECT_THAT(message_of(verb("bench"), {"pooled_attn", "--out=", "--device", "cuda"}),
+              HasSubstr("--device means nothing for bench pooled_attn, which times the CPU"));
   // Where the folder of a model is there.
+  const auto with_model = [](const char* name, Words words) {
+    words.insert(words.end(), {"--model", testing::TempDir()});
+    return message_of(verb(name), words);
+  };
+  EXPECT_EQ(with_model("logits", {"--text", "x", "--sparsity", "0.5"}),
+            "--sparsity means nothing with --method dense");
+  EXPECT_EQ(with_model("generate", {"--prompt", "x", "--top-p", "0.5"}),
+            "--top-p means nothing with --temperature 0, which takes the most likely token");
+  EXPECT_THAT(with_model("eval recall",
+                         {"--data", some_file(), "--gates", "a,b", "--methods", "streaming"}),
+              HasSubstr("--gates names several folders, and no method"));
   const auto distill_with = [](Words words) {
     words.insert(words.end(),
                  {"--data", some_file(), "--out", testing::TempDir() + "/settings_test_out",
@@ -226,6 +244,7 @@ TEST(Settings, MessagesSayWhatIsWanted) {
   EXPECT_EQ(distill_with({"--foreign-gates"}), "--foreign-gates means nothing without --gates");
   EXPECT_EQ(distill_with({"--gates", testing::TempDir(), "--block", "64", "--lookup-heads", "0.1"}),
             "--block means nothing beside --gates");
+  EXPECT_EQ(distill_with({"--valid-every", "5"}), "--valid-every means nothing without --valid");
   EXPECT_EQ(distill_with({"--weights", "1,1"}), "--weights: 2 for 1 text in --data");
   EXPECT_EQ(
       message_of(verb("eval ppl"), {"--data", some_file(), "--model", testing::TempDir(),
@@ -238,6 +257,12 @@ TEST(Settings, MessagesSayWhatIsWanted) {
                   "--tokenizer", testing::TempDir()});
     return message_of(verb("pretrain"), words);
   };
+  EXPECT_EQ(pretrain_with({"--model-config", some_file(), "--layers", "2"}),
+            "--layers means nothing beside --model-config");
+  EXPECT_EQ(pretrain_with({"--lengths", "1024", "--stage-ends", "0.5"}),
+            "--stage-ends means nothing with one length in --lengths");
+  EXPECT_EQ(pretrain_with({"--valid-tokens", "8192"}),
+            "--valid-tokens means nothing without --valid");
   EXPECT_THAT(pretrain_with({"--kv-heads", "3"}),
               HasSubstr("--heads 4: want a multiple of --kv-heads 3"));
   EXPECT_THAT(pretrain_with({"--lengths", "1000"}),

@@ -20,7 +20,7 @@ int tokenize(int argc, char** argv, int first) {
   args.add("model", model.model, "folder with tokenizer.json");
   args.add("text", text, "the text");
   args.add("file", file, "a file with the text; -: standard input");
-  args.add("ids", ids, range(0, INT32_MAX), "ids to turn into text instead");
+  args.add("ids", ids, repeated(range(0, INT32_MAX)), "ids to turn into text instead");
   args.flag("special", special, "with the tokens that begin and end a text; of ids: shown");
   args.when_read([&] {
     const int given = !text.empty() + !file.empty() + !ids.empty();

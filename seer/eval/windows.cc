@@ -46,8 +46,8 @@ std::vector<Windows> WindowCutter::take() {
   std::vector<Windows> all;
   for (auto& [length, documents] : cuts_) {
     SEER_CHECK(!documents.empty(), "no document has ", min_ratio_, " x ", length,
-               " tokens (the longest has ", longest_,
-               "): choose a shorter length, a lower --min-ratio, or longer texts");
+               " tokens (the longest has ", longest_, "): choose a shorter length, ",
+               min_ratio_ > 1 ? "a lower --min-ratio, " : "", "or longer texts");
     Windows& windows = all.emplace_back();
     windows.length = length;
     bool found = true;

@@ -80,7 +80,7 @@ void check_lookup(const GateConfig& config, int head_dim) {
     const std::vector<int>& heads = config.lookup_heads[layer];
     some |= !heads.empty();
     for (size_t i = 1; i < heads.size(); ++i) {
-      SEER_CHECK(heads[i - 1] < heads[i], "among the lookup heads of layer ", layer, " ", heads[i],
+      SEER_CHECK(heads[i - 1] < heads[i], "among the lookup heads of layer ", layer, ", ", heads[i],
                  " comes after ", heads[i - 1], ", expected each head once, in ascending order");
     }
   }

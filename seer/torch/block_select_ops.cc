@@ -47,10 +47,9 @@ struct BlockSelect {
     TORCH_CHECK(given == 1 || (given > 0 && given == heads), kName, ": ", given,
                 " strengths, want 1 or one for each of ", heads, " heads");
     check_count(kName, "prompt_blocks", prompt_blocks, kernels::kMostBlocks);
-    for (const int64_t count : {sink_blocks, local_blocks, last_dense_rows}) {
-      TORCH_CHECK(count >= 0 && count <= 1 << 24, kName, ": ", count,
-                  " forced blocks or rows, want 0 to 16777216");
-    }
+    check_count(kName, "sink_blocks", sink_blocks, kernels::kMostBlocks);
+    check_count(kName, "local_blocks", local_blocks, kernels::kMostBlocks);
+    check_count(kName, "last_dense_rows", last_dense_rows, kernels::kMostBlocks);
     strengths.assign(heads, strength[0]);
     if (given > 1) strengths = strength.vec();
     kernels::BlockSelectParams p{};

@@ -106,6 +106,8 @@ def test_wrong_combinations_are_refused_before_a_model_is_loaded(seer, text, mod
     assert "shorter length" in error_of(seer(*ppl[:-len(SHORT)], "--min-ratio", 50, "--methods", "dense", ok=False))
     assert "multiple of the gates' block of 16" in error_of(
         seer("generate", "--model", broken, "--gates", gates16, "--prompt-file", text, "--raw", "--chunk", 40, ok=False), 2)
+    both = ["--gates", f"{gates16},{REFERENCE / 'gates'}", "--block", 16]
+    assert "blocks of 64" in error_of(seer("eval", "recall", "--model", broken, "--data", text, "--length", 512, *both, *SHORT, ok=False), 2)
     out = tmp_path / "out"
     assert "one block of 64" in error_of(seer("distill", "--model", broken, "--data", text, "--out", out, "--length", 8, ok=False), 2)
     given = ["run", "--model", broken, "--text", text, "--out", out, "--gates", gates16, "--block", 16]

@@ -199,9 +199,10 @@ def test_standard_error_of_differences():
         error("t", {"t": exact})
 
 
-def test_what_is_refused(folder):
+def test_what_is_refused(folder, capsys):
     for settings, message in ((dict(), "want sparsity=, density= or strength="), (dict(sparsity=0.5), "want gates=FOLDER"),
                               (dict(sparsity=0.5, density=0.5, gates="gates"), "want one of them"),
+                              (dict(sparsity=0, strength=0.5), "strength 0.5 and a sparsity or density are given"),
                               (dict(gates=str(folder / "gates"), strength=5), "the rule nz_ratio takes sparsity"),
                               (dict(gates=str(folder / "nowhere"), sparsity=0.5), "a gate's folder holds config.json")):
         with pytest.raises(ValueError, match=message):
@@ -210,6 +211,14 @@ def test_what_is_refused(folder):
         command(SEVERAL, folder, "a.json")
     with pytest.raises(SystemExit, match="error: --wandb_args does not go with --sparsity"):
         command(SEVERAL, folder, "OUT", "--wandb_args", "project=a")
+    with pytest.raises(SystemExit, match="error: sparsity is among --model_args, and --sparsity has a list"):
+        command(SEVERAL.replace("GATES", "GATES,sparsity=0.9"), folder, "OUT")
+    with pytest.raises(SystemExit):
+        command(SEVERAL.replace("dense,0.5", "a"), folder, "OUT")
+    assert "'a,0.9' is no list of numbers" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="a gate's folder holds"):
+        command(SEVERAL.replace("GATES", str(folder / "nowhere")), folder, "OUT")
+    assert "seer.lm_eval: dense" not in capsys.readouterr().err, "refused before anything is measured"
 
 
 def test_without_the_harness():

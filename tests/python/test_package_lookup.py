@@ -364,7 +364,7 @@ def test_folders_that_are_refused(folders, tmp_path):
     for own in ([], 0, [-1], [0.5], ["0"], [True], None):
         changed("seer_lookup_heads.2 is .*, expected a list of heads", heads={"2": own})
     for own in ([2, 1], [2, 2]):
-        changed(f"among the lookup heads of layer 2 {own[1]} comes after 2, expected each head once, in ascending order", heads={"2": own})
+        changed(f"among the lookup heads of layer 2, {own[1]} comes after 2, expected each head once, in ascending order", heads={"2": own})
     changed("layer 2 has the lookup head 4, but the model has 4 heads a layer, .* another model", heads={"2": [1, 4]})
     changed("layer 3 has lookup heads, but the model has 3 layers, .* another model", heads={"3": [1]})
     name = "model.layers.2.self_attn.attn_gate.lookup_k.weight"

@@ -374,6 +374,9 @@ def test_lists_are_recorded_and_replayed(model):
             model(ids)
     with seer.replay_lists(model, passes), pytest.raises(ValueError, match=r"for queries and keys \(100,\) of \(100,\), this call has \(90,\)"):
         model(ids[:, :90])
+    for other in (passes[0], 5, [{0: "lists"}]):
+        with pytest.raises(ValueError, match="want a list with an entry .* for each forward pass"), seer.replay_lists(model, other):
+            pass
     with seer.replay_lists(model, [{0: passes[0][0]}]), pytest.raises(ValueError, match="no lists for layer 1"):
         model(ids)
     assert distance(model(ids).logits, logits) > BOUND

@@ -34,7 +34,7 @@ def device(request):
 
 def arguments(text, out, device="cpu", steps=4, **more):
     settings = {"data": text, "out": out, "steps": steps, "length": 256, "sequences": 4, "micro-batch": 1,
-                "valid-sequences": 1, "dtype": "f32" if device == "cpu" else "bf16", "device": device, "threads": 1,
+                "dtype": "f32" if device == "cpu" else "bf16", "device": device, "threads": 1,
                 **more}
     return [str(BUILD / "seer"), "distill", *(str(x) for key, value in settings.items() for x in (f"--{key}", value))]
 

@@ -102,7 +102,8 @@ class Distillation : public Task {
   Plan plan() const override {
     const io::ModelConfig& model = model_.config();
     const auto batches = static_cast<double>(at_once()),
-               tokens = static_cast<double>(settings_.micro_batch * settings_.length),
+               together = static_cast<double>(std::min(settings_.micro_batch, settings_.sequences)),
+               tokens = together * static_cast<double>(settings_.length),
                element = static_cast<double>(model_.weights().embedding.element_size());
     const double hidden = model.hidden_size, q = double(model.num_heads) * model.head_dim,
                  kv = double(model.num_kv_heads) * model.head_dim;
@@ -123,7 +124,7 @@ class Distillation : public Task {
                                            std::min(tokens, 8192.0) * 3 * model.intermediate_size));
     if (settings_.warns_of_context) plan.warning = io::context_warning(model, settings_.length);
     // Map, scores, their gradient and softmax, f32.
-    plan.maps = 4 * 4.0 * model.num_heads * blocks * blocks * double(settings_.micro_batch);
+    plan.maps = 4 * 4.0 * model.num_heads * blocks * blocks * together;
     return plan;
   }
 

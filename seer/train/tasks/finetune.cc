@@ -13,6 +13,7 @@
 #include "seer/base/error.h"
 #include "seer/base/file.h"
 #include "seer/base/interrupt.h"
+#include "seer/base/shown.h"
 #include "seer/io/context.h"
 #include "seer/models/fingerprint.h"
 #include "seer/train/data/synthetic.h"
@@ -280,7 +281,7 @@ void check(const FinetuneSettings& settings) {
   }
   if (settings.micro_batch > settings.sequences) {
     throw UsageError(message("micro-batch is ", settings.micro_batch, ", more than the ",
-                             settings.sequences, " sequences of a step"));
+                             counted(settings.sequences, "sequence"), " of a step"));
   }
   if (!settings.is_sparse()) {
     if (settings.gates.empty()) return;

@@ -86,7 +86,7 @@ void each_setting(FinetuneSettings& s, const Visit& visit) {
         "share of causal blocks that is kept, for the rule " + listed(by_share));
   visit("strength", s.strength, range(0, limits::kTokens),
         "for the others: softmax threshold, kept mass (top_p), tokens (row_budget)");
-  const Allowed blocks = range(0, limits::kTokens);
+  const Allowed blocks = range(0, kernels::kMostBlocks);
   visit("sink-blocks", s.sink_blocks, blocks, "first blocks always kept");
   visit("local-blocks", s.local_blocks, blocks, "blocks before the diagonal always kept");
   visit("last-dense-rows", s.last_dense_rows, blocks, "last block rows that see everything");

@@ -32,7 +32,7 @@ void each_setting(LookupSettings& s, const Visit& visit) {
   visit("lookup-cost", s.cost, or_automatic(above(0, 1000), 0),
         "instead: most work of their scores, as a share of sparse attention's at a density of 0.1 "
         "(heads = cost x 2 x head size x 0.1 / rank); 0: no limit");
-  visit("lookup-rank", s.rank, multiple(16, 16, 64), "features of a token in these heads");
+  visit("lookup-rank", s.rank, one_of_numbers({16, 32, 64}), "features of a token in these heads");
   visit("lookup-windows", s.windows, range(1, limits::kSequences),
         "sequences in which they are looked for, with phrases that come again");
   visit("lookup-steps", s.steps, range(0, limits::kSteps),

@@ -254,7 +254,7 @@ TEST_F(LookupHeads, WrongLookupHeadsAreNamed) {
   EXPECT_THAT(error_of(model, wrong), HasSubstr("32"));
   EXPECT_FALSE(std::filesystem::exists(folder / "b"));
   wrong.lookup.rank = 48;
-  EXPECT_THAT(error_of(model, wrong), HasSubstr("the rank of lookup heads is 48"));
+  EXPECT_THAT(error_of(model, wrong), HasSubstr("lookup-rank is 48, want 16, 32 or 64"));
   wrong.lookup.rank = 20;
   EXPECT_THAT(error_of(model, wrong), HasSubstr("lookup-rank is 20"));
 }

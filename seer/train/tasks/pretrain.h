@@ -67,7 +67,7 @@ void each_setting(ModelSizes& s, const Visit& visit) {
   visit("kv-heads", s.kv_heads, range(1, limits::kHeads), "key heads");
   visit("head-dim", s.head_dim, multiple(2, 2, limits::kHeadDim), "head size");
   visit("intermediate", s.intermediate, range(1, limits::kHidden), "size of the gated MLP");
-  visit("rope-theta", s.rope_theta, above(1, 1e15), "base of RoPE");
+  visit("rope-theta", s.rope_theta, above(1, limits::kRopeNumber), "base of RoPE");
 }
 template <class Visit>
 void each_setting(PretrainSettings& s, const Visit& visit) {
