@@ -9,9 +9,12 @@
 #include "seer/cli/methods.h"
 #include "seer/cli/settings.h"
 #include "seer/cli/verbs.h"
+#include "seer/kernels/size_limits.h"
 
 namespace seer::cli {
 namespace {
+
+static_assert(train::kMostForcedBlocks == kernels::kMostBlocks);
 
 using Names = std::vector<std::string>;
 

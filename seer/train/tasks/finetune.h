@@ -67,6 +67,8 @@ struct FinetuneSettings {
   bool is_by_density() const { return kernels::select_rule(rule).takes_share(); }
 };
 
+inline constexpr int64_t kMostForcedBlocks = int64_t{1} << 24;  // as many as block_select takes
+
 template <class Visit>
 void each_setting(FinetuneSettings& s, const Visit& visit) {
   visit("yarn-factor", s.yarn_factor, range(1, 1024),
@@ -86,7 +88,7 @@ void each_setting(FinetuneSettings& s, const Visit& visit) {
         "share of causal blocks that is kept, for the rule " + listed(by_share));
   visit("strength", s.strength, range(0, limits::kTokens),
         "for the others: softmax threshold, kept mass (top_p), tokens (row_budget)");
-  const Allowed blocks = range(0, kernels::kMostBlocks);
+  const Allowed blocks = range(0, kMostForcedBlocks);
   visit("sink-blocks", s.sink_blocks, blocks, "first blocks always kept");
   visit("local-blocks", s.local_blocks, blocks, "blocks before the diagonal always kept");
   visit("last-dense-rows", s.last_dense_rows, blocks, "last block rows that see everything");
