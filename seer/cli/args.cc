@@ -168,6 +168,9 @@ Setting* Args::flag(const std::string& name, bool& value, const std::string& hel
 
 Setting* Args::output_file(const std::string& name, std::string& value, const std::string& help) {
   when_read([this, name, &value] {
+    if (value == "-") {
+      throw UsageError("--" + name + " -: want the name of a file; /dev/stdout is standard output");
+    }
     if (!value.empty()) check_written(name, value);
   });
   return add(name, value, help);

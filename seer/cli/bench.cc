@@ -53,6 +53,18 @@ void refuse_flags_of_others(const Args& args, const seer::bench::Benchmark& benc
   }
 }
 
+// What no kernel takes is found before other sizes have been measured.
+void check_sizes(const seer::bench::Request& request) {
+  const Needs all{.gates = true, .sparse = true, .map = true, .trains = true};
+  for (const int64_t head_dim : request.head_dims) {
+    for (const std::string& dtype : request.dtypes) {
+      const std::string why = why_no_kernel({}, dtype == "f32" ? DType::f32 : DType::bf16,
+                                            static_cast<int>(head_dim), all, request.block);
+      if (!why.empty()) throw UsageError(message("--head-dims ", head_dim, ": ", why));
+    }
+  }
+}
+
 // The model that the arguments name.
 void with_model(const ModelArgs& args, bool needs_gates, const seer::bench::UseModel& use) {
   const std::string folder = needs_gates ? gates_folder("", args.model) : "";
@@ -108,7 +120,10 @@ int bench(int argc, char** argv, int first) {
     if (of == Models::shapes && r.shapes.empty()) {
       throw UsageError("bench " + operation + ": name models with --shapes");
     }
-    if (of == Models::any && r.shapes.empty()) check_model_folder("model", model.model);
+    if (of == Models::shapes || (of == Models::any && r.shapes.empty())) {
+      check_model_folder("model", model.model);
+    }
+    if (of == Models::none && !benchmark_named(operation).on_device) check_sizes(r);
     if (!out.empty()) check_folder_of("out", out);
   });
   if (!args.parse(argc, argv, first)) return 0;

@@ -212,6 +212,8 @@ TEST(Settings, MessagesSayWhatIsWanted) {
   EXPECT_THAT(message_with("generate", {"--also", "threshold"}), Not(HasSubstr("did you mean")));
   EXPECT_THAT(message_of(verb("tokenize"), {"--ids", "5,5", "--model", kNowhere}),
               HasSubstr(kNowhere));
+  EXPECT_THAT(message_of(verb("bench"), {"pooled_attn", "--out=", "--head-dims", "64,300"}),
+              HasSubstr("--head-dims 300: no kernel of"));
   EXPECT_THAT(message_of(verb("bench"), {"pooled_attn", "--out=", "--device", "cuda"}),
               HasSubstr("--device means nothing for bench pooled_attn, which times the CPU"));
   // Where the folder of a model is there.
@@ -221,6 +223,8 @@ TEST(Settings, MessagesSayWhatIsWanted) {
   };
   EXPECT_EQ(with_model("logits", {"--text", "x", "--sparsity", "0.5"}),
             "--sparsity means nothing with --method dense");
+  EXPECT_EQ(with_model("logits", {"--text", "x", "--out", "-"}),
+            "--out -: want the name of a file; /dev/stdout is standard output");
   EXPECT_EQ(with_model("generate", {"--prompt", "x", "--top-p", "0.5"}),
             "--top-p means nothing with --temperature 0, which takes the most likely token");
   EXPECT_THAT(with_model("eval recall",
