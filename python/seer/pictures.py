@@ -12,7 +12,7 @@ from ._attention import Layer
 from ._dense_pass import see_layers
 from ._head_needs import far_blocks
 from .attach import of_model
-from .ops import gate_scores, pooled_map, select_blocks
+from .ops import block_sparse_attention, gate_scores, pooled_map, select_blocks
 from .packing import counted
 
 MOST_CELLS = 256  # of a panel's side
@@ -31,6 +31,7 @@ class HeadMaps(NamedTuple):
     truth: torch.Tensor   # the largest attention weight of each block, rows sum to 1
     gate: torch.Tensor    # softmax of the gate's scores
     chosen: torch.Tensor  # 1 where the block is computed
+    recall: float         # share of the attention in the chosen blocks, mean over queries, as in `seer eval recall`
 
 
 def plot_heads(model: torch.nn.Module, ids: torch.Tensor,
@@ -101,14 +102,17 @@ def maps_of(layer: Layer, heads, settings: dict) -> list[HeadMaps]:
     """Of the heads named, or of one (None)."""
     part = layer.of.on(None, ("part", "all"), lambda: layer.of.part("all", layer.block))
     packing = layer.packing(part, "all")
-    q, k, _ = layer.packed(part, "all")
-    truth = pooled_map(q, k, packing, layer.block, scale=layer.scale, normalise=True)[1]
+    q, k, v = layer.packed(part, "all")
+    lse, truth = pooled_map(q, k, packing, layer.block, scale=layer.scale, normalise=True)
     scores = gate_scores(layer.choose(part, "all"), layer.gate.lookups(*layer.rotated(part, "all")), layer.scale)
     rule = {name: settings[name] for name in ("sparsity", "rule", "strength", "sink_blocks", "local_blocks", "last_dense_rows")}
-    chosen = select_blocks(scores, packing=packing, **rule).per_query_head(scores.shape[0]).to_mask()
+    lists = select_blocks(scores, packing=packing, **rule).per_query_head(scores.shape[0])
+    chosen, kept = lists.to_mask(), block_sparse_attention(q, k, v, lists, layer.scale, return_lse=True)[1]
+    recall = (kept - lse).exp().mean(-1)
     if heads is None:
         heads = [int(distant_mass(truth).argmax())]
-    return [HeadMaps(layer.number, head, truth[head].cpu(), scores[head].softmax(-1).cpu(), chosen[head].float().cpu()) for head in heads]
+    return [HeadMaps(layer.number, head, truth[head].cpu(), scores[head].softmax(-1).cpu(), chosen[head].float().cpu(), float(recall[head]))
+            for head in heads]
 
 
 def distant_mass(maps: torch.Tensor) -> torch.Tensor:
@@ -139,7 +143,7 @@ def draw(figure, maps: list[HeadMaps], tokens: int, attachment) -> None:
     while 4 * step < tokens:
         step *= 2
     for line, of in zip(axes, maps):
-        recall, density = float((of.truth * of.chosen).sum(1).mean()), float(of.chosen.sum() / visible.sum())
+        density = float(of.chosen.sum() / visible.sum())
         for panel, values in zip(line, (of.truth, of.gate, of.chosen)):
             is_choice = values is of.chosen
             cells = pooled(values, factor, F.avg_pool2d) / share if is_choice else pooled(values, factor, F.max_pool2d).clamp(min=FAINTEST)
@@ -157,7 +161,7 @@ def draw(figure, maps: list[HeadMaps], tokens: int, attachment) -> None:
                 ramp = image
         is_lookup = of.head in attachment.gate_config.lookup_heads.get(of.layer, ())
         line[0].set_title(f"Layer {of.layer}, {'lookup ' if is_lookup else ''}head {of.head}", loc="left", fontsize=10, fontweight="bold")
-        line[2].set_title(f"{recall:.0%} of the attention in {density:.1%} of the blocks", loc="right", fontsize=10)
+        line[2].set_title(f"{of.recall:.0%} of the attention in {density:.1%} of the blocks", loc="right", fontsize=10)
         line[0].set_ylabel("query token", color=PALE, fontsize=8)
     for panel, name in zip(axes[0], ("True attention", "What the gate thinks", "Blocks computed")):
         panel.annotate(name, (0.5, 1), (0, 24), xycoords="axes fraction", textcoords="offset points", ha="center", fontsize=11)

@@ -88,7 +88,12 @@ nlohmann::json attention_rows(const models::Decoder& model, const models::Gates&
     const at::Tensor scores = choosers[0].scores(in);
     const at::Tensor truth = map.cpu(), gate = scores.softmax(2).cpu();
     std::vector<torch_ops::BlockLists> chosen;
-    for (auto& chooser : choosers) chosen.push_back(chooser.select(in, scores));
+    std::vector<at::Tensor> recall;  // of each choice: [heads]
+    for (auto& chooser : choosers) {
+      chosen.push_back(chooser.select(in, scores));
+      const at::Tensor kept = std::get<1>(chooser.attend(in, chosen.back()));
+      recall.push_back(kept.sub(lse).exp().mean(1, /*keepdim=*/false, at::kDouble).cpu());
+    }
     const auto& lookups = gates.config().lookup_heads.at(static_cast<size_t>(in.layer));
     for (int64_t head = 0; head < heads; ++head) {
       nlohmann::json row{
@@ -97,11 +102,10 @@ nlohmann::json attention_rows(const models::Decoder& model, const models::Gates&
           {"lookup", std::find(lookups.begin(), lookups.end(), head) != lookups.end()},
           {"truth", log_bytes(seen_of(truth[head]))},
           {"gate", log_bytes(seen_of(gate[head]))}};
-      for (const auto& lists : chosen) {
-        const at::Tensor mask = models::mask_of(lists, head, blocks).cpu();
+      for (size_t i = 0; i < chosen.size(); ++i) {
+        const at::Tensor mask = models::mask_of(chosen[i], head, blocks).cpu();
         row["chosen"].push_back(bits(seen_of(mask)));
-        row["recall"].push_back(
-            report::rounded(truth[head].mul(mask).sum(/*dim=*/1).mean().item<double>()));
+        row["recall"].push_back(report::rounded(recall[i][head].item<double>()));
         row["density"].push_back(
             report::rounded(mask.sum().item<double>() / static_cast<double>(cells)));
       }

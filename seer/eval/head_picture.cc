@@ -163,6 +163,7 @@ std::vector<HeadMaps> capture_heads(const models::Decoder& model, const models::
     const at::Tensor scores = chooser.scores(in);
     const auto lists = chooser.select(in, scores);
     const int64_t head = distant_mass(map).argmax().item<int64_t>();
+    const at::Tensor kept = std::get<1>(chooser.attend(in, lists));
     HeadMaps maps{in.layer,
                   static_cast<int>(head),
                   map[head].cpu().clone(),
@@ -170,7 +171,7 @@ std::vector<HeadMaps> capture_heads(const models::Decoder& model, const models::
                   models::mask_of(lists, head, ragged.num_blocks).to(at::kFloat).cpu(),
                   0,
                   0};
-    maps.recall = (maps.truth * maps.chosen).sum(1).mean().item<double>();
+    maps.recall = kept[head].sub(lse[head]).exp().mean(at::kDouble).item<double>();
     const auto blocks = static_cast<double>(ragged.num_blocks);
     maps.density = maps.chosen.sum().item<double>() / (blocks * (blocks + 1) / 2);
     heads.push_back(std::move(maps));

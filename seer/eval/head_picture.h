@@ -18,7 +18,7 @@ struct HeadMaps {
   at::Tensor truth;   // block max-pooled attention, rows normalised
   at::Tensor gate;    // softmax of the gate's scores
   at::Tensor chosen;  // 1 where the block is computed
-  double recall;      // share of the true map's mass in the chosen blocks, mean over rows
+  double recall;      // share of the attention in the chosen blocks, mean over queries
   double density;     // share of the visible blocks that are chosen
 };
 

@@ -53,6 +53,8 @@ def test_maps_are_those_of_the_model(model, folder):
         torch.testing.assert_close(x.truth, block_max(weights[x.layer][0])[x.head], rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(x.gate.sum(-1), torch.ones(10))
         assert not x.gate.triu(1).any()
+        kept = x.chosen.repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)[:150, :150]
+        assert x.recall == pytest.approx((weights[x.layer][0][x.head] * kept).sum(-1).mean().item(), abs=1e-4)
     with seer.record_lists(model) as passes:
         model(ids)
     chosen = passes[0][0].to_mask().float()  # of the first layer, whose input is the same
@@ -106,8 +108,8 @@ def test_the_figure(model, tmp_path, monkeypatch):
             assert got[~seen].isnan().all() and panel.images[0].get_extent() == [0, 160, 160, 0]
         line = panels[3 * at:3 * at + 3]
         assert line[0].get_title("left") == f"Layer {of.layer}, head {of.head}"
-        share, density = (of.truth * of.chosen).sum() / 10, of.chosen.sum() / 55
-        assert line[2].get_title("right") == f"{share:.0%} of the attention in {density:.1%} of the blocks"
+        density = of.chosen.sum() / 55
+        assert line[2].get_title("right") == f"{of.recall:.0%} of the attention in {density:.1%} of the blocks"
     assert len({panel.images[0].norm.vmin for panel in panels if panel.images[0].norm.vmax == 1}) == 2
     figure.savefig(tmp_path / "heads.png")
     assert (tmp_path / "heads.png").stat().st_size > 10000 and figure._repr_png_().startswith(b"\x89PNG")
