@@ -1,6 +1,7 @@
 """Windows of texts for distillation, in the order in which `seer distill` takes them."""
 from __future__ import annotations
 
+import numbers
 from typing import Any, Iterable, Optional
 
 import torch
@@ -28,8 +29,10 @@ class PackedWindows(torch.utils.data.Dataset):
             raise ValueError("seer.PackedWindows: the tokenizer has no EOS token, which keeps texts apart: set tokenizer.eos_token")
         if isinstance(texts, str):
             raise ValueError("seer.PackedWindows: texts is one string, want a list of texts: [text]")
-        if length < 2:
-            raise ValueError(f"seer.PackedWindows: length is {length}, want 2 or more")
+        if not isinstance(length, numbers.Integral) or length < 2:
+            raise ValueError(f"seer.PackedWindows: length is {length!r}, want a whole number, 2 or more")
+        if seed is not None and not isinstance(seed, numbers.Integral):
+            raise ValueError(f"seer.PackedWindows: seed is {seed!r}, want a whole number, or None")
         self.bos = [] if bos is None else [bos]
         self.length, self.seed = length - len(self.bos), None if seed is None else mix64(seed)
         tokens = (tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in texts)

@@ -200,8 +200,9 @@ def test_what_distill_refuses(model):
     tokenizer = AutoTokenizer.from_pretrained(REFERENCE)
     with pytest.raises(ValueError, match="the texts have 3 tokens, fewer than one window of 64"):
         seer.PackedWindows(["a", ""], tokenizer, 64)
-    with pytest.raises(ValueError, match="length is 1, want 2 or more"):
-        seer.PackedWindows(["a"], tokenizer, 1)
+    for length in (1, 64.5):
+        with pytest.raises(ValueError, match=f"length is {length}, want a whole number, 2 or more"):
+            seer.PackedWindows(["a"], tokenizer, length)
     with pytest.raises(ValueError, match="texts is one string"):
         seer.PackedWindows("a" * 100, tokenizer, 64)
     tokenizer.eos_token = None

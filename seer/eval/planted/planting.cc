@@ -187,7 +187,8 @@ void plant(const Windows& windows, const Distances& distances, int64_t count, ui
       SEER_CHECK(place(page, ask(question.kind, taken, random), low, high, random, question),
                  windows.length, " tokens have no room for ", counted(count, "question"),
                  " at distances up to ", distances.back(),
-                 ": choose fewer --questions, shorter --distances or a longer length");
+                 ": choose fewer or shorter questions (--questions, --facts, --passages), shorter "
+                 "--distances or a longer length");
     }
     planted.windows.push_back({w, page.ids(), std::move(questions)});
   }
