@@ -89,7 +89,7 @@ def test_wrong_input_is_one_line(seer, text, model, tmp_path):
     assert "each larger than the one before" in refused("facts", "--distances", "512,256", status=2)
     assert "--wordings riddle: want code, question" in refused("facts", "--wordings", "riddle", status=2)
     assert "8192 tokens have no room for 16 questions at distances up to 9000" in refused("facts", "--distances", "8000,9000")
-    assert "fewer --questions" in refused("facts", "--lengths", 512, "--questions", 40)
+    assert "fewer or shorter questions (--questions, --facts, --passages)" in refused("facts", "--lengths", 512, "--questions", 40)
     assert "questions for 512 facts in a window: there are only" in refused("facts", "--facts", 32, "--questions", 16, status=2)
     assert "a passage of 300 tokens cannot be pasted 128 tokens later" in refused("copies", "--lengths", 1024, "--passages", 300, status=2)
     assert "the longest has" in refused("needle", "--lengths", "512,65536")
