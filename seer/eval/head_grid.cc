@@ -11,13 +11,13 @@ using report::Color;
 using report::Image;
 using report::kFaint;
 
-// As large as it fits in; nothing in small cells. A letter at scale 2 is 12 wide and 16 high, at scale 1 half of that.
+// As large as it fits in; nothing in small cells.
 void write_cell(Image& image, int x, int y, int cell, const std::string& text, Color background) {
-  const auto fits = [&](int scale) { return cell >= Image::text_width(text, scale) + 2; };
-  const int scale = cell >= 36 && fits(2) ? 2 : 1;
-  if (!fits(scale)) return;
-  image.text(x + (cell - Image::text_width(text, scale) + scale) / 2, y + (cell - 7 * scale) / 2,
-             text, report::ink_on(background), scale);
+  const auto fits = [&](int size) { return cell >= Image::text_width(text, size) + 2; };
+  const int size = cell >= 36 && fits(report::kLarge) ? report::kLarge : report::kSmall;
+  if (!fits(size)) return;
+  image.text(x + (cell - Image::text_width(text, size)) / 2,
+             y + (cell - Image::text_height(size)) / 2, text, report::ink_on(background), size);
 }
 
 // Numbers along an axis, as many as have room.
@@ -66,9 +66,9 @@ void draw_grid(Image& image, int x, int y, int cell, const at::Tensor& values,
   const int below = y + static_cast<int>(layers) * cell + 4;
   write_ticks(image, heads, cell, [&](int head) {
     const int width = Image::text_width(std::to_string(head));
-    return std::pair(x + head * cell + (cell - width + 2) / 2, below);
+    return std::pair(x + head * cell + (cell - width) / 2, below);
   });
-  image.text(x, below + kTickLine, "down: layer, across: head", kFaint, 1);
+  image.text(x, below + kTickLine, "down: layer, across: head", kFaint, report::kSmall);
 }
 
 }  // namespace seer::eval

@@ -43,7 +43,7 @@ Color color_of(double share) {
 const Color kComputed = report::heat(0.8), kLeftOut = report::heat(0);
 constexpr Color kInk = {20, 20, 30}, kPale = {100, 100, 112}, kPaper = {255, 255, 255},
                 kUnseen = {226, 226, 232};
-// Pixels. A letter is 12 wide and 16 high.
+// Pixels.
 constexpr int kMargin = 24, kGap = 28, kLine = 24, kPanel = 256, kMostCells = 512, kAxis = 56,
               kTick = 5, kScale = 250, kSwatch = 18;
 

@@ -17,7 +17,7 @@ using report::kFaint;
 using report::kText;
 using report::kWhite;
 
-// Pixels. A letter at scale 2 is 12 wide and 16 high, at scale 1 half of that.
+// Pixels.
 constexpr int kBorder = 24, kSpace = 32, kTextLine = 24;
 constexpr int kBar = 300, kBarHeight = 18;
 

@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <string>
 
 #include "seer/base/error.h"
 #include "seer/base/file.h"
+#include "seer/base/utf8.h"
 #include "seer/report/font.h"
 
 namespace seer::report {
@@ -22,9 +24,10 @@ void on_png_write(png_structp png, png_bytep bytes, size_t size) {
   (*static_cast<const Sink*>(png_get_io_ptr(png)))(bytes, size);
 }
 
-// Whether the byte goes on with a character of UTF-8: one box for all of its bytes.
-bool continues(char c) {
-  return (c & 0xc0) == 0x80;
+template <class Take>
+void each_letter(std::string_view text, Take take) {
+  const std::string valid = replace_invalid_utf8(text);
+  for (size_t at = 0; at < valid.size();) take(next_code_point(valid, at));
 }
 
 }  // namespace
@@ -58,26 +61,34 @@ void Image::line(int x0, int y0, int x1, int y1, int thick, Color color) {
   }
 }
 
-void Image::text(int x, int y, std::string_view text, Color color, int scale) {
-  for (const char letter : text) {
-    if (continues(letter)) continue;
-    const Glyph glyph = glyph_of(letter);
-    const int below = std::string_view("gjpqy").find(letter) != std::string_view::npos ? scale : 0;
-    for (int row = 0; row < 7; ++row) {
-      for (int column = 0; column < 5; ++column) {
-        if (glyph[row] >> (4 - column) & 1) {
-          fill(x + column * scale, y + below + row * scale, scale, scale, color);
-        }
+void Image::text(int x, int y, std::string_view text, Color color, int size) {
+  const int baseline = y + text_height(size);
+  auto pen = static_cast<float>(x);
+  each_letter(text, [&](char32_t letter) {
+    const auto column = static_cast<int>(std::floor(pen));
+    const Glyph glyph = glyph_of(letter, size, pen - static_cast<float>(column));
+    for (int row = 0; row < glyph.height; ++row) {
+      for (int i = 0; i < glyph.width; ++i) {
+        blend(column + glyph.left + i, baseline + glyph.top + row, color,
+              glyph.coverage[static_cast<size_t>(row) * glyph.width + i]);
       }
     }
-    x += 6 * scale;
-  }
+    pen += advance_of(letter, size);
+  });
 }
 
-int Image::text_width(std::string_view text, int scale) {
-  const auto letters =
-      std::count_if(text.begin(), text.end(), [](char c) { return !continues(c); });
-  return static_cast<int>(letters) * 6 * scale;
+int Image::text_width(std::string_view text, int size) {
+  float width = 0;
+  each_letter(text, [&](char32_t letter) { width += advance_of(letter, size); });
+  return static_cast<int>(std::ceil(width));
+}
+
+void Image::blend(int x, int y, Color color, int coverage) {
+  if (x < 0 || y < 0 || x >= width_ || y >= height_) return;
+  uint8_t* const p = &rgb_[(static_cast<size_t>(y) * width_ + x) * 3];
+  for (int c = 0; c < 3; ++c) {
+    p[c] = static_cast<uint8_t>((p[c] * (255 - coverage) + color[c] * coverage + 127) / 255);
+  }
 }
 
 void Image::write_png(const std::filesystem::path& path) const {

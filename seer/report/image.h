@@ -1,5 +1,5 @@
 #pragma once
-// A small RGB image: rectangles, short labels in a 5x7 font, PNG files.
+// A small RGB image: rectangles, labels, PNG files.
 
 #include <array>
 #include <cstdint>
@@ -10,6 +10,7 @@
 namespace seer::report {
 
 using Color = std::array<uint8_t, 3>;
+inline constexpr int kLarge = 18, kSmall = 11;  // sizes of labels
 inline constexpr Color kText = {20, 20, 30}, kFaint = {110, 110, 120}, kWhite = {255, 255, 255};
 
 class Image {
@@ -22,13 +23,17 @@ class Image {
   void fill(int x, int y, int width, int height, Color color);
   // A straight line of squares `thick` pixels wide, both ends included.
   void line(int x0, int y0, int x1, int y1, int thick, Color color);
-  // Letters and digits of ASCII and . , : ; - _ % / ( ) = + < > '; others as a box.
-  // `scale` pixels a dot; a character is 6 dots wide and 8 high.
-  void text(int x, int y, std::string_view text, Color color, int scale = 2);
-  static int text_width(std::string_view text, int scale = 2);
+  // In UTF-8; y is where capitals end above. `size`: pixels of an em.
+  void text(int x, int y, std::string_view text, Color color, int size = kLarge);
+  static int text_width(std::string_view text, int size = kLarge);
+  // Of capitals and digits.
+  static constexpr int text_height(int size = kLarge) { return size * 7 / 9; }
   void write_png(const std::filesystem::path& path) const;
 
  private:
+  // Lays the colour over a pixel; `coverage` of 255 parts.
+  void blend(int x, int y, Color color, int coverage);
+
   int width_, height_;
   std::vector<uint8_t> rgb_;
 };

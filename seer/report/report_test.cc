@@ -35,10 +35,26 @@ TEST(Image, ClipsAndDrawsText) {
   EXPECT_EQ(image.at(19, 9), (Color{1, 2, 3}));
   EXPECT_EQ(image.at(0, 0), (Color{4, 5, 6}));
   EXPECT_EQ(image.at(1, 1), (Color{255, 255, 255}));
-  image.text(2, 1, "L", {0, 0, 0}, 1);  // its first column is set in the first row
-  EXPECT_EQ(image.at(2, 1), (Color{0, 0, 0}));
-  EXPECT_EQ(image.at(3, 1), (Color{255, 255, 255}));
-  EXPECT_EQ(Image::text_width("a\xc3\xa9", 1), 12);  // one box for two bytes
+}
+
+TEST(Image, DrawsText) {
+  Image image(60, 30, kWhite);
+  image.text(10, 5, "L", kText, 18);
+  const auto inked = [&](int x, int y, int width, int height) {
+    int count = 0;
+    for (int i = 0; i < width * height; ++i)
+      count += image.at(x + i % width, y + i / width) != kWhite;
+    return count;
+  };
+  const int height = Image::text_height(18);
+  EXPECT_GE(inked(10, 5, 5, height), height - 1) << "its stem";
+  EXPECT_EQ(inked(15, 5, 45, height - 4), 0) << "and nothing to the right of it";
+  EXPECT_EQ(inked(0, 0, 60, 4) + inked(0, 5 + height, 60, 5), 0) << "it stands on the baseline";
+  image.text(55, 25, "WWW", kText);  // what lies outside is left out
+  EXPECT_EQ(Image::text_width("ll"), Image::text_width("\u00ec\u00ed")) << "letters, not bytes";
+  EXPECT_LT(Image::text_width("ill"), Image::text_width("WWW"));
+  EXPECT_EQ(Image::text_width("\xc3"), Image::text_width("\ufffd")) << "what is no letter";
+  EXPECT_EQ(Image::text_width(""), 0);
 }
 
 TEST(Image, DrawsLinesWithBothEnds) {

@@ -21,7 +21,7 @@ constexpr Color kGrid = {222, 222, 228}, kDense = {60, 60, 70};
 // Of methods in the order of the rows; they tell apart without their hue, too.
 constexpr Color kLines[] = {{213, 94, 0},    {0, 114, 178}, {0, 158, 115},
                             {204, 121, 167}, {230, 159, 0}, {86, 180, 233}};
-// Pixels. A letter at scale 2 is 12 wide and 16 high.
+// Pixels.
 constexpr int kSide = 24, kBetween = 40, kLineHeight = 24, kAxisWidth = 52;
 
 // Names of methods and texts of settings, in the order of the rows, each once.
@@ -152,7 +152,7 @@ void draw_cell(Image& image, int x, int y, double value) {
   image.fill(x, y, kCellWidth, kCellHeight, color);
   if (std::isnan(value)) return;
   const std::string text = report::fixed(100 * value, 0);
-  image.text(x + (kCellWidth - Image::text_width(text) + 2) / 2, y + (kCellHeight - 14) / 2, text,
+  image.text(x + (kCellWidth - Image::text_width(text)) / 2, y + (kCellHeight - 14) / 2, text,
              report::ink_on(color));
 }
 
