@@ -28,7 +28,7 @@ bool same_rotation(const RopeConfig& a, const RopeConfig& b) {
 }
 
 // That scores of lookup heads leave to the gate, which memory bounds. On an H200 at 32k tokens three heads and the gate take 297 us
-// with 12 and 298 with 16, one head and the gate 203 with each; 24 and 32 took longer when that was tried.
+// with 12 and 298 with 16, one head and the gate 203 with each; three took longer with 24 and 32 when that was tried.
 constexpr int kMultiprocessorsOfGate = 16;
 
 at::Tensor draw(at::IntArrayRef shape, uint64_t seed, uint64_t stream) {
