@@ -27,8 +27,8 @@ bool same_rotation(const RopeConfig& a, const RopeConfig& b) {
   return true;
 }
 
-// That scores of lookup heads leave to the gate, which memory bounds. On an H200 at 32k tokens three heads and the gate take 297 us
-// with 12 and 298 with 16, one head and the gate 203 with each; three took longer with 24 and 32 when that was tried.
+// That scores of lookup heads leave to the gate, which memory bounds. On an H200 at 32k tokens three heads and the gate take 298 us
+// with 16, 301 with 8, 302 with 24 and 307 with none; one head and the gate take 202 with any.
 constexpr int kMultiprocessorsOfGate = 16;
 
 at::Tensor draw(at::IntArrayRef shape, uint64_t seed, uint64_t stream) {
