@@ -331,6 +331,16 @@ def settings_of_training():
             f"three poolings of q in place of its mean gain nothing (books {over(all_of_q, 'books')}, {right(all_of_q)}).")
 
 
+def settings_on_smollm2():
+    of = lambda setting, value=None: one(load("gate_ablations_smollm2")["rows"], setting=setting, value=value, method="seer", sparsity=.9)
+    over = lambda row: "{:+.0f} % and {:+.0f} %".format(*(100 * (row[text]["score"] - 1) for text in ("books", "proofs")))
+    means, without, all_of_q = (of("pooling", name) for name in ("Qavg_Kavg", "Qavg_Kmaxmin", "Qmaxminavg_Kmaxminavg"))
+    alone = [of("default"), means, without, all_of_q, of("block", 128.), of("loss", "mse")]
+    assert all(row["facts"]["score"] < .14 for row in alone) and all(abs(row["facts"]["density"] - .091) < .001 for row in alone)
+    return (f"gates alone are {over(of('default'))} above dense attention on books and proofs, with keys' means alone {over(means)}, without them {over(without)}, with three poolings of q {over(all_of_q)}, "
+            f"with blocks of 128 {over(of('block', 128.))}, by the loss `mse` {over(of('loss', 'mse'))}. None of these finds 14 % of the digits.")
+
+
 def a_real_run():
     of = lambda sparsity: one(load("run_smollm2")["rows"], method="seer", sparsity=sparsity)["vs_dense"]
     return f"x{of(.5):.3f}, x{of(.7):.3f} and x{of(.9):.3f} of dense attention's perplexity at 50, 70 and 90 %"
@@ -345,7 +355,7 @@ README = [
     lambda: f"(SmolLM2 at 90 %: {facts('gate')} % of planted digits, dense {facts('dense')} %); with a tenth of the heads as lookup heads, which `seer distill` looks for by default, it is {facts('seer')} %",
 ]
 RESULTS = [
-    published, products, aims, more_aims, threshold, fastest_first, what_even_costs, needles, shares_of_heads, settings_of_training, bars, missed, seeds_agree, better_than_dense, far_away, cost,
+    published, products, aims, more_aims, threshold, fastest_first, what_even_costs, needles, shares_of_heads, settings_of_training, settings_on_smollm2, bars, missed, seeds_agree, better_than_dense, far_away, cost,
     lambda: "20 % with three of them is met ({:.1f} %), 13 % with one is missed ({:.1f} %)".format(
         *(100 * gate_step(f"{heads}: with gate and selection")["of_sparse_attention"] for heads in ("3 lookup heads", "1 lookup head"))),
     lambda: f"{million_tokens('embedded', 'dense'):.0f} M tokens of books and proofs in each of the runs, the same windows in the same order; gates after it saw {million_tokens('embedded', 'after'):.0f} M.",

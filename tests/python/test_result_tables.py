@@ -387,8 +387,8 @@ def test_settings_of_gates(put):
 
 
 def test_ablations(put):
-    put("gate_ablations_smollm2", [setting("rank", 16, "seer", .9, .7), setting("pooling", "Qavg_Kavg", "gate", .9, .1), setting("block", 128, "gate", .7, .2), setting("default", None, "gate", .9, .3),
-                                   setting("default", None, "dense", 0., .8)])
+    put("gate_ablations_smollm2", [setting("rank", 16, "seer", .9, .7), setting("pooling", "Qavg_Kavg", "seer", .9, .1), setting("block", 128, "seer", .7, .2), setting("default", None, "seer", .9, .3),
+                                   setting("rank", 16, "gate", .9, .1), setting("default", None, "dense", 0., .8)])
     lines = cells(gate_settings.ablations())
     assert lines[0][:3] == ["trained with", "sparsity", "density"]
     assert [line[:4] for line in lines[2:]] == [["`--block 128`", "70%", ".25", ".20 ± .08"], ["**all as by default**", "90%", ".25", ".30 ± .07"],

@@ -59,7 +59,7 @@ def changed_alone(name, chip, is_shown, columns=WHAT):
 
 def ablations():
     """Quality by settings of training, each changed alone, of SmolLM2 on a GPU."""
-    return changed_alone(ABLATIONS, GPU, lambda row: row["method"] == ("seer" if row["setting"] == "rank" else "gate"))
+    return changed_alone(ABLATIONS, GPU, lambda row: row["method"] == "seer")
 
 
 def ablations_embedded():
