@@ -21,7 +21,7 @@ class GateTrainer(Trainer):
     that is no folder.
     """
 
-    def __init__(self, model=None, args=None, *more, gate_loss_weight: float = 10.0, gate_learning_rate: float = 5e-4, **kwargs):
+    def __init__(self, model=None, args=None, *more, gate_loss_weight: float = 10.0, gate_learning_rate: float = 1.5e-3, **kwargs):
         for name, value in (("gate_loss_weight", gate_loss_weight), ("gate_learning_rate", gate_learning_rate)):
             if not 0 < value < math.inf:
                 raise ValueError(f"seer.GateTrainer: {name} is {value}, want more than 0")

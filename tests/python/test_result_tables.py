@@ -234,7 +234,7 @@ def test_three_ways_with_lookup_heads(put):
 
 
 def test_learning_rates(put):
-    for name, share in zip(yarn.RATES, (1., .5, .25)):
+    for (name, (_, run, _)), share in zip(yarn.RATES.items(), (1., .75, 1., .5, .25)):
         for text in yarn.TEXTS:
             rows = three_ways(20., trained=[.9])
             for row in rows:  # one document more than elsewhere, which does not count
@@ -242,11 +242,25 @@ def test_learning_rates(put):
                     row["nll"] = [math.log(20. * (1 + share * row["sparsity"] / 9))] * 3 + [9.] * (share == 1.)
                 elif share == 1.:
                     row["nll"] = row["nll"] + [9.]
-            put(f"yarn_{name}_{text}", rows)
+            others = [{**row, "nll": [0.] * len(row["nll"])} for row in rows if "trained_sparsity" in row] if run else []  # of another run, which does not count
+            put(f"yarn_{name}_{text}", [*rows[:1], *others, *({**row, "model": run} if run and "trained_sparsity" in row else row for row in rows[1:])])
     header, _, *lines = cells(yarn.yarn_rates())
-    assert header[:5] == ["learning rate", "of gates", "gates had seen", "books: dense YaRN", "books: gates after, 90%"]
-    assert [line[2:7] for line in lines] == [[tokens, "20.00", "+10.00", above, taken] for tokens, above, taken in (("52 M", "+10.00", "0%"), ("20 M", "+5.00", "50%"), ("20 M", "+2.50", "75%"))]
-    assert "3 documents of books, 3 documents of proofs." in yarn.yarn_rates()
+    assert header[:6] == ["per cent above dense", "learning rate", "of gates", "gates had seen", "books: dense YaRN", "books: gates after, 90%"]
+    assert [line[3:8] for line in lines] == [[tokens, "20.00", "+10.00", above, taken] for tokens, above, taken in
+                                             (("33 M", "+10.00", "0%"), ("33 M", "+7.50", "25%"), ("52 M", "+10.00", "0%"), ("20 M", "+5.00", "50%"), ("20 M", "+2.50", "75%"))]
+    assert "embedded model, 7.6 M: 3 documents of books, 3 documents of proofs. SmolLM2-135M: 3 documents of books" in yarn.yarn_rates()
+
+
+def test_gradients_in_every_nth_step(put):
+    for text in yarn.TEXTS:
+        rows = three_ways(20., trained=[.9])
+        joint = [{**row, "model": name, "vs_dense": 1 + (row["vs_dense"] - 1) * times, "vs_dense_error": .01} for name, times in (("joint90_every16", 3), ("joint90", 1), ("joint90_every2", 2))
+                 for row in rows if "trained_sparsity" in row]
+        put(f"yarn_embedded_every_{text}", [row for row in rows if "trained_sparsity" not in row] + joint)
+    _, _, *lines = cells(yarn.yarn_every())
+    first = float(lines[0][1].split()[0])
+    assert [line[0] for line in lines] == ["1", "2", "16"] and [float(line[1].split()[0]) for line in lines] == pytest.approx([first, 2 * first, 3 * first], abs=.02)
+    assert [float(line[2]) for line in lines] == pytest.approx([float(lines[0][2]) * times for times in (1, 2, 3)], abs=.02)
 
 
 def test_lengths_and_answers_at_32k(put):

@@ -1,5 +1,6 @@
 """Tables of long-context fine-tuning: dense, gates distilled after it, both trained together; in the published form, and with all that was measured."""
 import math
+import re
 
 from . import results
 from .results import GPU, load, markdown, source
@@ -12,8 +13,11 @@ PUBLISHED = ("gates after YaRN", "YaRN with SeerAttention")  # of results/publis
 METHODS = {"dense": "dense YaRN", "gate": "gates after", "seer": "gates after", "oracle": "oracle", "streaming": "sink + window"}
 LOOKUP = "_lookup"  # ends the name of a model whose gates have lookup heads
 WITH_LOOKUPS = ", with lookup heads"
-# Settings of the trained runs, by the name of their results; the first is that of all other tables.
-RATES = {"smollm2": ("3e-4", "1.5e-3", "52 M"), "smollm2_with_gates5e-4": ("3e-4", "5e-4", "20 M"), "smollm2_with_lr1e-4": ("1e-4", "5e-4", "20 M")}
+# By the name of results: the model, the run where several are in the file, and its settings: learning rate, that of gates, tokens that these had seen. The first of
+# a model is that of all other tables.
+RATES = {"embedded": ("embedded", "joint90", ("8e-4", "5e-4", "33 M")), "embedded_with_gates1.5e-3": ("embedded", "joint90_gates1.5e-3", ("8e-4", "1.5e-3", "33 M")),
+         "smollm2": ("smollm2", None, ("3e-4", "1.5e-3", "52 M")), "smollm2_with_gates5e-4": ("smollm2", None, ("3e-4", "5e-4", "20 M")),
+         "smollm2_with_lr1e-4": ("smollm2", None, ("1e-4", "5e-4", "20 M"))}
 
 
 def records(models=MODELS):
@@ -165,23 +169,41 @@ def first_documents(row, count):
 
 
 def yarn_rates():
-    """What learning rates come to, on the documents that all were measured on."""
+    """What learning rates come to, on the documents that all runs of a model were measured on."""
     made = {(name, text): load(f"yarn_{name}_{text}", GPU) for name in RATES for text in TEXTS}
-    lines, most = [], max(row["sparsity"] for record in made.values() for row in record["rows"])
-    count = {text: min(len(made[name, text]["rows"][0]["nll"]) for name in RATES) for text in TEXTS}
-    for name, settings in RATES.items():
+    lines, below, most = [], [], max(row["sparsity"] for record in made.values() for row in record["rows"])
+    for model in dict.fromkeys(model for model, *_ in RATES.values()):
+        names = [name for name in RATES if RATES[name][0] == model]
+        count = {text: min(len(made[name, text]["rows"][0]["nll"]) for name in names) for text in TEXTS}
+        for name in names:
+            _, run, settings = RATES[name]
+            cells = []
+            for text in TEXTS:
+                record = made[name, text]
+                dense, gates = first_rows(record)
+                joint = nearest({"rows": [row for row in record["rows"] if run in (None, row.get("model"))]})[-1]
+                own, after, trained = (first_documents(row, count[text]) for row in (dense, gates[-1], joint))
+                cells += [f"{own:.{3 if own < 10 else 2}f}", f"{100 * (after / own - 1):+.2f}", f"{100 * (trained / own - 1):+.2f}", f"{1 - (trained - own) / (after - own):.0%}"]
+            lines.append([MODELS[model], *settings, *cells])
+        below.append(f"{MODELS[model]}: {', '.join(f'{n} documents of {text}' for text, n in count.items())}.")
+    what = ("dense YaRN", f"gates after, {most:.0%}", f"trained at {most:.0%}", "taken away")
+    header = ["per cent above dense", "learning rate", "of gates", "gates had seen", *(f"{text}: {name}" for text in TEXTS for name in what)]
+    return markdown(header, lines) + "\n\n" + " ".join([*below, *sources([f"yarn_{name}_{text}" for text in TEXTS] for name in RATES)])
+
+
+def yarn_every():
+    """What it costs that gates learn in every n-th step only: at the highest sparsity of each text, what is above dense YaRN and the share of what gates after lose."""
+    made = {text: load(f"yarn_embedded_every_{text}", GPU) for text in TEXTS}
+    runs = {row["model"]: int(re.search(r"\d+$", row["model"].partition("_every")[2] or "1")[0]) for row in made[TEXTS[0]]["rows"] if "trained_sparsity" in row}
+    lines = []
+    for run, steps in sorted(runs.items(), key=lambda item: item[1]):
         cells = []
         for text in TEXTS:
-            record = made[name, text]
-            dense, gates = first_rows(record)
-            joint = nearest(record)[-1]
-            own, after, trained = (first_documents(row, count[text]) for row in (dense, gates[-1], joint))
-            cells += [f"{own:.{3 if own < 10 else 2}f}", f"{100 * (after / own - 1):+.2f}", f"{100 * (trained / own - 1):+.2f}", f"{1 - (trained - own) / (after - own):.0%}"]
-        lines.append([*settings, *cells])
-    what = ("dense YaRN", f"gates after, {most:.0%}", f"trained at {most:.0%}", "taken away")
-    header = ["learning rate", "of gates", "gates had seen", *(f"{text}: {name}" for text in TEXTS for name in what)]
-    text = f"{MODELS['smollm2']}, per cent above dense; {', '.join(f'{n} documents of {text}' for text, n in count.items())}."
-    return markdown(header, lines) + "\n\n" + " ".join([text, *sources([f"yarn_{name}_{text}" for text in TEXTS] for name in RATES)])
+            row = [row for row in made[text]["rows"] if row["model"] == run and row["method"] == "seer"][-1]
+            cells += [f"{above(row)} ± {short(100 * row['vs_dense_error'])}", short(excess(row, first_rows(made[text])[1]))]
+        lines.append([str(steps), *cells])
+    header = ["a gradient for gates in every n-th step", *(f"{text}: {what}" for text in TEXTS for what in ("% above dense", "of the gates' excess"))]
+    return markdown(header, lines) + "\n\n" + " ".join(sources([[f"yarn_embedded_every_{text}" for text in TEXTS]]))
 
 
 def lengths():

@@ -46,7 +46,7 @@ struct FinetuneSettings {
   int64_t micro_batch = 1;           // windows that are run at once
   int64_t valid_sequences = 4;       // windows of each held-out file
   std::string optimizer = "adamw";   // or "muon": of the matrices of the layers, AdamW of the rest
-  double learning_rate = 1e-5, matrix_learning_rate = 4e-3, gate_learning_rate = 5e-4;
+  double learning_rate = 1e-5, matrix_learning_rate = 4e-3, gate_learning_rate = 1.5e-3;
   AdamW adamw;
   Muon muon;
   std::string schedule_form = "linear";  // or "cosine"; goes before schedule.form
