@@ -57,7 +57,7 @@ def read_run(folder, points):
 def densities(made):
     """Rows of gates, of the results of `seer eval ppl`."""
     keep = ("model", "method", "rule", "strength", "length", "documents", "density", "density_by_layer", "trained_sparsity")
-    return [{key: row[key] for key in keep if key in row} for row in made["rows"] if row["method"] == "seer"]
+    return [{key: row[key] for key in keep if key in row} for row in made["rows"] if row["method"] in ("seer", "gate")]
 
 
 def machine():
@@ -113,7 +113,10 @@ def draw(data, path):
     for row, colour in zip(layers, COLOURS):
         shown = [math.nan if d is None else d for d in row["density_by_layer"]]
         of = row.get("model", "")
-        label = (of if "trained_sparsity" in row else f"{of}, gates after it".lstrip(", ")) + f": {row['density']:.2f} in all"
+        label = of if "trained_sparsity" in row else f"{of}, gates after it".lstrip(", ")
+        if any(other["method"] == "gate" and other.get("model", "") == of for other in layers):
+            label += {"seer": ", with lookup heads", "gate": ", without"}[row["method"]]
+        label += f": {row['density']:.2f} in all"
         axes[2].plot(range(len(shown)), shown, ".-", color=colour, linewidth=1, label=label)
     if layers:
         axes[2].set(xlabel="layer", ylabel="blocks computed", ylim=(0, None),

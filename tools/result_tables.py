@@ -16,11 +16,11 @@ from tables.methods import methods, methods_forced
 from tables.models import attach, choosing, decode_gpu, distill_gpu, finetune_gpu, finetune_gpus, prefill_gpu, python_training
 from tables.operations import backward_gpu, decode_attn_gpu, gate_gpu, gpu, gpu_map, headline, others, speed
 from tables.planted import lookup_lists, lookup_scores, needle, planted, planted_long
-from tables.quality import quality, quality_gpu, run_gpu
+from tables.quality import quality, run_gpu
 from tables.yarn import lengths, published, yarn, yarn_every, yarn_headline, yarn_rates
 
 TABLES = {made.__name__: made for made in (headline, quality, speed, others, gpu, backward_gpu, gpu_map, gate_gpu, decode_attn_gpu, decode_gpu,
-                                           prefill_gpu, attach, distill_gpu, finetune_gpu, finetune_gpus, python_training, quality_gpu, planted, lookup_scores, lookup_lists, methods, methods_forced, needle, run_gpu,
+                                           prefill_gpu, attach, distill_gpu, finetune_gpu, finetune_gpus, python_training, planted, lookup_scores, lookup_lists, methods, methods_forced, needle, run_gpu,
                                            gates_by_tokens, selection_rules, lookup_shares, ablations, ablations_embedded, gate_rope, choosing, published, yarn, yarn_headline, yarn_rates, yarn_every, lengths, planted_long)}
 PAGES = ("README.md", "docs/results.md")
 

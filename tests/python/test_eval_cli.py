@@ -77,7 +77,7 @@ def test_gates_with_lookup_heads_work_in_every_verb(seer, text, gates_alone, tmp
     assert torch.equal(own["gate"], published["seer"]), "gates alone, whatever else lies in their folder"
     assert torch.equal(own["seer"][1], published["seer"][1]), "a layer without lookup heads"
     far, near = ((found["oracle"] - found["seer"])[3:].abs() for found in (published, own))
-    assert near.mean() < 0.3 * far.mean() and near.max() < 0.02, (far, near)
+    assert near.mean() < 0.3 * far.mean() and near.max() < 0.03, (far, near)
     ppl = ["eval", "ppl", "--data", text, "--lengths", 1024, "--methods", "dense,seer", *SHORT, "--json", "--gates", gates]
     dense, exact = rows_of(seer(*ppl, "--sparsity", 0))
     assert exact["perplexity"] == pytest.approx(dense["perplexity"], rel=5e-3)

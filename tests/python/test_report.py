@@ -171,7 +171,7 @@ def test_the_viewer(report, walked, maps, tmp_path):
     marked = Page(report(tmp_path), tmp_path, "#layer=99&head=2&choice=7&query=999999&key=888888", go_on)
     assert "errors" not in marked.root and marked.root["lost"].startswith("Layer 0, head 0:") and "Query, tokens 960–1023" in marked.root["lost"]
     assert "Layer 3, head 1, a lookup head:" in marked.text
-    assert re.findall(r'class="cell mark[^>]*data-row="(\d)" data-column="(\d)"', marked.dom) == [("3", "1"), ("0", "0")]
+    assert re.findall(r'class="cell mark[^>]*data-row="(\d)" data-column="(\d)"', marked.dom) == [("3", "1"), ("6", "2"), ("6", "3"), ("7", "2"), ("0", "0")]
 
 
 @needs_browser
@@ -241,7 +241,7 @@ def test_wrong_input(seer, tmp_path):
 
 def test_a_run_ends_with_its_page(seer, text, tmp_path):
     out = tmp_path / "run"
-    said = seer("run", "--text", text, "--out", out, "--steps", 2, "--length", 1024, "--methods", "dense,seer", "--sparsity", 0.9, *QUICK).stdout
+    said = seer("run", "--text", text, "--out", out, "--steps", 2, "--length", 2048, "--methods", "dense,seer", "--sparsity", 0.9, *QUICK).stdout
     assert f"report   {out / 'report.html'} (" in said
     data = json.loads(re.search(r'id="data">(.*?)</script>', (out / "report.html").read_text(), flags=re.S)[1])
     assert {file["path"]: file["kind"] for file in data["files"]} == {

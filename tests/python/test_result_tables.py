@@ -165,16 +165,18 @@ def perplexities(own, dense=10.):
 
 def test_quality(put):
     for text, dense in (("books", 10.), ("proofs", 5.)):
-        put(f"ppl_{text}", perplexities(11., dense))
-        put(f"ppl_{text}", perplexities(12., dense), results.CPU_QUALITY)
-    header, lines = lines_of(quality.quality_gpu())
+        put(f"ppl_{text}", perplexities(11., dense), results.CPU_QUALITY, threads=2)
+    header, lines = lines_of(quality.quality())
     assert header[2:] == [f"{text} {s}%" for text in ("books", "proofs") for s in (50, 70, 90)]
     assert lines["dense"] == ["1", "10.00", "", "", "5.00", "", ""]
-    assert lines["**gates distilled on the GPU**"] == [
+    assert lines["**learned gates**"] == [
         ".50 / .30 / .10", "11.50 (x1.150)", "11.70 (x1.170)", "11.90 (x1.190)",
         "11.50 (x2.300)", "11.70 (x2.340)", "11.90 (x2.380)"]
-    assert lines["gates distilled on a CPU, measured there"][1] == "12.50 (x1.250)"
     assert [*lines][1] == "oracle (true map)" and lines["sink + sliding window"][3] == "13.90 (x1.390)"
+    put("ppl_books", perplexities(11.) + [{**row, "method": "gate"} for row in perplexities(11.) if row["method"] == "seer"], results.CPU_QUALITY, threads=2)
+    put("ppl_proofs", perplexities(11.) + [{**row, "method": "gate"} for row in perplexities(11.) if row["method"] == "seer"], results.CPU_QUALITY, threads=2)
+    _, lines = lines_of(quality.quality())
+    assert {"**gates with lookup heads**", "gates without lookup heads"} <= {*lines}
 
 
 def three_ways(dense, methods=("seer", "streaming"), trained=(.9, .5)):
@@ -312,7 +314,7 @@ def test_planted(put):
     rows = [row("dense", 0., 1.), row("seer", .7, .4), row("seer", .9, .1)]
     for what in ("facts", "copies"):
         put(f"{what}_smollm2", rows, command=f"seer eval {what} --model /a/SmolLM2 --json x.json")
-    put("facts_embedded", rows, results.CPU, threads=2)  # not without copies
+    put("facts_embedded", rows, results.CPU_QUALITY, threads=2)  # not without copies
     text = planted.planted()
     _, dense, gates = cells(text)[:1] + cells(text)[2:]
     assert dense == ["SmolLM2-135M", "dense", "1", "1.00 ± .02", ".50 ± -", "1.00 ± .02", "10.25 ± .50"]
@@ -320,7 +322,7 @@ def test_planted(put):
                      "10.25 ± .50 / 10.25 ± .50"]
     assert "8 questions in 2 windows, 8 passages. NVIDIA H200" in text
     assert "`seer eval copies --model SmolLM2`; [copies_smollm2.json](results/nvidia-h200/copies_smollm2.json)" in text
-    put("copies_embedded", rows, results.CPU, threads=2)
+    put("copies_embedded", rows, results.CPU_QUALITY, threads=2)
     assert [line[0] for line in cells(planted.planted())[2:]] == ["embedded model, 7.6 M"] * 2 + ["SmolLM2-135M"] * 2
 
 
@@ -407,7 +409,7 @@ def test_ablations(put):
     assert lines[0][:3] == ["trained with", "sparsity", "density"]
     assert [line[:4] for line in lines[2:]] == [["`--block 128`", "70%", ".25", ".20 ± .08"], ["**all as by default**", "90%", ".25", ".30 ± .07"],
                                                 ["`--gate-type Qavg_Kavg`", "90%", ".25", ".10 ± .09"], ["lookup heads of rank 16", "90%", ".25", ".70 ± .03"]]
-    put("gate_ablations_embedded", [setting("block", 128, "seer", .8, .1), setting("block", 32, "seer", .8, .2), setting("default", None, "seer", .8, .3), setting("default", None, "dense", 0., .8)], results.CPU, threads=2)
+    put("gate_ablations_embedded", [setting("block", 128, "seer", .8, .1), setting("block", 32, "seer", .8, .2), setting("default", None, "seer", .8, .3), setting("default", None, "dense", 0., .8)], results.CPU_QUALITY, threads=2)
     text = gate_settings.ablations_embedded()
     assert [line[0] for line in cells(text)[2:]] == ["**all as by default**", "`--block 32`", "`--block 128`"] and ", 2 threads, " in text
 
@@ -416,7 +418,7 @@ def test_gates_without_rope(put):
     rows = [{"method": "dense", "length": length, "perplexity": 20., "vs_dense": 1., "density": 1., "sparsity": 0.} for length in (1024, 2048)]
     rows += [{"method": "seer", "gates": name, "length": length, "vs_dense": ratio, "vs_dense_error": .002, "density": .3, "sparsity": .7, "documents": 4, "trained_tokens": 4e6, "trained_length": 1024}
              for name, ratio in (("with RoPE", 1.01), ("without RoPE", 1.5)) for length in (1024, 2048)]
-    put("gate_rope", rows, results.CPU, threads=2, settings={"model": "m"})
+    put("gate_rope", rows, results.CPU_QUALITY, threads=2, settings={"model": "m"})
     text = gate_settings.gate_rope()
     assert cells(text)[2:] == [["dense", "20.00", "20.00"], ["gates with RoPE", *["+1.0 ± .2 % at .30"] * 2], ["gates without RoPE", *["+50.0 ± .2 % at .30"] * 2]]
     assert "m, 70% sparse, 4 documents; gates saw 4 M tokens, 1k at a time." in text
@@ -433,7 +435,7 @@ def test_map_alone(put):
     assert lines[0] == ["32k", "32/8", "128", "10.00 ms", "100", "-", "**2.00x**", "6.00 ms (0.60)"] and lines[1][-1] == "-"
 
 
-@pytest.mark.parametrize("name", ["methods", "needle", "gates_by_tokens", "ablations", "planted", "choosing", "gate_gpu", "prefill_gpu", "distill_gpu", "quality_gpu", "yarn", "yarn_headline"])
+@pytest.mark.parametrize("name", ["methods", "needle", "gates_by_tokens", "ablations", "planted", "choosing", "gate_gpu", "prefill_gpu", "distill_gpu", "yarn", "yarn_headline"])
 def test_a_missing_file_is_one_line(put, name):
     with pytest.raises(SystemExit, match=rf'README.md: table "{name}" needs results/nvidia-h200/\w+.json, .* missing$'):
         result_tables.table(name)

@@ -2,7 +2,7 @@
 from . import results
 from .methods import MODEL, above, share
 from .quality import LABELS, WITH_LOOKUPS
-from .results import CPU, GPU, load, markdown, source
+from .results import CPU_QUALITY, GPU, load, markdown, source
 
 NAME, ABLATIONS = f"gate_settings_{MODEL}", f"gate_ablations_{MODEL}"
 # Settings of training, what the page calls them, and those that all others have.
@@ -64,12 +64,12 @@ def ablations():
 
 def ablations_embedded():
     """The same of the embedded model on a CPU, without lookup heads, beside dense attention."""
-    return changed_alone("gate_ablations_embedded", CPU, lambda row: row["method"] == "seer", {**WHAT, "facts": "facts, tokens right"})  # its facts are words
+    return changed_alone("gate_ablations_embedded", CPU_QUALITY, lambda row: row["method"] == "seer", {**WHAT, "facts": "facts, tokens right"})  # its facts are words
 
 
 def gate_rope():
     """Gates with RoPE on their vectors and without it, by length; on a GPU once that was measured."""
-    chip = next((chip for chip in (GPU, CPU) if (results.FOLDER / chip / "gate_rope.json").exists()), GPU)
+    chip = next((chip for chip in (GPU, CPU_QUALITY) if (results.FOLDER / chip / "gate_rope.json").exists()), GPU)
     made = load("gate_rope", chip)
     lengths = sorted({row["length"] for row in made["rows"]})
     lines = [["dense", *(f"{next(row for row in made['rows'] if (row['method'], row['length']) == ('dense', length))['perplexity']:.2f}" for length in lengths)]]

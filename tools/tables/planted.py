@@ -1,7 +1,7 @@
 """Tables of planted facts and pasted passages, and of what lookup heads choose by."""
 from . import results
 from .quality import LABELS, WITH_LOOKUPS
-from .results import CPU, GPU, load, markdown, source
+from .results import CPU, CPU_QUALITY, GPU, load, markdown, source
 
 NORMALISERS = {"none": "none", "largest": "its largest product", "blocks": "**sum over blocks**", "blocks + means": "that and blocks' means", "tokens": "sum over all keys"}
 
@@ -12,7 +12,7 @@ LONG = {f"{model}_{run}": f"{name}, {label}" for model, name in MODELS.items()
 
 def chip_of(model):
     """The chip that has both files of the model, a GPU first; None: no chip has."""
-    return next((chip for chip in (GPU, CPU) if all((results.FOLDER / chip / f"{what}_{model}.json").exists() for what in ("facts", "copies"))), None)
+    return next((chip for chip in (GPU, CPU_QUALITY) if all((results.FOLDER / chip / f"{what}_{model}.json").exists() for what in ("facts", "copies"))), None)
 
 
 def figure(row, name):

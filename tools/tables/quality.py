@@ -15,12 +15,12 @@ def perplexity(records, methods, sparsities=SPARSITIES):
     """A line a method: at each sparsity its density and, on each text, its perplexity and what that is of dense
     attention's.
 
-    records: {text: a record}; methods: [(label, method, records)], so that gates of another file can stand beside.
+    records: {text: a record}; methods: [(label, method)].
     """
     dense = {text: next(r["perplexity"] for r in records[text]["rows"] if r["method"] == "dense") for text in TEXTS}
     lines = [["dense", "1", *(cell for text in TEXTS for cell in (f"{dense[text]:.2f}", *[""] * (len(sparsities) - 1)))]]
-    for label, method, of in methods:
-        found = {(text, r["sparsity"]): r for text in TEXTS for r in of[text]["rows"] if r["method"] == method}
+    for label, method in methods:
+        found = {(text, r["sparsity"]): r for text in TEXTS for r in records[text]["rows"] if r["method"] == method}
         density = " / ".join(f"{found[TEXTS[0], s]['density']:.2f}".lstrip("0") for s in sparsities)
         cells = [f"{found[text, s]['perplexity']:.2f} (x{found[text, s]['perplexity'] / dense[text]:.3f})"
                  for text in TEXTS for s in sparsities]
@@ -29,15 +29,12 @@ def perplexity(records, methods, sparsities=SPARSITIES):
     return markdown(header, lines)
 
 
-def load_texts(chip, of=""):
-    return {text: load(f"ppl_{of}{text}", chip) for text in TEXTS}
-
-
 def quality():
-    """The embedded gates, on a CPU."""
-    records = load_texts(CPU_QUALITY)
+    """The embedded model with its gates, on a CPU."""
+    records = {text: load(f"ppl_{text}", CPU_QUALITY) for text in TEXTS}
     measured = {row["method"] for row in records["books"]["rows"]}
-    return (perplexity(records, [(label, method, records) for method, label in LABELS.items() if method in measured]) + "\n\n" +
+    labels = {**LABELS, **({"seer": WITH_LOOKUPS} if "gate" in measured else {})}
+    return (perplexity(records, [(label, method) for method, label in labels.items() if method in measured]) + "\n\n" +
             source(records["books"], "ppl_books", CPU_QUALITY, "ppl_proofs"))
 
 
@@ -54,13 +51,3 @@ def run_gpu():
         lines.append([labels.get(method, method), " / ".join(f"{row['density']:.2f}".removeprefix("0") for row in rows), *(f"{row['perplexity']:.3f} (x{row['vs_dense']:.3f})" for row in rows)])
     below = f"{dense['documents']} windows of {dense['length']:,} tokens of Python's help, which stands on every machine. "
     return markdown(["blocks chosen by", "density", *(f"{s:.0%} sparse" for s in sparsities)], lines) + f"\n\n{below}" + source(made, "run_smollm2", GPU)
-
-
-def quality_gpu():
-    """Gates that were distilled and measured on a GPU beside those of a CPU."""
-    on_gpu, on_cpu = load_texts(GPU), load_texts(CPU_QUALITY)
-    methods = [(LABELS["oracle"], "oracle", on_gpu), ("**gates distilled on the GPU**", "seer", on_gpu),
-               ("gates distilled on a CPU, measured there", "seer", on_cpu),
-               (LABELS["streaming"], "streaming", on_gpu), (LABELS["random"], "random", on_gpu)]
-    return perplexity(on_gpu, methods) + "\n\n" + source(on_gpu["books"], "ppl_books", GPU, "ppl_proofs")
-

@@ -10,7 +10,7 @@ from table import markdown  # noqa: E402, F401
 
 FOLDER = ROOT / "results"
 CPU, CPU_AVX2, GPU = "amd-epyc-2-threads-avx512bf16", "amd-epyc-2-threads-avx2", "nvidia-h200"
-CPU_QUALITY = "intel-xeon-16-threads-avx512bf16"  # perplexities do not depend on the CPU but for rounding
+CPU_QUALITY = "intel-xeon-2-threads-avx512bf16"  # what the embedded model is worth does not depend on the CPU but for rounding
 
 
 def load(name, chip):
