@@ -9,6 +9,7 @@ gates rounded to bf16, FOLDER/embedded_model.json the record. The tokenizer is t
 a quarter of an hour. --rehearse makes a tiny model by the same way in a minute on a CPU.
 """
 import argparse
+import datetime
 import json
 import os
 import pathlib
@@ -114,7 +115,8 @@ def main():
     p.add_argument("--rehearse", action="store_true", help="a tiny model, which shows that the way is open")
     a = p.parse_args()
     a.out.mkdir(parents=True, exist_ok=True)
-    made = {"what": "how assets/reference was made", "command": record.portable(" ".join(["python", "tools/reference_model.py", *sys.argv[1:]])), **machine()}
+    made = {"what": "how assets/reference was made", "command": record.portable(" ".join(["python", "tools/reference_model.py", *sys.argv[1:]])), **machine(),
+            "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat()}
     for stage, command in commands(a).items():
         if subprocess.run([SEER, *command]).returncode != 0:
             raise SystemExit(f"reference_model: `seer {command[0]}` of the stage {stage} failed; the same command goes on from there")
