@@ -24,8 +24,8 @@ COMMANDS = re.findall(r"^\$seer ([^\n#]*)", README, flags=re.M)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """The files that the commands name."""
+def folder(tmp_path_factory, gates_alone):
+    """The files that the commands name, the model with gates that have no lookup heads yet."""
     import zstandard
     path = tmp_path_factory.mktemp("readme")
     text = (BUILD / "default_text.txt").read_text()[:60_000]
@@ -33,7 +33,8 @@ def folder(tmp_path_factory):
         (path / name).write_text(text)
     lines = "".join(json.dumps({"text": text[i:i + 20_000]}) + "\n" for i in range(0, 60_000, 20_000))
     (path / "texts.jsonl.zst").write_bytes(zstandard.compress(lines.encode()))
-    shutil.copytree(ROOT / "assets" / "reference", path / "reference")
+    shutil.copytree(ROOT / "assets" / "reference", path / "reference", ignore=shutil.ignore_patterns("gates"))
+    shutil.copytree(gates_alone, path / "reference" / "gates")
     return path
 
 
@@ -72,9 +73,9 @@ def test_commands_of_a_longer_context(folder):
 
 def test_commands_of_evaluation(folder):
     commands = re.findall(r"^\$seer ([^\n#]*)", PAGES[EVALUATION].split("## Gates that ship")[0], flags=re.M)
-    assert [command.split()[1] for command in commands] == ["facts", "copies", "needle", "prefill", "heads", "--gates"]
+    assert [command.split()[1] for command in commands] == ["facts", "copies", "needle", "prefill", "heads", "--model"]
     for command in commands:
-        short = command.replace("2048,8192", "256,512").replace("32,192", "32,64").replace("--length 8192", "--length 2048")
+        short = command.replace("FOLDER", "reference").replace("2048,8192", "256,512").replace("32,192", "32,64").replace("--length 8192", "--length 2048")
         length = [] if "--length" in command else ["--lengths", "1024"]
         few = {"eval": ["--documents", "1"], "bench": ["--runs", "1", "--seconds", "0", "--device", "cpu"],
                "distill": ["--lookup-windows", "1"]}[command.split()[0]]
