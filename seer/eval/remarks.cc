@@ -130,10 +130,11 @@ void add_worse(const std::vector<Group>& groups, std::vector<std::string>& lines
     }
   }
   if (settings.empty()) return;
-  lines.push_back("seer is worse than streaming, which needs no gates (" + example +
-                  (settings.size() > 1 ? ", and elsewhere" : "") +
-                  "): the gates have learnt too little; train them longer, with more --steps and "
-                  "more text");
+  lines.push_back(
+      "seer is worse than streaming, which needs no gates (" + example +
+      (settings.size() > 1 ? ", and elsewhere" : "") +
+      "): the gates have learnt too little, or from texts of another length; train them with "
+      "more --steps, more text and this --length");
 }
 
 // `precise`: the measure tells methods apart that are a thousandth apart.
