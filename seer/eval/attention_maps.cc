@@ -7,6 +7,7 @@
 #include <deque>
 
 #include "seer/eval/method.h"
+#include "seer/eval/recall.h"
 #include "seer/models/list_mask.h"
 #include "seer/report/results.h"
 
@@ -92,7 +93,7 @@ nlohmann::json attention_rows(const models::Decoder& model, const models::Gates&
     for (auto& chooser : choosers) {
       chosen.push_back(chooser.select(in, scores));
       const at::Tensor kept = std::get<1>(chooser.attend(in, chosen.back()));
-      recall.push_back(kept.sub(lse).exp().mean(1, /*keepdim=*/false, at::kDouble).cpu());
+      recall.push_back(recall_by_head(kept, lse).cpu());
     }
     const auto& lookups = gates.config().lookup_heads.at(static_cast<size_t>(in.layer));
     for (int64_t head = 0; head < heads; ++head) {

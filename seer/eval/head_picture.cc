@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "seer/base/error.h"
+#include "seer/eval/recall.h"
 #include "seer/models/list_mask.h"
 #include "seer/report/table.h"
 
@@ -171,7 +172,7 @@ std::vector<HeadMaps> capture_heads(const models::Decoder& model, const models::
                   models::mask_of(lists, head, ragged.num_blocks).to(at::kFloat).cpu(),
                   0,
                   0};
-    maps.recall = kept[head].sub(lse[head]).exp().mean(at::kDouble).item<double>();
+    maps.recall = recall_by_head(kept, lse)[head].item<double>();
     const auto blocks = static_cast<double>(ragged.num_blocks);
     maps.density = maps.chosen.sum().item<double>() / (blocks * (blocks + 1) / 2);
     heads.push_back(std::move(maps));

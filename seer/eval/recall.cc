@@ -101,7 +101,7 @@ class Measurement {
       const auto watch = meters_[m]->watch();
       if (m == 0 || !share_scores(methods_[m - 1], methods_[m])) scores = chooser.scores(in);
       const at::Tensor kept = std::get<1>(chooser.attend(in, chooser.select(in, scores)));
-      const at::Tensor mass = kept.sub(lse).exp().mean(1, /*keepdim=*/false, at::kDouble);
+      const at::Tensor mass = recall_by_head(kept, lse);
       at::Tensor sum = sums_[static_cast<int64_t>(m)][in.layer];
       has_sum_[layer] ? sum.add_(mass) : sum.copy_(mass);
     }
@@ -142,6 +142,10 @@ nlohmann::json layers_of(const at::Tensor& recall) {
 }
 
 }  // namespace
+
+at::Tensor recall_by_head(const at::Tensor& lse_of_chosen, const at::Tensor& lse) {
+  return lse_of_chosen.sub(lse).exp().mean(1, /*keepdim=*/false, at::kDouble);
+}
 
 double mean_recall(const RecallRow& row) {
   return row.not_finite > 0 ? std::numeric_limits<double>::quiet_NaN()

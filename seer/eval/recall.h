@@ -42,6 +42,10 @@ struct HeadRecall {
 };
 HeadRecall worst_head(const RecallRow& row);
 
+// The share of each head's attention that lies in the chosen blocks [Hq], f64: mean over tokens. Log-sum-exps [Hq, T] of the keys in
+// those blocks, and of all keys.
+at::Tensor recall_by_head(const at::Tensor& lse_of_chosen, const at::Tensor& lse);
+
 // The method `oracle` ranks blocks by their largest weight, as gates learn to; it is not the upper
 // limit of this number, which is about their sums.
 //
