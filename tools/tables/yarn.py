@@ -13,11 +13,9 @@ PUBLISHED = ("gates after YaRN", "YaRN with SeerAttention")  # of results/publis
 METHODS = {"dense": "dense YaRN", "gate": "gates after", "seer": "gates after", "oracle": "oracle", "streaming": "sink + window"}
 LOOKUP = "_lookup"  # ends the name of a model whose gates have lookup heads
 WITH_LOOKUPS = ", with lookup heads"
-# By the name of results: the model, the run where several are in the file, and its settings: learning rate, that of gates, tokens that these had seen. The first of
-# a model is that of all other tables.
-RATES = {"embedded": ("embedded", "joint90", ("8e-4", "5e-4", "33 M")), "embedded_with_gates1.5e-3": ("embedded", "joint90_gates1.5e-3", ("8e-4", "1.5e-3", "33 M")),
-         "smollm2": ("smollm2", None, ("3e-4", "1.5e-3", "52 M")), "smollm2_with_gates5e-4": ("smollm2", None, ("3e-4", "5e-4", "20 M")),
-         "smollm2_with_lr1e-4": ("smollm2", None, ("1e-4", "5e-4", "20 M"))}
+# By the name of results: the model, and settings of its runs: learning rate, that of gates, tokens that these had seen. The first of a model is that of all other tables.
+RATES = {"embedded": ("embedded", ("8e-4", "5e-4", "33 M")), "embedded_with_gates1.5e-3": ("embedded", ("8e-4", "1.5e-3", "33 M")),
+         "smollm2": ("smollm2", ("3e-4", "1.5e-3", "52 M")), "smollm2_with_gates5e-4": ("smollm2", ("3e-4", "5e-4", "20 M")), "smollm2_with_lr1e-4": ("smollm2", ("1e-4", "5e-4", "20 M"))}
 
 
 def records(models=MODELS):
@@ -172,19 +170,18 @@ def yarn_rates():
     """What learning rates come to, on the documents that all runs of a model were measured on."""
     made = {(name, text): load(f"yarn_{name}_{text}", GPU) for name in RATES for text in TEXTS}
     lines, below, most = [], [], max(row["sparsity"] for record in made.values() for row in record["rows"])
-    for model in dict.fromkeys(model for model, *_ in RATES.values()):
+    for model in dict.fromkeys(model for model, _ in RATES.values()):
         names = [name for name in RATES if RATES[name][0] == model]
         count = {text: min(len(made[name, text]["rows"][0]["nll"]) for name in names) for text in TEXTS}
         for name in names:
-            _, run, settings = RATES[name]
             cells = []
             for text in TEXTS:
                 record = made[name, text]
                 dense, gates = first_rows(record)
-                joint = nearest({"rows": [row for row in record["rows"] if run in (None, row.get("model"))]})[-1]
+                joint = nearest(record)[-1]
                 own, after, trained = (first_documents(row, count[text]) for row in (dense, gates[-1], joint))
                 cells += [f"{own:.{3 if own < 10 else 2}f}", f"{100 * (after / own - 1):+.2f}", f"{100 * (trained / own - 1):+.2f}", f"{1 - (trained - own) / (after - own):.0%}"]
-            lines.append([MODELS[model], *settings, *cells])
+            lines.append([MODELS[model], *RATES[name][1], *cells])
         below.append(f"{MODELS[model]}: {', '.join(f'{n} documents of {text}' for text, n in count.items())}.")
     what = ("dense YaRN", f"gates after, {most:.0%}", f"trained at {most:.0%}", "taken away")
     header = ["per cent above dense", "learning rate", "of gates", "gates had seen", *(f"{text}: {name}" for text in TEXTS for name in what)]

@@ -40,7 +40,7 @@ const stem = (path) => baseName(path).replace(/\.(txt|md|json|jsonl|ndjson)?(\.(
 
 // Of results whose rows are of several models, or of one that was trained for them: "yarn_smollm2_books.json" is of SmolLM2-135M and books.
 const WORDS = [[/^(yarn|lengths) /, "YaRN: "], [/^(facts|copies|needle) /, ""], [/\bembedded\b/, "embedded model,"], [/\bsmollm2\b/, "SmolLM2-135M,"], [/\bseed2\b/, "gates of another seed,"],
-  [/\bwith lr(\S+)/, "learning rate $1,"], [/\bwith gates(\d\S*)/, "gates' learning rate $1,"], [/, yarn$/, ", dense YaRN"], [/, joint(\d+)$/, ", YaRN with SeerAttention at $1 %"]];
+  [/\bevery\b/, "gates that learn in every n-th step,"], [/\bwith lr(\S+)/, "learning rate $1,"], [/\bwith gates(\d\S*)/, "gates' learning rate $1,"], [/, yarn$/, ", dense YaRN"], [/, joint(\d+)$/, ", YaRN with SeerAttention at $1 %"]];
 const nameOfFile = (path) => WORDS.reduce((name, [found, word]) => name.replace(found, word), stem(path).replace(/_/g, " "));
 
 // Which blocks all methods kept.

@@ -113,9 +113,9 @@ function lengthChart(parent, file) {
   draw(settings.at(-1));
 }
 
-// Rows of models that were fine-tuned at a longer context (eval ppl --joint), in the published form.
+// Rows of models that were fine-tuned at a longer context (eval ppl --joint), in the published form. Runs that differ in how often their gates learnt have a chart alone.
 function fineTuned() {
-  return resultsWith(hasPerplexity).filter((file) => file.rows.some((row) => isNumber(row.trained_sparsity)));
+  return resultsWith(hasPerplexity).filter((file) => file.rows.some((row) => isNumber(row.trained_sparsity)) && !/_every_/.test(baseName(file.path)));
 }
 
 function fineTunedTable(parent) {
