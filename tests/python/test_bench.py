@@ -392,16 +392,18 @@ def test_runs_are_collected(tmp_path):
         run = {"task": task, "settings": {"length": 64}, "loop": {"steps": 6}}
         (tmp_path / name / "run.json").write_text(json.dumps(run))
         (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics(False)))
-    measured = [{"method": "dense", "perplexity": 1.}, {"method": "seer", "density_by_layer": [.1, .2], "density": .15, "nll": [1.]}]
+    measured = [{"method": "dense", "perplexity": 1.}, {"method": "seer", "density_by_layer": [.1, .2], "density": .15, "nll": [1.]},
+                {"method": "gate", "density_by_layer": [.2, .3], "density": .25}, {"method": "oracle", "density": .15}]
     record.write(tmp_path / "layers.json", made_record(measured))
     out = tmp_path / "yarn_runs.json"
     program = [sys.executable, ROOT / "bench" / "training_runs.py", tmp_path / "dense", tmp_path / "after"]
     subprocess.run([*program, "--density", tmp_path / "layers.json", "--out", out], check=True)
     made = record.read(out)
     assert made["operation"] == "training runs" and made["command"] == "python bench/training_runs.py dense after"
-    dense, after, layers = made["rows"]
+    dense, after, layers, alone = made["rows"]
     assert (dense["run"], dense["steps"], dense["seconds"], after["task"]) == ("dense", 6, 15.0, "distill")
     assert dense["tokens"][-1] == 6000 and layers == {"method": "seer", "density": .15, "density_by_layer": [.1, .2]}
+    assert alone == {"method": "gate", "density": .25, "density_by_layer": [.2, .3]}
     failed = subprocess.run([*program, tmp_path / "none", "--out", out], capture_output=True, text=True)
     assert failed.returncode == 1 and failed.stderr.count("\n") == 1 and "none/run.json: No such file" in failed.stderr
 

@@ -1,6 +1,6 @@
 """Tables of planted facts and pasted passages, and of what lookup heads choose by."""
 from . import results
-from .quality import LABELS, WITH_LOOKUPS
+from .quality import LABELS, WITH_LOOKUPS, labels_of
 from .results import CPU, CPU_QUALITY, GPU, load, markdown, source
 
 NORMALISERS = {"none": "none", "largest": "its largest product", "blocks": "**sum over blocks**", "blocks + means": "that and blocks' means", "tokens": "sum over all keys"}
@@ -32,7 +32,7 @@ def planted(names=MODELS):
             continue
         facts, copies = load(f"facts_{model}", chip), load(f"copies_{model}", chip)
         methods = list(dict.fromkeys(row["method"] for row in facts["rows"]))
-        labels = {**LABELS, **({"seer": WITH_LOOKUPS} if "gate" in methods else {})}
+        labels = labels_of(methods)
         for method in methods:
             of = [[row for row in made["rows"] if row["method"] == method] for made in (facts, copies)]
             density = " / ".join(f"{row['density']:.2f}".lstrip("0") for row in of[0]) if method != "dense" else "1"
@@ -59,7 +59,7 @@ def by_place(made, columns):
     for label, of in made.items():
         rows = [row for record in of.values() for row in record["rows"]]
         most = max(row["sparsity"] for row in rows)
-        labels = {**LABELS, **({"seer": WITH_LOOKUPS} if any(row["method"] == "gate" for row in rows) else {})}
+        labels = labels_of({row["method"] for row in rows})
         for method in dict.fromkeys(row["method"] for row in rows):
             cells = ([cell for row in of[what]["rows"] if row["method"] == method and row["sparsity"] in (0, most) for cell in row["cells"] if is_there(row, cell)]
                      for what, is_there in columns.values())

@@ -29,12 +29,16 @@ def perplexity(records, methods, sparsities=SPARSITIES):
     return markdown(header, lines)
 
 
+def labels_of(methods):
+    """What pages call these methods: gates with lookup heads by that name, where gates without stand beside."""
+    return {**LABELS, **({"seer": WITH_LOOKUPS} if "gate" in methods else {})}
+
+
 def quality():
     """The embedded model with its gates, on a CPU."""
     records = {text: load(f"ppl_{text}", CPU_QUALITY) for text in TEXTS}
     measured = {row["method"] for row in records["books"]["rows"]}
-    labels = {**LABELS, **({"seer": WITH_LOOKUPS} if "gate" in measured else {})}
-    return (perplexity(records, [(label, method) for method, label in labels.items() if method in measured]) + "\n\n" +
+    return (perplexity(records, [(label, method) for method, label in labels_of(measured).items() if method in measured]) + "\n\n" +
             source(records["books"], "ppl_books", CPU_QUALITY, "ppl_proofs"))
 
 
