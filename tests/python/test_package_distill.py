@@ -25,7 +25,7 @@ def seer_program(seer):
 
 
 def documents():
-    words = (ROOT / "README.md").read_text().split()
+    words = (BUILD / "default_text.txt").read_text()[:20_000].split()
     return [" ".join(words[begin:begin + 70 + begin % 50]) for begin in range(0, 420, 70)]
 
 

@@ -21,7 +21,7 @@ from lm_eval.tasks import TaskManager  # noqa: E402
 
 from seer import lm_eval as harness  # noqa: E402
 
-CHARACTERS = (900, 350, 20, 700, 520)  # of the texts
+CHARACTERS = (1500, 450, 20, 900, 700)  # of the texts
 TASKS = {
     "choice": dict(output_type="multiple_choice", doc_to_text="{{text}}", doc_to_target="answer", doc_to_choice="{{choices}}", target_delimiter="",
                    metric_list=[dict(metric="acc"), dict(metric="acc_norm")]),
@@ -47,7 +47,7 @@ def folder(tmp_path_factory):
     for layer in model.seer.layers:
         torch.nn.init.normal_(layer.attn_gate.mask_linear_k.weight, std=0.3)
     seer.save_gates(model, made / "gates")
-    text, at, rows = (ROOT / "README.md").read_text(), 0, []
+    text, at, rows = " ".join((BUILD / "default_text.txt").read_text()[:10_000].split()), 0, []
     for n in CHARACTERS:
         rows.append(dict(text=text[at:at + n].rstrip(), choices=[text[at + n:at + n + 9], " zebra", " a"], answer=len(rows) % 3))
         at += n + 9
