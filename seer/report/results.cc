@@ -18,11 +18,10 @@ using nlohmann::json;
 // What tells the rows of one measurement from those of others.
 json shape_of(const json& row) {
   json shape = json::array();
-  for (const char* key : {"model", "sequences", "gpus", "states_on_host", "streamed"}) {
-    shape.push_back(row.value(key, json()));
-  }
-  for (const auto& key : record_form()["shape"]) {
-    shape.push_back(row.value(key.get<std::string>(), json()));
+  for (const char* keys : {"whole_model", "shape"}) {
+    for (const auto& key : record_form()[keys]) {
+      shape.push_back(row.value(key.get<std::string>(), json()));
+    }
   }
   return shape;
 }
