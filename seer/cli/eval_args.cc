@@ -68,7 +68,12 @@ void EvalArgs::add(Args& args, const std::vector<std::string>& known, const std:
       "block", block, or_automatic(multiple(16, 16, 128), 0),
       "tokens in a block, of methods without gates; 0: as the gates have it, 64 without gates");
   select.add(args, std::move(default_sparsity));
-  args.when_read([this] { check_rules(methods, select); });
+  args.when_read([this, &args] {
+    check_rules(methods, select);
+    if (needs_of(methods).sparse) return;
+    refuse(args, kOfSparse, "where --methods names dense attention alone");
+    refuse(args, {"block"}, "where --methods names dense attention alone");
+  });
 }
 
 int EvalArgs::block_of(const GatesFound& gates) const {

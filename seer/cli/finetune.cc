@@ -18,19 +18,19 @@ static_assert(train::kMostForcedBlocks == kernels::kMostBlocks);
 
 using Names = std::vector<std::string>;
 
-const Names kOfSparse{"gates",
-                      "foreign-gates",
-                      "rule",
-                      "density",
-                      "strength",
-                      "sink-blocks",
-                      "local-blocks",
-                      "last-dense-rows",
-                      "gate-loss",
-                      "gate-skip",
-                      "gate-loss-weight",
-                      "gate-every",
-                      "gate-learning-rate"};
+const Names kOfSparseTraining{"gates",
+                              "foreign-gates",
+                              "rule",
+                              "density",
+                              "strength",
+                              "sink-blocks",
+                              "local-blocks",
+                              "last-dense-rows",
+                              "gate-loss",
+                              "gate-skip",
+                              "gate-loss-weight",
+                              "gate-every",
+                              "gate-learning-rate"};
 }  // namespace
 
 int finetune(int argc, char** argv, int first) {
@@ -63,7 +63,7 @@ int finetune(int argc, char** argv, int first) {
                  : find_gates(s.gates.string(), io::ModelConfig::read(model.model)).config;
     refuse(args, s.is_by_density() ? Names{"strength"} : Names{"density"},
            "beside --rule " + s.rule);
-    if (!s.is_sparse()) refuse(args, kOfSparse, "beside --attention dense");
+    if (!s.is_sparse()) refuse(args, kOfSparseTraining, "beside --attention dense");
     if (s.gates.empty()) refuse(args, {"foreign-gates"}, "without --gates");
     if (s.data.valid.empty()) refuse(args, {"valid-every", "valid-sequences"}, "without --valid");
     if (!s.is_muon()) refuse(args, {"matrix-learning-rate"}, "beside --optimizer adamw");

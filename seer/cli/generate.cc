@@ -209,6 +209,7 @@ int generate(int argc, char** argv, int first) {
     if (a.select.selections().size() != 1) {
       throw UsageError("generate: want one --sparsity or --strength");
     }
+    if (a.method == "dense") refuse(args, kOfSparse, "with --method dense");
     if (a.settings.temperature == 0) {
       refuse(args, {"top-p", "top-k"}, "with --temperature 0, which takes the most likely token");
     }

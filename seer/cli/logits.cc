@@ -61,12 +61,7 @@ int logits(int argc, char** argv, int first) {
     if (select.selections().size() != 1) {
       throw UsageError("logits: want one --sparsity or --strength");
     }
-    if (method == "dense") {
-      refuse(args,
-             {"gates", "foreign-gates", "rule", "sparsity", "strength", "also", "sink-blocks",
-              "local-blocks", "last-dense-rows"},
-             "with --method dense");
-    }
+    if (method == "dense") refuse(args, kOfSparse, "with --method dense");
     if (!ids_file.empty()) check_input(ids_file);
   });
   if (!args.parse(argc, argv, first)) return 0;

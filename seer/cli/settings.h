@@ -73,6 +73,11 @@ struct SelectArgs {
   std::vector<torch_ops::Selection> selections() const;
 };
 
+// The flags of gates and selection, which mean nothing where attention is dense.
+inline const std::vector<std::string> kOfSparse{"gates",       "foreign-gates", "rule",
+                                                "sparsity",    "strength",      "also",
+                                                "sink-blocks", "local-blocks",  "last-dense-rows"};
+
 // The names that make_methods() knows.
 std::vector<std::string> method_names();
 // A note on standard error where the gates do not tell which model they are of.

@@ -101,7 +101,8 @@ def test_generate_is_deterministic_and_chunks_agree(seer, text):
     whole = seer(*base).stdout
     assert whole == seer(*base).stdout
     assert whole == seer(*base, "--chunk", 4096).stdout
-    assert "dense" in seer(*base, "--method", "dense").stderr
+    assert "dense" in seer(*base[:5], "--method", "dense").stderr
+    assert "--sparsity means nothing with --method dense" in error_of(seer(*base, "--method", "dense", ok=False), 2)
     sampled = [seer(*base[:4], 8, "--temperature", 0.8, "--top-p", 0.9, "--top-k", 50, "--seed",
                     seed, "--method", "dense").stdout for seed in (1, 1, 2)]
     assert sampled[0] == sampled[1] != sampled[2]

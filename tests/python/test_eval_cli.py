@@ -31,8 +31,12 @@ def rows_of(result):
 
 
 def test_methods_without_gates_need_none(seer, text, model):
-    quick = ["eval", "ppl", "--model", model, "--data", text, "--lengths", 512, "--sparsity", 0.5, *SHORT, "--json"]
-    assert [r["method"] for r in rows_of(seer(*quick, "--methods", "dense"))] == ["dense"]
+    quick = ["eval", "ppl", "--model", model, "--data", text, "--lengths", 512, *SHORT, "--json"]
+    dense = [*quick, "--methods", "dense"]
+    assert [r["method"] for r in rows_of(seer(*dense))] == ["dense"]
+    for flag, value in (("--sparsity", 0.5), ("--gates", model), ("--block", 32)):
+        assert f"{flag} means nothing where --methods names dense attention alone" in error_of(seer(*dense, flag, value, ok=False), 2)
+    quick += ["--sparsity", 0.5]
     names = ["dense", "streaming", "random", "oracle", "untrained", "pooled", "quest", "minference_vs", "flexprefill", "xattention", "duo"]
     rows = rows_of(seer(*quick, "--methods", ",".join(names)))
     assert [r["method"] for r in rows] == names
