@@ -169,7 +169,7 @@ Chosen choose_gates(const GenerateArgs& a, const io::ModelConfig& config, int64_
                                       a.model.model, config);
   const std::string why = why_dense(a, found, prompt);
   if (why.empty()) return {found, true};
-  SEER_CHECK(!required, why, ": there is nothing to leave out; add --method dense");
+  SEER_CHECK(!required, why, ": there is nothing to leave out; choose --method auto");
   print_line("seer generate: dense attention, as " + why);
   return {found, false};
 }
