@@ -106,6 +106,9 @@ def test_generate_is_deterministic_and_chunks_agree(seer, text):
     sampled = [seer(*base[:4], 8, "--temperature", 0.8, "--top-p", 0.9, "--top-k", 50, "--seed",
                     seed, "--method", "dense").stdout for seed in (1, 1, 2)]
     assert sampled[0] == sampled[1] != sampled[2]
+    short = ["generate", "--prompt", "x", "--max-new-tokens", 1, "--sparsity", 0.5]
+    assert "choose --method auto" in error_of(seer(*short, "--method", "seer", ok=False))
+    assert "dense attention, as the prompt is less than a block" in seer(*short, "--method", "auto").stderr
 
 
 def test_eval_ppl(seer, text, tmp_path):
