@@ -34,7 +34,6 @@ def test_every_head_size_goes_through_every_verb(seer, tmp_path, head_dim):
                  "dense,seer,oracle,streaming,random", "--sparsity", 0.5, "--min-ratio", 1).stdout
     assert "nan" not in table
     seer("eval", "recall", "--model", model, "--gates", gates, "--data", text, "--length", 256, "--min-ratio", 1)
-    for method in ("dense", "seer"):
-        found = seer("generate", "--model", model, "--gates", gates, "--prompt-file", text, "--method", method,
-                     "--max-new-tokens", 3)
+    for method in (["dense"], ["seer", "--gates", gates]):
+        found = seer("generate", "--model", model, "--prompt-file", text, "--max-new-tokens", 3, "--method", *method)
         assert "3 written" in found.stderr
