@@ -323,7 +323,6 @@ def test_gates_of_another_model(seer, folder, base, text, joint):
     result = seer(*generate, ok=False)
     assert "less than a block" in result.stderr and "made for another model" in error_of(result) and not result.stdout
     seer(*generate, "--foreign-gates")
-    seer(*generate, "--method", "dense")
     result = seer(*arguments(joint / "gates", text, folder / "refused"), ok=False)
     assert "is a folder of gates" in error_of(result, 2)
 
