@@ -75,13 +75,13 @@ def test_gates_with_lookup_heads_work_in_every_verb(seer, text, gates_alone, tmp
     save_file(weights, gates / "attn_gate_weights.safetensors")
     (gates / "config.json").write_text(json.dumps({**config, "seer_lookup_rank": 64, "seer_lookup_heads": heads}))
 
-    recall = ["eval", "recall", "--data", text, "--length", 2048, "--methods", "seer,gate,oracle", "--sparsity", 0.8, *SHORT, "--json"]
+    recall = ["eval", "recall", "--data", text, "--length", 4096, "--methods", "seer,gate,oracle", "--sparsity", 0.8, *SHORT, "--json"]
     published, own = ({r["method"]: torch.tensor(r["recall"]) for r in rows_of(seer(*recall, "--gates", folder))} for folder in (gates_alone, gates))
     assert torch.equal(own["oracle"], published["oracle"])
     assert torch.equal(own["gate"], published["seer"]), "gates alone, whatever else lies in their folder"
     assert torch.equal(own["seer"][1], published["seer"][1]), "a layer without lookup heads"
     far, near = ((found["oracle"] - found["seer"])[3:].abs() for found in (published, own))
-    assert near.mean() < 0.3 * far.mean() and near.max() < 0.03, (far, near)
+    assert near.mean() < 0.3 * far.mean() and near.max() < 0.02, (far, near)
     ppl = ["eval", "ppl", "--data", text, "--lengths", 1024, "--methods", "dense,seer", *SHORT, "--json", "--gates", gates]
     dense, exact = rows_of(seer(*ppl, "--sparsity", 0))
     assert exact["perplexity"] == pytest.approx(dense["perplexity"], rel=5e-3)

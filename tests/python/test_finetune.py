@@ -323,6 +323,7 @@ def test_gates_of_another_model(seer, folder, base, text, joint):
     result = seer(*generate, ok=False)
     assert "less than a block" in result.stderr and "made for another model" in error_of(result) and not result.stdout
     seer(*generate, "--foreign-gates")
+    assert "--gates means nothing with --method dense" in error_of(seer(*generate, "--method", "dense", ok=False), 2)
     result = seer(*arguments(joint / "gates", text, folder / "refused"), ok=False)
     assert "is a folder of gates" in error_of(result, 2)
 

@@ -46,7 +46,7 @@ def products(q, k):
 def test_heads_and_projections_are_the_programs(steps, seer_program, tmp_path):
     """As they begin, and trained; three heads by their share and by their cost."""
     flag, how_many = ("--lookup-cost", {"cost": 3.5 / 32 * 16 / (2 * 64 * 0.1)}) if steps else ("--lookup-heads", {"share": 0.1})
-    words = (BUILD / "default_text.txt").read_text().split()[27_000:]  # where three heads lose much
+    words = (BUILD / "default_text.txt").read_text().split()[21_000:]  # where three heads lose much more than the others
     texts = [" ".join(words[begin:begin + 300]) for begin in range(0, 1500, 300)]
     (tmp_path / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     model, out = AutoModelForCausalLM.from_pretrained(REFERENCE).float(), tmp_path / "out"
@@ -86,6 +86,7 @@ def test_heads_and_projections_are_the_programs(steps, seer_program, tmp_path):
     for layer, of in enumerate(mine["lookup_heads"]):
         others = [head for head in range(4) if head not in of]
         torch.testing.assert_close(left[layer, others], lost[layer, others])
+        assert torch.all(left[layer, of] <= lost[layer, of])
     assert left.sum() < 0.9 * lost.sum()
 
 
@@ -183,7 +184,7 @@ def test_on_a_gpu(gates_alone):
     exact, model = (AutoModelForCausalLM.from_pretrained(REFERENCE).to(device, dtype) for device, dtype in (("cpu", torch.float32), ("cuda", torch.bfloat16)))
     want, got = find(exact), find(model)
     assert got.device.type == "cpu" and (got - want).norm() < 0.2 * want.norm()
-    assert model.seer.gate_config.lookup_heads == exact.seer.gate_config.lookup_heads
+    assert model.seer.gate_config.lookup_heads == exact.seer.gate_config.lookup_heads == {1: (1,), 6: (2,), 7: (2,)}
     left = seer.find_lookup_heads(model, windows, 0, windows=2)
     assert left.sum() < 0.9 * got.sum()
     rows = seer.distill(model, windows, lookups_only=True, steps=2, sequences=1)

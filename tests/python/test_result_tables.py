@@ -434,7 +434,7 @@ def test_map_alone(put):
     assert lines[0] == ["32k", "32/8", "128", "10.00 ms", "100", "-", "**2.00x**", "6.00 ms (0.60)"] and lines[1][-1] == "-"
 
 
-@pytest.mark.parametrize("name", ["methods", "needle", "gates_by_tokens", "ablations", "planted", "choosing", "gate_gpu", "prefill_gpu", "distill_gpu", "yarn", "yarn_headline"])
+@pytest.mark.parametrize("name", ["methods", "needle", "gates_by_tokens", "ablations", "planted", "choosing", "gate_gpu", "prefill_gpu", "distill_gpu", "yarn", "yarn_headline", "yarn_every"])
 def test_a_missing_file_is_one_line(put, name):
     with pytest.raises(SystemExit, match=rf'README.md: table "{name}" needs results/nvidia-h200/\w+.json, .* missing$'):
         result_tables.table(name)
