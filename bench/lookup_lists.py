@@ -10,7 +10,6 @@ its gate (heads.json), *groups* one list for all heads of a group: of the larges
 softmax over the row's blocks). *lookup groups* does so in the groups that have lookup heads, and these heads alone choose.
 """
 import argparse
-import datetime
 import json
 import math
 import pathlib
@@ -175,7 +174,7 @@ def main():
     attention.Layer.attend = attend
     if a.out:
         record.write(a.out, {"operation": "lookup lists", **machine(), "command": record.portable("python bench/" + " ".join([pathlib.Path(
-            sys.argv[0]).name, *sys.argv[1:]])), "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+            sys.argv[0]).name, *sys.argv[1:]])), "date": record.today(),
             "threads": torch.get_num_threads(), "settings": {key: getattr(a, key) for key in ("length", "windows", "sparsity")}, "rows": rows})
 
 

@@ -10,7 +10,6 @@ map: *map*, the sum of the map's weights in far blocks (neither the first nor th
 largest product of i with a key of J; a variant's score of a block row and a block is max_i (m - log z_i), and variants differ in z.
 """
 import argparse
-import datetime
 import itertools
 import math
 import pathlib
@@ -163,7 +162,7 @@ def main():
         print(f"{r:3d} {numbers:13s} " + "  ".join(f"{row['normaliser']} {row['map']:.3f} / {row['peaks']:.3f}" for row in of))
     if a.out:
         record.write(a.out, {"operation": "lookup scores", **machine(), "command": record.portable("python bench/" + " ".join([pathlib.Path(
-            sys.argv[0]).name, *sys.argv[1:]])), "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+            sys.argv[0]).name, *sys.argv[1:]])), "date": record.today(),
             "threads": torch.get_num_threads(), "settings": {key: getattr(a, key) for key in ("heads", "length", "windows", "measured", "sparsity")}, "rows": rows})
 
 

@@ -27,6 +27,10 @@ def portable(command):
     return re.sub(r"(?<=[ ,=])(/|\.)[^ ,;]*/", "", short)
 
 
+def today():
+    return datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+
+
 def driver():
     try:
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
@@ -61,7 +65,7 @@ def folder(machine):
 def make(command, method, rivals, rows, failed, operation="block_sparse_attn", machine=None):
     """rivals: {name: version, or why it is missing}; failed: {group: why it has no rows}; machine: gpu()'s or cpu()'s, a GPU's unless said."""
     return {"operation": operation, **(machine or gpu()), "rivals": rivals, "method": method, "failed": failed, "command": command,
-            "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(), "rows": rows}
+            "date": today(), "rows": rows}
 
 
 def group_of(row):

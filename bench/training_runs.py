@@ -8,7 +8,6 @@ one before) and the losses of held-out texts. --density takes from the results o
 of rows of gates, too. Run it where the runs were made: it notes chip and versions.
 """
 import argparse
-import datetime
 import json
 import math
 import pathlib
@@ -150,7 +149,7 @@ def main():
         sys.exit(f"{place}: no such results: {error}")
     command = ["python", "bench/training_runs.py", *(path.name for path in args.runs)]
     record.write(args.out, {"operation": OPERATION, **machine(), "command": " ".join(command),
-                            "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(), "rows": rows})
+                            "date": record.today(), "rows": rows})
     print(f"written: {args.out}")
 
 

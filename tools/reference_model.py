@@ -9,7 +9,6 @@ gates rounded to bf16, FOLDER/embedded_model.json the record. The tokenizer is t
 a quarter of an hour. --rehearse makes a tiny model by the same way in a minute on a CPU.
 """
 import argparse
-import datetime
 import json
 import os
 import pathlib
@@ -116,7 +115,7 @@ def main():
     a = p.parse_args()
     a.out.mkdir(parents=True, exist_ok=True)
     made = {"what": "how assets/reference was made", "command": record.portable(" ".join(["python", "tools/reference_model.py", *sys.argv[1:]])), **machine(),
-            "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat()}
+            "date": record.today()}
     for stage, command in commands(a).items():
         if subprocess.run([SEER, *command]).returncode != 0:
             raise SystemExit(f"reference_model: `seer {command[0]}` of the stage {stage} failed; the same command goes on from there")

@@ -71,8 +71,9 @@ void EvalArgs::add(Args& args, const std::vector<std::string>& known, const std:
   args.when_read([this, &args] {
     check_rules(methods, select);
     if (needs_of(methods).sparse) return;
-    refuse(args, kOfSparse, "where --methods names dense attention alone");
-    refuse(args, {"block"}, "where --methods names dense attention alone");
+    const std::string where = "where --methods names dense attention alone";
+    refuse(args, kOfSparse, where);
+    refuse(args, {"block"}, where);
   });
 }
 
